@@ -1,0 +1,56 @@
+"""The exceptions of Backlight, all of them.
+
+    BacklightError
+      InputError          what the caller gave can't be used; the command line exits with 2
+        UsageError        an argument: a class out of range, an unknown rule, tensor or provider
+        ModelError        a model: not ONNX, truncated, no image input, data outside its folder
+          UnsupportedNode a node on the way between `of` and `wrt` that has no rule
+        ImageError        an image: truncated, empty, NaN, of the wrong shape
+        OutputError       an output: exists already, cannot be written
+      RunError            the run itself failed (a runtime, a device); the command line exits with 1
+
+Every message is one line: it names the file or the node, then what would be accepted.
+"""
+
+__all__ = [
+    "BacklightError",
+    "ImageError",
+    "InputError",
+    "ModelError",
+    "OutputError",
+    "RunError",
+    "UnsupportedNode",
+    "UsageError",
+]
+
+
+class BacklightError(Exception):
+    """Base of everything that Backlight raises on purpose."""
+
+
+class InputError(BacklightError, ValueError):
+    """What the caller gave can't be used. Exit code 2."""
+
+
+class UsageError(InputError):
+    """An argument is out of range or unknown."""
+
+
+class ModelError(InputError):
+    """A model can't be read, or isn't an image classifier that can be explained."""
+
+
+class UnsupportedNode(ModelError):  # noqa: N818  # the name is part of the contract
+    """A node between `of` and `wrt` has no gradient rule, or not for these attributes."""
+
+
+class ImageError(InputError):
+    """An image can't be read, or doesn't fit the model's input."""
+
+
+class OutputError(InputError):
+    """An output exists already or can't be written."""
+
+
+class RunError(BacklightError, RuntimeError):
+    """A runtime or a device failed. Exit code 1."""
