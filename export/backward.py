@@ -1,0 +1,206 @@
+"""The reverse walk: prune to what lies between `of` and `wrt`, apply rules, accumulate.
+
+Nothing here knows an operator: rules say what a node passes on, variants are maps of rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+import onnx_ir as ir
+
+from ..errors import UnsupportedNode
+from .emit import Emitter, broadcast_shape, dim_of
+from .rules import NO_GRADIENT, Cotangents, Op, RuleMap
+
+FLOATS = frozenset(
+    (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+)
+
+
+def differentiable(value: ir.Value | None) -> bool:
+    """Whether a gradient can flow through a value. An unknown dtype counts as float."""
+    return value is not None and (value.dtype is None or value.dtype in FLOATS)
+
+
+def path(of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> tuple[list[ir.Node], set[ir.Value]]:
+    """The nodes between `wrt` and `of` in graph order, and the values that depend on `wrt`.
+
+    Only float values count, and operators whose gradient is zero by the mathematics
+    (comparisons, ArgMax, Shape ...) end the way.
+    """
+    needed: set[ir.Node] = set()
+    waiting = [v for v in of]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or node in needed:
+            continue
+        needed.add(node)
+        waiting.extend(v for v in _reads(node) if v is not None)
+    reached = set(wrt)
+    nodes: list[ir.Node] = []
+    roots = {v for v in of}
+    for graph in {id(n.graph): n.graph for n in needed if n.graph is not None}.values():
+        for node in graph:
+            if node not in needed or (node.domain == "" and node.op_type in NO_GRADIENT):
+                continue
+            if any(v in reached and differentiable(v) for v in _reads(node)):
+                made = [v for v in node.outputs if differentiable(v) and v not in reached]
+                if made:
+                    nodes.append(node)
+                    reached.update(made)
+    # Backwards once more: drop what depends on `wrt` but reaches `of` through no gradient.
+    leads = roots & reached
+    kept: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(v in leads for v in node.outputs):
+            kept.append(node)
+            leads.update(v for v in _reads(node) if v is not None and v in reached)
+    return kept[::-1], leads
+
+
+def _reads(node: ir.Node) -> list[ir.Value | None]:
+    """A node's inputs, with what the graphs inside it (If, Loop) read from outside."""
+    values = list(node.inputs)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            inner = attribute.as_graph()
+            own = {id(v) for n in inner.all_nodes() for v in n.outputs}
+            own |= {id(v) for v in (*inner.inputs, *inner.initializers.values())}
+            values.extend(
+                v for n in inner.all_nodes() for v in n.inputs if v is not None and id(v) not in own
+            )
+            values.extend(v for v in inner.outputs if id(v) not in own)
+    return values
+
+
+def obstacle(node: ir.Node, rules: RuleMap, opset: int) -> str | None:
+    """Why no rule covers this node, or None when one does."""
+    if node.domain not in ("", "ai.onnx"):
+        return f"operator of the domain '{node.domain}'"
+    rule = rules.get(node.op_type)
+    if rule is None:
+        return "no gradient rule for this operator"
+    version = operator_version(node.op_type, opset)
+    if version not in rule.versions:
+        return f"its version {version} (opset {opset}) is not covered"
+    return None
+
+
+def operator_version(op_type: str, opset: int) -> int:
+    """The version (`since_version`) of a standard operator in force at an opset; 0 if none."""
+    try:
+        return int(onnx.defs.get_schema(op_type, opset, "").since_version)
+    except onnx.defs.SchemaError:
+        return 0
+
+
+def backward(
+    e: Emitter,
+    seeds: Sequence[tuple[ir.Value, ir.Value]],
+    wrt: Sequence[ir.Value],
+    rules: RuleMap,
+) -> list[ir.Value | None]:
+    """Emit the vector-Jacobian product: seeds are pairs (tensor, its cotangent).
+
+    Returns the cotangent of each `wrt`, None where no gradient reaches it.
+    Raises UnsupportedNode for a node on the way without a rule.
+    """
+    nodes, leads = path([tensor for tensor, _ in seeds], wrt)
+    pending: dict[ir.Value, list[ir.Value]] = {}
+    for tensor, ct in seeds:
+        pending.setdefault(tensor, []).append(ct)
+    for node in reversed(nodes):
+        cts: Cotangents = tuple(_collect(e, pending, v) for v in node.outputs)
+        if all(ct is None for ct in cts):
+            continue
+        why = obstacle(node, rules, e.opset)
+        if why is not None:
+            raise UnsupportedNode(
+                f"{node.op_type} '{node.name}': {why}; see 'backlight check', "
+                "or take another --of or --wrt"
+            )
+        rule = rules[node.op_type]
+        if rule.outputs == "first" and cts[0] is None:
+            raise UnsupportedNode(
+                f"{node.op_type} '{node.name}': no gradient rule for its further outputs"
+            )
+        op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
+        with e.scope(node.name or node.op_type):
+            for primal, ct in zip(node.inputs, rule(e, op, cts), strict=False):
+                if primal is None or ct is None or primal not in leads:
+                    continue
+                pending.setdefault(primal, []).append(_fit(e, ct, primal))
+    return [_collect(e, pending, v) for v in wrt]
+
+
+def _collect(
+    e: Emitter, pending: dict[ir.Value, list[ir.Value]], primal: ir.Value
+) -> ir.Value | None:
+    """The sum of what has arrived for a primal; kept, since `wrt` may lie on the way."""
+    parts = pending.get(primal)
+    if not parts:
+        return None
+    total = parts[0]
+    for part in parts[1:]:
+        total = e.Add(total, part, _shape=primal.shape)
+    pending[primal] = [total]
+    return total
+
+
+def _fit(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
+    """Un-broadcast a cotangent to its primal, and give it the primal's shape and dtype.
+
+    The shape as value_info keeps ONNX Runtime's blocked layout: it needs to see that the two
+    operands of a Mul or an Add are of equal shape.
+    """
+    if ct.shape is not None and primal.shape is not None:
+        ct = unbroadcast(e, ct, primal)
+    elif ct.shape is None:
+        ct.shape = primal.shape
+    if ct.dtype is None and primal.dtype is not None:
+        ct.dtype = primal.dtype
+    return ct
+
+
+def unbroadcast(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
+    """Sum a cotangent over the axes along which its primal was broadcast."""
+    assert ct.shape is not None
+    assert primal.shape is not None
+    extra = len(ct.shape) - len(primal.shape)
+    leading = list(range(extra))
+    kept: list[int] = []
+    unsure = False
+    for axis in range(len(primal.shape)):
+        want, have = dim_of(primal.shape, axis), dim_of(ct.shape, axis + extra)
+        if want == have and want is not None:
+            continue
+        if want == 1:
+            kept.append(axis + extra)
+        elif not isinstance(want, int) and ct.shape != primal.shape:
+            unsure = True
+    if kept:
+        ct = e.ReduceSum(ct, kept, keepdims=1)
+    if leading:
+        ct = e.ReduceSum(ct, leading, keepdims=0)
+    if unsure and _may_broadcast(ct, primal):
+        # Only the run knows which named dimensions are 1: let it find the axes to sum over.
+        ones = e.Equal(e.Shape(primal), 1)
+        axes = e.Reshape(e.NonZero(ones), [-1], _dtype=ir.DataType.INT64)
+        ct = e.ReduceSum(ct, axes, keepdims=1, noop_with_empty_axes=1)
+    if ct.shape is None:
+        ct.shape = primal.shape
+    return ct
+
+
+def _may_broadcast(ct: ir.Value, primal: ir.Value) -> bool:
+    """Whether a named dimension of the primal could be 1 where the cotangent's is not."""
+    if ct.shape is None:
+        return True
+    assert primal.shape is not None
+    joint = broadcast_shape([ct.shape, primal.shape])
+    return joint is None or any(
+        not isinstance(want := dim_of(primal.shape, i), int) and want != dim_of(ct.shape, i)
+        for i in range(min(len(ct.shape), len(primal.shape)))
+    )

@@ -1,0 +1,170 @@
+"""Finds what to explain and by what: the class scores, the image input, tensors by name."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..errors import ModelError, UsageError
+from .backward import FLOATS
+from .emit import dim_of
+
+# Between a closing Softmax and the output these only rename, reshape or log the scores.
+_THROUGH = frozenset(["Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Log", "Dropout"])
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image input, the float tensor its gradient is taken at, and the channel axis there."""
+
+    input: ir.Value
+    wrt: ir.Value
+    channel_axis: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """The class scores, and the model output that holds them or their softmax (if any does)."""
+
+    of: ir.Value
+    output: ir.Value | None
+    notes: tuple[str, ...] = ()
+
+
+def tensor(graph: ir.Graph, name: str) -> ir.Value:
+    """A tensor of the graph by name; raises UsageError with the nearest names."""
+    values = ir.convenience.create_value_mapping(graph)
+    if name in values:
+        return values[name]
+    near = difflib.get_close_matches(name, values, n=3, cutoff=0.5)
+    ends = [v.name for v in (*graph.inputs, *graph.outputs) if v.name]
+    hint = f"; nearest: {', '.join(near)}" if near else f"; for instance: {', '.join(ends[:4])}"
+    raise UsageError(f"no tensor '{name}' in the model{hint}")
+
+
+def image_input(graph: ir.Graph) -> Image:
+    """The first input that looks like images: rank 4, else 5, else 3. Raises ModelError."""
+    inputs = [v for v in graph.inputs if not v.is_initializer()]
+    for rank in (4, 5, 3):
+        for value in inputs:
+            if value.shape is not None and len(value.shape) == rank and _numeric(value):
+                return _image(value)
+    # Without a declared rank, what a convolution reads is an image.
+    for value in inputs:
+        if value.shape is None and any(u.node.op_type == "Conv" for u in value.uses()):
+            return _image(value)
+    found = ", ".join(f"'{v.name}' {_shown(v)}" for v in inputs) or "none"
+    raise ModelError(
+        f"no image-like input (inputs: {found}); expected one of rank 4 such as [N,3,H,W], "
+        "or name a tensor with --wrt"
+    )
+
+
+def _numeric(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype in FLOATS or value.dtype.is_integer()
+
+
+def _image(value: ir.Value) -> Image:
+    wrt, notes = value, ()
+    if value.dtype is not None and value.dtype not in FLOATS:
+        wrt = first_float(value)
+        notes = (
+            f"input '{value.name}' is {value.dtype.name.lower()}: the gradient is taken at "
+            f"'{wrt.name}', the first float tensor",
+        )
+    return Image(value, wrt, channel_axis(wrt), notes)
+
+
+def first_float(value: ir.Value) -> ir.Value:
+    """The first float tensor that is computed from an integer input."""
+    found: list[ir.Value] = []
+    seen = {value}
+    waiting = [value]
+    while waiting:
+        for use in waiting.pop(0).uses():
+            if use.node.op_type in ("Shape", "Size"):
+                continue
+            for made in use.node.outputs:
+                if made in seen:
+                    continue
+                seen.add(made)
+                (found if made.dtype in FLOATS else waiting).append(made)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"'{v.name}'" for v in found) or "none"
+    raise ModelError(
+        f"input '{value.name}' becomes float in {len(found)} places ({names}); "
+        "name one tensor with --wrt"
+    )
+
+
+def channel_axis(value: ir.Value) -> int:
+    """Where the channels of an image tensor are: last for NHWC, else 1."""
+    if value.shape is None or len(value.shape) < 3:
+        return 1
+    rank = len(value.shape)
+    for use in value.uses():
+        perm = use.node.attributes.get_ints("perm", ()) if use.node.op_type == "Transpose" else ()
+        if len(perm) == rank and perm[1] == rank - 1:
+            return rank - 1
+    first, last = dim_of(value.shape, 1), dim_of(value.shape, rank - 1)
+    channels = (1, 2, 3, 4)
+    return rank - 1 if last in channels and first not in channels else 1
+
+
+def class_scores(graph: ir.Graph) -> Score:
+    """The unnormalised class scores: the tensor before a closing Softmax, else the output.
+
+    With several outputs, the one that a Softmax closes or the only one shaped [N, K].
+    Raises ModelError when that leaves several, or none.
+    """
+    outputs = [v for v in graph.outputs if v.dtype is None or v.dtype in FLOATS]
+    before = {v: _before_softmax(v) for v in outputs}
+    for candidates in (
+        [v for v in outputs if before[v] is not None],
+        [v for v in outputs if v.shape is not None and _is_matrix(v.shape)],
+        outputs,
+    ):
+        tensors = {before[v] or v for v in candidates}
+        if len(tensors) == 1:
+            output = candidates[0]
+            return Score(before[output] or output, output)
+        if tensors:
+            break
+    names = ", ".join(f"'{v.name}' {_shown(v)}" for v in graph.outputs) or "none"
+    raise ModelError(f"{len(outputs)} outputs could be class scores ({names}); name one with --of")
+
+
+def _is_matrix(shape: ir.Shape) -> bool:
+    return len(shape) >= 2 and all(dim_of(shape, i) == 1 for i in range(2, len(shape)))
+
+
+def _before_softmax(output: ir.Value) -> ir.Value | None:
+    node = output.producer()
+    while node is not None and node.domain == "" and node.op_type in _THROUGH:
+        source = node.inputs[0]
+        node = None if source is None else source.producer()
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
+        return None
+    source = node.inputs[0]
+    # A softmax over a single class says nothing; one inside an attention isn't a closing one,
+    # and has another number of elements per row than there are classes.
+    return source
+
+
+def holding_output(graph: ir.Graph, of: ir.Value) -> ir.Value | None:
+    """The model output that holds a tensor or its softmax."""
+    for output in graph.outputs:
+        if output is of or _before_softmax(output) is of:
+            return output
+    return None
+
+
+def _shown(value: ir.Value) -> str:
+    if value.shape is None:
+        return "of unknown shape"
+    dims = (dim_of(value.shape, i) for i in range(len(value.shape)))
+    return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"

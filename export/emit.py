@@ -1,0 +1,230 @@
+"""Writes nodes of standard operators behind a model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+Operand = "ir.Value | float | int | bool | Sequence[int] | NDArray[Any] | None"
+
+# Operators whose output has the broadcast shape of their inputs.
+_ELEMENTWISE = frozenset(
+    ["Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor"]
+)
+_BOOLEAN = frozenset(["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"])
+_INT64 = frozenset(["ArgMax", "ArgMin", "NonZero", "Shape", "Size"])
+# Operators whose further operands are shapes, axes and the like, never of the first one's dtype.
+_INT_OPERANDS = frozenset(
+    ["CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "Gather", "GatherElements", "GatherND", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze"]
+)
+
+
+def broadcast_shape(shapes: Iterable[ir.Shape | None]) -> ir.Shape | None:
+    """The shape that the given ones broadcast to; None where that can't be told."""
+    known = list(shapes)
+    if any(shape is None for shape in known):
+        return None
+    rank = max((len(shape) for shape in known if shape is not None), default=0)
+    dims: list[int | str | None] = []
+    for axis in range(rank):
+        dim: int | str | None = 1
+        for shape in known:
+            assert shape is not None
+            at = axis - (rank - len(shape))
+            if at < 0:
+                continue
+            other = dim_of(shape, at)
+            if other == 1:
+                continue
+            # A number beats a name: where a name meets a number above 1, the name is 1 or it.
+            if dim == 1 or (isinstance(other, int) and not isinstance(dim, int)):
+                dim = other
+            elif dim != other and not isinstance(dim, int):
+                dim = None
+        dims.append(dim)
+    return ir.Shape(dims)
+
+
+def dim_of(shape: ir.Shape, axis: int) -> int | str | None:
+    """A dimension as a number, a name, or None when nothing is known of it."""
+    dim = shape[axis]
+    if isinstance(dim, int):
+        return dim
+    return None if dim.value is None else str(dim.value)
+
+
+class Emitter:
+    """Appends nodes to a graph; a call with the same operands gives the same value again.
+
+    An operator is a method: `e.Mul(a, 2.0)`, `e.Conv(x, w, group=2)`. Values are passed on.
+    Floats take the dtype of the first value among the operands; ints, sequences of ints and
+    arrays become initializers (an operator's shape and axes operands: int64). `None` leaves an
+    optional input out. Keywords are attributes, except `_outputs` (their number, if above 1),
+    `_dtype` and `_shape` of the output, where they can't be told from the operands.
+    """
+
+    def __init__(self, graph: ir.Graph, opset: int) -> None:
+        self.graph = graph
+        self.opset = opset
+        self._scope = "backlight"
+        self._names = _all_names(graph)
+        self._memo: dict[tuple[object, ...], tuple[ir.Value, ...]] = {}
+        self._constants: dict[tuple[object, ...], ir.Value] = {}
+        self._uses: dict[str, int] = {}
+
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+
+        def emit(*operands: Any, **attributes: Any) -> ir.Value:
+            return self.op(op_type, operands, **attributes)[0]
+
+        return emit
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Names of values and nodes made inside get `name/` in front; scopes nest."""
+        before, self._scope = self._scope, f"{self._scope}/{name}"
+        try:
+            yield
+        finally:
+            self._scope = before
+
+    def op(
+        self,
+        op_type: str,
+        operands: Sequence[Any],
+        *,
+        _outputs: int = 1,
+        _dtype: ir.DataType | None = None,
+        _shape: ir.Shape | Sequence[int | str | None] | None = None,
+        **attributes: Any,
+    ) -> tuple[ir.Value, ...]:
+        """Append one node and return its outputs (the earlier ones for the same operands)."""
+        # Where's condition is no model for its branches.
+        typed = operands[1:] if op_type == "Where" else operands
+        first = next((o for o in typed if isinstance(o, ir.Value)), None)
+        like = _dtype if first is None else first.dtype
+        if op_type in _INT_OPERANDS:
+            like = None
+        inputs = [self._value(o, like) for o in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        attributes = {k: v for k, v in attributes.items() if v is not None}
+        key = (
+            op_type,
+            _outputs,
+            *(id(v) for v in inputs),
+            *((k, _frozen(v)) for k, v in sorted(attributes.items())),
+        )
+        if key in self._memo:
+            return self._memo[key]
+        outputs = [ir.Value(name=self.name(op_type)) for _ in range(_outputs)]
+        node = ir.Node(
+            "",
+            op_type,
+            inputs,
+            [ir.convenience.convert_attribute(k, v) for k, v in attributes.items()],
+            outputs=outputs,
+            name=outputs[0].name,
+        )
+        self.graph.append(node)
+        dtype = _dtype or _result_dtype(op_type, inputs, attributes)
+        if dtype is not None:
+            outputs[0].dtype = dtype
+        if _shape is not None:
+            outputs[0].shape = ir.Shape(_shape)
+        elif op_type in _ELEMENTWISE:
+            outputs[0].shape = broadcast_shape(v.shape for v in inputs if v is not None)
+        elif op_type == "Transpose" and inputs[0] is not None and inputs[0].shape is not None:
+            perm = attributes.get("perm") or range(len(inputs[0].shape))[::-1]
+            outputs[0].shape = ir.Shape([inputs[0].shape[p] for p in perm])
+        self._memo[key] = tuple(outputs)
+        return self._memo[key]
+
+    def const(self, value: Any, dtype: ir.DataType | None = None) -> ir.Value:
+        """An initializer; equal ones are stored once. Ints without a dtype are int64."""
+        if isinstance(value, np.ndarray):
+            array = value
+            if dtype is not None and dtype != ir.DataType.from_numpy(array.dtype):
+                array = array.astype(dtype.numpy())
+        elif dtype is not None:
+            array = np.array(value, dtype.numpy())
+        else:
+            array = np.array(value)
+            if array.size == 0 or array.dtype.kind in "iu":
+                array = array.astype(np.int64)
+            elif array.dtype.kind == "f":
+                array = array.astype(np.float32)
+        key = (array.dtype.str, str(dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            tensor = ir.tensor(array, dtype=dtype)
+            made = ir.Value(name=self.name("const"), const_value=tensor)
+            made.dtype, made.shape = tensor.dtype, ir.Shape(array.shape)
+            tensor.name = made.name
+            self.graph.register_initializer(made)
+            self._constants[key] = made
+        return self._constants[key]
+
+    def name(self, stem: str) -> str:
+        """A name that nothing in the graph has yet."""
+        stem = f"{self._scope}/{stem}"
+        while True:
+            count = self._uses[stem] = self._uses.get(stem, -1) + 1
+            name = f"{stem}_{count}" if count else stem
+            if name not in self._names:
+                self._names.add(name)
+                return name
+
+    def cast(self, value: ir.Value, dtype: ir.DataType | None) -> ir.Value:
+        """`value` as `dtype`; itself when it is that already."""
+        assert dtype is not None
+        return value if value.dtype == dtype else self.Cast(value, to=int(dtype))
+
+    def _value(self, operand: Any, like: ir.DataType | None) -> ir.Value | None:
+        if operand is None or isinstance(operand, ir.Value):
+            return operand
+        if isinstance(operand, np.ndarray):
+            return self.const(operand)
+        if isinstance(operand, ir.Shape):
+            return self.const(operand.numpy())
+        return self.const(operand, like)
+
+
+def _all_names(graph: ir.Graph) -> set[str]:
+    names = {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
+    for node in graph.all_nodes():
+        names.update(v.name for v in node.outputs if v.name)
+        if node.name:
+            names.add(node.name)
+    return names
+
+
+def _frozen(value: Any) -> object:
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return id(value) if isinstance(value, (ir.TensorProtocol, ir.Graph)) else value
+
+
+def _result_dtype(
+    op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]
+) -> ir.DataType | None:
+    if op_type in _BOOLEAN:
+        return ir.DataType.BOOL
+    if op_type in _INT64:
+        return ir.DataType.INT64
+    if op_type == "Cast":
+        return ir.DataType(attributes["to"])
+    if op_type in ("ConstantOfShape", "Range", "OneHot"):
+        return None
+    source = 1 if op_type == "Where" else 0
+    value = inputs[source] if source < len(inputs) else None
+    return None if value is None else value.dtype

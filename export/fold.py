@@ -1,0 +1,162 @@
+"""Folds constant subgraphs: shape arithmetic and other small values, by ONNX's own reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .emit import dim_of
+from .rules.op import constant
+
+# Elements. Shapes, axes and masks are small; weights stay as they are (the runtime folds them),
+# so that the file does not grow.
+LIMIT = 4096
+_NEVER = frozenset(
+    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout", "If", "Loop", "Scan"]
+)
+
+
+def fold_constants(model: ir.Model) -> bool:
+    """Replace nodes whose outputs can be computed now by initializers. True if any was."""
+    changed = False
+    graph = model.graph
+    outputs = {id(v) for v in graph.outputs}
+    for node in list(graph):
+        if node.op_type == "If":
+            changed |= _take_branch(graph, node)
+            continue
+        if node.domain != "" or node.op_type in _NEVER or node.op_type == "Constant":
+            continue
+        if any(id(v) in outputs for v in node.outputs) or _reads_graph(node):
+            continue
+        results = _evaluate(model, node)
+        if results is None:
+            continue
+        for value, array in zip(node.outputs, results, strict=False):
+            tensor = ir.tensor(array, name=value.name)
+            fixed = ir.Value(name=f"{value.name}/folded", const_value=tensor)
+            tensor.name = fixed.name
+            fixed.dtype, fixed.shape = tensor.dtype, ir.Shape(array.shape)
+            graph.register_initializer(fixed)
+            ir.convenience.replace_all_uses_with(value, fixed)
+        graph.remove(node, safe=True)
+        changed = True
+    return changed
+
+
+def _reads_graph(node: ir.Node) -> bool:
+    return any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
+
+
+def _evaluate(model: ir.Model, node: ir.Node) -> list[NDArray[Any]] | None:
+    if node.op_type in ("Shape", "Size"):
+        return _shape(node)
+    arrays: list[NDArray[Any] | None] = []
+    for value in node.inputs:
+        if value is None:
+            arrays.append(None)
+            continue
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is None or tensor.size > LIMIT or tensor.dtype == ir.DataType.STRING:
+            return None
+        arrays.append(constant(value))
+    if not arrays and node.op_type not in ("Constant",):
+        return None
+    for value in node.outputs:
+        dims = (
+            None
+            if value.shape is None
+            else [dim_of(value.shape, i) for i in range(len(value.shape))]
+        )
+        if dims is None or not all(isinstance(d, int) for d in dims):
+            # Still unknown, as the size of a Range is: bounded by what it is made from.
+            if node.op_type in ("Expand", "ConstantOfShape", "Tile", "Range", "Resize", "Pad"):
+                return None
+        elif int(np.prod([d for d in dims if isinstance(d, int)], dtype=np.int64)) > LIMIT:
+            return None
+    try:
+        return _run(model, node, arrays)
+    except Exception:  # the reference lacks the operator or this form of it: leave the node
+        return None
+
+
+def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
+    value = node.inputs[0]
+    if value is None or value.shape is None:
+        return None
+    dims = [dim_of(value.shape, axis) for axis in range(len(value.shape))]
+    if node.op_type == "Shape":
+        start = node.attributes.get_int("start", 0)
+        end = node.attributes.get_int("end", len(dims))
+        dims = dims[start:end]
+    known = [d for d in dims if isinstance(d, int)]
+    if len(known) < len(dims):
+        return None
+    if node.op_type == "Size":
+        return [np.array(np.prod(known, dtype=np.int64))]
+    return [np.array(known, np.int64)]
+
+
+def _run(
+    model: ir.Model, node: ir.Node, arrays: list[NDArray[Any] | None]
+) -> list[NDArray[Any]] | None:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    proto = ir.to_proto(node)
+    feeds = {v.name: a for v, a in zip(node.inputs, arrays, strict=True) if v is not None}
+    graph = onnx.helper.make_graph(
+        [proto],
+        "fold",
+        [
+            onnx.helper.make_tensor_value_info(
+                name or "", onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in feeds.items()
+            if array is not None
+        ],
+        [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name],
+    )
+    one = onnx.helper.make_model(
+        graph,
+        opset_imports=[onnx.helper.make_opsetid("", model.graph.opset_imports.get("", 18))],
+        ir_version=10,
+    )
+    results = ReferenceEvaluator(one).run(None, feeds)
+    assert isinstance(results, list)
+    arrays_out = [np.asarray(r) for r in results]
+    return None if any(a.size > LIMIT for a in arrays_out) else arrays_out
+
+
+def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:
+    """Put the branch of an If with a constant condition in its place."""
+    condition = constant(node.inputs[0])
+    if condition is None:
+        return False
+    name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+    branch = node.attributes[name].as_graph()
+    if any(v.is_graph_input() or v.is_initializer() for v in branch.outputs):
+        return False
+    results = list(branch.outputs)
+    for value in list(branch.initializers.values()):
+        branch.initializers.pop(value.name or "")
+        value.name = f"{node.name}/{value.name}"
+        graph.register_initializer(value)
+    for inner in list(branch):
+        branch.remove(inner)
+        inner.name = f"{node.name}/{inner.name}"
+        for value in inner.outputs:
+            value.name = f"{node.name}/{value.name}"
+        graph.insert_before(node, inner)
+    final = {id(v) for v in graph.outputs}
+    for old, new in zip(node.outputs, results, strict=True):
+        if id(old) in final:
+            name_kept = old.name
+            graph.outputs[graph.outputs.index(old)] = new
+            old.name, new.name = f"{name_kept}/if", name_kept
+        ir.convenience.replace_all_uses_with(old, new)
+    graph.remove(node, safe=True)
+    return True

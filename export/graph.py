@@ -1,0 +1,254 @@
+"""From a file to a graph that the transform can read: check, inline, upgrade, fold, infer, name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import InputError, ModelError
+from .fold import fold_constants
+
+ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+OLDEST_OPSET = 7
+# The conservative form that runtimes of the last years read; newer sources keep their own.
+EMITTED_OPSET = 18
+EMITTED_IR = 10
+# Weights above this many bytes stay aside while ONNX's C++ passes run: those serialize the model,
+# and protobuf ends at 2 GB. What is smaller may be a shape, which the passes need to see.
+_LIGHT = 1024
+
+
+def load(model: ModelLike) -> ir.Model:
+    """Read a model and bring it into the transform's form; what was given is not changed.
+
+    Functions are inlined, opset 7 to 17 is upgraded to 18, constant subgraphs are folded, shapes
+    are inferred, every node and value has a name. Initializers are no longer inputs.
+    Weights in external files stay there, memory-mapped.
+    Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps data outside its folder.
+    """
+    loaded, source = _read(model)
+    _check_structure(loaded, source)
+    try:
+        common.RemoveInitializersFromInputsPass()(loaded)
+        if loaded.functions:
+            common.InlinePass()(loaded)
+            common.RemoveUnusedFunctionsPass()(loaded)
+        common.NameFixPass()(loaded)
+        loaded = _upgrade(loaded, source)
+        _settle_shapes(loaded)
+        common.NameFixPass()(loaded)
+    except InputError:
+        raise
+    except Exception as err:  # onnx and onnx-ir raise many kinds on a malformed graph
+        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
+    return loaded
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of the standard operators that a model uses."""
+    return model.graph.opset_imports.get("", EMITTED_OPSET)
+
+
+def _read(model: ModelLike) -> tuple[ir.Model, str]:
+    if isinstance(model, ir.Model):
+        return ir.from_proto(ir.to_proto(model)), model.graph.name or "the model"
+    folder: Path | None = None
+    if isinstance(model, onnx.ModelProto):
+        proto, source = model, model.graph.name or "the model"
+    else:
+        proto = onnx.ModelProto()
+        if isinstance(model, bytes):
+            data, source = model, "the model's bytes"
+        elif isinstance(model, (str, os.PathLike)):
+            file = Path(model)
+            source, folder = str(file), file.parent
+            try:
+                data = file.read_bytes()
+            except IsADirectoryError:
+                raise ModelError(f"{source}: a folder; expected an .onnx file") from None
+            except FileNotFoundError:
+                raise ModelError(f"{source}: no such file; expected an .onnx file") from None
+            except OSError as err:
+                raise ModelError(f"{source}: can't be read: {err.strerror}") from err
+        else:
+            raise ModelError(
+                f"a model can't be a {type(model).__name__}; "
+                "expected a path, bytes or an onnx.ModelProto"
+            )
+        if not data:
+            raise ModelError(f"{source}: empty; expected an ONNX model")
+        try:
+            proto.ParseFromString(data)
+        except Exception as err:  # protobuf's DecodeError, whose class moves between versions
+            raise ModelError(f"{source}: not an ONNX model, or truncated") from err
+    if not proto.graph.node and not proto.graph.output:
+        raise ModelError(f"{source}: not an ONNX model: it has no graph")
+    _check_external(proto, folder, source)
+    try:
+        loaded = ir.from_proto(proto)
+        if folder is not None:
+            ir.external_data.set_base_dir(loaded.graph, folder)
+    except Exception as err:  # a malformed graph: onnx-ir raises many kinds
+        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
+    return loaded, source
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    found = list(graph.initializer)
+    for sparse in graph.sparse_initializer:
+        found += [sparse.values, sparse.indices]
+    for node in graph.node:
+        for attribute in node.attribute:
+            found += [attribute.t] if attribute.HasField("t") else []
+            found += attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                found += _tensors(inner)
+    return found
+
+
+def _check_external(proto: onnx.ModelProto, folder: Path | None, source: str) -> None:
+    """Refuse external data outside the model's folder; name what is missing or too short."""
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entry = {e.key: e.value for e in tensor.external_data}
+        location = entry.get("location", "")
+        what = f"{source}: tensor '{tensor.name}' has its data in '{location}'"
+        if folder is None:
+            raise ModelError(f"{what}; give the model as a file, so that its folder is known")
+        inside = folder.resolve()
+        file = (folder / location).resolve()
+        if not location or os.path.isabs(location) or not file.is_relative_to(inside):
+            raise ModelError(f"{what}, outside the model's folder: refused")
+        if not file.is_file():
+            raise ModelError(f"{what}, which is missing")
+        try:
+            offset, length = int(entry.get("offset", 0)), int(entry.get("length", 0))
+        except ValueError:
+            raise ModelError(f"{what} at an offset that is no number") from None
+        if offset < 0 or length < 0 or file.stat().st_size < offset + length:
+            raise ModelError(f"{what}, which is truncated")
+
+
+def _check_structure(model: ir.Model, source: str) -> None:
+    """What ONNX's checker would say of names and data, without its copies of the weights."""
+    opset = opset_of(model)
+    if opset < OLDEST_OPSET:
+        raise ModelError(f"{source}: opset {opset}; supported: {OLDEST_OPSET} and up")
+    if not model.graph.outputs:
+        raise ModelError(f"{source}: not a valid ONNX model: it has no output")
+    for value in (*model.graph.outputs, *(v for n in model.graph for v in n.inputs)):
+        if value is None or value.producer() is not None or value.is_graph_input():
+            continue
+        if not value.is_initializer():
+            raise ModelError(
+                f"{source}: not a valid ONNX model: '{value.name}' is used, but nothing makes it"
+            )
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.ExternalTensor):
+            continue
+        try:
+            whole = tensor.dtype == ir.DataType.STRING or len(tensor.tobytes()) == tensor.nbytes
+        except Exception:  # a tensor with no data, or less than its shape says
+            whole = False
+        if not whole:
+            raise ModelError(f"{source}: truncated: initializer '{name}' lacks data")
+
+
+def _upgrade(model: ir.Model, source: str) -> ir.Model:
+    """Convert to the emitted opset where the source's is older; raise IR to match."""
+    opset = opset_of(model)
+    if opset < EMITTED_OPSET:
+        from onnx import version_converter
+
+        from .legacy import soften
+
+        soften(model)
+        try:
+            model = _through(
+                model, lambda proto: version_converter.convert_version(proto, EMITTED_OPSET)
+            )
+        except Exception as err:  # the C++ converter's errors have no common class
+            raise ModelError(
+                f"{source}: opset {opset} can't be upgraded to {EMITTED_OPSET}: {_first_line(err)}"
+            ) from err
+    model.ir_version = max(model.ir_version, EMITTED_IR)
+    return model
+
+
+def _settle_shapes(model: ir.Model) -> None:
+    """Infer shapes and fold constants, in turn, until neither finds more."""
+    for _ in range(6):
+        infer_shapes(model)
+        if not fold_constants(model):
+            return
+    infer_shapes(model)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Write what ONNX's shape inference finds into the model's values."""
+    inferred = _through(
+        model,
+        lambda proto: onnx.shape_inference.infer_shapes(
+            proto, check_type=False, strict_mode=False, data_prop=True
+        ),
+    )
+    found = ir.convenience.create_value_mapping(inferred.graph)
+    for name, value in ir.convenience.create_value_mapping(model.graph).items():
+        if name not in found or value.is_graph_input():
+            continue
+        other = found[name]
+        if other.shape is not None:
+            value.shape = other.shape
+        if other.dtype is not None and value.dtype is None:
+            value.dtype = other.dtype
+
+
+def _through(model: ir.Model, call: object) -> ir.Model:
+    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
+    graph = model.graph
+    heavy = {
+        name: value
+        for name, value in graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes > _LIGHT
+    }
+    tensors = {name: value.const_value for name, value in heavy.items()}
+    inputs = len(graph.inputs)
+    for value in heavy.values():
+        assert value.const_value is not None
+        assert value.name is not None
+        value.shape = ir.Shape(value.const_value.shape)
+        value.dtype = value.const_value.dtype
+        graph.initializers.pop(value.name)
+        value.const_value = None
+        graph.inputs.append(value)
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        del graph.inputs[inputs:]
+        for name, value in heavy.items():
+            value.const_value = tensors[name]
+            graph.register_initializer(value)
+    assert callable(call)
+    result = ir.from_proto(call(proto))
+    by_name = {v.name: v for v in result.graph.inputs}
+    for name, tensor in tensors.items():
+        value = by_name[name]
+        result.graph.inputs.remove(value)
+        value.const_value = tensor
+        result.graph.register_initializer(value)
+    return result
+
+
+def _first_line(err: BaseException) -> str:
+    """The innermost cause of an error, as one line."""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    text = " ".join(str(err).split())
+    return text[:200] or type(err).__name__

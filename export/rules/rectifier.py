@@ -1,0 +1,143 @@
+"""Rectifiers: the one place where vanilla, deconv and guided differ.
+
+Masks are taken from the output y, not the input h, where y > 0 says the same: the runtime keeps
+y anyway, and a use of h would keep it from fusing the rectifier into the layer before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from . import Cotangents, Emitter, Op, Rule, rule, vjp
+
+
+def gate(e: Emitter, ct: ir.Value, mask: ir.Value) -> ir.Value:
+    """`ct` where the mask holds, else 0."""
+    return e.Where(mask, ct, 0.0, _shape=mask.shape, _dtype=ct.dtype)
+
+
+@vjp("Relu", 14)
+def relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (gate(e, ct, e.Greater(op.y, 0.0)),)
+
+
+@rule("Relu", 14)
+def relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Relu(ct),)
+
+
+@rule("Relu", 14)
+def relu_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Relu(gate(e, ct, e.Greater(op.y, 0.0))),)
+
+
+def _bound(op: Op, index: int) -> float | None:
+    """A constant bound of Clip; None when there is none (or it lets everything through)."""
+    if op.input(index) is None:
+        return None
+    array = op.const(index)
+    if array is None:
+        return np.nan
+    return float(np.asarray(array, dtype=np.float64).reshape(()))
+
+
+def is_rectifier(op: Op) -> bool:
+    """Whether a Clip rectifies as ReLU6 does: its lower bound is the constant 0."""
+    return _bound(op, 1) == 0.0
+
+
+@vjp("Clip", 13)
+def clip(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Strictly between the bounds the cotangent passes; the bounds get what they hold back."""
+    low, high = op.input(1), op.input(2)
+    inside = ct
+    if low is not None:
+        inside = gate(e, inside, e.Greater(op.x, low))
+    if high is not None:
+        inside = gate(e, inside, e.Less(op.x, high))
+    d_low = d_high = None
+    # Max before Min: where the bounds cross, the upper one wins.
+    if high is not None and op.wants[2]:
+        d_high = _total(e, gate(e, ct, e.GreaterOrEqual(op.x, high)), high)
+    if low is not None and op.wants[1]:
+        d_low = _total(e, gate(e, ct, e.LessOrEqual(op.x, low)), low)
+    return inside, d_low, d_high
+
+
+def _total(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
+    return e.Reshape(e.ReduceSum(ct, keepdims=0), e.Shape(primal), _shape=primal.shape)
+
+
+@rule("Clip", 13)
+def clip_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    if not is_rectifier(op):
+        return clip(e, op, ct)
+    return (e.Relu(ct), None, None)
+
+
+@rule("Clip", 13)
+def clip_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    inside, *rest = clip(e, op, ct)
+    if not is_rectifier(op):
+        return (inside, *rest)
+    assert inside is not None
+    return (e.Relu(inside), *rest)
+
+
+@vjp("LeakyRelu", 16)
+def leaky_relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    slope = float(op.attr("alpha", 0.01))
+    return (e.Where(e.Greater(op.x, 0.0), ct, e.Mul(ct, slope), _dtype=ct.dtype),)
+
+
+@vjp("PRelu", 16)
+def prelu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    slope = op.need(1)
+    positive = e.Greater(op.x, 0.0)
+    d_x = e.Where(positive, ct, e.Mul(ct, slope), _dtype=ct.dtype)
+    d_slope = None
+    if op.wants[1]:
+        d_slope = e.Mul(ct, e.Where(positive, 0.0, op.x, _dtype=ct.dtype, _shape=op.x.shape))
+    return d_x, d_slope
+
+
+@vjp("ThresholdedRelu", 10, 22)
+def thresholded_relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (gate(e, ct, e.Greater(op.x, float(op.attr("alpha", 1.0)))),)
+
+
+@rule("LeakyRelu", 16)
+def leaky_relu_rectified(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return leaky_relu(e, op, e.Relu(ct))
+
+
+@rule("PRelu", 16)
+def prelu_rectified(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return prelu(e, op, e.Relu(ct))
+
+
+@rule("ThresholdedRelu", 10, 22)
+def thresholded_relu_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return thresholded_relu(e, op, e.Relu(ct))
+
+
+@rule("ThresholdedRelu", 10, 22)
+def thresholded_relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Relu(ct),)
+
+
+_BOTH: dict[str, Rule] = {"LeakyRelu": leaky_relu_rectified, "PRelu": prelu_rectified}
+
+DECONV: dict[str, Rule] = {
+    "Relu": relu_deconv,
+    "Clip": clip_deconv,
+    "ThresholdedRelu": thresholded_relu_deconv,
+    **_BOTH,
+}
+GUIDED: dict[str, Rule] = {
+    "Relu": relu_guided,
+    "Clip": clip_guided,
+    "ThresholdedRelu": thresholded_relu_guided,
+    **_BOTH,
+}

@@ -1,0 +1,253 @@
+"""The exported graph: the model's own outputs, then a saliency per rule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from .. import __version__
+from ..errors import ModelError, UsageError
+from . import choose, seed
+from .backward import backward
+from .emit import Emitter, dim_of
+from .graph import ModelLike, load, opset_of
+from .lowering import lowered
+from .store import save_model
+from .variants import variant
+
+RULES = ("vanilla", "deconv", "guided")
+# Protobuf ends at 2 GiB; the rest is for the graph beside its weights.
+PROTO_LIMIT = 2**31 - 2**26
+
+
+@dataclass(frozen=True)
+class ExplainGraph:
+    """A model with saliency outputs, and what was chosen on the way."""
+
+    model: ir.Model
+    of: str
+    wrt: str
+    input: str
+    rules: tuple[str, ...]
+    saliency: Mapping[str, str]
+    score_output: str | None
+    classes: int | None
+    notes: tuple[str, ...] = ()
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The model as a message, weights included. Raises ModelError above 2 GB."""
+        if weight_bytes(self.model) > PROTO_LIMIT:
+            raise ModelError(
+                "the model is larger than 2 GB, more than a ModelProto holds; "
+                "write it with 'backlight export', which keeps the weights in a file beside it"
+            )
+        ir.external_data.load_to_model(self.model)
+        return ir.to_proto(self.model)
+
+    def save(self, path: str | os.PathLike[str], *, external: bool = False) -> None:
+        """Write the model, whole or not at all; above 2 GB (or with external=True) the weights
+        go to `<name>.data` beside it. Raises OutputError."""
+        save_model(self.model, Path(path), external or weight_bytes(self.model) > PROTO_LIMIT)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers."""
+    values = model.graph.initializers.values()
+    return sum(v.const_value.nbytes for v in values if v.const_value is not None)
+
+
+def explain_graph(
+    model: ModelLike,
+    rules: Sequence[str] = RULES,
+    *,
+    of: str | Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
+    target_class: str | int = "input",
+    cotangent: str = "class",
+    reduce: str = "none",
+    lowering: str = "portable",
+) -> ExplainGraph:
+    """Load a model and give it saliency outputs. See `backlight.export` for the arguments."""
+    rules = _checked_rules(rules)
+    if cotangent not in ("class", "input"):
+        raise UsageError(f"cotangent '{cotangent}'; accepted: class, input")
+    if reduce not in ("none", "maxabs"):
+        raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
+    if isinstance(target_class, str) and target_class.lstrip("-").isdigit():
+        target_class = int(target_class)
+    maps = {rule: lowered(variant(rule), lowering) for rule in rules}
+
+    loaded = load(model)
+    graph = loaded.graph
+    _reserve_names(graph, rules)
+    ofs, score_output = _tensors_of(graph, of)
+    wrts, image, notes = _tensors_wrt(graph, wrt)
+    for tensor in ofs:
+        if cotangent == "class":
+            seed.check_class(tensor, target_class)
+    own_outputs = {id(v) for v in graph.outputs}
+
+    e = Emitter(graph, opset_of(loaded))
+    with e.scope("seed"):
+        seeds = _seeds(e, ofs, cotangent, target_class, image)
+    saliency: dict[str, str] = {}
+    for rule in rules:
+        with e.scope(rule):
+            found = backward(e, seeds, wrts, maps[rule])
+            for index, (tensor, ct) in enumerate(zip(wrts, found, strict=True)):
+                if ct is None:
+                    names = ", ".join(f"'{v.name}'" for v in ofs)
+                    raise UsageError(f"no gradient flows from {names} to '{tensor.name}'")
+                name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
+                _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
+                saliency.setdefault(rule, name)
+    common.RemoveUnusedNodesPass()(loaded)
+    loaded.metadata_props.update(
+        {
+            "backlight.version": __version__,
+            "backlight.rules": ",".join(rules),
+            "backlight.of": ",".join(v.name or "" for v in ofs),
+            "backlight.wrt": ",".join(v.name or "" for v in wrts),
+            "backlight.input": (image or wrts[0]).name or "",
+            "backlight.target_class": "input" if cotangent == "input" else str(target_class),
+            "backlight.cotangent": cotangent,
+            "backlight.reduce": reduce,
+            "backlight.for": lowering,
+            "backlight.score_output": "" if score_output is None else score_output.name or "",
+        }
+    )
+    return ExplainGraph(
+        model=loaded,
+        of=ofs[0].name or "",
+        wrt=wrts[0].name or "",
+        input=(image or wrts[0]).name or "",
+        rules=rules,
+        saliency=saliency,
+        score_output=None if score_output is None else score_output.name,
+        classes=seed.class_count(ofs[0]),
+        notes=notes,
+    )
+
+
+def _checked_rules(rules: Sequence[str]) -> tuple[str, ...]:
+    names = (rules,) if isinstance(rules, str) else tuple(dict.fromkeys(rules))
+    if not names:
+        raise UsageError(f"no rule given; one or more of: {', '.join(RULES)}")
+    for name in names:
+        variant(name)
+    return names
+
+
+def _reserve_names(graph: ir.Graph, rules: Sequence[str]) -> None:
+    """Free the contract's names inside the model; refuse a model whose own ends have them."""
+    ours = {"target", "cotangent", *(f"saliency_{rule}" for rule in rules)}
+    ends = {v.name for v in (*graph.inputs, *graph.outputs)}
+    clash = sorted(ours & {name for name in ends if name})
+    if clash:
+        raise ModelError(
+            f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
+            f"expected a model without {', '.join(sorted(ours))}"
+        )
+    values = ir.convenience.create_value_mapping(graph)
+    for name in ours & values.keys():
+        values[name].name = f"{name}/own"
+
+
+def _names(names: str | Sequence[str] | None) -> list[str]:
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
+
+
+def _tensors_of(
+    graph: ir.Graph, of: str | Sequence[str] | None
+) -> tuple[list[ir.Value], ir.Value | None]:
+    named = [choose.tensor(graph, name) for name in _names(of)]
+    if not named:
+        score = choose.class_scores(graph)
+        if score.of.shape is not None and len(score.of.shape) > 2:
+            dims = [dim_of(score.of.shape, i) for i in range(2, len(score.of.shape))]
+            if any(d != 1 for d in dims):
+                raise ModelError(
+                    f"'{score.of.name}' is no tensor of class scores: it has {len(dims) + 2} "
+                    "dimensions; expected [N, K], or name a tensor with --of"
+                )
+        return [score.of], score.output
+    return named, choose.holding_output(graph, named[0])
+
+
+def _tensors_wrt(
+    graph: ir.Graph, wrt: str | Sequence[str] | None
+) -> tuple[list[ir.Value], ir.Value | None, tuple[str, ...]]:
+    named = [choose.tensor(graph, name) for name in _names(wrt)]
+    try:
+        image = choose.image_input(graph)
+    except ModelError:
+        if not named:
+            raise
+        return named, None, ()
+    if not named:
+        return [image.wrt], image.input, image.notes
+    return named, image.input, ()
+
+
+def _seeds(
+    e: Emitter,
+    ofs: Sequence[ir.Value],
+    cotangent: str,
+    target_class: str | int,
+    image: ir.Value | None,
+) -> list[tuple[ir.Value, ir.Value]]:
+    if cotangent == "input":
+        seeds = []
+        for index, of in enumerate(ofs):
+            name = "cotangent" + (f"_{index}" if len(ofs) > 1 else "")
+            given = ir.Value(name=name, shape=of.shape, type=of.type)
+            e.graph.inputs.append(given)
+            seeds.append((of, given))
+        return seeds
+    target: ir.Value | str | int = target_class
+    if target_class == "input":
+        target = ir.Value(
+            name="target",
+            shape=ir.Shape([_batch(ofs[0], image)]),
+            type=ir.TensorType(ir.DataType.INT64),
+        )
+        e.graph.inputs.append(target)
+    return [(of, seed.class_seed(e, of, target)) for of in ofs]
+
+
+def _batch(of: ir.Value, image: ir.Value | None) -> int | str | None:
+    """The batch dimension: the scores' own when a number, else the image's name for it."""
+    dim = None if of.shape is None or not len(of.shape) else dim_of(of.shape, 0)
+    if isinstance(dim, int) or image is None or image.shape is None:
+        return dim
+    return dim_of(image.shape, 0)
+
+
+def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str) -> ir.Value:
+    if reduce == "none":
+        ct.shape = wrt.shape
+        return ct
+    axis = choose.channel_axis(wrt)
+    shape = wrt.shape
+    if shape is None or len(shape) < 3:
+        raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
+    left = [dim_of(shape, i) for i in range(len(shape)) if i != axis]
+    return e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
+
+
+def _add_output(e: Emitter, value: ir.Value, name: str, own: set[int]) -> None:
+    """Make a value a graph output under its name; another node where it is one already."""
+    taken = value.producer() is None or value.is_graph_output() or id(value) in own
+    output = e.op("Identity", [value], _shape=value.shape)[0] if taken else value
+    if output.is_graph_output():  # two rules that agree: the memo gave the same Identity
+        copy = ir.Value(name=name, shape=value.shape, type=value.type)
+        e.graph.append(ir.Node("", "Identity", [value], outputs=[copy], name=e.name("Identity")))
+        output = copy
+    output.name = name
+    e.graph.outputs.append(output)

@@ -1,0 +1,141 @@
+"""Every rule x operator version x attribute family, against two independent oracles."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import numpy as np
+import onnx
+import pytest
+
+from backlight.export.rules import registry
+
+from . import table
+from .harness import (
+    Exact,
+    Row,
+    build,
+    finite_difference,
+    run_reference,
+    run_runtime,
+    saliency_names,
+    vjp_graph,
+)
+
+ROWS: list[Row] = []
+EXACT: list[Exact] = []
+for _module in pkgutil.iter_modules(table.__path__):
+    _loaded = importlib.import_module(f"{table.__name__}.{_module.name}")
+    ROWS += _loaded.ROWS
+    EXACT += _loaded.EXACT
+
+NEWEST = 26  # the newest opset of a released runtime
+
+
+def cotangent(row: Row, shape: tuple[int, ...]) -> np.ndarray:
+    """Signed: seeded with a rectifier's own output, the three rules could not be told apart."""
+    return np.random.default_rng(7).standard_normal(shape)
+
+
+def by_opset(rows: list[Row]) -> list[object]:
+    return [
+        pytest.param(row, opset, id=f"{row.id}-opset{opset}")
+        for row in rows
+        for opset in row.opsets
+    ]
+
+
+@pytest.mark.parametrize(("row", "opset"), by_opset([r for r in ROWS if not r.no_reference]))
+def test_finite_differences(row: Row, opset: int) -> None:
+    values = row.values()
+    model = build(row.text, values, row.consts, opset, dims=row.dims, output=row.of)
+    ct = cotangent(row, run_reference(model, values)[row.of].shape)
+    wrt = row.wanted()
+    got = run_reference(
+        vjp_graph(model, wrt, of=row.of, lowering=row.lowering), {**values, "cotangent": ct}
+    )
+    for name, output in zip(wrt, saliency_names("vanilla", wrt), strict=True):
+        want = finite_difference(model, values, name, ct, row.fd)
+        scale = max(1.0, float(np.abs(want).max(initial=0)))
+        # central differences in float64: rounding/step ~ 1e-11, curvature x step^2 ~ 1e-9
+        np.testing.assert_allclose(got[output], want, rtol=1e-5, atol=2e-6 * scale)
+        assert got[output].dtype == np.float64
+
+
+@pytest.mark.parametrize(("row", "opset"), by_opset([r for r in ROWS if r.torch is not None]))
+def test_pytorch(row: Row, opset: int) -> None:
+    torch = pytest.importorskip("torch")
+    values = row.values()
+    wrt = row.wanted()
+    tensors = {n: torch.tensor(v) for n, v in values.items()}
+    for name in wrt:
+        tensors[name].requires_grad_(True)
+    assert row.torch is not None
+    y = row.torch(*tensors.values())
+    ct = cotangent(row, tuple(y.shape))
+    want = torch.autograd.grad(y, [tensors[n] for n in wrt], torch.tensor(ct))
+
+    model = build(row.text, values, row.consts, opset, dims=row.dims, output=row.of)
+    graph = vjp_graph(model, wrt, of=row.of, lowering=row.lowering)
+    outputs = saliency_names("vanilla", wrt)
+    if not row.no_reference:
+        got = run_reference(graph, {**values, "cotangent": ct})
+        for output, gradient in zip(outputs, want, strict=True):
+            scale = max(1.0, float(gradient.abs().max()))
+            np.testing.assert_allclose(
+                got[output], gradient.numpy(), rtol=row.rtol, atol=row.rtol * scale
+            )
+    if row.runtime:
+        single = build(
+            row.text, values, row.consts, opset, dtype="float32", dims=row.dims, output=row.of
+        )
+        graph = vjp_graph(single, wrt, of=row.of, lowering=row.lowering)
+        feeds = {
+            n: v.astype(np.float32) if v.dtype.kind == "f" else v
+            for n, v in {**values, "cotangent": ct}.items()
+        }
+        got = run_runtime(graph, feeds)
+        for output, gradient in zip(outputs, want, strict=True):
+            scale = max(1.0, float(gradient.abs().max()))
+            np.testing.assert_allclose(
+                got[output], gradient.numpy(), rtol=row.runtime_rtol, atol=row.runtime_rtol * scale
+            )
+
+
+@pytest.mark.parametrize("row", [pytest.param(r, id=r.id) for r in EXACT])
+def test_exact(row: Exact) -> None:
+    wrt = list(row.want)
+    for dtype, run in (("float64", run_reference), ("float32", run_runtime)):
+        model = build(row.text, row.inputs, row.consts, row.opset, dtype=dtype)
+        feeds = {
+            n: v.astype(dtype) if v.dtype.kind == "f" else v
+            for n, v in {**row.inputs, "cotangent": row.ct}.items()
+        }
+        got = run(vjp_graph(model, wrt, row.rule), feeds)
+        for name, output in zip(wrt, saliency_names(row.rule, wrt), strict=True):
+            np.testing.assert_array_equal(got[output], row.want[name].astype(dtype))
+
+
+def versions(op_type: str) -> list[int]:
+    """The versions of an operator that files of opset 7 to NEWEST can have."""
+    all_schemas = onnx.defs.get_all_schemas_with_history()
+    since = sorted(s.since_version for s in all_schemas if s.name == op_type and s.domain == "")
+    old = [v for v in since if v <= 7][-1:]
+    return old + [v for v in since if 7 < v <= NEWEST]
+
+
+@pytest.mark.parametrize("op_type", sorted(registry()))
+def test_every_version_of_every_rule_has_a_row(op_type: str) -> None:
+    found = versions(op_type)
+    rows = [r for r in ROWS if r.op_type == op_type]
+    for version, following in zip(found, [*found[1:], NEWEST + 1], strict=True):
+        if version < 7 and following <= 7:
+            continue
+        assert any(max(version, 7) <= o < following for r in rows for o in r.opsets), (
+            f"{op_type}: no row for version {version}"
+        )
+    covered = registry()[op_type].versions
+    emitted = [v for v in found if v <= 18][-1:] + [v for v in found if v > 18]
+    assert covered >= set(emitted), f"{op_type}: the rule says {sorted(covered)}, not {emitted}"
+    assert all(r.torch is not None or r.no_torch for r in rows), f"{op_type}: a row lacks torch"
