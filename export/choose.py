@@ -12,7 +12,7 @@ from .backward import FLOATS
 from .emit import dim_of
 
 # Between a closing Softmax and the output these only rename, reshape or log the scores.
-_THROUGH = frozenset(["Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Log", "Dropout"])
+_THROUGH = frozenset("Identity Flatten Reshape Squeeze Unsqueeze Cast Log Dropout".split())
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,17 @@ Operand = "ir.Value | float | int | bool | Sequence[int] | NDArray[Any] | None"
 
 # Operators whose output has the broadcast shape of their inputs.
 _ELEMENTWISE = frozenset(
-    ["Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor"]
+    "Abs Add And Cast Ceil Clip Cos Div Equal Erf Exp Floor Greater GreaterOrEqual Identity "
+    "Less LessOrEqual Log Max Min Mod Mul Neg Not Or Pow Reciprocal Relu Sigmoid Sign Sin "
+    "Softmax Softplus Sqrt Sub Sum Tanh Where Xor".split()
 )
-_BOOLEAN = frozenset(["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"])
-_INT64 = frozenset(["ArgMax", "ArgMin", "NonZero", "Shape", "Size"])
+_BOOLEAN = frozenset("And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Xor".split())
+_INT64 = frozenset("ArgMax ArgMin NonZero Shape Size".split())
 # Operators whose further operands are shapes, axes and the like, never of the first one's dtype.
 _INT_OPERANDS = frozenset(
-    ["CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "Gather", "GatherElements", "GatherND", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze"]
+    "CenterCropPad Col2Im ConstantOfShape Expand Gather GatherElements GatherND ReduceL1 "
+    "ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+    "ReduceSumSquare Reshape Slice Split Squeeze Tile Unsqueeze".split()
 )
 
 

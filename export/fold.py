@@ -15,7 +15,8 @@ from .rules.op import constant
 # so that the file does not grow.
 LIMIT = 4096
 _NEVER = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout", "If", "Loop", "Scan"]
+    "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike "
+    "Dropout If Loop Scan".split()
 )
 
 

@@ -84,7 +84,10 @@ FAMILIES = (
 
 # No gradient flows through these by the mathematics: zero almost everywhere, or integer output.
 NO_GRADIENT = frozenset(
-    ["And", "ArgMax", "ArgMin", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Multinomial", "NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size", "Xor"]
+    "And ArgMax ArgMin Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
+    "Constant ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual IsInf IsNaN Less "
+    "LessOrEqual Multinomial NonMaxSuppression NonZero Not OneHot Or RandomNormal "
+    "RandomNormalLike RandomUniform RandomUniformLike Range Round Shape Sign Size Xor".split()
 )
 
 
