@@ -1,0 +1,30 @@
+"""Masked variants of an image, written in one pass, and heat maps from their scores.
+
+plan.py says which masks; baseline.py what stands behind them; masks.py applies and reduces on a
+backend: reference.py (NumPy), cpu/ (C++, the module `_native` built from bindings/), cuda/.
+"""
+
+from .baseline import Baseline, BaselineLike, InputSpace, as_baseline, resolve
+from .masks import Accumulator, apply, available_backends, get_backend, paint, reduce
+from .plan import GridPlan, Plan, SegmentPlan, WindowPlan, rise, segments, sliding
+
+__all__ = [
+    "Accumulator",
+    "Baseline",
+    "BaselineLike",
+    "GridPlan",
+    "InputSpace",
+    "Plan",
+    "SegmentPlan",
+    "WindowPlan",
+    "apply",
+    "as_baseline",
+    "available_backends",
+    "get_backend",
+    "paint",
+    "reduce",
+    "resolve",
+    "rise",
+    "segments",
+    "sliding",
+]

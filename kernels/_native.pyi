@@ -1,0 +1,49 @@
+# The module that bindings/module.cpp builds. Marshalling only: every array is C-contiguous.
+# shape: (planes, height, row elements, inner), as struct Shape in masks.h.
+from typing import Any
+
+from numpy import float32, float64, int32, uint8
+from numpy.typing import NDArray
+
+def apply_windows(
+    image: NDArray[Any],
+    base: NDArray[Any],
+    out: NDArray[Any],
+    shape: tuple[int, int, int, int],
+    boxes: NDArray[int32],
+    threads: int,
+) -> None: ...
+def apply_grids(
+    image: NDArray[Any],
+    base: NDArray[Any],
+    out: NDArray[Any],
+    shape: tuple[int, int, int, int],
+    grids: NDArray[uint8],
+    shifts: NDArray[int32],
+    step: tuple[float, float],
+    threads: int,
+) -> None: ...
+def apply_segments(
+    image: NDArray[Any],
+    base: NDArray[Any],
+    out: NDArray[Any],
+    shape: tuple[int, int, int, int],
+    labels: NDArray[int32],
+    table: NDArray[uint8],
+    threads: int,
+) -> None: ...
+def accumulate_windows(
+    total: NDArray[float64], values: NDArray[float64], boxes: NDArray[int32], threads: int
+) -> None: ...
+def accumulate_grids(
+    total: NDArray[float64],
+    values: NDArray[float64],
+    grids: NDArray[uint8],
+    shifts: NDArray[int32],
+    step: tuple[float, float],
+    threads: int,
+) -> None: ...
+def accumulate_segments(
+    total: NDArray[float64], values: NDArray[float64], table: NDArray[uint8]
+) -> None: ...
+def paint(heat: NDArray[float32], values: NDArray[float64], labels: NDArray[int32]) -> None: ...

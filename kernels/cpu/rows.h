@@ -1,0 +1,37 @@
+// Loops over one row: the part a compiler vectorises, built once per instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../masks.h"
+
+namespace backlight {
+
+// dst = src. stream: past the cache, for an output that would not stay in it anyway; end a run of
+// such copies with stream_fence().
+void copy_row(void* dst, const void* src, std::size_t bytes, bool stream);
+void stream_fence();
+
+// out = a + w * (b - a)
+void lerp_row(float* out, const float* a, const float* b, float w, int n);
+
+// out = x * keep + base * (1 - keep)
+void blend_row(float* out, const float* x, const float* base, const float* keep, int n);
+void blend_row(Half* out, const Half* x, const Half* base, const float* keep, int n);
+void blend_row(unsigned char* out, const unsigned char* x, const unsigned char* base,
+               const float* keep, int n);
+
+// out = mask ? x : base, with masks of all ones or all zeros
+void select_row(std::uint32_t* out, const std::uint32_t* x, const std::uint32_t* base,
+                const std::uint32_t* mask, int n);
+void select_row(std::uint16_t* out, const std::uint16_t* x, const std::uint16_t* base,
+                const std::uint16_t* mask, int n);
+void select_row(std::uint8_t* out, const std::uint8_t* x, const std::uint8_t* base,
+                const std::uint8_t* mask, int n);
+
+// total += value, total += value * keep
+void add_row(double* total, double value, int n);
+void add_row(double* total, double value, const float* keep, int n);
+
+}  // namespace backlight

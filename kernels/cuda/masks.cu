@@ -1,0 +1,59 @@
+// Launchers for the bodies in masks.h. One-dimensional grids; see cuda/backend.py for the calls.
+#include "masks.h"
+
+namespace bl = backlight;
+
+#define THREAD (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x)
+
+#define APPLY_KERNELS(SUFFIX, T)                                                                 \
+  extern "C" __global__ void apply_windows_##SUFFIX(                                             \
+      long long total, int head, int planes, int height, int row, int inner, T* out,             \
+      const T* image, const T* base, int flat, const int* boxes) {                               \
+    bl::apply_thread(THREAD, total, head, bl::Shape{planes, height, row, inner}, out, image,     \
+                     bl::Base<T>{base, flat}, bl::Windows<T>{boxes});                            \
+  }                                                                                              \
+  extern "C" __global__ void apply_grids_##SUFFIX(                                               \
+      long long total, int head, int planes, int height, int row, int inner, T* out,             \
+      const T* image, const T* base, int flat, const unsigned char* grids, const int* shifts,    \
+      int rows, int cols, float step_y, float step_x) {                                          \
+    bl::apply_thread(THREAD, total, head, bl::Shape{planes, height, row, inner}, out, image,     \
+                     bl::Base<T>{base, flat},                                                    \
+                     bl::Grids<T>{grids, shifts, rows, cols, step_y, step_x});                   \
+  }                                                                                              \
+  extern "C" __global__ void apply_segments_##SUFFIX(                                            \
+      long long total, int head, int planes, int height, int row, int inner, T* out,             \
+      const T* image, const T* base, int flat, const int* labels, const unsigned char* table,    \
+      int segments) {                                                                            \
+    bl::apply_thread(THREAD, total, head, bl::Shape{planes, height, row, inner}, out, image,     \
+                     bl::Base<T>{base, flat},                                                    \
+                     bl::Segments<T>{labels, table, segments, row / inner});                     \
+  }
+
+APPLY_KERNELS(float32, float)
+APPLY_KERNELS(float16, bl::Half)
+APPLY_KERNELS(uint8, unsigned char)
+
+extern "C" __global__ void accumulate_windows(int classes, int planes, int height, int width,
+                                              double* total, const double* values,
+                                              const int* boxes, int n) {
+  bl::accumulate_windows_thread(THREAD, classes, planes, height, width, total, values, boxes, n);
+}
+
+extern "C" __global__ void accumulate_grids(int classes, int height, int width, double* total,
+                                            const double* values, const unsigned char* grids,
+                                            const int* shifts, int rows, int cols, float step_y,
+                                            float step_x, int n) {
+  bl::accumulate_grids_thread(THREAD, classes, height, width, total, values, grids, shifts, rows,
+                              cols, step_y, step_x, n);
+}
+
+extern "C" __global__ void accumulate_segments(int classes, int segments, double* total,
+                                               const double* values, const unsigned char* table,
+                                               int n) {
+  bl::accumulate_segments_thread(THREAD, classes, segments, total, values, table, n);
+}
+
+extern "C" __global__ void paint(int classes, int pixels, int segments, float* heat,
+                                 const double* values, const int* labels) {
+  bl::paint_thread(THREAD, classes, pixels, segments, heat, values, labels);
+}

@@ -1,0 +1,92 @@
+"""The kernels in NumPy: what every backend must agree with, written to be read, not to be fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .baseline import Layout
+from .plan import GridPlan, Plan, SegmentPlan, WindowPlan
+
+__all__ = ["ReferenceBackend", "kept"]
+
+
+def _taps(
+    size: int, shift: int, cells: int, step: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Between which two grid points each pixel of an axis falls, and how far along."""
+    position = np.arange(shift, shift + size, dtype=np.float32)
+    source = (position + np.float32(0.5)) * np.float32(step) - np.float32(0.5)
+    source = np.clip(source, np.float32(0), np.float32(cells - 1))
+    low = source.astype(np.intp)
+    return low, np.minimum(low + 1, cells - 1), source - low.astype(np.float32)
+
+
+def _grid(plan: GridPlan, k: int) -> NDArray[np.float32]:
+    """Mask k of a RISE plan: float32 [H, W], 0..1."""
+    _, height, width = plan.shape
+    grid = plan.grids[k].astype(np.float32)
+    rows, cols = grid.shape
+    top, bottom, down = _taps(height, int(plan.shifts[k, 0]), rows, plan.step[0])
+    left, right, along = _taps(width, int(plan.shifts[k, 1]), cols, plan.step[1])
+    wide = grid[:, left] + along * (grid[:, right] - grid[:, left])
+    mask: NDArray[np.float32] = wide[top] + down[:, None] * (wide[bottom] - wide[top])
+    return mask
+
+
+def kept(plan: Plan, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    """Masks start..stop in full: how much of the image each keeps, 0..1.
+
+    Returns float32 [n, C, H, W], or [n, 1, H, W] where a mask is the same for all channels.
+    """
+    picks = range(len(plan))[start:stop]
+    _, height, width = plan.shape
+    masks = np.ones((len(picks), plan.shape[0] if plan.channelwise else 1, height, width), "f4")
+    for mask, k in zip(masks, picks, strict=True):
+        if isinstance(plan, WindowPlan):
+            c0, c1, y0, y1, x0, x1 = plan.boxes[k]
+            mask[c0:c1, y0:y1, x0:x1] = 0
+        elif isinstance(plan, GridPlan):
+            mask[0] = _grid(plan, k)
+        else:
+            mask[0] = plan.table[k, plan.labels]
+    return masks
+
+
+class ReferenceBackend:
+    """Backend "numpy". Arguments are checked in masks.py; see there for what they mean."""
+
+    name = "numpy"
+    xp = np
+
+    def apply(
+        self, image: Any, plan: Plan, base: Any, out: Any, start: int, stop: int, layout: Layout
+    ) -> None:
+        if layout == "nhwc":
+            image, out = image.transpose(2, 0, 1), out.transpose(0, 3, 1, 2)
+            base = base if base.ndim == 1 else base.transpose(2, 0, 1)
+        if base.ndim == 1:
+            base = base[:, None, None]
+        for row, k in zip(out, range(start, stop), strict=True):
+            keep = kept(plan, k, k + 1)[0]
+            if not isinstance(plan, GridPlan):
+                row[...] = np.where(keep != 0, image, base)
+                continue
+            mixed = image.astype(np.float32) * keep + base.astype(np.float32) * (1 - keep)
+            row[...] = np.floor(mixed + np.float32(0.5)) if out.dtype == np.uint8 else mixed
+
+    def accumulate(
+        self, total: Any, values: NDArray[np.float64], plan: Plan, start: int, stop: int
+    ) -> None:
+        if isinstance(plan, SegmentPlan):
+            total += values @ (1.0 - plan.table[start:stop])
+            return
+        for k in range(start, stop):
+            keep = kept(plan, k, k + 1)[0].astype(np.float64)
+            weight = keep if isinstance(plan, GridPlan) else 1 - keep
+            total += values[:, k - start, None, None, None] * weight
+
+    def paint(self, values: Any, plan: SegmentPlan) -> NDArray[np.float32]:
+        return np.asarray(values, np.float32)[:, plan.labels]

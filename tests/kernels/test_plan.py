@@ -1,0 +1,170 @@
+"""Plans: windows as captum slides them, RISE's masks as ONNX's Resize upsamples, bad input."""
+
+import dataclasses
+
+import numpy as np
+import onnx.parser
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from backlight.errors import UsageError
+from backlight.kernels import rise, segments, sliding
+from backlight.kernels.reference import kept
+
+
+def test_windows_by_hand():
+    plan = sliding((1, 3, 5), (2, 3), 2)
+    assert plan.boxes.tolist() == [
+        [0, 1, 0, 2, 0, 3],
+        [0, 1, 0, 2, 2, 5],
+        [0, 1, 2, 3, 0, 3],
+        [0, 1, 2, 3, 2, 5],
+    ]
+    assert plan.counts == (1, 2, 2)
+    assert not plan.channelwise
+    assert len(sliding((1, 3, 5), (2, 3), 2, edges="valid")) == 2
+
+
+def test_windows_with_channels():
+    plan = sliding((3, 4, 4), (2, 4, 4), 2)
+    assert plan.channelwise
+    assert plan.boxes[:, :2].tolist() == [[0, 2], [2, 3]]
+    # An int stride above the window's channels would skip some.
+    assert sliding((3, 9, 9), (1, 3, 3), 3).counts == (3, 3, 3)
+    assert sliding((3, 9, 9), (1, 3, 3), (1, 2, 3)).counts == (3, 4, 3)
+    assert sliding((3, 9, 9), (2, 3, 3), (2, 3)).counts == (2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"),
+    [((3, 4, 5), (3, 2, 3)), ((1, 4, 4), (1, 4, 4)), ((2, 5, 3), (1, 3, 2)), ((3, 11, 13), 2)],
+)
+def test_windows_are_captums(window, stride):
+    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+    torch = pytest.importorskip("torch")
+    shape = (3, 11, 13)
+    seen = []
+
+    def record(x):
+        seen.extend(x.numpy())
+        return x.sum(dim=(1, 2, 3))
+
+    strides = stride if isinstance(stride, int) else tuple(stride)
+    captum.Occlusion(record).attribute(
+        torch.ones(1, *shape), sliding_window_shapes=window, strides=strides
+    )
+    masks = kept(sliding(shape, window, stride))
+    ours = np.broadcast_to(masks, (len(masks), *shape))
+    # captum counts channels fastest, and evaluates the image itself first.
+    assert sorted(m.tobytes() for m in seen[1:]) == sorted(
+        np.ascontiguousarray(m).tobytes() for m in ours
+    )
+
+
+@given(
+    size=st.integers(1, 40),
+    window=st.integers(1, 40),
+    stride=st.integers(1, 45),
+    edges=st.sampled_from(["clip", "valid"]),
+)
+def test_windows_of_any_size(size, window, stride, edges):
+    if window > size:
+        with pytest.raises(UsageError, match="larger than the image"):
+            sliding((1, 1, size), (1, window), stride, edges=edges)
+        return
+    plan = sliding((1, 1, size), (1, window), stride, edges=edges)
+    starts, stops = plan.boxes[:, 4], plan.boxes[:, 5]
+    assert (starts == np.arange(len(plan)) * stride).all()
+    assert (stops <= size).all()
+    if edges == "valid":
+        assert (stops - starts == window).all()
+        assert stops[-1] + stride > size
+    else:
+        assert (stops > starts).all() or stride > window
+        if stride <= window:
+            assert kept(plan).min(axis=0).max() == 0  # every pixel is hidden by some window
+
+
+@pytest.mark.parametrize(("size", "cells"), [((12, 20), (3, 4)), ((17, 23), 7), ((9, 31), (1, 5))])
+def test_rise_upsamples_as_onnx_resize_does(size, cells):
+    plan = rise((3, *size), 5, cells=cells, probability=0.4, seed=2)
+    rows, cols = plan.grids.shape[1:]
+    cell = (-(-size[0] // rows), -(-size[1] // cols))
+    resize = ReferenceEvaluator(
+        onnx.parser.parse_model(
+            """<ir_version: 8, opset_import: ["" : 18]>
+            g (float[N, M, H, W] x, int64[4] sizes) => (float[N, M, P, Q] y) {
+              y = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (x, , , sizes)
+            }"""
+        )
+    )
+    up = np.array([5, 1, (rows + 1) * cell[0], (cols + 1) * cell[1]])
+    (wide,) = resize.run(None, {"x": plan.grids[:, None].astype("f4"), "sizes": up})
+    masks = kept(plan)
+    for mask, full, (y, x) in zip(masks, wide, plan.shifts, strict=True):
+        assert y < cell[0]
+        assert x < cell[1]
+        # float32 coordinates here, float64 there
+        np.testing.assert_allclose(mask, full[:, y : y + size[0], x : x + size[1]], atol=1e-5)
+    assert masks.shape == (5, 1, *size)
+
+
+def test_rise_is_its_seeds():
+    a, b, c = (rise((3, 32, 32), 2000, probability=0.3, seed=s) for s in (1, 1, 2))
+    assert (a.grids == b.grids).all()
+    assert (a.shifts == b.shifts).all()
+    assert (a.grids != c.grids).any()
+    assert abs(a.grids.mean() - 0.3) < 0.01
+    assert a.shifts.max() == 4
+    assert a.shifts.min() == 0
+
+
+def test_plans_are_frozen_and_compact():
+    plan = rise((3, 224, 224), 4000)
+    assert plan.grids.nbytes + plan.shifts.nbytes < 300_000
+    with pytest.raises(ValueError, match="read-only"):
+        plan.grids[0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.probability = 1
+
+
+def test_select_takes_windows_by_index_or_by_mask():
+    plan = sliding((1, 8, 8), 4, 2)
+    assert plan.select([4, 0]).boxes.tolist() == plan.boxes[[4, 0]].tolist()
+    assert len(plan.select(np.arange(9) > 6)) == 2
+    assert plan.select([1]).counts is None
+
+
+IMAGE = (3, 8, 10)
+BAD_PLANS = [
+    (lambda: sliding(IMAGE, 9, 1), "window 9x9 is larger than the image, 8x10"),
+    (lambda: sliding(IMAGE, (4, 2, 2), 1), "window 4x2x2 is larger than the image, 3x8x10"),
+    (lambda: sliding(IMAGE, 4, 0), "stride 0"),
+    (lambda: sliding(IMAGE, 4, (1, 0)), "stride"),
+    (lambda: sliding(IMAGE, 0, 1), "window 0"),
+    (lambda: sliding(IMAGE, -3, 1), "window -3"),
+    (lambda: sliding(IMAGE, 2.5, 1), "window 2.5"),
+    (lambda: sliding(IMAGE, (1, 2, 3, 4), 1), "window"),
+    (lambda: sliding(IMAGE, 4, 1, edges="wrap"), "edges 'wrap'"),
+    (lambda: sliding((8, 10), 4, 1), "image shape"),
+    (lambda: rise(IMAGE, 0), "0 masks"),
+    (lambda: rise(IMAGE, 5, cells=0), "0x0 cells"),
+    (lambda: rise(IMAGE, 5, cells=9), "9x9 cells"),
+    (lambda: rise(IMAGE, 5, probability=0), "probability 0"),
+    (lambda: rise(IMAGE, 5, probability=1.5), "probability 1.5"),
+    (lambda: segments(IMAGE, np.zeros((8, 9), int), [[1]]), r"segment map has shape \[8, 9\]"),
+    (lambda: segments(IMAGE, np.zeros((8, 10)), [[1]]), "segment map has dtype float64"),
+    (lambda: segments(IMAGE, np.full((8, 10), 2), [[1, 0]]), "segment labels 2..2"),
+    (lambda: segments(IMAGE, np.full((8, 10), -1), [[1, 0]]), "segment labels -1..-1"),
+    (lambda: segments(IMAGE, np.zeros((8, 10), int), [[2]]), "other values than 0"),
+    (lambda: segments(IMAGE, np.zeros((8, 10), int), [1, 0]), "segment table has shape"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_PLANS)
+def test_bad_plans_say_what_would_be_accepted(make, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
