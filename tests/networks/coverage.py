@@ -1,0 +1,85 @@
+"""Writes docs/coverage.md: every network x exporter against PyTorch.
+
+    python -m tests.networks.coverage [--only resnet18,vgg11] [--for portable] [--write FILE]
+
+Takes about a quarter of an hour on two cores. Exit code 1 when a figure is out of bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+
+from .compare import LIMIT, Outcome, compare
+from .nets import EXPORTERS, NETS
+
+HEAD = f"""# Coverage: whole networks against PyTorch
+
+Each of torchvision's networks, random weights, two images of different classes, by both of
+PyTorch's exporters. Errors are norm-relative, in float32: vanilla against PyTorch's autograd,
+deconv and guided against plain hooks (`tests/networks/reference.py`). At most {LIMIT:g} is asked.
+The column *PyTorch itself* is PyTorch's float32 against its own float64, the worst of the three
+rules: what a few rectifiers within rounding of zero cost anybody. Written by
+
+    python -m tests.networks.coverage --write docs/coverage.md
+
+"""
+
+
+def table(outcomes: list[Outcome], failures: list[tuple[str, str, str]]) -> str:
+    lines = [
+        "| network | exporter | vanilla | deconv | guided | PyTorch itself | own scores "
+        "| row alone | file grows | nodes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for o in outcomes:
+        lines.append(
+            f"| {o.net} | {o.exporter} | {o.vanilla:.1e} | {o.deconv:.1e} | {o.guided:.1e} "
+            f"| {o.pytorch:.1e} | {o.scores:.0e} | {o.rows:.0e} | {o.growth:+.1%} | {o.nodes} |"
+        )
+    for net, exporter, why in failures:
+        lines.append(f"| {net} | {exporter} | {why} | | | | | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="names, comma-separated")
+    parser.add_argument("--exporters", default=",".join(EXPORTERS))
+    parser.add_argument("--for", dest="lowering", default="portable")
+    parser.add_argument("--write", type=Path, help="the Markdown file to write")
+    parser.add_argument("--json", type=Path, help="the same as JSON")
+    options = parser.parse_args(argv)
+    only = [n for n in options.only.split(",") if n]
+    outcomes: list[Outcome] = []
+    failures: list[tuple[str, str, str]] = []
+    for net in NETS:
+        if only and net.name not in only:
+            continue
+        for exporter in options.exporters.split(","):
+            try:
+                outcome = compare(net, exporter, options.lowering)
+            except Exception as err:  # the table shows what fails, whatever it is
+                traceback.print_exc()
+                failures.append((net.name, exporter, f"{type(err).__name__}: {err}"[:160]))
+                continue
+            outcomes.append(outcome)
+            print(outcome, "" if outcome.ok else "<-- out of bounds", flush=True)
+    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "onnx", "onnxruntime"))
+    foot = f"\n{packages}, Python {platform.python_version()}, lowering: {options.lowering}.\n"
+    text = HEAD + table(outcomes, failures) + foot
+    print(text)
+    if options.write:
+        options.write.write_text(text)
+    if options.json:
+        options.json.write_text(json.dumps([o.as_dict() for o in outcomes], indent=1))
+    return 1 if failures or not all(o.ok for o in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""torchvision's classifiers with random weights that keep activations alive, and their export."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..builders import torchvision_models
+
+
+@dataclass(frozen=True)
+class Net:
+    name: str
+    size: int = 224
+    small: bool = False  # in CI
+
+
+NETS = [
+    Net("alexnet"),
+    Net("vgg11"),
+    Net("vgg16_bn"),
+    Net("resnet18", small=True),
+    Net("resnet50"),
+    Net("resnext50_32x4d"),
+    Net("googlenet"),
+    Net("inception_v3", 299),
+    Net("densenet121"),
+    Net("squeezenet1_0", small=True),
+    Net("mobilenet_v2", small=True),
+    Net("mobilenet_v3_large"),
+    Net("efficientnet_b0"),
+    Net("shufflenet_v2_x1_0", small=True),
+    Net("mnasnet1_0"),
+    Net("regnet_x_400mf"),
+    Net("convnext_tiny"),
+    Net("vit_b_16"),
+    Net("swin_t"),
+]
+EXPORTERS = ("dynamo", "legacy")
+
+
+def build(net: Net, seed: int = 0) -> torch.nn.Module:
+    """The network in eval mode. He-normal weights; batch statistics taken from noise."""
+    models = torchvision_models()
+    torch.manual_seed(seed)
+    extra: dict[str, Any] = {}
+    if net.name in ("googlenet", "inception_v3"):
+        extra = {"init_weights": False, "aux_logits": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: torch.nn.Module = getattr(models, net.name)(weights=None, **extra)
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                torch.nn.init.normal_(module.bias, std=0.02)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    # A pass in training mode fills the running statistics with this noise's own.
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) or type(module).__name__ == "StochasticDepth":
+            module.eval()
+    with torch.no_grad():
+        model(images(net, rows=4))
+    return model.eval()
+
+
+def images(net: Net, rows: int = 2, seed: int = 0) -> torch.Tensor:
+    """Noise as images: [rows, 3, size, size], float32, mean 0, variance 1."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 3, net.size, net.size, generator=generator)
+
+
+def export(model: torch.nn.Module, net: Net, exporter: str, path: Path) -> None:
+    """Write the model as ONNX with a dynamic batch, by either of PyTorch's exporters."""
+    x = images(net)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if exporter == "dynamo":
+            torch.onnx.export(
+                model,
+                (x,),
+                path,
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("N", min=1, max=64)},),
+                external_data=False,
+                verbose=False,
+            )
+        else:
+            torch.onnx.export(
+                model,
+                (x,),
+                path,
+                dynamo=False,
+                opset_version=17,
+                input_names=["x"],
+                output_names=["scores"],
+                dynamic_axes={"x": {0: "N"}, "scores": {0: "N"}},
+            )
