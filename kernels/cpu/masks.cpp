@@ -15,27 +15,38 @@ namespace {
 constexpr long long kParallelBytes = 1 << 20;
 constexpr long long kStreamBytes = 16 << 20;
 
+// Elements of a band: rows worked on together, for all of a block's variants, while in the cache.
+constexpr int kBandElements = 4096;
+
+// Variants of a block: one bit each of a 32-bit word.
+constexpr int kBlock = 32;
+
 template <class T>
 class Writer {
  public:
   explicit Writer(const Variants<T>& v)
       : v_(v),
         plane_(static_cast<long long>(v.shape.height) * v.shape.row),
-        bytes_(plane_ * v.shape.planes * v.n * static_cast<long long>(sizeof(T))) {
+        bytes_(plane_ * v.shape.planes * v.n * static_cast<long long>(sizeof(T))),
+        band_(std::max(1, std::min(v.shape.height, kBandElements / v.shape.row))) {
     if (!v.flat) return;
-    // A flat baseline becomes one row per plane, so that every kind is copied the same way.
+    // A flat baseline becomes one band per plane, so that every kind is copied the same way.
     const Shape& s = v.shape;
-    rows_.resize(static_cast<std::size_t>(s.planes) * s.row);
+    const int size = band_ * s.row;
+    rows_.resize(static_cast<std::size_t>(s.planes) * size);
     for (int p = 0; p < s.planes; ++p)
-      for (int i = 0; i < s.row; ++i)
-        rows_[static_cast<std::size_t>(p) * s.row + i] = v.base[s.inner == 1 ? p : i % s.inner];
+      for (int i = 0; i < size; ++i)
+        rows_[static_cast<std::size_t>(p) * size + i] = v.base[s.inner == 1 ? p : i % s.inner];
   }
+
+  int band() const { return band_; }
 
   bool stream() const { return bytes_ >= kStreamBytes; }
   int threads() const { return bytes_ < kParallelBytes ? 1 : v_.threads; }
   const T* image(int plane, int y) const { return v_.image + plane * plane_ + at(y); }
+  // Good for band() rows from y.
   const T* base(int plane, int y) const {
-    return v_.flat ? rows_.data() + static_cast<std::size_t>(plane) * v_.shape.row
+    return v_.flat ? rows_.data() + static_cast<std::size_t>(plane) * band_ * v_.shape.row
                    : v_.base + plane * plane_ + at(y);
   }
   T* out(long long k, int plane, int y) const {
@@ -47,6 +58,7 @@ class Writer {
 
   const Variants<T>& v_;
   long long plane_, bytes_;
+  int band_;
   std::vector<T> rows_;
 };
 
@@ -55,10 +67,22 @@ void copy(T* dst, const T* src, long long n, bool stream) {
   copy_row(dst, src, static_cast<std::size_t>(n) * sizeof(T), stream);
 }
 
-// Splits few variants into bands of rows, so that every thread has something to do.
-int bands(int n, int threads, int height) {
-  return n >= 2 * threads ? 1 : std::min(height, threads);
-}
+// How a call is handed out: blocks of variants, and parts of the rows where variants are few.
+struct Split {
+  Split(int variants, int threads, int rows)
+      : n(variants),
+        height(rows),
+        block(std::max(1, std::min(kBlock, n / (2 * threads)))),
+        parts(n >= 2 * threads ? 1 : std::min(rows, threads)) {}
+
+  long long items() const { return (n + block - 1) / block * static_cast<long long>(parts); }
+  int first(long long item) const { return static_cast<int>(item / parts) * block; }
+  int last(long long item) const { return std::min(n, first(item) + block); }
+  int top(long long item) const { return static_cast<int>(item % parts * height / parts); }
+  int bottom(long long item) const { return static_cast<int>((item % parts + 1) * height / parts); }
+
+  int n, height, block, parts;
+};
 
 // What each of a grid's rows keeps across the image's width: float [rows, width * inner]. The
 // upsampling is separable, so a mask's row is then one lerp between two of these.
@@ -128,26 +152,31 @@ void apply_segments(const Variants<T>& v, const int* labels, const unsigned char
   const Writer<T> writer(v);
   const Shape s = v.shape;
   const bool stream = writer.stream();
-  const int width = s.row / s.inner, parts = bands(v.n, writer.threads(), s.height);
-  parallel(static_cast<long long>(v.n) * parts, writer.threads(), [&](auto next) {
-    std::vector<T> mask(s.row), row(s.row), keep(segments);
+  const int band = writer.band(), size = band * s.row, width = s.row / s.inner;
+  const Split split(v.n, writer.threads(), s.height);
+  parallel(split.items(), writer.threads(), [&](auto next) {
+    std::vector<std::uint32_t> bits(segments), words(size);
+    std::vector<T> mask(size), scratch(size);
     for (long long item; (item = next()) >= 0;) {
-      const long long k = item / parts, part = item % parts;
-      for (int i = 0; i < segments; ++i)
-        keep[i] = table[k * segments + i] ? static_cast<T>(~T{0}) : T{0};
-      for (long long y = s.height * part / parts; y < s.height * (part + 1) / parts; ++y) {
-        const int* label = labels + y * width;
-        if (s.inner == 1) {
-          for (int x = 0; x < width; ++x) mask[x] = keep[label[x]];
-        } else {
-          for (int x = 0, i = 0; x < width; ++x)
-            for (int c = 0; c < s.inner; ++c) mask[i++] = keep[label[x]];
-        }
-        for (int plane = 0; plane < s.planes; ++plane) {
-          const int line = static_cast<int>(y);
-          T* out = stream ? row.data() : writer.out(k, plane, line);
-          select_row(out, writer.image(plane, line), writer.base(plane, line), mask.data(), s.row);
-          if (stream) copy(writer.out(k, plane, line), out, s.row, true);
+      const int first = split.first(item), last = split.last(item);
+      // Bit k - first of a segment's word: does variant k keep it? A pixel then looks its label
+      // up once for the whole block.
+      std::fill(bits.begin(), bits.end(), 0u);
+      for (int k = first; k < last; ++k)
+        for (int i = 0; i < segments; ++i)
+          if (table[static_cast<long long>(k) * segments + i]) bits[i] |= 1u << (k - first);
+      for (int y = split.top(item); y < split.bottom(item); y += band) {
+        const int rows = std::min(band, split.bottom(item) - y), count = rows * s.row;
+        const int* label = labels + static_cast<long long>(y) * width;
+        for (int x = 0, i = 0; x < rows * width; ++x)
+          for (int c = 0; c < s.inner; ++c) words[i++] = bits[label[x]];
+        for (int k = first; k < last; ++k) {
+          mask_row(mask.data(), words.data(), k - first, count);
+          for (int plane = 0; plane < s.planes; ++plane) {
+            T* out = stream ? scratch.data() : writer.out(k, plane, y);
+            select_row(out, writer.image(plane, y), writer.base(plane, y), mask.data(), count);
+            if (stream) copy(writer.out(k, plane, y), out, count, true);
+          }
         }
       }
     }
@@ -160,20 +189,33 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
   const Writer<T> writer(v);
   const Shape s = v.shape;
   const bool stream = writer.stream();
-  const int parts = bands(v.n, writer.threads(), s.height);
-  parallel(static_cast<long long>(v.n) * parts, writer.threads(), [&](auto next) {
-    std::vector<float> wide(static_cast<std::size_t>(m.rows) * s.row), keep(s.row);
-    std::vector<T> row(s.row);
+  const int band = writer.band(), size = band * s.row;
+  const Split split(v.n, writer.threads(), s.height);
+  parallel(split.items(), writer.threads(), [&](auto next) {
+    const std::size_t grid = static_cast<std::size_t>(m.rows) * s.row;
+    std::vector<float> wide(grid * split.block), keep(size);
+    std::vector<float> image(static_cast<std::size_t>(size) * s.planes), base(image.size());
+    std::vector<T> scratch(size);
     for (long long item; (item = next()) >= 0;) {
-      const long long k = item / parts, part = item % parts;
-      widen(wide.data(), m, k, s.row / s.inner, s.inner);
-      for (long long y = s.height * part / parts; y < s.height * (part + 1) / parts; ++y) {
-        const int line = static_cast<int>(y);
-        keep_row(keep.data(), wide.data(), m, k, line, s.row);
-        for (int plane = 0; plane < s.planes; ++plane) {
-          T* out = stream ? row.data() : writer.out(k, plane, line);
-          blend_row(out, writer.image(plane, line), writer.base(plane, line), keep.data(), s.row);
-          if (stream) copy(writer.out(k, plane, line), out, s.row, true);
+      const int first = split.first(item), last = split.last(item);
+      for (int k = first; k < last; ++k)
+        widen(wide.data() + grid * (k - first), m, k, s.row / s.inner, s.inner);
+      for (int y = split.top(item); y < split.bottom(item); y += band) {
+        const int rows = std::min(band, split.bottom(item) - y), count = rows * s.row;
+        for (int p = 0; p < s.planes; ++p) {
+          float_row(image.data() + static_cast<std::size_t>(p) * size, writer.image(p, y), count);
+          float_row(base.data() + static_cast<std::size_t>(p) * size, writer.base(p, y), count);
+        }
+        for (int k = first; k < last; ++k) {
+          for (int r = 0; r < rows; ++r)
+            keep_row(keep.data() + r * s.row, wide.data() + grid * (k - first), m, k, y + r,
+                     s.row);
+          for (int p = 0; p < s.planes; ++p) {
+            T* out = stream ? scratch.data() : writer.out(k, p, y);
+            const std::size_t offset = static_cast<std::size_t>(p) * size;
+            blend_row(out, image.data() + offset, base.data() + offset, keep.data(), count);
+            if (stream) copy(writer.out(k, p, y), out, count, true);
+          }
         }
       }
     }

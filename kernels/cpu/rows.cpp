@@ -53,43 +53,33 @@ BL_CLONES void lerp_row(float* __restrict out, const float* __restrict a,
   for (int i = 0; i < n; ++i) out[i] = lerp(a[i], b[i], w);
 }
 
-BL_CLONES void blend_row(float* __restrict out, const float* __restrict x,
-                         const float* __restrict base, const float* __restrict keep, int n) {
-  for (int i = 0; i < n; ++i) out[i] = blend(x[i], base[i], keep[i]);
-}
+#define BL_FLOAT_ROWS(T)                                                                         \
+  BL_CLONES void float_row(float* __restrict out, const T* __restrict x, int n) {                \
+    for (int i = 0; i < n; ++i) out[i] = to_float(x[i]);                                         \
+  }                                                                                              \
+  BL_CLONES void blend_row(T* __restrict out, const float* __restrict x,                         \
+                           const float* __restrict base, const float* __restrict keep, int n) {  \
+    for (int i = 0; i < n; ++i) from_float(blend(x[i], base[i], keep[i]), out[i]);               \
+  }
 
-BL_CLONES void blend_row(Half* __restrict out, const Half* __restrict x,
-                         const Half* __restrict base, const float* __restrict keep, int n) {
-  for (int i = 0; i < n; ++i)
-    from_float(blend(to_float(x[i]), to_float(base[i]), keep[i]), out[i]);
-}
+#define BL_MASK_ROWS(T)                                                                          \
+  BL_CLONES void mask_row(T* __restrict mask, const std::uint32_t* __restrict words, int bit,    \
+                          int n) {                                                               \
+    for (int i = 0; i < n; ++i) mask[i] = static_cast<T>(0u - ((words[i] >> bit) & 1u));         \
+  }                                                                                              \
+  BL_CLONES void select_row(T* __restrict out, const T* __restrict x, const T* __restrict base,  \
+                            const T* __restrict mask, int n) {                                   \
+    for (int i = 0; i < n; ++i)                                                                  \
+      out[i] = static_cast<T>(base[i] ^ ((base[i] ^ x[i]) & mask[i]));                           \
+  }
 
-BL_CLONES void blend_row(unsigned char* __restrict out, const unsigned char* __restrict x,
-                         const unsigned char* __restrict base, const float* __restrict keep,
-                         int n) {
-  for (int i = 0; i < n; ++i)
-    from_float(blend(to_float(x[i]), to_float(base[i]), keep[i]), out[i]);
-}
+BL_FLOAT_ROWS(float)
+BL_FLOAT_ROWS(Half)
+BL_FLOAT_ROWS(unsigned char)
 
-BL_CLONES void select_row(std::uint32_t* __restrict out, const std::uint32_t* __restrict x,
-                          const std::uint32_t* __restrict base,
-                          const std::uint32_t* __restrict mask, int n) {
-  for (int i = 0; i < n; ++i) out[i] = base[i] ^ ((base[i] ^ x[i]) & mask[i]);
-}
-
-BL_CLONES void select_row(std::uint16_t* __restrict out, const std::uint16_t* __restrict x,
-                          const std::uint16_t* __restrict base,
-                          const std::uint16_t* __restrict mask, int n) {
-  for (int i = 0; i < n; ++i)
-    out[i] = static_cast<std::uint16_t>(base[i] ^ ((base[i] ^ x[i]) & mask[i]));
-}
-
-BL_CLONES void select_row(std::uint8_t* __restrict out, const std::uint8_t* __restrict x,
-                          const std::uint8_t* __restrict base,
-                          const std::uint8_t* __restrict mask, int n) {
-  for (int i = 0; i < n; ++i)
-    out[i] = static_cast<std::uint8_t>(base[i] ^ ((base[i] ^ x[i]) & mask[i]));
-}
+BL_MASK_ROWS(std::uint32_t)
+BL_MASK_ROWS(std::uint16_t)
+BL_MASK_ROWS(std::uint8_t)
 
 BL_CLONES void add_row(double* total, double value, int n) {
   for (int i = 0; i < n; ++i) total[i] += value;

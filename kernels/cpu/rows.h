@@ -16,13 +16,22 @@ void stream_fence();
 // out = a + w * (b - a)
 void lerp_row(float* out, const float* a, const float* b, float w, int n);
 
-// out = x * keep + base * (1 - keep)
-void blend_row(float* out, const float* x, const float* base, const float* keep, int n);
-void blend_row(Half* out, const Half* x, const Half* base, const float* keep, int n);
-void blend_row(unsigned char* out, const unsigned char* x, const unsigned char* base,
-               const float* keep, int n);
+// out = x, as float
+void float_row(float* out, const float* x, int n);
+void float_row(float* out, const Half* x, int n);
+void float_row(float* out, const unsigned char* x, int n);
 
-// out = mask ? x : base, with masks of all ones or all zeros
+// out = x * keep + base * (1 - keep), rounded to out's type
+void blend_row(float* out, const float* x, const float* base, const float* keep, int n);
+void blend_row(Half* out, const float* x, const float* base, const float* keep, int n);
+void blend_row(unsigned char* out, const float* x, const float* base, const float* keep, int n);
+
+// mask = all ones where the bit of the word is set, else all zeros
+void mask_row(std::uint32_t* mask, const std::uint32_t* words, int bit, int n);
+void mask_row(std::uint16_t* mask, const std::uint32_t* words, int bit, int n);
+void mask_row(std::uint8_t* mask, const std::uint32_t* words, int bit, int n);
+
+// out = mask ? x : base
 void select_row(std::uint32_t* out, const std::uint32_t* x, const std::uint32_t* base,
                 const std::uint32_t* mask, int n);
 void select_row(std::uint16_t* out, const std::uint16_t* x, const std::uint16_t* base,
