@@ -81,7 +81,7 @@ def explain_graph(
         raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
     if isinstance(target_class, str) and target_class.lstrip("-").isdigit():
         target_class = int(target_class)
-    maps = {rule: lowered(variant(rule), lowering) for rule in rules}
+    maps = {rule: lowered(rule, lowering) for rule in rules}
 
     loaded = load(model)
     graph = loaded.graph

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from ...errors import UsageError
 from ..rules import Rule, RuleMap
+from ..variants import variant
+from . import cpu
 
-LOWERINGS: dict[str, dict[str, Rule]] = {"portable": {}, "cpu": {}, "cuda": {}, "tensorrt": {}}
+# Per target, whatever the variant; then what differs between the variants.
+LOWERINGS: dict[str, dict[str, Rule]] = {
+    "portable": {},
+    "cpu": cpu.RULES,
+    "cuda": {},
+    "tensorrt": {},
+}
+BY_VARIANT: dict[str, dict[str, dict[str, Rule]]] = {"cpu": cpu.BY_VARIANT}
 
 
-def lowered(rules: RuleMap, target: str) -> RuleMap:
-    """A variant's rules with those of a target in their place; UsageError if it is unknown."""
+def lowered(name: str, target: str) -> RuleMap:
+    """The rules of a variant for a target; UsageError if either is unknown."""
     if target not in LOWERINGS:
         raise UsageError(f"unknown target '{target}' (--for); one of: {', '.join(LOWERINGS)}")
-    return {**rules, **LOWERINGS[target]}
+    return {**variant(name), **LOWERINGS[target], **BY_VARIANT.get(target, {}).get(name, {})}
