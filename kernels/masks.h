@@ -84,8 +84,9 @@ BL_FN Half to_half(float v) {
 BL_FN void from_float(float v, float& out) { out = v; }
 BL_FN void from_float(float v, Half& out) { out = to_half(v); }
 BL_FN void from_float(float v, unsigned char& out) {
-  const float r = v + 0.5f;  // round half up, as the reference does; v is never negative
-  out = static_cast<unsigned char>(static_cast<int>(r > 255.0f ? 255.0f : r));
+  // Rounds half up, as the reference does. A blend of two bytes lies in 0..255, give or take a
+  // rounding error far below the half that is left to 256: there is nothing to clamp.
+  out = static_cast<unsigned char>(static_cast<int>(v + 0.5f));
 }
 
 // Exactly x at keep = 1 and exactly base at keep = 0.
