@@ -81,16 +81,22 @@ BL_FN Half to_half(float v) {
 }
 #endif
 
-BL_FN void from_float(float v, float& out) { out = v; }
-BL_FN void from_float(float v, Half& out) { out = to_half(v); }
-BL_FN void from_float(float v, unsigned char& out) {
-  // Rounds half up, as the reference does. A blend of two bytes lies in 0..255, give or take a
-  // rounding error far below the half that is left to 256: there is nothing to clamp.
-  out = static_cast<unsigned char>(static_cast<int>(v + 0.5f));
-}
-
 // Exactly x at keep = 1 and exactly base at keep = 0.
 BL_FN float blend(float x, float base, float keep) { return x * keep + base * (1.0f - keep); }
+
+// The same for bytes, rounded half up, with half the work: x - base and base + 1/2 are exact, so
+// they can be taken beforehand. The sum lies within 1/2 and 255 1/2: there is nothing to clamp.
+BL_FN unsigned char blend_byte(float difference, float base_and_half, float keep) {
+  return static_cast<unsigned char>(static_cast<int>(difference * keep + base_and_half));
+}
+
+BL_FN float blend_element(float x, float base, float keep) { return blend(x, base, keep); }
+BL_FN Half blend_element(Half x, Half base, float keep) {
+  return to_half(blend(to_float(x), to_float(base), keep));
+}
+BL_FN unsigned char blend_element(unsigned char x, unsigned char base, float keep) {
+  return blend_byte(to_float(x) - to_float(base), to_float(base) + 0.5f, keep);
+}
 
 BL_FN float lerp(float a, float b, float w) { return a + w * (b - a); }
 
@@ -155,9 +161,7 @@ struct Grids {
   BL_FN T at(long long k, T x, T base, int, int y, int px) const {
     const float keep = grid_keep(grids + k * rows * cols, rows, cols, shifts + 2 * k, step_y,
                                  step_x, y, px);
-    T out;
-    from_float(blend(to_float(x), to_float(base), keep), out);
-    return out;
+    return blend_element(x, base, keep);
   }
 };
 

@@ -74,8 +74,11 @@ class ReferenceBackend:
             if not isinstance(plan, GridPlan):
                 row[...] = np.where(keep != 0, image, base)
                 continue
-            mixed = image.astype(np.float32) * keep + base.astype(np.float32) * (1 - keep)
-            row[...] = np.floor(mixed + np.float32(0.5)) if out.dtype == np.uint8 else mixed
+            x, b = image.astype(np.float32), base.astype(np.float32)
+            if out.dtype == np.uint8:
+                row[...] = (x - b) * keep + (b + np.float32(0.5))  # the cast rounds down
+            else:
+                row[...] = x * keep + b * (1 - keep)
 
     def accumulate(
         self, total: Any, values: NDArray[np.float64], plan: Plan, start: int, stop: int

@@ -203,8 +203,9 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
       for (int y = split.top(item); y < split.bottom(item); y += band) {
         const int rows = std::min(band, split.bottom(item) - y), count = rows * s.row;
         for (int p = 0; p < s.planes; ++p) {
-          float_row(image.data() + static_cast<std::size_t>(p) * size, writer.image(p, y), count);
-          float_row(base.data() + static_cast<std::size_t>(p) * size, writer.base(p, y), count);
+          const std::size_t offset = static_cast<std::size_t>(p) * size;
+          prepare_row(image.data() + offset, base.data() + offset, writer.image(p, y),
+                      writer.base(p, y), count);
         }
         for (int k = first; k < last; ++k) {
           for (int r = 0; r < rows; ++r)

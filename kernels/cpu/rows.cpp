@@ -74,17 +74,6 @@ __attribute__((target("avx,f16c"))) static int blend_half_row(Half* out, const f
 #define BL_F16C 0
 #endif
 
-#define BL_FLOAT_ROW(T)                                                                          \
-  BL_CLONES void float_row(float* __restrict out, const T* __restrict x, int n) {                \
-    for (int i = 0; i < n; ++i) out[i] = to_float(x[i]);                                         \
-  }
-
-#define BL_BLEND_ROW(NAME, T)                                                                    \
-  BL_CLONES void NAME(T* __restrict out, const float* __restrict x,                              \
-                      const float* __restrict base, const float* __restrict keep, int n) {       \
-    for (int i = 0; i < n; ++i) from_float(blend(x[i], base[i], keep[i]), out[i]);               \
-  }
-
 #define BL_MASK_ROWS(T)                                                                          \
   BL_CLONES void mask_row(T* __restrict mask, const std::uint32_t* __restrict words, int bit,    \
                           int n) {                                                               \
@@ -96,13 +85,40 @@ __attribute__((target("avx,f16c"))) static int blend_half_row(Half* out, const f
       out[i] = static_cast<T>(base[i] ^ ((base[i] ^ x[i]) & mask[i]));                           \
   }
 
-BL_FLOAT_ROW(float)
-BL_FLOAT_ROW(Half)
-BL_FLOAT_ROW(unsigned char)
+BL_CLONES void prepare_row(float* __restrict image, float* __restrict behind,
+                           const float* __restrict x, const float* __restrict base, int n) {
+  for (int i = 0; i < n; ++i) image[i] = x[i], behind[i] = base[i];
+}
 
-BL_BLEND_ROW(blend_row, float)
-BL_BLEND_ROW(blend_row, unsigned char)
-BL_BLEND_ROW(blend_any_half_row, Half)
+BL_CLONES void prepare_row(float* __restrict image, float* __restrict behind,
+                           const Half* __restrict x, const Half* __restrict base, int n) {
+  for (int i = 0; i < n; ++i) image[i] = to_float(x[i]), behind[i] = to_float(base[i]);
+}
+
+BL_CLONES void prepare_row(float* __restrict image, float* __restrict behind,
+                           const unsigned char* __restrict x,
+                           const unsigned char* __restrict base, int n) {
+  for (int i = 0; i < n; ++i) {
+    image[i] = to_float(x[i]) - to_float(base[i]);
+    behind[i] = to_float(base[i]) + 0.5f;
+  }
+}
+
+BL_CLONES void blend_row(float* __restrict out, const float* __restrict image,
+                         const float* __restrict behind, const float* __restrict keep, int n) {
+  for (int i = 0; i < n; ++i) out[i] = blend(image[i], behind[i], keep[i]);
+}
+
+BL_CLONES void blend_row(unsigned char* __restrict out, const float* __restrict image,
+                         const float* __restrict behind, const float* __restrict keep, int n) {
+  for (int i = 0; i < n; ++i) out[i] = blend_byte(image[i], behind[i], keep[i]);
+}
+
+BL_CLONES void blend_any_half_row(Half* __restrict out, const float* __restrict x,
+                                  const float* __restrict base, const float* __restrict keep,
+                                  int n) {
+  for (int i = 0; i < n; ++i) out[i] = to_half(blend(x[i], base[i], keep[i]));
+}
 
 void blend_row(Half* out, const float* x, const float* base, const float* keep, int n) {
   int done = 0;

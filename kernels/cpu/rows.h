@@ -16,15 +16,18 @@ void stream_fence();
 // out = a + w * (b - a)
 void lerp_row(float* out, const float* a, const float* b, float w, int n);
 
-// out = x, as float
-void float_row(float* out, const float* x, int n);
-void float_row(float* out, const Half* x, int n);
-void float_row(float* out, const unsigned char* x, int n);
+// What blend_row wants of an image and a baseline, in float: themselves, or for bytes x - base and
+// base + 1/2.
+void prepare_row(float* image, float* behind, const float* x, const float* base, int n);
+void prepare_row(float* image, float* behind, const Half* x, const Half* base, int n);
+void prepare_row(float* image, float* behind, const unsigned char* x, const unsigned char* base,
+                 int n);
 
-// out = x * keep + base * (1 - keep), rounded to out's type
-void blend_row(float* out, const float* x, const float* base, const float* keep, int n);
-void blend_row(Half* out, const float* x, const float* base, const float* keep, int n);
-void blend_row(unsigned char* out, const float* x, const float* base, const float* keep, int n);
+// out = the blend of what prepare_row gave, rounded to out's type
+void blend_row(float* out, const float* image, const float* behind, const float* keep, int n);
+void blend_row(Half* out, const float* image, const float* behind, const float* keep, int n);
+void blend_row(unsigned char* out, const float* image, const float* behind, const float* keep,
+               int n);
 
 // mask = all ones where the bit of the word is set, else all zeros
 void mask_row(std::uint32_t* mask, const std::uint32_t* words, int bit, int n);
