@@ -16,7 +16,7 @@ constexpr long long kParallelBytes = 1 << 20;
 constexpr long long kStreamBytes = 16 << 20;
 
 // Elements of a band: rows worked on together, for all of a block's variants, while in the cache.
-constexpr int kBandElements = 1024;
+constexpr int kBandElements = 2048;
 
 // Variants of a block: one bit each of a 32-bit word.
 constexpr int kBlock = 32;
