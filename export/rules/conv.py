@@ -1,27 +1,318 @@
-"""Convolutions."""
+"""Convolutions, and the transposed ones: each is the other's gradient."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
+from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
+
+INT64 = ir.DataType.INT64
+FIRST = -(2**63)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution or a pool slides: one number per spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    group: int = 1
+
+    @property
+    def axes(self) -> range:
+        return range(len(self.kernel))
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Input positions that one window spans, holes included."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+
+
+def window_of(op: Op, kernel: tuple[int, ...]) -> Window:
+    """The window of a Conv or a pool, `auto_pad` resolved to numbers."""
+    n = len(kernel)
+    strides = op.attr("strides", (1,) * n)
+    dilations = op.attr("dilations", (1,) * n)
+    pads = op.attr("pads", (0,) * (2 * n))
+    begins, ends = list(pads[:n]), list(pads[n:])
+    auto = op.attr("auto_pad", "NOTSET") or "NOTSET"
+    if auto == "VALID":
+        begins, ends = [0] * n, [0] * n
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        sizes = op.dims()[2:]
+        for i in range(n):
+            size = sizes[i]
+            if size is None and strides[i] > 1:
+                raise op.unsupported(f"auto_pad = {auto} on dynamic sizes", "fixed sizes or pads")
+            reach = (kernel[i] - 1) * dilations[i] + 1
+            out = -(-(size or 1) // strides[i])
+            total = max((out - 1) * strides[i] + reach - (size or 1), 0)
+            if size is None:
+                total = reach - 1
+            half = total // 2
+            begins[i] = half if auto == "SAME_UPPER" else total - half
+            ends[i] = total - begins[i]
+    elif auto != "NOTSET":
+        raise op.unsupported(f"auto_pad = {auto}", "NOTSET, SAME_UPPER, SAME_LOWER, VALID")
+    return Window(
+        tuple(kernel),
+        tuple(strides),
+        tuple(dilations),
+        tuple(begins),
+        tuple(ends),
+        int(op.attr("group", 1)),
+    )
+
+
+def kernel_of(op: Op, w: ir.Value) -> tuple[int, ...]:
+    """The spatial kernel: from the weight's shape, else the attribute."""
+    if w.shape is not None:
+        dims = op.dims(w)[2:]
+        if None not in dims:
+            return tuple(d for d in dims if d is not None)
+    kernel = op.attr("kernel_shape")
+    if kernel is None:
+        raise op.unsupported("its kernel's size is unknown", "a weight of known shape")
+    return tuple(kernel)
+
+
+def sizes_of(value: ir.Value) -> tuple[int | None, ...]:
+    """The spatial sizes of [N, C, ...], None for dynamic ones."""
+    assert value.shape is not None
+    dims = (dim_of(value.shape, i) for i in range(2, len(value.shape)))
+    return tuple(d if isinstance(d, int) else None for d in dims)
 
 
 @vjp("Conv", 11, 22)
 def conv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Y = X * W + B. X: [N,C,...], W: [K,C/g,...], ct: [N,K,...]. ONNX Operators, Conv."""
     w = op.need(1)
-    assert op.x.shape is not None and w.shape is not None and op.y.shape is not None
-    k = [int(d) for d in w.shape[2:]]
-    s = op.attr("strides", (1,) * len(k))
-    p = op.attr("pads", (0,) * (2 * len(k)))
-    d = op.attr("dilations", (1,) * len(k))
-    n = [int(v) for v in op.x.shape[2:]]
-    out = [int(v) for v in op.y.shape[2:]]
-    op_pad = [
-        n[i] - ((out[i] - 1) * s[i] + (k[i] - 1) * d[i] + 1 - p[i] - p[i + len(k)])
-        for i in range(len(k))
-    ]
-    ct = e.ConvTranspose(
-        ct, w, group=op.attr("group", 1), strides=s, pads=p, dilations=d, output_padding=op_pad
+    op.rank()
+    win = window_of(op, kernel_of(op, w))
+    d_x = d_w = d_b = None
+    if op.wants[0]:
+        if all(s == 1 for s in win.strides):
+            d_x = _by_flipped_weights(e, op, ct, w, win)
+        else:
+            d_x = by_transposed(e, ct, w, win, op.x)
+    if op.wants[1]:
+        d_w = weight_gradient(e, op.x, ct, w, win)
+    if len(op.wants) > 2 and op.wants[2]:
+        d_b = e.ReduceSum(ct, [0, *range(2, op.rank())], keepdims=0)
+    return (d_x, d_w, d_b)[: len(op)]
+
+
+def flipped(e: Emitter, w: ir.Value, win: Window, channels: tuple[int, int]) -> ir.Value:
+    """W [K, C/g, k...] -> [C, K/g, k...], mirrored: nodes on the initializer, folded at load."""
+    n = len(win.kernel)
+    if any(k > 1 for k in win.kernel):
+        w = e.Slice(w, [-1] * n, [FIRST] * n, list(range(2, 2 + n)), [-1] * n)
+    out, each = channels
+    if win.group == 1:
+        return e.Transpose(w, perm=[1, 0, *range(2, 2 + n)])
+    if each == 1 and out == win.group:  # depthwise: [C, 1, k...] already
+        return w
+    w = e.Reshape(w, [win.group, out // win.group, each, *win.kernel])
+    if out // win.group > 1 and each > 1:
+        w = e.Transpose(w, perm=[0, 2, 1, *range(3, 3 + n)])
+    return e.Reshape(w, [win.group * each, out // win.group, *win.kernel])
+
+
+def _channels(op: Op, w: ir.Value) -> tuple[int, int]:
+    out, each = op.dims(w)[:2]
+    if out is None or each is None:
+        raise op.unsupported("its weight has dynamic channels", "fixed channels")
+    return out, each
+
+
+def _by_flipped_weights(e: Emitter, op: Op, ct: ir.Value, w: ir.Value, win: Window) -> ir.Value:
+    """Stride 1: a convolution with the mirrored weights and pads reach - 1 - p.
+
+    Pads larger than that are cut off the cotangent first.
+    """
+    turned = flipped(e, w, win, _channels(op, w))
+    begins = [r - 1 - p for r, p in zip(win.reach, win.begins, strict=True)]
+    ends = [r - 1 - p for r, p in zip(win.reach, win.ends, strict=True)]
+    ct = cropped(e, ct, [min(b, 0) for b in begins], [min(b, 0) for b in ends])
+    pads = [max(b, 0) for b in begins] + [max(b, 0) for b in ends]
+    return e.Conv(
+        ct,
+        turned,
+        group=win.group,
+        dilations=list(win.dilations),
+        kernel_shape=list(win.kernel),
+        pads=pads,
+        _shape=op.x.shape,
     )
-    return (ct, None, None)
+
+
+def cropped(e: Emitter, value: ir.Value, begins: list[int], ends: list[int]) -> ir.Value:
+    """Cut -begins[i] positions off the front of spatial axis i, and -ends[i] off its end."""
+    at = [i for i in range(len(begins)) if begins[i] or ends[i]]
+    if not at:
+        return value
+    last = 2**63 - 1
+    return e.Slice(
+        value,
+        [-begins[i] for i in at],
+        [ends[i] or last for i in at],
+        [i + 2 for i in at],
+    )
+
+
+def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Value) -> ir.Value:
+    """A transposed convolution with W as it is, in the size of x.
+
+    Pads are symmetric, with the rest as output_padding: ONNX Runtime's CUDA provider hands
+    asymmetric ones back to the CPU. What that can't express is cut or padded afterwards.
+    """
+    sizes, outs = sizes_of(x), sizes_of(ct)
+    pads: list[int] = []
+    extra: list[int] = []
+    front, after, dynamic = [0] * len(win.kernel), [0] * len(win.kernel), False
+    for i in win.axes:
+        begin, end = win.begins[i], win.ends[i]
+        room = max(win.strides[i], win.dilations[i])
+        n, out = sizes[i], outs[i]
+        if n is None or out is None:
+            # The input's last positions, which no window reaches, depend on its size.
+            pads.append(0)
+            extra.append(win.strides[i] - 1)
+            front[i], dynamic = begin, True
+            continue
+        rest = n - ((out - 1) * win.strides[i] + win.reach[i] - begin - end)
+        wanted = begin - end + rest
+        if 0 <= wanted < room:
+            pads.append(begin)
+            extra.append(wanted)
+        else:
+            pads.append(0)
+            extra.append(0)
+            front[i], after[i] = begin, rest - end
+    result = e.ConvTranspose(
+        ct,
+        w,
+        group=win.group,
+        strides=list(win.strides),
+        dilations=list(win.dilations),
+        kernel_shape=list(win.kernel),
+        pads=pads + pads,
+        output_padding=extra if any(extra) else None,
+        _shape=None if dynamic or any(front) or any(after) else x.shape,
+    )
+    if dynamic:
+        return fitted(e, result, front, x)
+    if any(front) or any(after):
+        return e.Pad(result, [0, 0, *(-f for f in front), 0, 0, *after], _shape=x.shape)
+    return result
+
+
+def fitted(e: Emitter, value: ir.Value, front: list[int], x: ir.Value) -> ir.Value:
+    """Cut `front[i]` positions off each spatial axis, then cut or zero-pad to the size of x."""
+    n = len(front)
+    if any(front):
+        at = [i for i in range(n) if front[i]]
+        value = e.Slice(value, [front[i] for i in at], [2**63 - 1] * len(at), [i + 2 for i in at])
+    missing = e.Sub(e.Shape(x, start=2), e.Shape(value, start=2))
+    pads = e.op("Concat", [e.const([0] * (n + 4)), missing], axis=0, _dtype=INT64)[0]
+    return e.Pad(value, pads, _shape=x.shape)  # negative pads cut
+
+
+def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Window) -> ir.Value:
+    """dW: x as a batch of its channels, convolved with the cotangent as weights.
+
+    x [N,C,...] -> [C/g, g N, ...]; ct [N,K,...] -> [K, N, ...], grouped by g; strides and
+    dilations change places. The result [C/g, K, k'...] is cut to the kernel and turned.
+    """
+    n = len(win.kernel)
+    spatial = list(range(2, 2 + n))
+    turned = e.Transpose(ct, perm=[1, 0, *spatial])
+    if win.group == 1:
+        images = e.Transpose(x, perm=[1, 0, *spatial])
+    else:
+        tail = e.Shape(x, start=2)
+        parts = [e.Shape(x, start=0, end=1), e.const([win.group, -1]), tail]
+        split = e.Reshape(x, e.op("Concat", parts, axis=0, _dtype=INT64)[0])
+        moved = e.Transpose(split, perm=[2, 1, 0, *range(3, 3 + n)])
+        flat = e.op("Concat", [e.Shape(moved, start=0, end=1), e.const([-1]), tail], axis=0)
+        images = e.Reshape(moved, flat[0])
+    # Padded by hand: the last positions, which no window reaches, must not become kernel taps.
+    pads = [0, 0, *win.begins, 0, 0, *win.ends]
+    if any(pads):
+        images = e.Pad(images, pads)
+    result = e.Conv(
+        images, turned, group=win.group, strides=list(win.dilations), dilations=list(win.strides)
+    )
+    result = e.Slice(result, [0] * n, list(win.kernel), spatial)
+    return e.Transpose(result, perm=[1, 0, *spatial], _shape=w.shape)
+
+
+@vjp("ConvTranspose", 11, 22)
+def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """X: [N,C,...], W: [C,K/g,...], ct: [N,K,...]. ONNX Operators, ConvTranspose.
+
+    The gradient by X is the convolution of which this is the transpose, with W as it is.
+    """
+    w = op.need(1)
+    win = _transposed_window(op, kernel_of(op, w))
+    d_x = d_w = d_b = None
+    if op.wants[0]:
+        # Negative pads (what output_padding added) are cut off the cotangent instead.
+        short = cropped(e, ct, [min(b, 0) for b in win.begins], [min(b, 0) for b in win.ends])
+        d_x = e.Conv(
+            short,
+            w,
+            group=win.group,
+            strides=list(win.strides),
+            dilations=list(win.dilations),
+            kernel_shape=list(win.kernel),
+            pads=[max(b, 0) for b in (*win.begins, *win.ends)],
+            _shape=op.x.shape,
+        )
+    if op.wants[1]:
+        # The roles of x and ct swap: W is the kernel of the convolution ct -> x.
+        d_w = weight_gradient(e, ct, op.x, w, win)
+    if len(op.wants) > 2 and op.wants[2]:
+        d_b = e.ReduceSum(ct, [0, *range(2, op.rank())], keepdims=0)
+    return (d_x, d_w, d_b)[: len(op)]
+
+
+def _transposed_window(op: Op, kernel: tuple[int, ...]) -> Window:
+    """Pads from `output_shape` or `auto_pad` where those decide. ONNX Operators, ConvTranspose."""
+    n = len(kernel)
+    strides = op.attr("strides", (1,) * n)
+    dilations = op.attr("dilations", (1,) * n)
+    given = op.attr("pads", (0,) * (2 * n))
+    begins, ends = list(given[:n]), list(given[n:])
+    auto = op.attr("auto_pad", "NOTSET") or "NOTSET"
+    shape = op.attr("output_shape")
+    extra = op.attr("output_padding", (0,) * n)
+    if auto == "VALID":
+        begins, ends = [0] * n, [0] * n
+    elif shape is not None or auto in ("SAME_UPPER", "SAME_LOWER"):
+        for i in range(n):
+            size = op.dims()[2 + i]
+            if size is None:
+                raise op.unsupported("output_shape or auto_pad on dynamic sizes", "pads")
+            wanted = shape[len(shape) - n + i] if shape is not None else size * strides[i]
+            reach = (kernel[i] - 1) * dilations[i] + 1
+            total = strides[i] * (size - 1) + extra[i] + reach - wanted
+            half = total // 2
+            begins[i] = half if auto == "SAME_UPPER" else total - half
+            ends[i] = total - begins[i]
+    # What output_padding adds at the end is as if that much less had been cut off.
+    ends = [end - more for end, more in zip(ends, extra, strict=True)]
+    return Window(
+        tuple(kernel),
+        tuple(strides),
+        tuple(dilations),
+        tuple(begins),
+        tuple(ends),
+        int(op.attr("group", 1)),
+    )

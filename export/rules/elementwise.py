@@ -1,1 +1,151 @@
-"""To be written."""
+"""Arithmetic, element by element, with broadcasting (the walk un-broadcasts)."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from . import Cotangents, Emitter, Op, vjp
+
+
+@vjp("Add", 14)
+def add(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return ct, ct
+
+
+@vjp("Sub", 14)
+def sub(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return ct, e.Neg(ct) if op.wants[1] else None
+
+
+@vjp("Mul", 14)
+def mul(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    a, b = op.need(0), op.need(1)
+    return e.Mul(ct, b) if op.wants[0] else None, e.Mul(ct, a) if op.wants[1] else None
+
+
+@vjp("Div", 14)
+def div(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    d_a = e.Div(ct, op.need(1))
+    return d_a, e.Neg(e.Mul(d_a, op.y)) if op.wants[1] else None
+
+
+@vjp("Pow", 15)
+def power(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """d_x = p x^(p-1) ct, 0 where p = 0; d_p = y log(x) ct, 0 where x = 0 (as PyTorch has it)."""
+    x, p = op.need(0), op.need(1)
+    assert x.dtype is not None
+    d_x = d_p = None
+    if op.wants[0]:
+        known = op.const(1)
+        if known is not None and known.size == 1:
+            exponent = float(np.asarray(known, np.float64).reshape(()))
+            if exponent == 0:
+                d_x = e.Mul(ct, 0.0)
+            elif exponent == 1:
+                d_x = ct
+            elif exponent == 2:
+                d_x = e.Mul(ct, e.Mul(x, 2.0))
+            else:
+                d_x = e.Mul(ct, e.Mul(e.Pow(x, e.const(exponent - 1, x.dtype)), exponent))
+        else:
+            q = e.cast(p, x.dtype)
+            slope = e.Mul(q, e.Pow(x, e.Sub(q, 1.0)))
+            d_x = e.Mul(ct, e.Where(e.Equal(q, 0.0), 0.0, slope, _dtype=x.dtype))
+    if op.wants[1]:
+        zero = e.Equal(x, 0.0)
+        log = e.Log(e.Where(zero, 1.0, x, _dtype=x.dtype, _shape=x.shape))
+        d_p = e.Mul(ct, e.Mul(op.y, log))
+    return d_x, d_p
+
+
+def _extremum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Ties share evenly, as PyTorch's maximum and minimum have it."""
+    if len(op) == 1:
+        return (ct,)
+    hits = [e.cast(e.Equal(op.need(i), op.y), ct.dtype) for i in range(len(op))]
+    count = hits[0]
+    for hit in hits[1:]:
+        count = e.Add(count, hit)
+    share = e.Div(ct, count)
+    return tuple(e.Mul(share, hit) if op.wants[i] else None for i, hit in enumerate(hits))
+
+
+@vjp("Max", 13)
+def maximum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return _extremum(e, op, ct)
+
+
+@vjp("Min", 13)
+def minimum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return _extremum(e, op, ct)
+
+
+@vjp("Sum", 13)
+def sum_of(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (ct,) * len(op)
+
+
+@vjp("Mean", 13)
+def mean_of(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, 1.0 / len(op)),) * len(op)
+
+
+@vjp("Neg", 13)
+def neg(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Neg(ct),)
+
+
+@vjp("Abs", 13)
+def absolute(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, e.Sign(op.x)),)
+
+
+@vjp("Sqrt", 13)
+def sqrt(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(e.Mul(ct, 0.5), op.y),)
+
+
+@vjp("Reciprocal", 13)
+def reciprocal(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Neg(e.Mul(ct, e.Mul(op.y, op.y))),)
+
+
+@vjp("Exp", 13)
+def exp(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, op.y),)
+
+
+@vjp("Log", 13)
+def log(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(ct, op.x),)
+
+
+@vjp("Sin", 7, 22)
+def sin(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, e.Cos(op.x)),)
+
+
+@vjp("Cos", 7, 22)
+def cos(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Neg(e.Mul(ct, e.Sin(op.x))),)
+
+
+@vjp("Tan", 7, 22)
+def tan(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, e.Add(e.Mul(op.y, op.y), 1.0)),)
+
+
+@vjp("Atan", 7, 22)
+def atan(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(ct, e.Add(e.Mul(op.x, op.x), 1.0)),)
+
+
+@vjp("Sinh", 9, 22)
+def sinh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, e.Cosh(op.x)),)
+
+
+@vjp("Cosh", 9, 22)
+def cosh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Mul(ct, e.Sinh(op.x)),)

@@ -1,26 +1,187 @@
-"""Pooling."""
+"""Pooling, local and global."""
 
 from __future__ import annotations
 
+from math import prod
+
+import numpy as np
 import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
+from .conv import Window, sizes_of, window_of
 
-
-@vjp("GlobalAveragePool", 1, 22)
-def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    dims = op.dims()
-    n = 1
-    for d in dims[2:]:
-        n *= d or 1
-    return (e.Expand(e.Div(ct, float(n)), e.Shape(op.x), _shape=op.x.shape),)
+INT64 = ir.DataType.INT64
 
 
 @vjp("MaxPool", 12, 22)
 def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    node = op.node
-    attributes = {a.name: a.value for a in node.attributes.values()}
-    _, where = e.op("MaxPool", [op.x], _outputs=2, **attributes)
-    flat = e.Mul(e.Cast(e.Reshape(op.x, [-1]), to=1), 0.0)
-    got = e.ScatterElements(flat, e.Reshape(where, [-1]), e.Reshape(ct, [-1]), reduction="add")
+    """To the first maximum of each window in row-major order, as MaxPool's own Indices say.
+
+    Indices count through the whole tensor, so the cotangent is scattered into it as one line.
+    """
+    attributes = {a.name: a.value for a in op.node.attributes.values() if a.name != "storage_order"}
+    if len(op.node.outputs) > 1 and op.node.outputs[1].name and not op.attr("storage_order", 0):
+        where = op.node.outputs[1]
+    else:
+        where = e.op("MaxPool", [op.x], _outputs=2, **attributes)[1]
+        where.dtype = INT64
+    assert ct.dtype is not None
+    line = e.Expand(e.const(0, ct.dtype), e.Reshape(e.Size(op.x), [1]), _dtype=ct.dtype)
+    got = e.ScatterElements(
+        line, e.Reshape(where, [-1]), e.Reshape(ct, [-1]), reduction="add", _dtype=ct.dtype
+    )
     return (op.like(e, got),)
+
+
+def kernel_of_pool(op: Op) -> tuple[int, ...]:
+    return tuple(int(k) for k in op.attr("kernel_shape"))
+
+
+def extents(op: Op, win: Window) -> tuple[int, ...]:
+    """How far the last window reaches past each padded axis (ceil_mode); fixed sizes only."""
+    over = []
+    for i in win.axes:
+        n, out = sizes_of(op.x)[i], sizes_of(op.y)[i]
+        if n is None or out is None:
+            over.append(0)
+            continue
+        end = (out - 1) * win.strides[i] + win.reach[i]
+        over.append(max(end - (n + win.begins[i] + win.ends[i]), 0))
+    return tuple(over)
+
+
+def spread_windows(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
+    """Each window's cotangent at every position of the window, summed: [N,C,P..] -> like x.
+
+    A depthwise transposed convolution with ones; for windows that tile the input, a repetition.
+    """
+    channels = op.dims()[1]
+    sizes, outs = sizes_of(op.x), sizes_of(op.y)
+    tiles = (
+        win.kernel == win.strides
+        and not any(win.begins)
+        and not any(win.ends)
+        and all(d == 1 for d in win.dilations)
+        and all(
+            n is not None and p is not None and n == p * k
+            for n, p, k in zip(sizes, outs, win.kernel, strict=True)
+        )
+    )
+    if tiles:
+        n = len(win.kernel)
+        shape: list[int] = [0, 0]
+        repeat: list[int] = [1, 1]
+        for p, k in zip(outs, win.kernel, strict=True):
+            shape += [p or 1, 1]
+            repeat += [1, k]
+        if len([s for s in sizes if s is not None]) == n:
+            return op.like(e, e.Tile(e.Reshape(ct, shape), repeat))
+    if channels is None:
+        raise op.unsupported("a dynamic number of channels", "a fixed one")
+    from .conv import by_transposed
+
+    assert ct.dtype is not None
+    # One weight for all: the channels become the batch.
+    ones = e.const(np.ones((1, 1, *win.kernel)), ct.dtype)
+    rest = e.Shape(ct, start=2)
+    flat_shape = e.op("Concat", [e.const([-1, 1]), rest], axis=0, _dtype=INT64)[0]
+    space = [d for d in list(op.y.shape or ())[2:]]
+    flat = e.Reshape(ct, flat_shape, _shape=[None, 1, *space])
+    primal = ir.Value(shape=ir.Shape([None, 1, *list(op.x.shape or ())[2:]]))
+    if None in sizes or None in outs:
+        flat_x = e.op("Concat", [e.const([-1, 1]), e.Shape(op.x, start=2)], axis=0, _dtype=INT64)
+        primal = e.Reshape(op.x, flat_x[0], _shape=primal.shape)
+    return op.like(e, by_transposed(e, flat, ones, win, primal))
+
+
+@vjp("AveragePool", 11, 19, 22)
+def average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Divided by what each window divided by, then spread over the window."""
+    win = window_of(op, kernel_of_pool(op))
+    return (spread_windows(e, op, _shared(e, op, ct, win), win),)
+
+
+def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
+    """The cotangent over each window's count: constant, or smaller at the borders."""
+    full = prod(win.kernel)
+    uneven = any(extents(op, win)) or (
+        not op.attr("count_include_pad", 0) and (any(win.begins) or any(win.ends))
+    )
+    sizes, outs = sizes_of(op.x), sizes_of(op.y)
+    if op.attr("ceil_mode", 0) and (None in sizes or None in outs):
+        raise op.unsupported("ceil_mode on dynamic sizes", "fixed sizes, or ceil_mode = 0")
+    if not uneven:
+        return e.Mul(ct, 1.0 / full)
+    if None in sizes or None in outs:
+        # The run counts: the sum pool of ones over the real positions.
+        attributes = {a.name: a.value for a in op.node.attributes.values()}
+        attributes["count_include_pad"] = 1
+        ones = e.Add(e.Mul(op.x, 0.0), 1.0)
+        share = e.op("AveragePool", [ones], **attributes)[0]
+        return e.Div(ct, e.Mul(share, float(full)), _shape=op.y.shape)
+    include = bool(op.attr("count_include_pad", 0))
+    counts = np.ones(())
+    for i in win.axes:
+        n, out = sizes[i] or 0, outs[i] or 0
+        low, high = (-win.begins[i], n + win.ends[i]) if include else (0, n)
+        starts = np.arange(out) * win.strides[i] - win.begins[i]
+        taps = starts[:, None] + np.arange(win.kernel[i]) * win.dilations[i]
+        counts = np.multiply.outer(counts, ((taps >= low) & (taps < high)).sum(axis=1))
+    shares = 1.0 / np.maximum(counts, 1)
+    return e.Mul(ct, e.const(shares[None, None], ct.dtype), _shape=op.y.shape)
+
+
+@vjp("LpPool", 18, 22)
+def lp_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """y = (sum |x|^p)^(1/p): sign(x) |x|^(p-1) times the spread of ct y^(1-p); 0 where y = 0."""
+    win = window_of(op, kernel_of_pool(op))
+    share = _norm_share(e, op, ct, int(op.attr("p", 2)))
+    return (e.Mul(spread_windows(e, op, share, win), _norm_slope(e, op), _shape=op.x.shape),)
+
+
+def _norm_slope(e: Emitter, op: Op) -> ir.Value:
+    p = int(op.attr("p", 2))
+    if p == 1:
+        return e.Sign(op.x)
+    if p == 2:
+        return op.x
+    size = e.Abs(op.x)
+    return e.Mul(e.Sign(op.x), e.Pow(size, e.const(float(p - 1), op.x.dtype)))
+
+
+def _norm_share(e: Emitter, op: Op, ct: ir.Value, p: int) -> ir.Value:
+    if p == 1:
+        return ct
+    y = op.y
+    safe = e.Where(e.Equal(y, 0.0), 1.0, y, _dtype=ct.dtype, _shape=y.shape)
+    over = safe if p == 2 else e.Pow(safe, e.const(float(p - 1), ct.dtype))
+    return e.Div(ct, over)
+
+
+@vjp("GlobalAveragePool", 1, 22)
+def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    sizes = sizes_of(op.x)
+    known = [s for s in sizes if s is not None]
+    if len(known) == len(sizes):
+        share = e.Mul(ct, 1.0 / prod(known))
+    else:
+        share = e.Div(ct, e.cast(e.Div(e.Size(op.x), e.Size(op.y)), ct.dtype))
+    return (e.Expand(share, e.Shape(op.x), _shape=op.x.shape),)
+
+
+@vjp("GlobalMaxPool", 1, 22)
+def global_max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """To the first maximum in row-major order."""
+    dtype = ct.dtype
+    assert dtype is not None
+    flat = e.Reshape(op.x, [0, 0, -1])
+    first = e.ArgMax(flat, axis=2, keepdims=1)
+    zeros = e.Expand(e.const(0, dtype), e.Shape(flat), _dtype=dtype)
+    got = e.ScatterElements(zeros, first, e.Reshape(ct, [0, 0, 1]), axis=2, _dtype=dtype)
+    return (op.like(e, got),)
+
+
+@vjp("GlobalLpPool", 2, 22)
+def global_lp_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    share = _norm_share(e, op, ct, int(op.attr("p", 2)))
+    return (e.Mul(_norm_slope(e, op), share, _shape=op.x.shape),)

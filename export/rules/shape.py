@@ -1,20 +1,180 @@
-"""Operators that move elements without changing them."""
+"""Operators that move, cut, join or repeat elements without changing them."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
+from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
+
+INT64 = ir.DataType.INT64
+
+
+@vjp("Reshape", 14, 19, 21, 23, 24, 25)
+def reshape(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return op.like(e, ct), None
+
+
+@vjp("Flatten", 13, 21, 23, 24, 25)
+def flatten(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (op.like(e, ct),)
+
+
+@vjp("Squeeze", 13, 21, 23, 24, 25)
+def squeeze(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    if op.input(1) is None:
+        return op.like(e, ct), None
+    return e.Unsqueeze(ct, op.need(1), _shape=op.x.shape), None
+
+
+@vjp("Unsqueeze", 13, 21, 23, 24, 25)
+def unsqueeze(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return e.Squeeze(ct, op.need(1), _shape=op.x.shape), None
+
+
+@vjp("Transpose", 13, 21, 23, 24, 25)
+def transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    perm = op.attr("perm", tuple(range(op.rank()))[::-1])
+    return (e.Transpose(ct, perm=[int(i) for i in np.argsort(perm)], _shape=op.x.shape),)
+
+
+@vjp("Identity", 16, 19, 21, 23, 24, 25)
+def identity(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (ct,)
+
+
+@vjp("Dropout", 13, 22)
+def dropout(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    training = op.const(2) if op.input(2) is not None else np.array(False)
+    if training is None or bool(np.asarray(training).reshape(())):
+        raise op.unsupported("it is in training mode", "training_mode = false")
+    return (ct,)
+
+
+@vjp("Cast", 13, 19, 21, 23, 24, 25)
+def cast(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Between float types; a cast to or from integers ends the way."""
+    return (e.cast(ct, op.x.dtype),)
+
+
+@vjp("CastLike", 15, 19, 21, 23, 24, 25)
+def cast_like(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return e.cast(ct, op.x.dtype), None
+
+
+def _sizes(e: Emitter, values: list[ir.Value], axis: int) -> ir.Value:
+    """The sizes of values along an axis: a constant where all are known."""
+    dims = [None if v.shape is None else dim_of(v.shape, axis) for v in values]
+    if all(isinstance(d, int) for d in dims):
+        return e.const(np.array(dims, np.int64))
+    rank = len(values[0].shape or ())
+    at = axis % rank if rank else axis
+    parts = [e.Shape(v, start=at, end=at + 1) for v in values]
+    return e.op("Concat", parts, axis=0, _dtype=INT64)[0]
 
 
 @vjp("Concat", 13)
 def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     axis = int(op.attr("axis"))
-    sizes = [op.dims(v)[axis] for v in op.node.inputs]
-    return e.op("Split", [ct, [s or 0 for s in sizes]], axis=axis, _outputs=len(sizes))
+    values = [op.need(i) for i in range(len(op))]
+    if len(values) == 1:
+        return (ct,)
+    if sum(op.wants) == 1:
+        # One branch alone leads to `wrt`: a slice instead of a split.
+        index = op.wants.index(True)
+        before = [op.dims(v)[axis] for v in values[: index + 1]]
+        if None not in before:
+            sizes = [d for d in before if d is not None]
+            start, end = sum(sizes[:-1]), sum(sizes)
+            only = e.Slice(ct, [start], [end], [axis], _shape=values[index].shape)
+            return tuple(only if i == index else None for i in range(len(op)))
+    parts = e.op("Split", [ct, _sizes(e, values, axis)], axis=axis, _outputs=len(values))
+    for part, value in zip(parts, values, strict=True):
+        part.shape = value.shape
+        if ct.dtype is not None:
+            part.dtype = ct.dtype
+    return parts
 
 
-@vjp("Flatten", 13, 21, 23, 24, 25)
-@vjp("Reshape", 14, 19, 21, 23, 24, 25)
-def reshape(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return (op.like(e, ct), None)
+@vjp("Split", 18, outputs="all")
+def split(e: Emitter, op: Op, cts: Cotangents) -> Cotangents:
+    axis = int(op.attr("axis", 0))
+    parts = [
+        ct if ct is not None else zeros_like(e, y)
+        for ct, y in zip(cts, op.node.outputs, strict=True)
+    ]
+    return e.op("Concat", parts, axis=axis, _shape=op.x.shape)[0], None
+
+
+def zeros_like(e: Emitter, value: ir.Value) -> ir.Value:
+    """Zeros in the shape and dtype of a value."""
+    assert value.dtype is not None
+    return e.Expand(e.const(0, value.dtype), e.Shape(value), _shape=value.shape, _dtype=value.dtype)
+
+
+@vjp("Expand", 13)
+def expand(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    ct.shape = ct.shape or op.y.shape
+    return ct, None
+
+
+@vjp("Tile", 13)
+def tile(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """[r0*n0, r1*n1, ...] -> [r0, n0, r1, n1, ...], summed over the repeats."""
+    rank = op.rank()
+    repeats = op.const(1)
+    if repeats is not None and all(int(r) == 1 for r in repeats):
+        return ct, None
+    dims = op.dims()
+    if repeats is not None and dims.count(None) <= 1:
+        pairs: list[int] = []
+        for r, d in zip(repeats, dims, strict=True):
+            pairs += [int(r), -1 if d is None else d]
+        target: ir.Value | list[int] = pairs
+    else:
+        both = e.op(
+            "Concat",
+            [e.Unsqueeze(op.need(1), [1]), e.Unsqueeze(e.Shape(op.x), [1])],
+            axis=1,
+            _dtype=INT64,
+        )[0]
+        target = e.Reshape(both, [-1])
+    summed = e.ReduceSum(e.Reshape(ct, target), list(range(0, 2 * rank, 2)), keepdims=0)
+    summed.shape = op.x.shape
+    return summed, None
+
+
+@vjp("DepthToSpace", 13)
+def depth_to_space(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    block = int(op.attr("blocksize"))
+    if op.attr("mode", "DCR") == "DCR":
+        return (e.SpaceToDepth(ct, blocksize=block, _shape=op.x.shape),)
+    # CRD has no inverse operator: SpaceToDepth gives [block*block, C], and CRD wants [C, block*b].
+    n, c, h, w = _nchw(e, op)
+    six = e.Reshape(ct, _join(e, [0, -1, h, block, w, block]))
+    moved = e.Transpose(six, perm=[0, 1, 3, 5, 2, 4])
+    del n
+    return (e.Reshape(moved, _join(e, [0, c, h, w]), _shape=op.x.shape),)
+
+
+@vjp("SpaceToDepth", 13)
+def space_to_depth(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.DepthToSpace(ct, blocksize=int(op.attr("blocksize")), mode="DCR", _shape=op.x.shape),)
+
+
+def _nchw(e: Emitter, op: Op) -> list[int | ir.Value]:
+    dims = op.dims()
+    return [d if d is not None else e.Shape(op.x, start=i, end=i + 1) for i, d in enumerate(dims)]
+
+
+def _join(e: Emitter, parts: list[int | ir.Value]) -> ir.Value | list[int]:
+    if all(isinstance(p, int) for p in parts):
+        return [p for p in parts if isinstance(p, int)]
+    values = [e.const(np.array([p], np.int64)) if isinstance(p, int) else p for p in parts]
+    return e.op("Concat", values, axis=0, _dtype=INT64)[0]
+
+
+@vjp("Trilu", 14)
+def trilu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return e.Trilu(ct, op.input(1), upper=op.attr("upper", 1), _shape=op.x.shape), None
