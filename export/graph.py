@@ -167,7 +167,7 @@ def _upgrade(model: ir.Model, source: str) -> ir.Model:
     if opset < EMITTED_OPSET:
         from onnx import version_converter
 
-        from .legacy import soften
+        from .legacy import harden, soften
 
         soften(model)
         try:
@@ -178,6 +178,8 @@ def _upgrade(model: ir.Model, source: str) -> ir.Model:
             raise ModelError(
                 f"{source}: opset {opset} can't be upgraded to {EMITTED_OPSET}: {_first_line(err)}"
             ) from err
+        infer_shapes(model)
+        harden(model)
     model.ir_version = max(model.ir_version, EMITTED_IR)
     return model
 

@@ -109,7 +109,7 @@ class Row:
     def values(self) -> dict[str, Array]:
         rng = np.random.default_rng(zlib.crc32(self.id.encode()))
         return {
-            n: v if isinstance(v, np.ndarray) else self.sample(rng, v)
+            n: v if isinstance(v, np.ndarray) else np.asarray(self.sample(rng, v))
             for n, v in self.inputs.items()
         }
 
@@ -145,13 +145,14 @@ def build(
     """A model of the given node lines, its floats in `dtype`."""
 
     def typed(array: Array) -> Array:
-        return array.astype(dtype) if array.dtype.kind == "f" else array
+        return np.asarray(array.astype(dtype) if array.dtype.kind == "f" else array)
 
     heads = []
     for name, value in values.items():
         value = typed(value)
         shape = (dims or {}).get(name, value.shape)
-        heads.append(f"{_ONNX[value.dtype.name]}[{','.join(map(str, shape))}] {name}")
+        brackets = f"[{','.join(map(str, shape))}]" if len(shape) else ""
+        heads.append(f"{_ONNX[value.dtype.name]}{brackets} {name}")
     source = (
         f'<ir_version: 8, opset_import: ["": {opset}]>\n'
         f"row ({', '.join(heads)}) => ({_ONNX[dtype]} {output}) {{\n{text}\n}}"
@@ -159,7 +160,7 @@ def build(
     model = onnx.parser.parse_model(source)
     for name, value in consts.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(typed(value), name))
-    # `double y` parses as a scalar: the shape is for inference to find.
+    # `double y` is a scalar in the text form: the shape is for inference to find.
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return model
 

@@ -30,7 +30,7 @@ for _module in pkgutil.iter_modules(table.__path__):
     ROWS += _loaded.ROWS
     EXACT += _loaded.EXACT
 
-NEWEST = 26  # the newest opset of a released runtime
+NEWEST = 25  # the newest opset that the tests' runtime runs
 
 
 def cotangent(row: Row, shape: tuple[int, ...]) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_pytorch(row: Row, opset: int) -> None:
         )
         graph = vjp_graph(single, wrt, of=row.of, lowering=row.lowering)
         feeds = {
-            n: v.astype(np.float32) if v.dtype.kind == "f" else v
+            n: np.asarray(v, np.float32) if v.dtype.kind == "f" else v
             for n, v in {**values, "cotangent": ct}.items()
         }
         got = run_runtime(graph, feeds)

@@ -46,7 +46,11 @@ EXPORTERS = ("dynamo", "legacy")
 
 
 def build(net: Net, seed: int = 0) -> torch.nn.Module:
-    """The network in eval mode. He-normal weights; batch statistics taken from noise."""
+    """The network in eval mode. He-normal weights; batch statistics taken from noise.
+
+    Batch norms get biases of +-3 by channel: some channels are mostly on, some mostly off, and
+    few units sit within rounding of a rectifier's kink (see `compare.sharp_images`).
+    """
     models = torchvision_models()
     torch.manual_seed(seed)
     extra: dict[str, Any] = {}
@@ -62,6 +66,9 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
                 torch.nn.init.normal_(module.bias, std=0.02)
         elif isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
+            signs = torch.where(torch.rand(module.num_features) < 0.6, 3.0, -3.0)
+            torch.nn.init.zeros_(module.bias)
+            module.bias.data += signs
     # A pass in training mode fills the running statistics with this noise's own.
     model.train()
     for module in model.modules():
