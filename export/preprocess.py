@@ -1,0 +1,149 @@
+"""How a model wants its images: a small record that travels in the model's metadata.
+
+No image is touched here; engine/images.py does what the record says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+
+KEY = "backlight.preprocess"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an image file to a model's input: (pixel * scale - mean) / std, per channel.
+
+    color: "RGB" or "BGR" (or "L", one channel). Pixels are 0..255.
+    size: (height, width), or None: the model's own, else 224.
+    resize: "crop": the short side is scaled so that a centre crop of `size` is the fraction
+        `crop` of it; "stretch": the whole image is scaled to `size`.
+    interpolation: "bicubic", "bilinear", "nearest" or "lanczos".
+    """
+
+    color: str = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    size: tuple[int, int] | None = None
+    resize: str = "crop"
+    crop: float = 0.875
+    interpolation: str = "bicubic"
+
+    def to_json(self) -> str:
+        """As one line of JSON; `from_json` reads it back."""
+        return json.dumps({k: v for k, v in asdict(self).items() if v is not None})
+
+
+PRESETS: dict[str, Preprocess] = {
+    # torchvision, timm: RGB in 0..1, standardized with ImageNet's statistics
+    "imagenet-torch": Preprocess(
+        scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    ),
+    # Caffe, Keras' "caffe" mode: BGR in 0..255, centred
+    "imagenet-caffe": Preprocess(color="BGR", mean=(103.939, 116.779, 123.68)),
+    # TensorFlow: RGB in -1..1
+    "tf": Preprocess(scale=1 / 127.5, mean=(1.0, 1.0, 1.0)),
+    "unit": Preprocess(scale=1 / 255),
+    "none": Preprocess(),
+}
+
+_CHOICES = {
+    "color": ("RGB", "BGR", "L"),
+    "resize": ("crop", "stretch"),
+    "interpolation": ("bicubic", "bilinear", "nearest", "lanczos"),
+}
+
+
+def parse(given: str) -> Preprocess:
+    """A preset's name, or the path of a JSON file. Raises UsageError, naming what is wrong."""
+    if given in PRESETS:
+        return PRESETS[given]
+    path = Path(given)
+    if not path.is_file():
+        raise UsageError(
+            f"--preprocess '{given}': neither a preset ({', '.join(PRESETS)}) nor a JSON file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise UsageError(f"{path}: can't be read as text: {err}") from err
+    return from_json(text, str(path))
+
+
+def from_json(text: str, source: str) -> Preprocess:
+    """Read a record; `source` is named in errors. A key "preset" gives what is left out."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise UsageError(f"{source}: not JSON: {err}") from err
+    if not isinstance(data, dict):
+        raise UsageError(f'{source}: expected an object such as {{"preset": "unit"}}')
+    base = Preprocess()
+    if "preset" in data:
+        name = data.pop("preset")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise UsageError(f"{source}: preset {name!r}; accepted: {', '.join(PRESETS)}")
+        base = PRESETS[name]
+    known = [f.name for f in fields(Preprocess)]
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise UsageError(f"{source}: unknown key '{unknown[0]}'; accepted: {', '.join(known)}")
+    values = {key: _checked(key, value, source) for key, value in data.items()}
+    if values.get("color", base.color) == "L":
+        values.setdefault("mean", base.mean[:1])
+        values.setdefault("std", base.std[:1])
+    return replace(base, **values)
+
+
+def _checked(key: str, value: Any, source: str) -> Any:
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise UsageError(f"{source}: {key} {value!r}; accepted: {', '.join(_CHOICES[key])}")
+        return value
+    if key == "size":
+        sides = [value, value] if isinstance(value, int) else value
+        if not _numbers(sides, 2) or any(int(s) != s or not 0 < s <= 16384 for s in sides):
+            raise UsageError(f"{source}: size {value!r}; expected one or two whole numbers")
+        return int(sides[0]), int(sides[1])
+    if key in ("mean", "std"):
+        parts = [value] * 3 if _numbers([value], 1) else value
+        if not (_numbers(parts, 3) or _numbers(parts, 1)) or (key == "std" and 0 in parts):
+            raise UsageError(f"{source}: {key} {value!r}; expected three numbers (std not 0)")
+        return tuple(float(p) for p in parts)
+    if not _numbers([value], 1) or value == 0 or (key == "crop" and not 0 < value <= 1):
+        wanted = "a number above 0, up to 1" if key == "crop" else "a number other than 0"
+        raise UsageError(f"{source}: {key} {value!r}; expected {wanted}")
+    return float(value)
+
+
+def _numbers(value: Any, count: int) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) == count
+        and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+            for v in value
+        )
+    )
+
+
+def of_metadata(metadata: Mapping[str, str], source: str) -> Preprocess | None:
+    """What a model's own metadata says, or None."""
+    text = metadata.get(KEY)
+    return None if text is None else from_json(text, f"{source} (metadata {KEY})")
+
+
+def attach(model: ir.Model, preprocess: Preprocess) -> None:
+    """Write the record into a model's metadata."""
+    model.metadata_props[KEY] = preprocess.to_json()
