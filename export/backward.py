@@ -128,10 +128,10 @@ def backward(
             )
         op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
         with e.scope(node.name or node.op_type):
-            for primal, ct in zip(node.inputs, rule(e, op, cts), strict=False):
-                if primal is None or ct is None or primal not in leads:
+            for primal, found in zip(node.inputs, rule(e, op, cts), strict=False):
+                if primal is None or found is None or primal not in leads:
                     continue
-                pending.setdefault(primal, []).append(_fit(e, ct, primal))
+                pending.setdefault(primal, []).append(_fit(e, found, primal))
     return [_collect(e, pending, v) for v in wrt]
 
 

@@ -68,7 +68,8 @@ def _numeric(value: ir.Value) -> bool:
 
 
 def _image(value: ir.Value) -> Image:
-    wrt, notes = value, ()
+    wrt: ir.Value = value
+    notes: tuple[str, ...] = ()
     if value.dtype is not None and value.dtype not in FLOATS:
         wrt = first_float(value)
         notes = (
@@ -142,17 +143,19 @@ def _is_matrix(shape: ir.Shape) -> bool:
     return len(shape) >= 2 and all(dim_of(shape, i) == 1 for i in range(2, len(shape)))
 
 
-def _before_softmax(output: ir.Value) -> ir.Value | None:
+def closing(output: ir.Value) -> ir.Node | None:
+    """The Softmax, LogSoftmax or Sigmoid that closes a head, None where none does."""
     node = output.producer()
     while node is not None and node.domain == "" and node.op_type in _THROUGH:
         source = node.inputs[0]
         node = None if source is None else source.producer()
-    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
-        return None
-    source = node.inputs[0]
-    # A softmax over a single class says nothing; one inside an attention isn't a closing one,
-    # and has another number of elements per row than there are classes.
-    return source
+    closes = node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
+    return node if closes else None
+
+
+def _before_softmax(output: ir.Value) -> ir.Value | None:
+    node = closing(output)
+    return None if node is None or node.op_type == "Sigmoid" else node.inputs[0]
 
 
 def holding_output(graph: ir.Graph, of: ir.Value) -> ir.Value | None:

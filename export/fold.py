@@ -108,16 +108,19 @@ def _run(
     from onnx.reference import ReferenceEvaluator
 
     proto = ir.to_proto(node)
-    feeds = {v.name: a for v, a in zip(node.inputs, arrays, strict=True) if v is not None}
+    feeds = {
+        v.name or "": a
+        for v, a in zip(node.inputs, arrays, strict=True)
+        if v is not None and a is not None
+    }
     graph = onnx.helper.make_graph(
         [proto],
         "fold",
         [
             onnx.helper.make_tensor_value_info(
-                name or "", onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
             )
             for name, array in feeds.items()
-            if array is not None
         ],
         [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name],
     )

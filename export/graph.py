@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -29,15 +30,16 @@ def load(model: ModelLike) -> ir.Model:
     Functions are inlined, opset 7 to 17 is upgraded to 18, constant subgraphs are folded, shapes
     are inferred, every node and value has a name. Initializers are no longer inputs.
     Weights in external files stay there, memory-mapped.
-    Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps data outside its folder.
+    Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
+    folder.
     """
-    loaded, source = _read(model)
+    loaded, source = read(model)
     _check_structure(loaded, source)
     try:
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:
             common.InlinePass()(loaded)
-            common.RemoveUnusedFunctionsPass()(loaded)
+            common.RemoveUnusedFunctionsPass()(loaded)  # type: ignore[no-untyped-call]
         common.NameFixPass()(loaded)
         loaded = _upgrade(loaded, source)
         _settle_shapes(loaded)
@@ -54,7 +56,8 @@ def opset_of(model: ir.Model) -> int:
     return model.graph.opset_imports.get("", EMITTED_OPSET)
 
 
-def _read(model: ModelLike) -> tuple[ir.Model, str]:
+def read(model: ModelLike) -> tuple[ir.Model, str]:
+    """The model as it is, and its name for messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
         return ir.from_proto(ir.to_proto(model)), model.graph.name or "the model"
     folder: Path | None = None
@@ -195,12 +198,7 @@ def _settle_shapes(model: ir.Model) -> None:
 
 def infer_shapes(model: ir.Model) -> None:
     """Write what ONNX's shape inference finds into the model's values."""
-    inferred = _through(
-        model,
-        lambda proto: onnx.shape_inference.infer_shapes(
-            proto, check_type=False, strict_mode=False, data_prop=True
-        ),
-    )
+    inferred = _through(model, _inferred)
     found = ir.convenience.create_value_mapping(inferred.graph)
     for name, value in ir.convenience.create_value_mapping(model.graph).items():
         if name not in found or value.is_graph_input():
@@ -212,7 +210,22 @@ def infer_shapes(model: ir.Model) -> None:
             value.dtype = other.dtype
 
 
-def _through(model: ir.Model, call: object) -> ir.Model:
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as shape inference sees it: good for its shapes only."""
+    for node in proto.graph.node:
+        if node.domain == "" and node.op_type in (
+            "GroupNormalization",
+            "MeanVarianceNormalization",
+        ):
+            # ONNX infers nothing for them (with axes left out): say that the shape stays.
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    return onnx.shape_inference.infer_shapes(
+        proto, check_type=False, strict_mode=False, data_prop=True
+    )
+
+
+def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
     """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
     graph = model.graph
     heavy = {
@@ -225,7 +238,7 @@ def _through(model: ir.Model, call: object) -> ir.Model:
     for value in heavy.values():
         assert value.const_value is not None
         assert value.name is not None
-        value.shape = ir.Shape(value.const_value.shape)
+        value.shape = ir.Shape(value.const_value.shape.numpy())
         value.dtype = value.const_value.dtype
         graph.initializers.pop(value.name)
         value.const_value = None
@@ -237,8 +250,7 @@ def _through(model: ir.Model, call: object) -> ir.Model:
         for name, value in heavy.items():
             value.const_value = tensors[name]
             graph.register_initializer(value)
-    assert callable(call)
-    result = ir.from_proto(call(proto))
+    result: ir.Model = ir.from_proto(call(proto))
     by_name = {v.name: v for v in result.graph.inputs}
     for name, tensor in tensors.items():
         value = by_name[name]

@@ -23,7 +23,7 @@ def harden(model: ir.Model) -> None:
             made = ir.tensor(
                 tensor.numpy().astype(dtype.numpy()), name=f"{bound.name}/{dtype.name}"
             )
-            value = ir.Value(name=made.name, const_value=made, shape=ir.Shape(tensor.shape))
+            value = ir.Value(name=made.name, const_value=made, shape=ir.Shape(tensor.shape.numpy()))
             value.dtype = dtype
             model.graph.register_initializer(value)
             node.replace_input_with(index, value)

@@ -57,6 +57,9 @@ PRESETS: dict[str, Preprocess] = {
     "none": Preprocess(),
 }
 
+# What a file that says nothing most often wants; used only after saying so.
+ASSUMED = "imagenet-torch"
+
 _CHOICES = {
     "color": ("RGB", "BGR", "L"),
     "resize": ("crop", "stretch"),

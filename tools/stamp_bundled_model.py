@@ -1,6 +1,6 @@
 """Writes into the bundled SqueezeNet's metadata how it wants to be fed. The weights don't change.
 
-    python tools/stamp_bundled_model.py engine/assets/squeezenet1_1.onnx
+python tools/stamp_bundled_model.py engine/assets/squeezenet1_1.onnx
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, Rule, rule, vjp
+from .op import constant
 
 
 def gate(e: Emitter, ct: ir.Value, mask: ir.Value) -> ir.Value:
@@ -43,8 +44,22 @@ def _bound(op: Op, index: int) -> float | None:
 
 
 def is_rectifier(op: Op) -> bool:
-    """Whether a Clip rectifies as ReLU6 does: its lower bound is the constant 0."""
-    return _bound(op, 1) == 0.0
+    """Whether a Clip rectifies as ReLU6 does: its lower bound is the constant 0.
+
+    Exporters write HardSigmoid as Clip(x + 3, 0, 6) / 6: that Clip is a gate, no rectifier.
+    """
+    return _bound(op, 1) == 0.0 and not _is_hard_sigmoid(op)
+
+
+def _is_hard_sigmoid(op: Op) -> bool:
+    before = op.x.producer()
+    if _bound(op, 2) != 6.0 or before is None or before.op_type != "Add":
+        return False
+    added = [constant(v) for v in before.inputs]
+    if not any(a is not None and a.size == 1 and float(a.reshape(())) == 3.0 for a in added):
+        return False
+    uses = [use.node for use in op.y.uses()]
+    return any(n.op_type in ("Div", "Mul") for n in uses)
 
 
 @vjp("Clip", 13)

@@ -1,0 +1,86 @@
+"""The command line. Each module beside this one is a command, or a few that belong together.
+
+Exit codes: 0 done; 1 the run failed; 2 bad usage or bad input, with one line on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ...errors import BacklightError, InputError
+
+__all__ = ["COMMANDS", "main"]
+
+# Modules with a function `register(app)`, in the order of `backlight --help`.
+COMMANDS = ("export", "explain", "check")
+
+# Typer brings its own click, or uses the one installed: take the base class from what it shows.
+_ClickError: type[Exception] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
+INTERRUPTED = 130
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Turn an ONNX image classifier into one that also says why.",
+    )
+
+    @app.callback(invoke_without_command=True)
+    def root(
+        version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if version:
+            from ... import __version__
+
+            print(f"backlight {__version__}")
+            raise typer.Exit
+
+    for name in COMMANDS:
+        importlib.import_module(f"{__name__}.{name}").register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    from typer.main import get_command
+
+    try:
+        code = get_command(_app()).main(
+            args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"],
+            prog_name="backlight",
+            standalone_mode=False,
+        )
+        return code if isinstance(code, int) else 0
+    except _ClickError as err:
+        return _failed(getattr(err, "format_message", err.__str__)(), 2)
+    except InputError as err:
+        return _failed(str(err), 2)
+    except BacklightError as err:
+        return _failed(str(err), 1)
+    except MemoryError:
+        return _failed("out of memory; a smaller --batch may fit", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing is left to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"backlight: {' '.join(message.split())}", file=sys.stderr)
+    return code

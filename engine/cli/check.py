@@ -1,0 +1,71 @@
+"""`backlight check`: what stands in the way of a gradient."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from ...errors import UnsupportedNode
+from .options import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
+    of: Annotated[str | None, typer.Option(metavar="T", help="Tensor to explain.")] = None,
+    wrt: Annotated[
+        str | None, typer.Option(metavar="T", help="Tensor to take the gradient by.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
+    ] = "portable",
+    json: Json = False,
+) -> None:
+    """Say what can be differentiated; exit code 2 when something stands in the way."""
+    from ...export.check import Report
+    from ...export.check import check as run_check
+
+    report: Report = run_check(model, of=of, wrt=wrt, lowering=target)
+    if json:
+        print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _show(report)
+    if not report.ok:
+        first, count = report.obstacles[0], len(report.obstacles)
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        raise UnsupportedNode(f"{model}: {first.line()}{more}")
+
+
+def _show(report: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ...export.check import Report
+
+    assert isinstance(report, Report)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    classes = "?" if report.classes is None else report.classes
+    console.print(
+        f"{report.model}: opset {report.opset}, {report.nodes} nodes; "
+        f"explains '{report.of}' ({classes} classes) by '{report.wrt}'"
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("operator", "version", "nodes", "gradient"):
+        table.add_column(heading, justify="right" if heading in ("version", "nodes") else "left")
+    for row in report.operators:
+        verdict = "yes" if row.differentiable else "NO"
+        table.add_row(row.operator, str(row.version), str(row.count), verdict)
+    console.print(table)
+    for title, findings in (("In the way", report.obstacles), ("Notes", report.notes)):
+        if findings:
+            console.print(f"\n{title}:")
+            for finding in findings:
+                console.print(f"  {finding.line()}")
+    if report.ok:
+        console.print("\nNothing stands in the way.")

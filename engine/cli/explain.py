@@ -1,0 +1,334 @@
+"""`backlight explain`: pictures of a model's reasons on photos."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import BacklightError, ImageError, UsageError
+from .options import (
+    PHOTOS,
+    Batch,
+    Force,
+    Json,
+    Labels,
+    Model,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Rules,
+    Threads,
+    bundled_or,
+    chosen_labels,
+    chosen_preprocess,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ...export.preprocess import Preprocess
+    from ..explainer import Explainer
+    from ..images import Prepared
+    from ..outputs import OutputFolder
+
+RULES = ("vanilla", "deconv", "guided")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("explain")(explain)
+
+
+def explain(
+    image: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE…", help="Images and folders. [default: bundled photos]"),
+    ] = None,
+    output: OutputDir = Path("explained"),
+    model: Model = None,
+    rule: Rules = None,
+    target_class: Annotated[
+        str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
+    ] = "top1",
+    of: Annotated[
+        str | None, typer.Option(metavar="T", help="Tensor to explain. [default: class scores]")
+    ] = None,
+    preprocess: PreprocessOption = None,
+    labels: Labels = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    batch: Batch = 8,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Explain photos: a panel, the raw maps and a summary for each, in DIR.
+
+    Panels show the crop that the model saw beside each rule's map. Raw maps (.npy) are the signed
+    gradient in the input's layout. MODEL may be a file that `backlight export` wrote.
+    """
+    from ..explainer import Explainer
+    from ..outputs import OutputFolder, names_of
+
+    path = bundled_or(model)
+    if batch < 1:
+        raise UsageError(f"--batch {batch}; expected 1 or more")
+    rules = tuple(dict.fromkeys(rule or _rules_in(path)))
+    files, bad = _files(image or [str(PHOTOS)])
+    if not files:
+        raise bad[0].error
+    explainer = Explainer(
+        path, rules, of=of, providers=provider or None, threads=threads, batch=batch
+    )
+    record, assumed = chosen_preprocess(
+        preprocess, explainer.preprocess, path, explainer.input.dtype
+    )
+    run = _Run(explainer, record, chosen_labels(labels, explainer.labels, explainer.classes))
+    run.target = run.class_of(target_class)
+    run.notes = [*explainer.notes, *([] if assumed is None else [assumed])]
+    for note in run.notes:
+        say(note)
+    names = names_of(files)
+    folder = OutputFolder(output, ["summary.json", *(f"{n}.png" for n in names)], force)
+    entries, skipped = run.all(files, names, folder, batch, quiet=json)
+    bad += skipped
+    for failed in bad:
+        say(f"skipped: {failed.error}")
+    summary = run.summary(path, entries, bad)
+    folder.json("summary.json", summary)
+    if json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    elif entries:
+        ms = sum(e["ms"] for e in entries) / len(entries)
+        print(
+            f"{len(entries)} images, {ms:.1f} ms each on {explainer.session.provider} "
+            f"(score and {len(rules)} maps) -> {folder.path}/"
+        )
+    if bad:
+        sys.stdout.flush()
+        raise typer.Exit(2)
+
+
+@dataclass(frozen=True)
+class _Bad:
+    file: str
+    error: BacklightError
+
+
+def _rules_in(path: str) -> tuple[str, ...]:
+    """The rules of an exported file; all three for a plain model."""
+    from ...export.graph import read
+
+    model, _ = read(path)
+    held = model.metadata_props.get("backlight.rules")
+    return RULES if held is None else tuple(held.split(","))
+
+
+def _files(given: Sequence[str]) -> tuple[list[Path], list[_Bad]]:
+    """The images found, and the paths that give none. One bad path doesn't stop the others."""
+    from ..images import image_files
+
+    found: list[Path] = []
+    bad: list[_Bad] = []
+    for path in given:
+        try:
+            found += image_files([path])
+        except ImageError as err:
+            bad.append(_Bad(path, err))
+    return list(dict.fromkeys(found)), bad
+
+
+@dataclass
+class _Run:
+    explainer: Explainer
+    preprocess: Preprocess
+    labels: Sequence[str] | None
+    target: int = -1
+    notes: list[str] = field(default_factory=list)
+
+    def class_of(self, given: str) -> int:
+        from ..labels import class_number
+
+        number = class_number(given, self.labels)
+        classes = self.explainer.classes
+        if classes is not None and number >= classes:
+            raise UsageError(
+                f"--target-class {number} is out of range; the model has classes 0 to {classes - 1}"
+            )
+        return number
+
+    def name(self, number: int) -> str:
+        if self.labels is None or number >= len(self.labels):
+            return f"class {number}"
+        return f"{self.labels[number].split(',')[0]} ({number})"
+
+    def all(
+        self, files: Sequence[Path], names: Sequence[str], folder: OutputFolder, batch: int,
+        quiet: bool,
+    ) -> tuple[list[dict[str, Any]], list[_Bad]]:  # fmt: skip
+        """Decode, explain and write; the next images are decoded while one batch runs."""
+        from .. import images
+        from .progress import track
+
+        spec = self.explainer.input
+        self.preprocess = images.fitted(self.preprocess, spec)
+        entries: list[dict[str, Any]] = []
+        bad: list[_Bad] = []
+
+        def read(file: Path) -> Prepared | ImageError:
+            try:
+                return images.prepare(images.decode(file), self.preprocess, spec)
+            except ImageError as err:
+                return err
+
+        with track(len(files), "explaining") as step, ThreadPoolExecutor(2) as pool:
+            for group in _batches(pool, read, list(zip(files, names, strict=True)), batch):
+                good = []
+                for (file, name), prepared in group:
+                    if isinstance(prepared, ImageError):
+                        bad.append(_Bad(str(file), prepared))
+                    else:
+                        good.append((file, name, prepared))
+                if good:
+                    made = self._batch(good, folder)
+                    entries += made
+                    if not quiet:
+                        for entry in made:
+                            step.print(self.line(entry))
+                step.advance(len(group))
+        return entries, bad
+
+    def _batch(
+        self, good: Sequence[tuple[Path, str, Prepared]], folder: OutputFolder
+    ) -> list[dict[str, Any]]:
+        import numpy as np
+
+        from ..scores import probabilities
+
+        tensors = np.stack([prepared.tensor for _, _, prepared in good])
+        target = None if self.target < 0 else self.target
+        start = time.perf_counter()
+        result = self.explainer(tensors, target)
+        ms = 1000 * (time.perf_counter() - start) / len(good)
+        chances = probabilities(result.scores, self.explainer.closing)
+        made = []
+        for row, (file, name, prepared) in enumerate(good):
+            chance = None if chances is None else chances[row]
+            entry = self._entry(file, name, int(result.target[row]), chance, ms)
+            maps = {rule: result.saliency[rule][row] for rule in self.explainer.rules}
+            self._write(folder, name, entry, prepared, maps)
+            made.append(entry)
+        return made
+
+    def _entry(self, file: Path, name: str, target: int, chances: Any, ms: float) -> dict[str, Any]:
+        rules = self.explainer.rules
+        entry: dict[str, Any] = {
+            "file": str(file),
+            "class": target,
+            "name": None if self.labels is None else self.labels[target],
+            "probability": None if chances is None else round(float(chances[target]), 6),
+            "ms": round(ms, 3),
+            "panel": f"{name}.png",
+            "maps": {rule: f"{name}-{rule}.npy" for rule in rules},
+        }
+        if chances is not None:
+            entry["top"] = [
+                {
+                    "class": int(c),
+                    "name": None if self.labels is None else self.labels[int(c)],
+                    "probability": round(float(chances[c]), 6),
+                }
+                for c in chances.argsort()[::-1][:5]
+            ]
+        return entry
+
+    def _write(
+        self, folder: OutputFolder, name: str, entry: dict[str, Any], prepared: Prepared,
+        maps: dict[str, Any],
+    ) -> None:  # fmt: skip
+        from .. import pictures
+
+        layout, color = self.explainer.input.layout, self.preprocess.color
+        height, width = prepared.pixels.shape[:2]
+        seen = f"as the model sees it, {width} x {height}"
+        cells = [pictures.Cell(prepared.pixels, "photo", seen)]
+        for rule, values in maps.items():
+            folder.array(entry["maps"][rule], values)
+            if values.ndim == len(self.explainer.input.shape((height, width))):
+                picture = pictures.saliency_picture(rule, values, layout, color)
+                caption = pictures.caption_of(rule, layout)
+            else:  # exported with --reduce maxabs: a map without channels
+                picture = pictures.magnitude(values, "nhw")
+                caption = pictures.caption_of("vanilla")
+            cells.append(pictures.Cell(picture, rule, caption))
+        heading = Path(entry["file"]).name + ": why " + self.name(entry["class"]) + "?"
+        folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
+
+    def detail(self, entry: dict[str, Any]) -> str:
+        """What the model says of the image, in a line."""
+        if entry["probability"] is None:
+            return self.explainer.name
+        text = f"{self.explainer.name}: {_percent(entry['probability'])}"
+        top = entry["top"][0]
+        if top["class"] == entry["class"]:
+            rest = [t for t in entry["top"][1:3] if t["probability"] >= 0.01]
+        else:
+            rest = [top]
+        others = ", ".join(f"{self.name(t['class'])} {_percent(t['probability'])}" for t in rest)
+        return (
+            text
+            + (f"; then {others}" if rest and top["class"] == entry["class"] else "")
+            + (f"; its top class is {others}" if top["class"] != entry["class"] else "")
+        )
+
+    def line(self, entry: dict[str, Any]) -> str:
+        """An image's line on the terminal."""
+        chance = "" if entry["probability"] is None else _percent(entry["probability"])
+        return (
+            f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} "
+            f"{chance:>7} {entry['ms']:8.1f} ms"
+        )
+
+    def summary(
+        self, model: str, entries: list[dict[str, Any]], bad: Sequence[_Bad]
+    ) -> dict[str, Any]:
+        """summary.json."""
+        from ... import __version__
+        from ..pictures import caption_of
+
+        layout = self.explainer.input.layout
+        return {
+            "backlight": __version__,
+            "model": model,
+            "rules": list(self.explainer.rules),
+            "target_class": "top1" if self.target < 0 else self.target,
+            "preprocess": jsonlib.loads(self.preprocess.to_json()),
+            "providers": self.explainer.session.providers,
+            "pictures": {r: caption_of(r, layout) for r in self.explainer.rules},
+            "notes": self.notes,
+            "images": entries,
+            "skipped": [{"file": b.file, "error": str(b.error)} for b in bad],
+        }
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.1f} %"
+
+
+def _batches(
+    pool: ThreadPoolExecutor, read: Any, files: Sequence[tuple[Path, str]], batch: int
+) -> Iterator[list[tuple[tuple[Path, str], Any]]]:
+    """Groups of `batch` read images, one group ahead."""
+    groups = [files[at : at + batch] for at in range(0, len(files), batch)]
+    ahead = [pool.submit(read, file) for file, _ in groups[0]]
+    for index, group in enumerate(groups):
+        current = ahead
+        following = groups[index + 1] if index + 1 < len(groups) else []
+        ahead = [pool.submit(read, file) for file, _ in following]
+        yield [(pair, f.result()) for pair, f in zip(group, current, strict=True)]

@@ -1,0 +1,88 @@
+"""`backlight export`: a model in, a model with saliency out."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..outputs import refuse_existing
+from .options import Force, Labels, PreprocessOption, Rules, say
+
+RULES = ("vanilla", "deconv", "guided")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(export)
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
+    ],
+    rule: Rules = None,
+    target_class: Annotated[
+        str,
+        typer.Option(metavar="C", help="input (chosen at run time), top1, or a class number."),
+    ] = "input",
+    of: Annotated[
+        list[str] | None,
+        typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]"),
+    ] = None,
+    wrt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="T", help="Tensor to take the gradient by. [default: the image]"),
+    ] = None,
+    cotangent: Annotated[
+        str, typer.Option(metavar="HOW", help="class, or input: an input named 'cotangent'.")
+    ] = "class",
+    reduce: Annotated[
+        str, typer.Option(metavar="HOW", help="none, or maxabs: the largest over channels.")
+    ] = "none",
+    target: Annotated[
+        str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
+    ] = "portable",
+    preprocess: PreprocessOption = None,
+    labels: Labels = None,
+    external: Annotated[
+        bool, typer.Option("--external", help="Keep the weights in OUT.data (always above 2 GB).")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Write MODEL with a saliency output per rule: one file, standard operators."""
+    from ...export.preprocess import attach, parse
+    from ...export.saliency import explain_graph
+    from .. import labels as names_of_classes
+
+    refuse_existing(output, force)
+    record = None if preprocess is None else parse(preprocess)
+    names = None if labels is None else names_of_classes.load_labels(labels)
+    graph = explain_graph(
+        model,
+        tuple(rule or RULES),
+        of=of or None,
+        wrt=wrt or None,
+        target_class=target_class,
+        cotangent=cotangent,
+        reduce=reduce,
+        lowering=target,
+    )
+    if record is not None:
+        attach(graph.model, record)
+    if names is not None and labels is not None:
+        text = labels if labels == "imagenet" else jsonlib.dumps(names, ensure_ascii=False)
+        graph.model.metadata_props[names_of_classes.KEY] = text
+    graph.save(output, external=external)
+    for note in graph.notes:
+        say(note)
+    size = output.stat().st_size
+    more = ""
+    before = Path(model).stat().st_size
+    if not external and before:
+        more = f", {100 * (size / before - 1):+.1f}% to the model's"
+    chosen = f"{graph.of} by {graph.wrt}"
+    print(f"{output}: {', '.join(graph.rules)} of {chosen} ({size / 1e6:.1f} MB{more})")

@@ -1,0 +1,104 @@
+"""Options that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import ModelError
+from ...export.preprocess import ASSUMED, Preprocess, parse
+from .. import labels as names_of_classes
+
+__all__ = [
+    "BUNDLED",
+    "PHOTOS",
+    "Batch",
+    "Force",
+    "Json",
+    "Labels",
+    "Model",
+    "OutputDir",
+    "PreprocessOption",
+    "Provider",
+    "Rules",
+    "Threads",
+    "bundled_or",
+    "chosen_preprocess",
+    "say",
+]
+
+_ASSETS = Path(__file__).parent.parent / "assets"
+BUNDLED = _ASSETS / "squeezenet1_1.onnx"
+PHOTOS = _ASSETS / "photos"
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: SqueezeNet 1.1]"),
+]
+OutputDir = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
+]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option("--rule", metavar="RULE", help="vanilla, deconv or guided; repeatable. [all]"),
+]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="HOW",
+        help="imagenet-torch, imagenet-caffe, tf, unit, none, or a JSON file. "
+        "[default: what the model says]",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", metavar="FILE", help="Class names: 'imagenet', a text or JSON file."),
+]
+Provider = Annotated[
+    list[str] | None,
+    typer.Option("--provider", metavar="NAME", help="auto, cpu, cuda, tensorrt …; repeatable."),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="Threads of one operator.")
+]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per run.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there already.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def bundled_or(model: str | None) -> str:
+    """The model's path; the bundled one when none is given."""
+    return str(BUNDLED) if model is None else model
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(f"backlight: {text}", file=sys.stderr)
+
+
+def chosen_preprocess(
+    given: str | None, own: Preprocess | None, model: str, dtype: Any
+) -> tuple[Preprocess, str | None]:
+    """What --preprocess says, else the model, else an assumption, which is said in a note."""
+    if given is not None:
+        return parse(given), None
+    if own is not None:
+        return own, None
+    name = "none" if dtype.kind in "iu" else ASSUMED
+    return parse(name), (
+        f"{model} doesn't say how it wants its images: assuming {name} (--preprocess changes it)"
+    )
+
+
+def chosen_labels(given: str | None, own: list[str] | None, classes: int | None) -> Any:
+    """The class names, checked against the number of classes; None where there are none."""
+    names = own if given is None else names_of_classes.load_labels(given)
+    if names is not None and classes is not None and len(names) != classes:
+        raise ModelError(
+            f"{given or 'the metadata'} names {len(names)} classes; the model has {classes}"
+        )
+    return names

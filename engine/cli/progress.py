@@ -1,0 +1,41 @@
+"""A progress bar on stderr, where that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["Step", "track"]
+
+
+class Step:
+    """Advances the bar, and prints lines that don't tear it."""
+
+    def __init__(self, bar: Any = None, task: Any = None) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done."""
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+
+    def print(self, line: str) -> None:
+        """A line on stdout."""
+        if self._bar is not None and sys.stdout.isatty():
+            self._bar.console.file.flush()
+        print(line, flush=True)
+
+
+@contextmanager
+def track(total: int, title: str) -> Iterator[Step]:
+    """A bar with the time left; silent where stderr is no terminal or there is one thing to do."""
+    if total < 2 or not sys.stderr.isatty():
+        yield Step()
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        yield Step(bar, bar.add_task(title, total=total))

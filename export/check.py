@@ -1,0 +1,235 @@
+"""What stands in the way of a gradient, node by node, and the judgement calls on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from ..errors import UnsupportedNode
+from . import choose, seed
+from .backward import differentiable, obstacle, operator_version, path
+from .emit import Emitter
+from .graph import ModelLike, load, opset_of, read
+from .lowering import lowered
+from .rules import NO_GRADIENT, Op, RuleMap
+from .rules.rectifier import is_rectifier
+
+__all__ = ["Finding", "OperatorCount", "Report", "check"]
+
+_RECTIFIERS = frozenset("Relu LeakyRelu PRelu ThresholdedRelu".split())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A node that stands in the way (`obstacle`), or a judgement call (`note`)."""
+
+    kind: str
+    node: str
+    operator: str
+    reason: str
+    accepted: str = ""
+
+    def line(self) -> str:
+        """As one line."""
+        where = f"{self.operator} '{self.node}': " if self.operator else ""
+        return where + self.reason + (f"; supported: {self.accepted}" if self.accepted else "")
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How often an operator lies on the way, and whether all of these have a gradient."""
+
+    operator: str
+    version: int
+    count: int
+    differentiable: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` finds: what would be explained (`of`), by what (`wrt`), and what prevents it."""
+
+    model: str
+    opset: int
+    nodes: int
+    of: str
+    wrt: str
+    input: str
+    classes: int | None
+    operators: tuple[OperatorCount, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def obstacles(self) -> tuple[Finding, ...]:
+        """The nodes in the way."""
+        return tuple(f for f in self.findings if f.kind == "obstacle")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """The judgement calls."""
+        return tuple(f for f in self.findings if f.kind == "note")
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.obstacles
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def check(
+    model: ModelLike,
+    *,
+    of: str | None = None,
+    wrt: str | None = None,
+    rules: Sequence[str] = ("vanilla", "deconv", "guided"),
+    lowering: str = "portable",
+) -> Report:
+    """Try the rule of every node between `of` and `wrt`, each by itself.
+
+    Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
+    name it doesn't have.
+    """
+    maps = {rule: lowered(rule, lowering) for rule in rules}
+    source, name = read(model)
+    declared = opset_of(source)
+    loaded = load(model)
+    graph = loaded.graph
+    score = None if of is not None else choose.class_scores(graph)
+    target = choose.tensor(graph, of) if of is not None else score.of  # type: ignore[union-attr]
+    image = None if wrt is not None else choose.image_input(graph)
+    start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
+
+    count = len(graph)
+    nodes, leads = path([target], [start])
+    opset = opset_of(loaded)
+    e = Emitter(graph, opset)
+    findings: list[Finding] = []
+    blocked: set[ir.Node] = set()
+    for node in nodes:
+        found = _tried(e, node, leads, maps, opset)
+        if found is not None:
+            findings.append(found)
+            blocked.add(node)
+    if not nodes:
+        findings.append(
+            Finding(
+                "obstacle", "", "", f"no gradient flows from '{target.name}' to '{start.name}'",
+                "a differentiable way between the two",
+            )
+        )  # fmt: skip
+    findings += _notes(nodes, maps, declared, opset)
+    findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
+    output = None if score is None else score.output
+    closes = None if output is None else choose.closing(output)
+    if closes is not None:
+        findings.append(
+            Finding("note", closes.name or "", closes.op_type, _CLOSING[closes.op_type])
+        )
+    return Report(
+        model=name,
+        opset=declared,
+        nodes=count,
+        of=target.name or "",
+        wrt=start.name or "",
+        input=(start if image is None else image.input).name or "",
+        classes=seed.class_count(target),
+        operators=_counted(nodes, blocked, opset),
+        findings=tuple(findings),
+    )
+
+
+_CLOSING = {
+    "Softmax": "closes the head: the gradient is that of the score before it",
+    "LogSoftmax": "closes the head: the gradient is that of the score before it",
+    "Sigmoid": "closes the head and is part of the score; --of its input explains the logit",
+}
+
+
+def _tried(
+    e: Emitter, node: ir.Node, leads: set[ir.Value], maps: dict[str, RuleMap], opset: int
+) -> Finding | None:
+    """Apply every variant's rule to one node with a cotangent that is a mere name."""
+    name = node.name or node.outputs[0].name or ""
+    for rules in maps.values():
+        why = obstacle(node, rules, opset)
+        if why is not None:
+            return Finding("obstacle", name, node.op_type, why, _accepted(node, rules))
+        rule = rules[node.op_type]
+        if rule.outputs == "first" and node.outputs[0] not in leads:
+            why = "no gradient rule for its further outputs"
+            return Finding("obstacle", name, node.op_type, why, "a use of its first output")
+        cts = tuple(
+            ir.Value(name=e.name("ct"), shape=v.shape, type=v.type)
+            if v in leads and differentiable(v)
+            else None
+            for v in node.outputs
+        )
+        op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
+        try:
+            rule(e, op, cts)
+        except UnsupportedNode as err:
+            text = str(err).removesuffix(" See 'backlight check'.").removesuffix(".")
+            reason, _, accepted = text.partition(": ")[2].partition("; supported: ")
+            return Finding("obstacle", name, node.op_type, reason or text, accepted)
+    return None
+
+
+def _accepted(node: ir.Node, rules: RuleMap) -> str:
+    if node.domain not in ("", "ai.onnx"):
+        return "standard ai.onnx operators, or a --of or --wrt that leaves it off the way"
+    rule = rules.get(node.op_type)
+    if rule is not None:
+        return f"versions {', '.join(map(str, sorted(rule.versions)))} of {node.op_type}"
+    return "an operator with a rule, or a --of or --wrt that leaves it off the way"
+
+
+def _notes(
+    nodes: Sequence[ir.Node], maps: dict[str, RuleMap], declared: int, opset: int
+) -> list[Finding]:
+    notes = []
+    if declared != opset:
+        notes.append(Finding("note", "", "", f"opset {declared} is upgraded to {opset}"))
+    if not any(
+        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and is_rectifier(Op(n, ()))) for n in nodes
+    ):
+        notes.append(
+            Finding("note", "", "", "no rectifier on the way: the three rules give the same map")
+        )
+    vanilla = next(iter(maps.values()))
+    smooth: dict[str, list[str]] = {}
+    for node in nodes:
+        rule = vanilla.get(node.op_type)
+        if rule is not None and rule.smooth:
+            smooth.setdefault(node.op_type, []).append(node.name or "")
+    for op_type, names in smooth.items():
+        many = f" ({len(names)} nodes)" if len(names) > 1 else ""
+        reason = f"smooth: keeps its own derivative under deconv and guided{many}"
+        notes.append(Finding("note", names[0], op_type, reason))
+    for node in nodes:
+        if node.op_type == "Clip" and not is_rectifier(Op(node, ())):
+            reason = "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere"
+            notes.append(Finding("note", node.name or "", "Clip", reason))
+    leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu")]
+    if leaky:
+        reason = "has a slope below 0: deconv and guided rectify the cotangent first"
+        notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))
+    return notes
+
+
+def _counted(
+    nodes: Sequence[ir.Node], blocked: set[ir.Node], opset: int
+) -> tuple[OperatorCount, ...]:
+    counts = Counter(n.op_type for n in nodes)
+    bad = {n.op_type for n in blocked}
+    return tuple(
+        OperatorCount(op, operator_version(op, opset), count, op not in bad)
+        for op, count in sorted(counts.items())
+        if op not in NO_GRADIENT
+    )

@@ -1,0 +1,5 @@
+"""`python -m backlight`."""
+
+from .engine.cli import main
+
+main()
