@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from string import ascii_letters
+
+import numpy as np
 import onnx_ir as ir
 
-from ..emit import broadcast_shape
+from ..emit import broadcast_shape, dim_of
 from . import Cotangents, Emitter, Op, vjp
 
 
@@ -84,34 +88,107 @@ def _drop(
 def einsum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """The cotangent takes the place of the operand: 'ij,jk->ik' gives 'ik,jk->ij' for the first.
 
-    An index that only this operand has was summed: a tensor of ones brings it back.
+    An index that only this operand has was summed: Expand brings it back. One that it has twice
+    was a diagonal: all beside it gets 0.
     """
-    equation = str(op.attr("equation")).replace(" ", "")
-    if "..." in equation:
-        raise op.unsupported("an ellipsis in the equation", "equations with all indices named")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if not arrow:
-        letters = "".join(terms)
-        right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    if any(len(set(t)) < len(t) for t in terms):
-        raise op.unsupported("a repeated index (a diagonal)", "distinct indices in every operand")
+    terms, right = _equation(op)
     results: list[ir.Value | None] = []
     for index, term in enumerate(terms):
         if not op.wants[index]:
             results.append(None)
             continue
         others = [(t, op.need(i)) for i, t in enumerate(terms) if i != index]
-        known = set(right).union(*(t for t, _ in others)) if others else set(right)
-        operands, names = [ct, *(v for _, v in others)], [right, *(t for t, _ in others)]
-        primal = op.need(index)
-        for letter in term:
-            if letter not in known:
-                at = term.index(letter)
-                size = e.Shape(primal, start=at, end=at + 1)
-                assert primal.dtype is not None
-                operands.append(e.Expand(e.const([1], primal.dtype), size, _dtype=primal.dtype))
-                names.append(letter)
-        made = f"{','.join(names)}->{term}"
-        results.append(e.op("Einsum", operands, equation=made, _shape=primal.shape)[0])
+        known = set(right).union(*(t for t, _ in others))
+        made = "".join(c for c in dict.fromkeys(term) if c in known)
+        # An index that the output lacks has the others' size: 1 where only this operand broadcasts.
+        sizes = {c: _size(c, terms, op, None if c in right else index) for c in made}
+        value = ct
+        if others or right != made:
+            left = ",".join([right, *(t for t, _ in others)])
+            operands = [ct, *(v for _, v in others)]
+            equation = f"{left}->{made}"
+            value = e.op("Einsum", operands, equation=equation, _shape=[*sizes.values()])[0]
+        value = _placed(e, op, value, sizes, term, op.need(index))
+        if _short(op.need(index), sizes, term, right):
+            shape = [_size(c, terms, op) for c in term]
+            value = e.Expand(value, e.Shape(op.need(index)), _shape=shape)
+        results.append(value)
     return tuple(results)
+
+
+def _equation(op: Op) -> tuple[list[str], str]:
+    """The operands' terms and the output's, an ellipsis written out in letters of its own."""
+    equation = str(op.attr("equation")).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    free = [c for c in ascii_letters if c not in equation]
+    terms, ellipsis = [], ""
+    for index, term in enumerate(left.split(",")):
+        if "..." in term:
+            # The standard has all ellipses stand for equally many axes.
+            ellipsis = "".join(free[: op.rank(op.need(index)) - len(term) + 3])
+        terms.append(term.replace("...", ellipsis))
+    if arrow:
+        right = right.replace("...", ellipsis)
+    else:
+        letters = left.replace(",", "").replace(".", "")
+        right = ellipsis + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
+    return terms, right
+
+
+def _size(letter: str, terms: list[str], op: Op, skip: int | None = None) -> int | str | None:
+    """The size of an index over all operands (but one): they broadcast, as in NumPy."""
+    shapes = []
+    for index, term in enumerate(terms):
+        if letter in term and index != skip:
+            shape = op.need(index).shape
+            shapes.append(None if shape is None else ir.Shape([shape[term.index(letter)]]))
+    joint = broadcast_shape(shapes)
+    return None if joint is None else dim_of(joint, 0)
+
+
+def _placed(
+    e: Emitter,
+    op: Op,
+    value: ir.Value,
+    sizes: Mapping[str, int | str | None],
+    term: str,
+    primal: ir.Value,
+) -> ir.Value:
+    """`value`, whose axes are the letters of `sizes` in order, with an axis per letter of `term`:
+    1 where it has none, the diagonal where a letter is repeated."""
+    absent = [i for i, c in enumerate(term) if c not in sizes or i != term.index(c)]
+    if absent:
+        shape = [1 if i in absent else sizes[c] for i, c in enumerate(term)]
+        value = e.Unsqueeze(value, absent, _shape=shape)
+    for at, letter in enumerate(term):
+        first = term.index(letter)
+        if at != first:
+            line, across = _line(e, op, primal, at, first), _line(e, op, primal, at, at)
+            value = e.Where(e.Equal(line, across), value, 0.0)
+    return value
+
+
+def _short(primal: ir.Value, sizes: Mapping[str, int | str | None], term: str, right: str) -> bool:
+    """Whether what `_placed` gives may be smaller than the primal: along an index that only this
+    operand has, or has in full where the others have 1."""
+    for at, letter in enumerate(term):
+        own = None if primal.shape is None else dim_of(primal.shape, at)
+        if own == 1 or letter in right or term.count(letter) > 1:
+            continue
+        if own is None or sizes.get(letter, 1) != own:
+            return True
+    return False
+
+
+def _line(e: Emitter, op: Op, value: ir.Value, axis: int, along: int) -> ir.Value:
+    """0, 1, 2 ... as many as `value` is long on `axis`, laid along another axis of its rank."""
+    rank = op.rank(value)
+    assert value.shape is not None
+    size = dim_of(value.shape, axis)
+    if isinstance(size, int):
+        steps = e.const(np.arange(size, dtype=np.int64))
+    else:
+        count = e.Squeeze(e.Shape(value, start=axis, end=axis + 1), [0])
+        steps = e.Range(e.const(0), count, e.const(1), _dtype=ir.DataType.INT64)
+    shape = [size if i == along else 1 for i in range(rank)]
+    return e.Reshape(steps, [-1 if i == along else 1 for i in range(rank)], _shape=shape)

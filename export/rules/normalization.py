@@ -80,19 +80,20 @@ def instance_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return _through(e, g, hat, inverse, axes), d_scale, d_bias
 
 
+def _stashed(op: Op) -> ir.DataType | None:
+    """The dtype that statistics are computed in (`stash_type`)."""
+    half = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    return FLOAT if op.x.dtype in half and int(op.attr("stash_type", 1)) == 1 else op.x.dtype
+
+
 @vjp("GroupNormalization", 18, 21)
 def group_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Version 18 has a scale per group, 21 one per channel. Groups become an axis of their own."""
     groups = int(op.attr("num_groups"))
     scale, bias = op.need(1), op.need(2)
-    rank, channels = op.rank(), op.dims()[1]
-    per_group = op.dims(scale)[0] == groups and channels != groups
-    compute = op.x.dtype
-    if int(op.attr("stash_type", 1)) == 1 and compute in (
-        ir.DataType.FLOAT16,
-        ir.DataType.BFLOAT16,
-    ):
-        compute = FLOAT
+    rank = op.rank()
+    per_group = e.opset < 21
+    compute = _stashed(op)
     x, wide = e.cast(op.x, compute), e.cast(ct, compute)
     grouped = e.Reshape(x, [0, groups, -1])
     axes = [2]
@@ -116,12 +117,6 @@ def group_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
             d_bias = _over_channel(e, wide, rank)
         d_scale, d_bias = e.cast(d_scale, scale.dtype), e.cast(d_bias, bias.dtype)
     return d_x, d_scale, d_bias
-
-
-def _stashed(op: Op) -> ir.DataType | None:
-    """The dtype that a layer's statistics are computed in (`stash_type`)."""
-    half = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    return FLOAT if op.x.dtype in half and int(op.attr("stash_type", 1)) == 1 else op.x.dtype
 
 
 @vjp("LayerNormalization", 17)
@@ -201,5 +196,6 @@ def lp_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 def mean_variance_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     rank = op.rank()
     axes = [int(a) % rank for a in op.attr("axes", (0, 2, 3))]
-    hat, inverse = _standardized(e, op.x, axes, 1e-9)
+    # The standard has deviation + 1e-9: that, at both ends.
+    hat, inverse = _standardized(e, op.x, axes, 1e-18)
     return (_through(e, ct, hat, inverse, axes),)

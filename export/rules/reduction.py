@@ -33,7 +33,9 @@ def is_noop(op: Op) -> bool:
 
 def again(e: Emitter, op: Op, op_type: str, value: ir.Value) -> ir.Value:
     """Reduce `value` over the node's axes, keeping them as 1."""
-    return e.op(op_type, [value, op.input(1)], keepdims=1)[0]
+    # Axes that only the run knows may turn out empty: then they must mean what they mean there.
+    noop = op.attr("noop_with_empty_axes")
+    return e.op(op_type, [value, op.input(1)], keepdims=1, noop_with_empty_axes=noop)[0]
 
 
 def spread(e: Emitter, op: Op, ct: ir.Value) -> ir.Value:
