@@ -46,7 +46,7 @@ def path(of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> tuple[list[ir.Node]
             if node not in needed or (node.domain == "" and node.op_type in NO_GRADIENT):
                 continue
             if any(v in reached and differentiable(v) for v in _reads(node)):
-                made = [v for v in node.outputs if differentiable(v) and v not in reached]
+                made = [v for v in node.outputs if differentiable(v)]
                 if made:
                     nodes.append(node)
                     reached.update(made)
