@@ -111,16 +111,14 @@ def backward(
     pending: dict[ir.Value, list[ir.Value]] = {}
     for tensor, ct in seeds:
         pending.setdefault(tensor, []).append(ct)
+    blocked = next((n for n in nodes if obstacle(n, rules, e.opset) is not None), None)
     for node in reversed(nodes):
         cts: Cotangents = tuple(_collect(e, pending, v) for v in node.outputs)
         if all(ct is None for ct in cts):
             continue
         why = obstacle(node, rules, e.opset)
         if why is not None:
-            raise UnsupportedNode(
-                f"{node.op_type} '{node.name}': {why}; see 'backlight check', "
-                "or take another --of or --wrt"
-            )
+            raise _unsupported(node, why)
         rule = rules[node.op_type]
         if rule.outputs == "first" and cts[0] is None:
             raise UnsupportedNode(
@@ -128,11 +126,39 @@ def backward(
             )
         op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
         with e.scope(node.name or node.op_type):
-            for primal, found in zip(node.inputs, rule(e, op, cts), strict=False):
+            try:
+                cotangents = rule(e, op, cts)
+            except UnsupportedNode:
+                if blocked is None:
+                    raise
+                # Behind an operator that nobody knows shapes are unknown too: name the cause.
+                why = obstacle(blocked, rules, e.opset)
+                raise _unsupported(blocked, why or "") from None
+            for primal, found in zip(node.inputs, cotangents, strict=False):
                 if primal is None or found is None or primal not in leads:
                     continue
                 pending.setdefault(primal, []).append(_fit(e, found, primal))
     return [_collect(e, pending, v) for v in wrt]
+
+
+def refuse_blocked(
+    of: Sequence[ir.Value], wrt: Sequence[ir.Value], e: Emitter, rules: RuleMap
+) -> None:
+    """Raise UnsupportedNode for the first node on the way that no rule covers.
+
+    The walk finds it too; but behind such a node shapes may be unknown, and a complaint about
+    those would hide the cause.
+    """
+    for node in path(of, wrt)[0]:
+        why = obstacle(node, rules, e.opset)
+        if why is not None:
+            raise _unsupported(node, why)
+
+
+def _unsupported(node: ir.Node, why: str) -> UnsupportedNode:
+    return UnsupportedNode(
+        f"{node.op_type} '{node.name}': {why}; see 'backlight check', or take another --of or --wrt"
+    )
 
 
 def _collect(

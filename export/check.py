@@ -114,7 +114,10 @@ def check(
     blocked: set[ir.Node] = set()
     for node in nodes:
         found = _tried(e, node, leads, maps, opset)
-        if found is not None:
+        # Behind an obstacle shapes are unknown: what fails for that alone is no cause.
+        unknown = any(v is not None and v in leads and v.shape is None for v in node.inputs)
+        follows = blocked and unknown and obstacle_of(node, maps, opset) is None
+        if found is not None and not follows:
             findings.append(found)
             blocked.add(node)
     if not nodes:
@@ -139,7 +142,7 @@ def check(
         of=target.name or "",
         wrt=start.name or "",
         input=(start if image is None else image.input).name or "",
-        classes=seed.class_count(target),
+        classes=None if target.shape is None else seed.class_count(target),
         operators=_counted(nodes, blocked, opset),
         findings=tuple(findings),
     )
@@ -150,6 +153,12 @@ _CLOSING = {
     "LogSoftmax": "closes the head: the gradient is that of the score before it",
     "Sigmoid": "closes the head and is part of the score; --of its input explains the logit",
 }
+
+
+def obstacle_of(node: ir.Node, maps: dict[str, RuleMap], opset: int) -> str | None:
+    """Why some variant has no rule for a node."""
+    reasons = (obstacle(node, rules, opset) for rules in maps.values())
+    return next((r for r in reasons if r is not None), None)
 
 
 def _tried(

@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 from .. import __version__
 from ..errors import ModelError, UsageError
 from . import choose, seed
-from .backward import backward
+from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
 from .lowering import lowered
@@ -94,6 +94,8 @@ def explain_graph(
     own_outputs = {id(v) for v in graph.outputs}
 
     e = Emitter(graph, opset_of(loaded))
+    if any(v.shape is None for v in ofs):
+        refuse_blocked(ofs, wrts, e, maps[rules[0]])
     with e.scope("seed"):
         seeds = _seeds(e, ofs, cotangent, target_class, image)
     saliency: dict[str, str] = {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from ...errors import UnsupportedNode
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
 
 INT64 = ir.DataType.INT64
-FIRST = -(2**63)
+# The ends of an axis, beyond any index: for Slice.
+FIRST, LAST = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,11 @@ def kernel_of(op: Op, w: ir.Value) -> tuple[int, ...]:
 
 def sizes_of(value: ir.Value) -> tuple[int | None, ...]:
     """The spatial sizes of [N, C, ...], None for dynamic ones."""
-    assert value.shape is not None
+    if value.shape is None:
+        raise UnsupportedNode(
+            f"'{value.name}': its rank is unknown; supported: inferable shapes. "
+            "See 'backlight check'."
+        )
     dims = (dim_of(value.shape, i) for i in range(2, len(value.shape)))
     return tuple(d if isinstance(d, int) else None for d in dims)
 
@@ -139,8 +146,7 @@ def _by_flipped_weights(e: Emitter, op: Op, ct: ir.Value, w: ir.Value, win: Wind
     turned = flipped(e, w, win, _channels(op, w))
     begins = [r - 1 - p for r, p in zip(win.reach, win.begins, strict=True)]
     ends = [r - 1 - p for r, p in zip(win.reach, win.ends, strict=True)]
-    ct = cropped(e, ct, [min(b, 0) for b in begins], [min(b, 0) for b in ends])
-    pads = [max(b, 0) for b in begins] + [max(b, 0) for b in ends]
+    ct, pads = without_negative(e, ct, begins, ends)
     return e.Conv(
         ct,
         turned,
@@ -152,49 +158,55 @@ def _by_flipped_weights(e: Emitter, op: Op, ct: ir.Value, w: ir.Value, win: Wind
     )
 
 
-def cropped(e: Emitter, value: ir.Value, begins: list[int], ends: list[int]) -> ir.Value:
-    """Cut -begins[i] positions off the front of spatial axis i, and -ends[i] off its end."""
-    at = [i for i in range(len(begins)) if begins[i] or ends[i]]
+def without_negative(
+    e: Emitter, value: ir.Value, begins: Sequence[int], ends: Sequence[int]
+) -> tuple[ir.Value, list[int]]:
+    """Negative pads cut off the value's spatial axes; with it, the pads that are left."""
+    value = cropped(e, value, [max(-b, 0) for b in begins], [max(-b, 0) for b in ends])
+    return value, [max(b, 0) for b in (*begins, *ends)]
+
+
+def cropped(
+    e: Emitter,
+    value: ir.Value,
+    front: Sequence[int],
+    back: Sequence[int],
+    shape: ir.Shape | None = None,
+) -> ir.Value:
+    """Cut front[i] positions off the start of spatial axis i, and back[i] off its end."""
+    at = [i for i in range(len(front)) if front[i] or back[i]]
     if not at:
         return value
-    last = 2**63 - 1
-    return e.Slice(
-        value,
-        [-begins[i] for i in at],
-        [ends[i] or last for i in at],
-        [i + 2 for i in at],
-    )
+    starts, ends = [front[i] for i in at], [-back[i] or LAST for i in at]
+    return e.Slice(value, starts, ends, [i + 2 for i in at], _shape=shape)
 
 
 def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Value) -> ir.Value:
     """A transposed convolution with W as it is, in the size of x.
 
     Pads are symmetric, with the rest as output_padding: ONNX Runtime's CUDA provider hands
-    asymmetric ones back to the CPU. What that can't express is cut or padded afterwards.
+    asymmetric ones back to the CPU. What that can't express is cut off afterwards.
     """
+    n = len(win.kernel)
     sizes, outs = sizes_of(x), sizes_of(ct)
-    pads: list[int] = []
-    extra: list[int] = []
-    front, after, dynamic = [0] * len(win.kernel), [0] * len(win.kernel), False
-    for i in win.axes:
+    dynamic = None in sizes or None in outs
+    pads, extra, front, back = [0] * n, [0] * n, [0] * n, [0] * n
+    for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
         begin, end = win.begins[i], win.ends[i]
-        room = max(win.strides[i], win.dilations[i])
-        n, out = sizes[i], outs[i]
-        if n is None or out is None:
-            # The input's last positions, which no window reaches, depend on its size.
-            pads.append(0)
-            extra.append(win.strides[i] - 1)
-            front[i], dynamic = begin, True
+        if size is None or out is None:
+            # How many last positions no window reaches is for the run to tell: at most these.
+            front[i], extra[i] = begin, win.strides[i] - 1
             continue
-        rest = n - ((out - 1) * win.strides[i] + win.reach[i] - begin - end)
-        wanted = begin - end + rest
-        if 0 <= wanted < room:
-            pads.append(begin)
-            extra.append(wanted)
+        rest = size + begin + end - ((out - 1) * win.strides[i] + win.reach[i])
+        extra[i] = begin - end + rest
+        if extra[i] < 0:
+            pads[i], extra[i], back[i] = begin, 0, -extra[i]
+        elif extra[i] < max(win.strides[i], win.dilations[i]):
+            pads[i] = begin
         else:
-            pads.append(0)
-            extra.append(0)
-            front[i], after[i] = begin, rest - end
+            pads[i], extra[i] = max(end - rest, 0), max(rest - end, 0)
+            front[i] = begin - pads[i]
+    cut = dynamic or any(front) or any(back)
     result = e.ConvTranspose(
         ct,
         w,
@@ -204,24 +216,13 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         kernel_shape=list(win.kernel),
         pads=pads + pads,
         output_padding=extra if any(extra) else None,
-        _shape=None if dynamic or any(front) or any(after) else x.shape,
+        _shape=None if cut else x.shape,
     )
     if dynamic:
-        return fitted(e, result, front, x)
-    if any(front) or any(after):
-        return e.Pad(result, [0, 0, *(-f for f in front), 0, 0, *after], _shape=x.shape)
-    return result
-
-
-def fitted(e: Emitter, value: ir.Value, front: list[int], x: ir.Value) -> ir.Value:
-    """Cut `front[i]` positions off each spatial axis, then cut or zero-pad to the size of x."""
-    n = len(front)
-    if any(front):
-        at = [i for i in range(n) if front[i]]
-        value = e.Slice(value, [front[i] for i in at], [2**63 - 1] * len(at), [i + 2 for i in at])
-    missing = e.Sub(e.Shape(x, start=2), e.Shape(value, start=2))
-    pads = e.op("Concat", [e.const([0] * (n + 4)), missing], axis=0, _dtype=INT64)[0]
-    return e.Pad(value, pads, _shape=x.shape)  # negative pads cut
+        ends = e.Shape(x, start=2)
+        ends = e.Add(ends, front) if any(front) else ends
+        return e.Slice(result, front, ends, list(range(2, 2 + n)), _shape=x.shape)
+    return cropped(e, result, front, back, x.shape)
 
 
 def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Window) -> ir.Value:
@@ -243,9 +244,8 @@ def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Win
         flat = e.op("Concat", [e.Shape(moved, start=0, end=1), e.const([-1]), tail], axis=0)
         images = e.Reshape(moved, flat[0])
     # Padded by hand: the last positions, which no window reaches, must not become kernel taps.
-    pads = [0, 0, *win.begins, 0, 0, *win.ends]
-    if any(pads):
-        images = e.Pad(images, pads)
+    if any(win.begins) or any(win.ends):
+        images = e.Pad(images, e.const([0, 0, *win.begins, 0, 0, *win.ends]))
     result = e.Conv(
         images, turned, group=win.group, strides=list(win.dilations), dilations=list(win.strides)
     )
@@ -262,9 +262,9 @@ def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     w = op.need(1)
     win = _transposed_window(op, kernel_of(op, w))
     d_x = d_w = d_b = None
+    # Negative pads (what output_padding added) are cut off the cotangent instead.
+    short, pads = without_negative(e, ct, win.begins, win.ends)
     if op.wants[0]:
-        # Negative pads (what output_padding added) are cut off the cotangent instead.
-        short = cropped(e, ct, [min(b, 0) for b in win.begins], [min(b, 0) for b in win.ends])
         d_x = e.Conv(
             short,
             w,
@@ -272,12 +272,14 @@ def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
             strides=list(win.strides),
             dilations=list(win.dilations),
             kernel_shape=list(win.kernel),
-            pads=[max(b, 0) for b in (*win.begins, *win.ends)],
+            pads=pads,
             _shape=op.x.shape,
         )
     if op.wants[1]:
         # The roles of x and ct swap: W is the kernel of the convolution ct -> x.
-        d_w = weight_gradient(e, ct, op.x, w, win)
+        n = len(win.kernel)
+        cut = replace(win, begins=tuple(pads[:n]), ends=tuple(pads[n:]))
+        d_w = weight_gradient(e, short, op.x, w, cut)
     if len(op.wants) > 2 and op.wants[2]:
         d_b = e.ReduceSum(ct, [0, *range(2, op.rank())], keepdims=0)
     return (d_x, d_w, d_b)[: len(op)]
@@ -303,8 +305,15 @@ def _transposed_window(op: Op, kernel: tuple[int, ...]) -> Window:
             wanted = shape[len(shape) - n + i] if shape is not None else size * strides[i]
             reach = (kernel[i] - 1) * dilations[i] + 1
             total = strides[i] * (size - 1) + extra[i] + reach - wanted
-            half = total // 2
-            begins[i] = half if auto == "SAME_UPPER" else total - half
+            if total < 0 and shape is None:
+                raise op.unsupported(
+                    f"auto_pad = {auto} with strides above the kernel, "
+                    "where runtimes give less than the standard asks for",
+                    "pads and output_padding",
+                )
+            # An output_shape beyond the whole result: runtimes add the zeros at the end.
+            half = max(total, 0) // 2
+            begins[i] = half if auto == "SAME_UPPER" else max(total, 0) - half
             ends[i] = total - begins[i]
     # What output_padding adds at the end is as if that much less had been cut off.
     ends = [end - more for end, more in zip(ends, extra, strict=True)]

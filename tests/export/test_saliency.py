@@ -278,7 +278,12 @@ def test_bytes_paths_and_messages_give_the_same(tmp_path: Path):
     onnx.save(model, tmp_path / "m.onnx")
     graphs = [
         backlight.export(given)
-        for given in (model, model.SerializeToString(), tmp_path / "m.onnx", str(tmp_path / "m.onnx"))
+        for given in (
+            model,
+            model.SerializeToString(),
+            tmp_path / "m.onnx",
+            str(tmp_path / "m.onnx"),
+        )
     ]
     assert len({g.SerializeToString(deterministic=True) for g in graphs}) == 1
 

@@ -1,0 +1,267 @@
+"""Files as they are found, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import backlight
+from backlight.errors import InputError, ModelError, UnsupportedNode
+from backlight.export.check import check
+from backlight.export.graph import load
+from backlight.export.saliency import explain_graph
+
+from .. import models
+from .harness import run_runtime
+
+X = models.images(2, 3, 8, 8)
+FEEDS = {"x": X, "target": np.array([1, 4])}
+
+
+def same_maps(model: object, feeds: dict[str, np.ndarray] | None = None) -> None:
+    """The maps are those of the plain tiny model."""
+    got = run_runtime(backlight.export(model), feeds or FEEDS)  # type: ignore[arg-type]
+    want = run_runtime(backlight.export(models.tiny()), FEEDS)
+    for rule in ("vanilla", "deconv", "guided"):
+        np.testing.assert_allclose(
+            got[f"saliency_{rule}"], want[f"saliency_{rule}"], rtol=1e-5, atol=1e-7
+        )
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23])
+def test_opsets(opset):
+    model = models.tiny(opset=opset)
+    same_maps(model)
+    emitted = {i.domain: i.version for i in backlight.export(model).opset_import}
+    assert emitted[""] == max(18, opset)
+
+
+@pytest.mark.parametrize("ir_version", [3, 4, 7, 10])
+def test_ir_versions_and_initializers_as_inputs(ir_version):
+    model = models.tiny(opset=9)
+    model.ir_version = ir_version
+    for tensor in model.graph.initializer:  # what IR 3 asks for
+        model.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    graph = backlight.export(model)
+    assert [i.name for i in graph.graph.input] == ["x", "target"]
+    same_maps(model)
+
+
+def test_nodes_without_names():
+    model = models.tiny()
+    for node in model.graph.node:
+        node.name = ""
+    names = [n.name for n in backlight.export(model).graph.node]
+    assert all(names) and len(set(names)) == len(names)
+
+
+def test_nodes_with_one_name():
+    model = models.tiny()
+    for node in model.graph.node:
+        node.name = "same"
+    same_maps(model)
+
+
+def test_functions_are_inlined():
+    text = """<ir_version: 8, opset_import: ["": 18, "local": 1]>
+tiny (float[N,3,8,8] x) => (float[N,5] prob) {
+    h = local.block(x, w, b)
+    p = GlobalAveragePool(h)
+    f = Flatten(p)
+    scores = Gemm<transB=1>(f, v, c)
+    prob = Softmax(scores)
+}
+<domain: "local", opset_import: ["": 18]>
+block (x, w, b) => (r) {
+    h = Conv<pads=[1,1,1,1]>(x, w, b)
+    r = Relu(h)
+}"""
+    same_maps(models.parsed(text, models.weights()))
+
+
+def test_constants_in_nodes_and_shape_subgraphs_fold():
+    body = models.BODY.replace(
+        "f = Flatten(p)",
+        """s = Shape(p)
+    zero = Constant<value_ints=[0]>()
+    axis = Constant<value=int64 {0}>()
+    n = Gather<axis=0>(s, zero)
+    rest = Constant<value_ints=[-1]>()
+    to = Concat<axis=0>(n, rest)
+    f = Reshape(p, to)""",
+    )
+    same_maps(models.tiny(body=body))
+    assert check(models.tiny(body=body)).ok
+
+
+def test_external_data_is_read_and_carried(tmp_path: Path):
+    onnx.save(
+        models.tiny(), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    same_maps(tmp_path / "m.onnx")
+    explain_graph(tmp_path / "m.onnx").save(tmp_path / "out.onnx", external=True)
+    assert (tmp_path / "out.onnx.data").exists()
+    assert (tmp_path / "out.onnx").stat().st_size < (tmp_path / "w.bin").stat().st_size * 40
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["saliency_guided"], FEEDS)[0]
+    want = run_runtime(backlight.export(models.tiny()), FEEDS)["saliency_guided"]
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "sub/../../w.bin"])
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path, location: str):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "w.bin").write_bytes(b"\0" * 4096)
+    model = models.tiny()
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+    (inner / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside"):
+        backlight.export(inner / "m.onnx")
+
+
+def test_external_data_through_a_link_is_refused(tmp_path: Path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    onnx.save(
+        models.tiny(), inner / "m.onnx", save_as_external_data=True, location="w.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    os.rename(inner / "w.bin", tmp_path / "w.bin")
+    os.symlink(tmp_path / "w.bin", inner / "w.bin")
+    with pytest.raises(ModelError, match="outside"):
+        backlight.export(inner / "m.onnx")
+
+
+def test_missing_and_short_external_data(tmp_path: Path):
+    onnx.save(
+        models.tiny(), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    whole = (tmp_path / "w.bin").read_bytes()
+    (tmp_path / "w.bin").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"w\.bin"):
+        backlight.export(tmp_path / "m.onnx")
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(ModelError, match=r"w\.bin"):
+        backlight.export(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"not a model at all", "not an ONNX model"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 64, "not an ONNX model"),
+        (onnx.ModelProto(ir_version=8).SerializeToString(), "no graph"),
+    ],
+)
+def test_not_onnx(tmp_path: Path, content: bytes, says: str):
+    file = tmp_path / "m.onnx"
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=says) as caught:
+        backlight.export(file)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path):
+    with pytest.raises(ModelError, match="no such file"):
+        backlight.export(tmp_path / "absent.onnx")
+    with pytest.raises(ModelError, match="folder"):
+        backlight.export(tmp_path)
+
+
+def test_every_truncation_is_one_clear_error(tmp_path: Path):
+    whole = models.tiny().SerializeToString()
+    for cut in range(1, len(whole), 37):
+        try:
+            backlight.export(whole[:cut])
+        except InputError as err:
+            assert "\n" not in str(err)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
+)
+def test_broken_bytes_are_an_input_error_or_a_model(cut, changes):
+    """Whatever is flipped, inserted or cut off: a model, or one of our errors, on one line."""
+    data = bytearray(models.tiny().SerializeToString())
+    for at, value in changes:
+        data[at % len(data)] = value
+    if cut % 3 == 0:
+        data = data[: 1 + cut % len(data)]
+    try:
+        load(bytes(data))
+        check(bytes(data))
+    except InputError as err:
+        assert "\n" not in str(err)
+
+
+def test_an_operator_without_a_rule_is_named():
+    body = models.BODY.replace("r = Relu(h)", "g = Relu(h)\n r = Det_(g)").replace(
+        "Det_", "com.example.Odd"
+    )
+    with pytest.raises(UnsupportedNode, match=r"Odd.*com\.example"):
+        backlight.export(models.tiny(body=body))
+
+
+def test_an_operator_off_the_way_does_not_matter():
+    tail = "prob = Softmax(scores)\n side = com.example.Odd(f)"
+    model = models.tiny(tail=tail, output="float[N,5] prob, float[N,4] side")
+    graph = backlight.export(model, of="scores")
+    assert "Odd" in {n.op_type for n in graph.graph.node}
+    assert check(model, of="scores").ok
+
+
+def test_no_image_like_input():
+    with pytest.raises(ModelError, match=r"no image-like input.*'a' \[N,7\].*--wrt"):
+        backlight.export(
+            models.parsed(
+                """<ir_version: 8, opset_import: ["": 18]>
+table (float[N,7] a) => (float[N,7] y) { y = Relu(a) }"""
+            )
+        )
+
+
+def test_above_two_gigabytes_goes_to_external_data(tmp_path: Path, monkeypatch):
+    """The limit is lowered: what happens above it must not need 2 GB to be seen."""
+    from backlight.export import saliency
+
+    monkeypatch.setattr(saliency, "PROTO_LIMIT", 100)
+    graph = explain_graph(models.tiny())
+    with pytest.raises(ModelError, match="larger than 2 GB.*backlight export"):
+        graph.to_proto()
+    graph.save(tmp_path / "big.onnx")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch):
+    import onnx_ir as ir
+
+    (tmp_path / "out.onnx").write_bytes(b"before")
+
+    def broken(*_args: object, **_kw: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ir, "save", broken)
+    with pytest.raises(backlight.BacklightError, match="No space left"):
+        explain_graph(models.tiny()).save(tmp_path / "out.onnx")
+    assert [f.name for f in tmp_path.iterdir()] == ["out.onnx"]
+    assert (tmp_path / "out.onnx").read_bytes() == b"before"
