@@ -238,6 +238,10 @@ class Explainer:
                 f"this file explains class {self._said.baked} only; "
                 "export it with --target-class input to choose at run time"
             )
+        if not self._said.takes_target:
+            # "top1" or the number that was baked in
+            number = int(self._said.baked) if self._said.baked.isdecimal() else -1
+            return np.full(count, number, np.int64)
         values = np.asarray(-1 if target is None else arrays.to_host(arrays.taken(target)[0]))
         if values.dtype.kind not in "iu" or values.shape not in ((), (count,)):
             raise UsageError(

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the run failed; 2 bad usage or bad input, with one line on
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from typer.main import get_command
 
+    # Its warnings on malformed models come before our own error, which says it better.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         code = get_command(_app()).main(
             args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"],
