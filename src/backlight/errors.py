@@ -27,6 +27,10 @@ __all__ = [
 class BacklightError(Exception):
     """Base of everything that Backlight raises on purpose."""
 
+    def __init__(self, message: str = "") -> None:
+        # Names come from files and may hold anything: a message stays one line.
+        super().__init__(" ".join(str(message).split()))
+
 
 class InputError(BacklightError, ValueError):
     """What the caller gave can't be used. Exit code 2."""
