@@ -182,7 +182,7 @@ def _upgrade(model: ir.Model, source: str) -> ir.Model:
                 f"{source}: opset {opset} can't be upgraded to {EMITTED_OPSET}: {_first_line(err)}"
             ) from err
         infer_shapes(model)
-        harden(model)
+        harden(model, opset)
     model.ir_version = max(model.ir_version, EMITTED_IR)
     return model
 

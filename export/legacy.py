@@ -10,9 +10,12 @@ def soften(model: ir.Model) -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def harden(model: ir.Model) -> None:
-    """Mend, in place, what the converter wrote: Clip's bounds are float32 whatever x is."""
+def harden(model: ir.Model, opset: int) -> None:
+    """Mend, in place, what the converter wrote for a model of this opset: Clip's bounds are
+    float32 whatever x is, and Resize has opset 11's defaults."""
     for node in model.graph:
+        if node.op_type == "Resize" and opset < 11:
+            _resize_as_before(node)
         if node.op_type != "Clip" or node.inputs[0] is None or node.inputs[0].dtype is None:
             continue
         dtype = node.inputs[0].dtype
@@ -27,3 +30,13 @@ def harden(model: ir.Model) -> None:
             value.dtype = dtype
             model.graph.register_initializer(value)
             node.replace_input_with(index, value)
+
+
+def _resize_as_before(node: ir.Node) -> None:
+    """Up to opset 10, Resize and Upsample know no coordinate modes: output i lies at i / scale,
+    which ONNX Runtime rounds down, and up where it shrinks an image."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    scales = None if given is None else ir.convenience.get_const_tensor(given)
+    shrinks = scales is not None and bool((scales.numpy() < 1).any())
+    node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+    node.attributes.add(ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"))

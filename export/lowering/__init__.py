@@ -5,14 +5,14 @@ from __future__ import annotations
 from ...errors import UsageError
 from ..rules import Rule, RuleMap
 from ..variants import variant
-from . import cpu
+from . import cpu, pool
 
 # Per target, whatever the variant; then what differs between the variants.
 LOWERINGS: dict[str, dict[str, Rule]] = {
     "portable": {},
     "cpu": cpu.RULES,
     "cuda": {},
-    "tensorrt": {},
+    "tensorrt": pool.RULES,
 }
 BY_VARIANT: dict[str, dict[str, dict[str, Rule]]] = {"cpu": cpu.BY_VARIANT}
 

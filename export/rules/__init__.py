@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from ...errors import InputError
 from ..emit import Emitter
 from .op import Op
 
@@ -53,7 +54,15 @@ class Rule:
     smooth: bool = False
 
     def __call__(self, e: Emitter, op: Op, cts: Cotangents) -> Cotangents:
-        return self.function(e, op, cts if self.outputs == "all" else cts[0])
+        try:
+            return self.function(e, op, cts if self.outputs == "all" else cts[0])
+        except InputError:
+            raise
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError) as err:
+            # A rule trusts attributes to be of the right length and type; a broken file's aren't.
+            raise op.unsupported(
+                f"its attributes or shapes contradict each other ({err})", "a valid model"
+            ) from err
 
 
 RuleMap = Mapping[str, Rule]
@@ -70,6 +79,7 @@ _registry = _Registry()
 FAMILIES = (
     "activation",
     "conv",
+    "crop",
     "elementwise",
     "indexing",
     "linear",

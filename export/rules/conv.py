@@ -166,19 +166,13 @@ def without_negative(
     return value, [max(b, 0) for b in (*begins, *ends)]
 
 
-def cropped(
-    e: Emitter,
-    value: ir.Value,
-    front: Sequence[int],
-    back: Sequence[int],
-    shape: ir.Shape | None = None,
-) -> ir.Value:
+def cropped(e: Emitter, value: ir.Value, front: Sequence[int], back: Sequence[int]) -> ir.Value:
     """Cut front[i] positions off the start of spatial axis i, and back[i] off its end."""
     at = [i for i in range(len(front)) if front[i] or back[i]]
     if not at:
         return value
     starts, ends = [front[i] for i in at], [-back[i] or LAST for i in at]
-    return e.Slice(value, starts, ends, [i + 2 for i in at], _shape=shape)
+    return e.Slice(value, starts, ends, [i + 2 for i in at])
 
 
 def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Value) -> ir.Value:
@@ -189,8 +183,8 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
     """
     n = len(win.kernel)
     sizes, outs = sizes_of(x), sizes_of(ct)
-    dynamic = None in sizes or None in outs
-    pads, extra, front, back = [0] * n, [0] * n, [0] * n, [0] * n
+    pads, extra, front = [0] * n, [0] * n, [0] * n
+    cut = None in sizes or None in outs
     for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
         begin, end = win.begins[i], win.ends[i]
         if size is None or out is None:
@@ -200,13 +194,12 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         rest = size + begin + end - ((out - 1) * win.strides[i] + win.reach[i])
         extra[i] = begin - end + rest
         if extra[i] < 0:
-            pads[i], extra[i], back[i] = begin, 0, -extra[i]
+            pads[i], extra[i], cut = begin, 0, True
         elif extra[i] < max(win.strides[i], win.dilations[i]):
             pads[i] = begin
         else:
             pads[i], extra[i] = max(end - rest, 0), max(rest - end, 0)
-            front[i] = begin - pads[i]
-    cut = dynamic or any(front) or any(back)
+            front[i], cut = begin - pads[i], True
     result = e.ConvTranspose(
         ct,
         w,
@@ -218,11 +211,17 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         output_padding=extra if any(extra) else None,
         _shape=None if cut else x.shape,
     )
-    if dynamic:
+    return fitted(e, result, front, x) if cut else result
+
+
+def fitted(e: Emitter, value: ir.Value, front: Sequence[int], x: ir.Value) -> ir.Value:
+    """Cut front[i] positions off the start of spatial axis i, and what is left to the size of x."""
+    sizes, axes = sizes_of(x), list(range(2, 2 + len(front)))
+    ends: list[int] | ir.Value = [f + (s or 0) for f, s in zip(front, sizes, strict=True)]
+    if None in sizes:
         ends = e.Shape(x, start=2)
-        ends = e.Add(ends, front) if any(front) else ends
-        return e.Slice(result, front, ends, list(range(2, 2 + n)), _shape=x.shape)
-    return cropped(e, result, front, back, x.shape)
+        ends = e.Add(ends, list(front)) if any(front) else ends
+    return e.Slice(value, list(front), ends, axes, _shape=x.shape)
 
 
 def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Window) -> ir.Value:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
-from .conv import Window, sizes_of, window_of
+from .conv import Window, by_transposed, sizes_of, window_of
 
 INT64 = ir.DataType.INT64
 
@@ -19,6 +19,7 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
     Indices count through the whole tensor, so the cotangent is scattered into it as one line.
     """
+    pool_window(op)
     attributes = {a.name: a.value for a in op.node.attributes.values() if a.name != "storage_order"}
     if len(op.node.outputs) > 1 and op.node.outputs[1].name and not op.attr("storage_order", 0):
         where = op.node.outputs[1]
@@ -33,8 +34,21 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (op.like(e, got),)
 
 
-def kernel_of_pool(op: Op) -> tuple[int, ...]:
-    return tuple(int(k) for k in op.attr("kernel_shape"))
+def pool_window(op: Op) -> Window:
+    """The window of a pool. Raises UnsupportedNode where its output's size is in doubt.
+
+    In ceil_mode no window may start in the end pads: version 22 says so and runtimes do so at any
+    version, but for those before 22 ONNX infers one position more.
+    """
+    win = window_of(op, tuple(int(k) for k in op.attr("kernel_shape")))
+    sizes, outs = sizes_of(op.x), sizes_of(op.y)
+    for i in win.axes:
+        n, out = sizes[i], outs[i]
+        if n is not None and out is not None and (out - 1) * win.strides[i] >= n + win.begins[i]:
+            raise op.unsupported(
+                "ceil_mode with a last window that starts in the end pads", "the same at opset 22"
+            )
+    return win
 
 
 def extents(op: Op, win: Window) -> tuple[int, ...]:
@@ -55,7 +69,6 @@ def spread_windows(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
 
     A depthwise transposed convolution with ones; for windows that tile the input, a repetition.
     """
-    channels = op.dims()[1]
     sizes, outs = sizes_of(op.x), sizes_of(op.y)
     tiles = (
         win.kernel == win.strides
@@ -68,36 +81,33 @@ def spread_windows(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
         )
     )
     if tiles:
-        n = len(win.kernel)
         shape: list[int] = [0, 0]
         repeat: list[int] = [1, 1]
         for p, k in zip(outs, win.kernel, strict=True):
             shape += [p or 1, 1]
             repeat += [1, k]
-        if len([s for s in sizes if s is not None]) == n:
-            return op.like(e, e.Tile(e.Reshape(ct, shape), repeat))
-    if channels is None:
-        raise op.unsupported("a dynamic number of channels", "a fixed one")
-    from .conv import by_transposed
-
+        return op.like(e, e.Tile(e.Reshape(ct, shape), repeat))
     assert ct.dtype is not None
     # One weight for all: the channels become the batch.
     ones = e.const(np.ones((1, 1, *win.kernel)), ct.dtype)
-    rest = e.Shape(ct, start=2)
-    flat_shape = e.op("Concat", [e.const([-1, 1]), rest], axis=0, _dtype=INT64)[0]
-    space = [d for d in list(op.y.shape or ())[2:]]
-    flat = e.Reshape(ct, flat_shape, _shape=[None, 1, *space])
-    primal = ir.Value(shape=ir.Shape([None, 1, *list(op.x.shape or ())[2:]]))
-    if None in sizes or None in outs:
-        flat_x = e.op("Concat", [e.const([-1, 1]), e.Shape(op.x, start=2)], axis=0, _dtype=INT64)
-        primal = e.Reshape(op.x, flat_x[0], _shape=primal.shape)
+    flat = _one_channel(e, ct, op.y)
+    space = [None, 1, *list(op.x.shape or ())[2:]]
+    # Of the primal, only its sizes are read, and its values not at all.
+    dynamic = None in sizes or None in outs
+    primal = _one_channel(e, op.x, op.x) if dynamic else ir.Value(shape=ir.Shape(space))
     return op.like(e, by_transposed(e, flat, ones, win, primal))
+
+
+def _one_channel(e: Emitter, value: ir.Value, primal: ir.Value) -> ir.Value:
+    """[N, C, ...] -> [N C, 1, ...], for a value of the shape of a primal."""
+    shape = e.op("Concat", [e.const([-1, 1]), e.Shape(value, start=2)], axis=0, _dtype=INT64)[0]
+    return e.Reshape(value, shape, _shape=[None, 1, *list(primal.shape or ())[2:]])
 
 
 @vjp("AveragePool", 11, 19, 22)
 def average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Divided by what each window divided by, then spread over the window."""
-    win = window_of(op, kernel_of_pool(op))
+    win = pool_window(op)
     return (spread_windows(e, op, _shared(e, op, ct, win), win),)
 
 
@@ -116,7 +126,8 @@ def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
         # The run counts: the sum pool of ones over the real positions.
         attributes = {a.name: a.value for a in op.node.attributes.values()}
         attributes["count_include_pad"] = 1
-        ones = e.Add(e.Mul(op.x, 0.0), 1.0)
+        assert ct.dtype is not None
+        ones = e.Expand(e.const(1, ct.dtype), e.Shape(op.x), _dtype=ct.dtype, _shape=op.x.shape)
         share = e.op("AveragePool", [ones], **attributes)[0]
         return e.Div(ct, e.Mul(share, float(full)), _shape=op.y.shape)
     include = bool(op.attr("count_include_pad", 0))
@@ -134,7 +145,7 @@ def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
 @vjp("LpPool", 18, 22)
 def lp_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """y = (sum |x|^p)^(1/p): sign(x) |x|^(p-1) times the spread of ct y^(1-p); 0 where y = 0."""
-    win = window_of(op, kernel_of_pool(op))
+    win = pool_window(op)
     share = _norm_share(e, op, ct, int(op.attr("p", 2)))
     return (e.Mul(spread_windows(e, op, share, win), _norm_slope(e, op), _shape=op.x.shape),)
 

@@ -1,4 +1,7 @@
-"""Resize and Upsample are linear in x: the gradient is the transposed interpolation, per axis."""
+"""Resize is linear in x: its gradient is the transposed interpolation, axis by axis.
+
+Upsample, which opset 10 withdrew, is a Resize by the time that rules see it.
+"""
 
 from __future__ import annotations
 
@@ -10,141 +13,190 @@ from numpy.typing import NDArray
 
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
-from .indexing import along
+from .shape import Amount, size_of, vector
 
 Matrix = NDArray[np.float64]
+Precision = type[np.floating[Any]]
+Places = NDArray[np.floating[Any]]
+
+CROP = "tf_crop_and_resize"
+# A few positions stand for all of an axis of unknown size where these are in force.
+SHIFTED = ("half_pixel", "half_pixel_symmetric", "asymmetric")
 
 
 @vjp("Resize", 18, 19)
 def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return _transposed(e, op, ct, scales_at=2), *(None,) * (len(op) - 1)
-
-
-@vjp("Upsample", 10)
-def upsample(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return _transposed(e, op, ct, scales_at=1), *(None,) * (len(op) - 1)
-
-
-def _transposed(e: Emitter, op: Op, ct: ir.Value, scales_at: int) -> ir.Value:
+    """A MatMul per resized axis, or a sum over the copies of each element where it was repeated.
+    Raises UnsupportedNode for antialias, and for dynamic axes other than by whole repeats."""
     rank = op.rank()
     if op.attr("antialias", 0):
         raise op.unsupported("antialias = 1", "antialias = 0")
-    if op.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise op.unsupported("coordinate_transformation_mode = tf_crop_and_resize", "the others")
     axes = [int(a) % rank for a in op.attr("axes", range(rank))]
-    scales = op.const(scales_at) if op.input(scales_at) is not None else None
-    if scales is not None and scales.size == 0:
-        scales = None
+    folds: dict[int, int] = {}
     result = ct
     for place, axis in enumerate(axes):
-        if _same(op, axis):
+        scale = _scale(op, place, axes)
+        if scale in (None, 1.0) and _same(op, axis):
             continue
         size, out = op.dims()[axis], op.dims(op.y)[axis]
         if size is None or out is None:
-            if scales is not None and float(scales[place]) == 1.0:
-                continue
-            raise op.unsupported(f"axis {axis} has a dynamic size", "fixed sizes of resized axes")
-        scale = _scale(op, size, out, None if scales is None else float(scales[place]))
-        matrix = interpolation(op, size, out, scale)
+            factor = _repeats_anywhere(op, scale)
+            if factor is None:
+                raise op.unsupported(
+                    f"axis {axis} has a dynamic size",
+                    "a fixed size, or mode = nearest by a constant whole factor",
+                )
+            folds[axis] = factor
+            continue
+        matrix = interpolation(op, size, out, out / size if scale is None else scale, place)
         factor = out // size
         if factor * size == out and np.array_equal(matrix, np.repeat(np.eye(size), factor, axis=0)):
-            result = _folded(e, result, axis, size, factor, rank)
+            folds[axis] = factor
         else:
             result = along(e, result, matrix, axis, rank)
+    folds = {axis: factor for axis, factor in folds.items() if factor > 1}
+    if folds:
+        result = _folded(e, op, result, folds)
     result.shape = op.x.shape
-    return result
+    return result, None, None, None
 
 
 def _same(op: Op, axis: int) -> bool:
+    """Whether an axis keeps its size, and with it, at scale 1, its elements."""
     x, y = op.x.shape, op.y.shape
-    if x is None or y is None:
+    if x is None or y is None or op.attr("coordinate_transformation_mode") == CROP:
         return False
     return dim_of(x, axis) is not None and dim_of(x, axis) == dim_of(y, axis)
 
 
-def _scale(op: Op, size: int, out: int, given: float | None) -> float:
-    if given is not None:
-        return given
+def _scale(op: Op, place: int, axes: list[int]) -> float | None:
+    """The scale of the axis `axes[place]`; None where it is the ratio of the two sizes."""
+    scales = op.const(2) if op.input(2) is not None else None
+    if scales is not None and scales.size:
+        return float(scales[place])
     policy = op.attr("keep_aspect_ratio_policy", "stretch")
-    sizes = op.const(3)
+    sizes = op.const(3) if op.input(3) is not None else None
     if policy == "stretch" or sizes is None:
-        return out / size
-    axes = [int(a) % op.rank() for a in op.attr("axes", range(op.rank()))]
-    ratios = [int(s) / (op.dims()[a] or 1) for s, a in zip(sizes, axes, strict=True)]
+        return None
+    dims = [op.dims()[a] for a in axes]
+    ratios = [int(s) / d for s, d in zip(sizes, dims, strict=True) if d]
+    if len(ratios) < len(dims):
+        raise op.unsupported(f"keep_aspect_ratio_policy = {policy}, dynamic sizes", "fixed sizes")
     return min(ratios) if policy == "not_larger" else max(ratios)
 
 
-def _folded(e: Emitter, ct: ir.Value, axis: int, size: int, factor: int, rank: int) -> ir.Value:
-    """Sum `factor` neighbours along an axis: the transpose of repeating each element."""
-    split = e.Reshape(ct, [*(0,) * axis, size, factor, *_rest(ct, axis, rank)])
-    return e.ReduceSum(split, [axis + 1], keepdims=0)
+def _repeats_anywhere(op: Op, scale: float | None) -> int | None:
+    """How often each element of an axis is repeated, whatever the axis's size; None if not so."""
+    if scale is None or scale != int(scale) or scale < 1:
+        return None
+    factor, few = int(scale), 4
+    how = str(op.attr("coordinate_transformation_mode", "half_pixel"))
+    if factor == 1 and how != CROP:
+        return 1
+    if str(op.attr("mode", "nearest")) != "nearest" or how not in SHIFTED:
+        return None
+    matrix = interpolation(op, few, factor * few, scale)
+    return factor if np.array_equal(matrix, np.repeat(np.eye(few), factor, axis=0)) else None
 
 
-def _rest(ct: ir.Value, axis: int, rank: int) -> list[int]:
-    """What Reshape needs to know of the axes after `axis`: one of them may stay open."""
-    dims: list[int] = []
-    for later in range(axis + 1, rank):
-        dim = None if ct.shape is None else dim_of(ct.shape, later)
-        dims.append(dim if isinstance(dim, int) else -1)
-    return dims
+def _folded(e: Emitter, op: Op, ct: ir.Value, folds: dict[int, int]) -> ir.Value:
+    """Sum neighbours along each axis, as many as it says."""
+    target: list[Amount] = []
+    over: list[int] = []
+    for axis in range(op.rank()):
+        target.append(size_of(e, op.x, axis))
+        if axis in folds:
+            over.append(len(target))
+            target.append(folds[axis])
+    if sum(not isinstance(t, int) for t in target) == 1:
+        target = [t if isinstance(t, int) else -1 for t in target]
+    return e.ReduceSum(e.Reshape(ct, vector(e, target)), over, keepdims=0)
 
 
-def interpolation(op: Op, size: int, out: int, scale: float) -> Matrix:
-    """The matrix [out, size] that resizes an axis. ONNX Operators, Resize."""
+def along(e: Emitter, ct: ir.Value, matrix: Matrix, axis: int, rank: int) -> ir.Value:
+    """ct times a matrix [m, n] along an axis of size m, which becomes n."""
+    weights = e.const(matrix, ct.dtype)
+    if axis == rank - 1:
+        return e.MatMul(ct, weights)
+    if axis == rank - 2:
+        return e.MatMul(e.const(matrix.T.copy(), ct.dtype), ct, _dtype=ct.dtype)
+    order = [i for i in range(rank) if i != axis] + [axis]
+    product = e.MatMul(e.Transpose(ct, perm=order), weights)
+    return e.Transpose(product, perm=[int(i) for i in np.argsort(order)])
+
+
+def interpolation(op: Op, size: int, out: int, scale: float, place: int = 0) -> Matrix:
+    """The matrix [out, size] that resizes an axis, the `place`-th of those that are resized.
+    ONNX Operators, Resize."""
     mode = str(op.attr("mode", "nearest"))
-    x = _source(op, size, out, scale)
     matrix = np.zeros((out, size))
     rows = np.arange(out)
+    # What is rounded depends on the last bit: as runtimes do, in float32.
+    single = _source(op, size, out, scale, place, np.float32)
     if mode == "nearest":
-        matrix[rows, np.clip(_rounded(op, x), 0, size - 1)] = 1
-    elif mode in ("linear", "bilinear", "trilinear"):
+        matrix[rows, np.clip(_rounded(op, single), 0, size - 1)] = 1
+    elif mode == "linear":
+        x = _source(op, size, out, scale, place, np.float64)
         low = np.floor(x).astype(np.int64)
         ratio = x - low
         np.add.at(matrix, (rows, np.clip(low, 0, size - 1)), 1 - ratio)
         np.add.at(matrix, (rows, np.clip(low + 1, 0, size - 1)), ratio)
     elif mode == "cubic":
-        _cubic(op, matrix, x)
+        _cubic(op, matrix, _source(op, size, out, scale, place, np.float64))
     else:
         raise op.unsupported(f"mode = {mode}", "nearest, linear, cubic")
+    if op.attr("coordinate_transformation_mode") == CROP:
+        matrix[(single < 0) | (single > size - 1)] = 0  # there extrapolation_value stands
     return matrix
 
 
-def _source(op: Op, size: int, out: int, scale: float) -> NDArray[np.float64]:
-    """Where each output position lies in the input."""
-    default = "asymmetric" if op.node.op_type == "Upsample" else "half_pixel"
-    how = str(op.attr("coordinate_transformation_mode", default))
-    at = np.arange(out, dtype=np.float64)
+def _source(op: Op, size: int, out: int, scale: float, place: int, sort: Precision) -> Places:
+    """Where each output position lies in the input, computed in the given precision."""
+    how = str(op.attr("coordinate_transformation_mode", "half_pixel"))
+    at, s, n, m = np.arange(out, dtype=sort), sort(scale), sort(size), sort(out)
+    half = sort(0.5)
+    x: Places
     if how == "asymmetric":
-        return at / scale
-    if how == "align_corners":
-        return at * ((size - 1) / (out - 1)) if out > 1 else np.zeros(1)
-    if how == "pytorch_half_pixel" and out == 1:
-        return np.zeros(1)
-    if how == "tf_half_pixel_for_nn":
-        return (at + 0.5) / scale
-    center = (at + 0.5) / scale - 0.5
-    if how == "half_pixel_symmetric":
-        return center + size / 2 * (1 - out / (scale * size))
-    if how in ("half_pixel", "pytorch_half_pixel"):
-        return center
-    raise op.unsupported(f"coordinate_transformation_mode = {how}", "half_pixel, asymmetric ...")
+        x = at / s
+    elif how == "align_corners":
+        x = at * (n - 1) / (m - 1) if out > 1 else np.zeros(1, sort)
+    elif how == "pytorch_half_pixel" and out == 1:
+        x = np.zeros(1, sort)
+    elif how == "tf_half_pixel_for_nn":
+        x = (at + half) / s
+    elif how == CROP:
+        start, end = op.need_const(1, "roi").astype(sort).reshape(2, -1)[:, place]
+        if out == 1:
+            x = at + half * (start + end) * (n - 1)
+        else:
+            x = start * (n - 1) + at * (end - start) * (n - 1) / (m - 1)
+    elif how == "half_pixel_symmetric":
+        # The offset alone is in the given precision, as in ONNX Runtime.
+        offset = n / 2 * (1 - m / (s * n))
+        x = (np.float64(offset) + (np.arange(out) + 0.5) / np.float64(s) - 0.5).astype(sort)
+    elif how in ("half_pixel", "pytorch_half_pixel"):
+        x = (at + half) / s - half
+    else:
+        raise op.unsupported(
+            f"coordinate_transformation_mode = {how}", "half_pixel, asymmetric ..."
+        )
+    return x
 
 
-def _rounded(op: Op, x: NDArray[np.float64]) -> NDArray[np.int64]:
-    default = "floor" if op.node.op_type == "Upsample" else "round_prefer_floor"
-    how = str(op.attr("nearest_mode", default))
+def _rounded(op: Op, x: Places) -> NDArray[np.int64]:
+    how = str(op.attr("nearest_mode", "round_prefer_floor"))
     ways: dict[str, Any] = {
         "floor": np.floor,
         "ceil": np.ceil,
-        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+        "round_prefer_floor": lambda v: np.ceil(v.astype(np.float64) - 0.5),
+        "round_prefer_ceil": lambda v: np.floor(v.astype(np.float64) + 0.5),
     }
     if how not in ways:
         raise op.unsupported(f"nearest_mode = {how}", ", ".join(ways))
     return np.asarray(ways[how](x), np.int64)
 
 
-def _cubic(op: Op, matrix: Matrix, x: NDArray[np.float64]) -> None:
+def _cubic(op: Op, matrix: Matrix, x: Places) -> None:
     """Keys' kernel on the four neighbours; those outside are the border, or left out."""
     size = matrix.shape[1]
     a = float(op.attr("cubic_coeff_a", -0.75))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,6 +11,56 @@ from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
 
 INT64 = ir.DataType.INT64
+
+# A size: a number where it is known, else an int64 [1] made at run time.
+Amount = int | ir.Value
+
+
+def size_of(e: Emitter, value: ir.Value, axis: int) -> Amount:
+    """A dimension of a value."""
+    dim = None if value.shape is None else dim_of(value.shape, axis)
+    return dim if isinstance(dim, int) else e.Shape(value, start=axis, end=axis + 1)
+
+
+def minus(e: Emitter, a: Amount, b: Amount) -> Amount:
+    """a - b."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a - b
+    if isinstance(a, ir.Value) and isinstance(b, int):
+        return e.Add(a, [-b]) if b else a
+    return e.Sub([a] if isinstance(a, int) else a, b)
+
+
+def vector(e: Emitter, parts: Sequence[Amount]) -> ir.Value:
+    """Sizes as one int64 vector: an initializer where all are known."""
+    joined: list[ir.Value] = []
+    run: list[int] = []
+    for part in parts:
+        if isinstance(part, int):
+            run.append(part)
+            continue
+        if run:
+            joined.append(e.const(np.array(run, np.int64)))
+            run = []
+        joined.append(part)
+    if run or not joined:
+        joined.append(e.const(np.array(run, np.int64)))
+    return joined[0] if len(joined) == 1 else e.op("Concat", joined, axis=0, _dtype=INT64)[0]
+
+
+def zeros_like(e: Emitter, value: ir.Value) -> ir.Value:
+    """Zeros in the shape and dtype of a value."""
+    assert value.dtype is not None
+    shape = shape_of(e, value)
+    return e.Expand(e.const(0, value.dtype), shape, _shape=value.shape, _dtype=value.dtype)
+
+
+def shape_of(e: Emitter, value: ir.Value) -> ir.Value:
+    """The shape of a value: an initializer where all of it is known."""
+    shape = value.shape
+    if shape is not None and all(isinstance(d, int) for d in shape):
+        return e.const(np.array(shape.numpy(), np.int64))
+    return e.Shape(value)
 
 
 @vjp("Reshape", 14, 19, 21, 23, 24, 25)
@@ -63,17 +115,6 @@ def cast_like(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return e.cast(ct, op.x.dtype), None
 
 
-def _sizes(e: Emitter, values: list[ir.Value], axis: int) -> ir.Value:
-    """The sizes of values along an axis: a constant where all are known."""
-    dims = [None if v.shape is None else dim_of(v.shape, axis) for v in values]
-    if all(isinstance(d, int) for d in dims):
-        return e.const(np.array(dims, np.int64))
-    rank = len(values[0].shape or ())
-    at = axis % rank if rank else axis
-    parts = [e.Shape(v, start=at, end=at + 1) for v in values]
-    return e.op("Concat", parts, axis=0, _dtype=INT64)[0]
-
-
 @vjp("Concat", 13)
 def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     axis = int(op.attr("axis"))
@@ -85,11 +126,13 @@ def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         index = op.wants.index(True)
         before = [op.dims(v)[axis] for v in values[: index + 1]]
         if None not in before:
-            sizes = [d for d in before if d is not None]
-            start, end = sum(sizes[:-1]), sum(sizes)
+            end = sum(d for d in before if d is not None)
+            start = end - (before[-1] or 0)
             only = e.Slice(ct, [start], [end], [axis], _shape=values[index].shape)
             return tuple(only if i == index else None for i in range(len(op)))
-    parts = e.op("Split", [ct, _sizes(e, values, axis)], axis=axis, _outputs=len(values))
+    at = axis % op.rank(values[0])
+    sizes = vector(e, [size_of(e, v, at) for v in values])
+    parts = e.op("Split", [ct, sizes], axis=axis, _outputs=len(values))
     for part, value in zip(parts, values, strict=True):
         part.shape = value.shape
         if ct.dtype is not None:
@@ -107,15 +150,14 @@ def split(e: Emitter, op: Op, cts: Cotangents) -> Cotangents:
     return e.op("Concat", parts, axis=axis, _shape=op.x.shape)[0], None
 
 
-def zeros_like(e: Emitter, value: ir.Value) -> ir.Value:
-    """Zeros in the shape and dtype of a value."""
-    assert value.dtype is not None
-    return e.Expand(e.const(0, value.dtype), e.Shape(value), _shape=value.shape, _dtype=value.dtype)
-
-
 @vjp("Expand", 13)
 def expand(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    ct.shape = ct.shape or op.y.shape
+    """The walk sums over what was broadcast; it needs to know the rank at least."""
+    if ct.shape is None:
+        length = op.dims(op.need(1))[0]
+        if length is None:
+            raise op.unsupported("the rank of its result is unknown", "a shape of known length")
+        ct.shape = ir.Shape([None] * max(length, op.rank()))
     return ct, None
 
 
@@ -150,29 +192,16 @@ def depth_to_space(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     block = int(op.attr("blocksize"))
     if op.attr("mode", "DCR") == "DCR":
         return (e.SpaceToDepth(ct, blocksize=block, _shape=op.x.shape),)
-    # CRD has no inverse operator: SpaceToDepth gives [block*block, C], and CRD wants [C, block*b].
-    n, c, h, w = _nchw(e, op)
-    six = e.Reshape(ct, _join(e, [0, -1, h, block, w, block]))
+    # CRD has no inverse operator: SpaceToDepth puts the blocks before the channels.
+    c, h, w = (size_of(e, op.x, axis) for axis in (1, 2, 3))
+    six = e.Reshape(ct, vector(e, [0, -1, h, block, w, block]))
     moved = e.Transpose(six, perm=[0, 1, 3, 5, 2, 4])
-    del n
-    return (e.Reshape(moved, _join(e, [0, c, h, w]), _shape=op.x.shape),)
+    return (e.Reshape(moved, vector(e, [0, c, h, w]), _shape=op.x.shape),)
 
 
 @vjp("SpaceToDepth", 13)
 def space_to_depth(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (e.DepthToSpace(ct, blocksize=int(op.attr("blocksize")), mode="DCR", _shape=op.x.shape),)
-
-
-def _nchw(e: Emitter, op: Op) -> list[int | ir.Value]:
-    dims = op.dims()
-    return [d if d is not None else e.Shape(op.x, start=i, end=i + 1) for i, d in enumerate(dims)]
-
-
-def _join(e: Emitter, parts: list[int | ir.Value]) -> ir.Value | list[int]:
-    if all(isinstance(p, int) for p in parts):
-        return [p for p in parts if isinstance(p, int)]
-    values = [e.const(np.array([p], np.int64)) if isinstance(p, int) else p for p in parts]
-    return e.op("Concat", values, axis=0, _dtype=INT64)[0]
 
 
 @vjp("Trilu", 14)

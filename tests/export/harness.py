@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx.parser
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from backlight.export.saliency import explain_graph
 
@@ -171,9 +172,23 @@ def vjp_graph(
     return explain_graph(model, (rule,), of=of, wrt=list(wrt), cotangent="input", **kw).to_proto()
 
 
+class GlobalLpPool(OpRun):
+    """ONNX's reference evaluator has none, and no runtime has version 22."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, p: int = 2) -> tuple[Array]:
+        axes = tuple(range(2, x.ndim))
+        return ((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p),)
+
+
+def evaluator_of(model: onnx.ModelProto) -> ReferenceEvaluator:
+    return ReferenceEvaluator(model, new_ops=[GlobalLpPool])
+
+
 def run_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     names = [o.name for o in model.graph.output]
-    results = ReferenceEvaluator(model).run(None, dict(feeds))
+    results = evaluator_of(model).run(None, dict(feeds))
     return dict(zip(names, (np.asarray(r) for r in results), strict=True))
 
 
@@ -200,7 +215,7 @@ def finite_difference(
     model: onnx.ModelProto, feeds: Mapping[str, Array], wrt: str, ct: Array, step: float
 ) -> Array:
     """d<ct, y>/d wrt, element by element, by central differences in float64."""
-    evaluator = ReferenceEvaluator(model)
+    evaluator = evaluator_of(model)
     base = np.array(feeds[wrt])
     gradient = np.zeros(base.shape)
     for index in np.ndindex(*base.shape):
