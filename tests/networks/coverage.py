@@ -21,8 +21,9 @@ from .nets import EXPORTERS, NETS
 HEAD = f"""# Coverage: whole networks against PyTorch
 
 Each of torchvision's networks, random weights, two images of different classes, by both of
-PyTorch's exporters. Errors are norm-relative, in float32: vanilla against PyTorch's autograd,
-deconv and guided against plain hooks (`tests/networks/reference.py`). At most {LIMIT:g} is asked.
+PyTorch's exporters. Errors are norm-relative, the exported graph in float32 against PyTorch in
+float64: vanilla against autograd, deconv and guided against plain hooks
+(`tests/networks/reference.py`). At most {LIMIT:g} is asked.
 The column *PyTorch itself* is PyTorch's float32 against its own float64, the worst of the three
 rules: what a few rectifiers within rounding of zero cost anybody. Written by
 

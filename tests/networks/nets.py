@@ -69,6 +69,9 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
             signs = torch.where(torch.rand(module.num_features) < 0.6, 3.0, -3.0)
             torch.nn.init.zeros_(module.bias)
             module.bias.data += signs
+    kinds = [type(module) for module in model.modules()]
+    if torch.nn.ReLU in kinds and torch.nn.BatchNorm2d not in kinds:
+        _normalize(model, images(net, rows=4))
     # A pass in training mode fills the running statistics with this noise's own.
     model.train()
     for module in model.modules():
@@ -77,6 +80,31 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
     with torch.no_grad():
         model(images(net, rows=4))
     return model.eval()
+
+
+def _normalize(model: torch.nn.Module, x: torch.Tensor) -> None:
+    """Where there is no batch norm, the same by hand (Mishkin and Matas 2016): each layer's
+    output gets variance 1 on noise, and means of +-3 by channel, from the first layer on."""
+
+    def settle(module: Any, _: Any, y: torch.Tensor) -> torch.Tensor:
+        axes = (0, 2, 3) if y.ndim == 4 else (0, 1)
+        mean, scale = y.mean(axes), y.std(axes)
+        signs = torch.where(torch.rand(y.shape[1]) < 0.6, 3.0, -3.0)
+        module.weight.data /= scale.reshape(-1, *[1] * (module.weight.ndim - 1))
+        module.bias.data = (module.bias.data - mean) / scale + signs
+        line = [1, -1] + [1] * (y.ndim - 2)
+        return (y - mean.reshape(line if mean.ndim else ())) / scale.reshape(
+            line if scale.ndim else ()
+        ) + signs.reshape(line)
+
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    layers = [m for m in model.modules() if isinstance(m, kinds)]
+    # Not the last one: a class whose score is mostly negative has no gradient behind a Relu.
+    hooks = [m.register_forward_hook(settle) for m in layers[:-1]]
+    with torch.no_grad():
+        model.eval()(x)
+    for hook in hooks:
+        hook.remove()
 
 
 def images(net: Net, rows: int = 2, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,228 @@
+"""Latency, throughput, memory and load time of a model and of its explaining graph.
+
+Latencies are taken in one process, in alternating blocks: what else the machine does hits both
+alike. Blocks, and a pause between them, because a runtime's threads go on spinning for a while and
+would slow the other session's first runs. Memory and load time are taken in processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..errors import RunError, UsageError
+from ..export.graph import ModelLike
+from ..export.saliency import explain_graph
+from .session import Session, dims_of, numpy_dtype
+
+__all__ = ["Report", "Row", "bench"]
+
+PAUSE = 0.05  # seconds; onnxruntime's threads spin for less than that
+BLOCK = 5  # runs in a row of one session
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject at one setting. Latencies in ms per run, peaks in MiB, load in ms."""
+
+    subject: str
+    provider: str
+    threads: int | None
+    batch: int
+    runs: int
+    p50: float
+    p90: float
+    p99: float
+    images_per_s: float
+    ratio: float  # of the median to the plain model's
+    load_ms: float
+    peak_mib: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, with the machine and the versions."""
+
+    model: str
+    rows: tuple[Row, ...]
+    device: str
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+
+def bench(
+    model: str,
+    *,
+    rules: Sequence[Sequence[str]] = (("vanilla",), ("vanilla", "deconv", "guided")),
+    providers: Sequence[str] = ("cpu",),
+    threads: Sequence[int | None] = (None,),
+    batches: Sequence[int] = (1, 4),
+    runs: int = 30,
+    size: int | None = None,
+    target: str | None = None,
+) -> Report:
+    """Measure a model against its explaining graphs, one per group of rules.
+
+    runs: measured runs of each subject; a fifth of it warms up. size: height and width where the
+    model leaves them open (default 224). target: the lowering; default: the provider's.
+    Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
+    """
+    if runs < 1 or min(batches) < 1:
+        raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="backlight-") as name:
+        folder = Path(name)
+        for provider in providers:
+            lowering = target or (provider if provider in ("cuda", "tensorrt") else "cpu")
+            subjects = _subjects(model, rules, lowering, folder)
+            for count in threads:
+                sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
+                for batch in batches:
+                    feeds = _feeds(sessions["score"], batch, size)
+                    times = _alternate(sessions, feeds, runs)
+                    base = float(np.median(times["score"]))
+                    for subject, path in subjects.items():
+                        load, peak = _probe(path, provider, count, feeds, folder)
+                        rows.append(_row(subject, provider, count, batch, times, base, load, peak))
+    return Report(str(model), tuple(rows), device(), versions())
+
+
+def _subjects(
+    model: ModelLike, rules: Sequence[Sequence[str]], lowering: str, folder: Path
+) -> dict[str, str]:
+    """Files: the plain model as it is, and an explaining graph per group of rules."""
+    files = {"score": str(model)}
+    for group in rules:
+        path = folder / f"{lowering}-{'-'.join(group)}.onnx"
+        explain_graph(model, group, target_class="top1", lowering=lowering).save(path)
+        files["score + " + ", ".join(group)] = str(path)
+    return files
+
+
+def _feeds(session: Session, batch: int, size: int | None) -> dict[str, NDArray[Any]]:
+    """Noise in the shape of each input."""
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for given in session.inputs:
+        dims = list(dims_of(given.shape))
+        if dims and dims[0] not in (None, batch):
+            raise UsageError(f"the model takes batches of {dims[0]} only; --batch {dims[0]}")
+        shape = [batch, *((size or 224) if d is None else d for d in dims[1:])]
+        values = rng.standard_normal(shape)
+        feeds[given.name] = np.asarray(values, numpy_dtype(given.type))
+    return feeds
+
+
+def _alternate(
+    sessions: Mapping[str, Session], feeds: Mapping[str, NDArray[Any]], runs: int
+) -> dict[str, NDArray[np.float64]]:
+    """Seconds of each run, subjects taking turns in blocks; the first run of a block is free."""
+    taken: dict[str, list[float]] = {name: [] for name in sessions}
+    for session in sessions.values():
+        for _ in range(max(2, runs // 5)):
+            session.run(feeds)
+    while min(map(len, taken.values())) < runs:
+        for name, session in sessions.items():
+            time.sleep(PAUSE)
+            session.run(feeds)
+            for _ in range(min(BLOCK, runs - len(taken[name]))):
+                start = time.perf_counter()
+                session.run(feeds)
+                taken[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+_CHILD = """
+import json, resource, sys, time
+import numpy as np
+from backlight.engine.session import Session
+path, provider, threads, feeds = sys.argv[1:5]
+held = dict(np.load(feeds))
+start = time.perf_counter()
+session = Session(path, [provider], int(threads) or None)
+load = time.perf_counter() - start
+for _ in range(3):
+    session.run(held)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([1000 * load, peak / (1024 * 1024 if sys.platform == "darwin" else 1024)]))
+"""
+
+
+def _probe(
+    path: str, provider: str, threads: int | None, feeds: Mapping[str, NDArray[Any]], folder: Path
+) -> tuple[float, float]:
+    """Load time in ms and peak resident memory in MiB, in a process of its own."""
+    held = folder / "feeds.npz"
+    np.savez(held, **dict(feeds))
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), str(held)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RunError(f"a measuring process failed: {done.stderr.strip().splitlines()[-1:]}")
+    load, peak = json.loads(done.stdout.splitlines()[-1])
+    return float(load), float(peak)
+
+
+def _row(
+    subject: str, provider: str, threads: int | None, batch: int,
+    times: Mapping[str, NDArray[np.float64]], base: float, load: float, peak: float,
+) -> Row:  # fmt: skip
+    p50, p90, p99 = (float(v) for v in np.percentile(times[subject], (50, 90, 99)))
+    return Row(
+        subject=subject,
+        provider=provider,
+        threads=threads,
+        batch=batch,
+        runs=len(times[subject]),
+        p50=round(1000 * p50, 3),
+        p90=round(1000 * p90, 3),
+        p99=round(1000 * p99, 3),
+        images_per_s=round(batch / p50, 2),
+        ratio=round(p50 / base, 3),
+        load_ms=round(load, 1),
+        peak_mib=round(peak, 1),
+    )
+
+
+def device() -> str:
+    """The processor, and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores"
+
+
+def versions() -> dict[str, str]:
+    """Of what takes part."""
+    found = {"backlight": __version__, "python": platform.python_version()}
+    for package in ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,86 @@
+"""`backlight bench`: what an explanation costs beside the score."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from .options import Json, Rules, bundled_or
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bench")(bench)
+
+
+def bench(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="An ONNX classifier. [SqueezeNet 1.1]")
+    ] = None,
+    rule: Rules = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Batch size; repeatable. [1, 4]")
+    ] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Provider; repeatable. [cpu]")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Threads; repeatable. [the runtime's]")
+    ] = None,
+    runs: Annotated[int, typer.Option(metavar="N", help="Measured runs of each.")] = 30,
+    size: Annotated[
+        int | None, typer.Option(metavar="N", help="Height and width where the model has none.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--for", metavar="RUNTIME", help="Lowering. [the provider's]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load."""
+    from ..bench import Report
+    from ..bench import bench as run_bench
+
+    groups = [tuple(rule)] if rule else [("vanilla",), ("vanilla", "deconv", "guided")]
+    report: Report = run_bench(
+        bundled_or(model),
+        rules=groups,
+        providers=provider or ["cpu"],
+        threads=list(threads or []) or [None],
+        batches=batch or [1, 4],
+        runs=runs,
+        size=size,
+        target=target,
+    )
+    if json:
+        print(jsonlib.dumps(report.to_dict(), indent=2))
+        return
+    _show(report)
+
+
+def _show(report: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..bench import Report
+
+    assert isinstance(report, Report)
+    # Wide enough for the table wherever the output goes.
+    console = Console(highlight=False, markup=False, width=150)
+    console.print(f"{report.model} on {report.device}")
+    console.print(", ".join(f"{k} {v}" for k, v in report.versions.items()))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for heading in (
+        "provider", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "x score",
+        "load ms", "peak MiB",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for row in report.rows:
+        table.add_row(
+            row.subject, row.provider, str(row.threads or "auto"), str(row.batch),
+            f"{row.p50:.1f}", f"{row.p90:.1f}", f"{row.p99:.1f}", f"{row.images_per_s:.1f}",
+            f"{row.ratio:.2f}", f"{row.load_ms:.0f}", f"{row.peak_mib:.0f}",
+        )  # fmt: skip
+    console.print(table)
