@@ -21,6 +21,11 @@ class Step:
         if self._bar is not None:
             self._bar.advance(self._task, count)
 
+    def describe(self, title: str, total: int) -> None:
+        """Another title beside the bar, and another number of things to do."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=title, total=total)
+
     def print(self, line: str) -> None:
         """A line on stdout."""
         if self._bar is not None and sys.stdout.isatty():

@@ -27,7 +27,9 @@ def test_rows_and_ratios(tiny):
     ]  # fmt: skip
     for row in report.rows:
         assert row.runs == 6 and 0 < row.p50 <= row.p90 <= row.p99
-        assert row.images_per_s == pytest.approx(1000 * row.batch / row.p50, rel=0.01)
+        assert row.images_per_s == pytest.approx(
+            1000 * row.batch / row.p50, rel=0.1
+        )  # p50 is rounded to 1 us
         assert row.load_ms > 0 and row.peak_mib > 10
     assert report.rows[0].ratio == 1
     assert {"backlight", "onnxruntime", "python"} <= set(report.versions)

@@ -1,0 +1,307 @@
+"""What `occlude` and `rise` share: options, the photos one by one, files and summaries."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import BacklightError, ImageError, UsageError
+from .options import PHOTOS, bundled_or, chosen_labels, chosen_preprocess, say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from ...export.preprocess import Preprocess
+    from ..images import Prepared
+    from ..outputs import OutputFolder
+    from ..pictures import Cell
+    from ..scoring import Progress, Scorer
+
+Photos = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE…", help="Images and folders. [default: bundled photos]"),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-class",
+        metavar="C",
+        help="top1, a class number or name; repeatable, at the price of one; or all. [top1]",
+    ),
+]
+ScoreOption = Annotated[
+    str, typer.Option("--score", metavar="S", help="probability, logit or logprob.")
+]
+BaselineOption = Annotated[
+    str,
+    typer.Option(
+        "--baseline",
+        metavar="B",
+        help="What hides: mean, zero, blur:SIGMA, noise:SEED, a number, a colour such as "
+        "124,116,104, a picture or an .npy file.",
+    ),
+]
+SpaceOption = Annotated[
+    str,
+    typer.Option(
+        "--baseline-space",
+        metavar="HOW",
+        help="Numbers and .npy files are in the model's input, or in pixels (0..255, RGB).",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="M", help="For a run, such as 2GB. [a quarter of the free]"),
+]
+MostRows = Annotated[
+    int | None, typer.Option("--batch", metavar="N", help="At most N variants per run.")
+]
+Of = Annotated[
+    str | None, typer.Option("--of", metavar="T", help="Tensor with the scores. [class scores]")
+]
+
+
+@dataclass
+class Job:
+    """A command on some photos with one model."""
+
+    path: str
+    scorer: Scorer
+    preprocess: Preprocess
+    labels: Sequence[str] | None
+    notes: list[str]
+    bad: list[tuple[str, BacklightError]] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the model will see."""
+        assert self.preprocess.size is not None
+        return (self.scorer.input.channels or 3, *self.preprocess.size)
+
+    def name(self, number: int) -> str:
+        """A class for people."""
+        if self.labels is None or number >= len(self.labels):
+            return f"class {number}"
+        return f"{self.labels[number].split(',')[0]} ({number})"
+
+    def classes(self, given: Sequence[str] | None) -> list[int] | str:
+        """What --target-class says: numbers (-1: the top class), or "all"."""
+        from ..labels import class_number
+
+        wanted = list(given or ["top1"])
+        if "all" in wanted:
+            if len(wanted) > 1:
+                raise UsageError("--target-class all goes alone")
+            return "all"
+        numbers = list(dict.fromkeys(class_number(w, self.labels) for w in wanted))
+        known = self.scorer.classes
+        for number in numbers:
+            if known is not None and number >= known:
+                raise UsageError(
+                    f"--target-class {number} is out of range; the model has classes 0 to "
+                    f"{known - 1}"
+                )
+        return numbers
+
+    def baseline(self, given: str, space: str) -> Any:
+        """What --baseline says: a name or numbers as they are, a file as a Baseline."""
+        import numpy as np
+
+        from ...kernels import as_baseline
+        from .. import images
+
+        if space not in ("input", "pixels"):
+            raise UsageError(f"--baseline-space '{space}'; accepted: input, pixels")
+        file = Path(given)
+        if not file.is_file():
+            try:
+                return as_baseline(given, space)  # type: ignore[arg-type]
+            except UsageError as err:
+                raise UsageError(f"--{err}, or a file") from None
+        if file.suffix.lower() == ".npy":
+            try:
+                values = np.load(file, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as err:
+                raise UsageError(f"{file}: no .npy file that can be read: {err}") from err
+            return as_baseline(values, space)  # type: ignore[arg-type]
+        shown = images.prepare(images.decode(file), self.preprocess, self.scorer.input)
+        return as_baseline(self.scorer.planar(shown.tensor))
+
+    def rehearse(self, baseline: Any) -> None:
+        """Raise now what the first photo would: a budget or a baseline that doesn't fit."""
+        shape = self.scorer.input.shape(self.shape[1:])
+        self.scorer.rows(shape)
+        blank = self.scorer.xp.zeros(shape, self.scorer.input.dtype)
+        self.scorer.baseline(self.scorer.planar(blank), baseline)
+
+    def probabilities(self, logits: NDArray[Any]) -> Any:
+        """Scores [K] before the closing operator -> probabilities [K], or None."""
+        from ..intake import as_score
+
+        try:
+            return as_score(logits[None], "probability", self.scorer.closing)[0]
+        except UsageError:
+            return None
+
+    def top(self, chances: Any) -> list[dict[str, Any]]:
+        """The five likeliest classes, for the summary."""
+        return [self.chance(int(c), chances) for c in chances.argsort()[::-1][:5]]
+
+    def chance(self, number: int, chances: Any) -> dict[str, Any]:
+        """A class, for the summary."""
+        return {
+            "class": number,
+            "name": None if self.labels is None else self.labels[number],
+            "probability": None if chances is None else round(float(chances[number]), 6),
+        }
+
+    def titled(self, number: int, chances: Any) -> str:
+        """A class and its probability, for people."""
+        chance = "" if chances is None else f", {percent(chances[number])}"
+        return self.name(number) + chance
+
+
+def open_job(
+    model: str | None,
+    preprocess: str | None,
+    labels: str | None,
+    of: str | None,
+    provider: list[str] | None,
+    threads: int | None,
+    memory: str | None,
+    batch: int | None,
+) -> Job:
+    """Load the model and settle how it wants its images; notes are said."""
+    from .. import images
+    from ..scoring import Scorer
+
+    path = bundled_or(model)
+    scorer = Scorer(
+        path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch
+    )
+    record, assumed = chosen_preprocess(preprocess, scorer.preprocess, path, scorer.input.dtype)
+    record = images.fitted(record, scorer.input)
+    scorer.preprocess = record
+    notes = [*scorer.notes, *([] if assumed is None else [assumed])]
+    for note in notes:
+        say(note)
+    return Job(path, scorer, record, chosen_labels(labels, scorer.labels, scorer.classes), notes)
+
+
+# One photo: (job, file, output name, as the model sees it, progress) -> its entry and its line.
+One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], str]]
+
+
+def run_job(
+    job: Job, given: Sequence[str] | None, output: Path, force: bool, json: bool,
+    each: int, title: str, settings: dict[str, Any], one: Callable[[OutputFolder], One],
+) -> None:  # fmt: skip
+    """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
+    from .. import images
+    from ..outputs import OutputFolder, names_of
+    from .progress import track
+
+    found: list[Path] = []
+    for path in given or [str(PHOTOS)]:
+        try:
+            found += images.image_files([path])
+        except ImageError as err:
+            job.bad.append((path, err))
+    files = list(dict.fromkeys(found))
+    if not files:
+        raise job.bad[0][1]
+    names = names_of(files)
+    expected = [f"{n}{end}" for n in names for end in (".png", ".npy")]
+    folder = OutputFolder(output, ["summary.json", *expected], force)
+    do = one(folder)
+    start = time.perf_counter()
+    with track(each * len(files), title) as step:
+        for file, name in zip(files, names, strict=True):
+            try:
+                prepared = images.prepare(images.decode(file), job.preprocess, job.scorer.input)
+            except ImageError as err:
+                job.bad.append((str(file), err))
+                step.advance(each)
+                continue
+            entry, line = do(job, file, name, prepared, step.advance)
+            job.entries.append(entry)
+            if not json:
+                step.print(line)
+    for _, error in job.bad:
+        say(f"skipped: {error}")
+    summary = _summary(job, settings)
+    folder.json("summary.json", summary)
+    if json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    elif job.entries:
+        seconds = (time.perf_counter() - start) / len(job.entries)
+        print(
+            f"{len(job.entries)} images, {seconds:.1f} s each on {job.scorer.session.provider} "
+            f"-> {folder.path}/"
+        )
+    if job.bad:
+        sys.stdout.flush()
+        raise typer.Exit(2)
+
+
+def _summary(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    """summary.json."""
+    from ... import __version__
+
+    return {
+        "backlight": __version__,
+        "model": job.path,
+        **settings,
+        "preprocess": jsonlib.loads(job.preprocess.to_json()),
+        "providers": job.scorer.session.providers,
+        "variants_per_run": job.scorer.rows(job.scorer.input.shape(job.shape[1:])),
+        "notes": job.notes,
+        "images": job.entries,
+        "skipped": [{"file": path, "error": str(error)} for path, error in job.bad],
+    }
+
+
+def numbers(given: str, option: str) -> int | tuple[int, ...]:
+    """`16`, `16,24` or `3,16,24` (x as well as commas). Raises UsageError."""
+    try:
+        parts = tuple(int(part) for part in given.lower().replace("x", ",").split(","))
+    except ValueError:
+        parts = ()
+    if not 1 <= len(parts) <= 3:
+        raise UsageError(f"{option} '{given}'; accepted: such as 16, 16x24 or 3x16x24")
+    return parts[0] if len(parts) == 1 else parts
+
+
+def percent(probability: float) -> str:
+    """A probability for people."""
+    return f"{100 * probability:.1f} %"
+
+
+def photo_cell(prepared: Prepared) -> Cell:
+    """The crop that the model saw."""
+    from ..pictures import Cell
+
+    height, width = prepared.pixels.shape[:2]
+    return Cell(prepared.pixels, "photo", f"as the model sees it, {width} x {height}")
+
+
+def drawn(job: Job, heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:
+    """The sheet of one photo."""
+    from ..pictures import panel
+
+    return panel(heading, f"{job.scorer.name}: {detail}", cells)
+
+
+def flat(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map [H, W]; of a map with channels their sum."""
+    return heat if heat.ndim == 2 else heat.sum(axis=0)

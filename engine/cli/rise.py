@@ -1,0 +1,185 @@
+"""`backlight rise`: hide random parts of a photo, and see where the class survives."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .masked import (
+    BaselineOption,
+    Job,
+    Memory,
+    MostRows,
+    Of,
+    Photos,
+    ScoreOption,
+    SpaceOption,
+    Targets,
+    drawn,
+    numbers,
+    open_job,
+    percent,
+    photo_cell,
+    run_job,
+)
+from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+
+if TYPE_CHECKING:
+    from ..images import Prepared
+    from ..outputs import OutputFolder
+    from ..pictures import Cell
+    from ..rise import Rise
+    from ..scoring import Progress
+
+SHOWN = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("rise")(rise)
+
+
+def rise(
+    image: Photos = None,
+    output: OutputDir = Path("risen"),
+    model: Model = None,
+    masks: Annotated[int, typer.Option(metavar="N", help="Masks per photo, at most.")] = 4000,
+    cells: Annotated[str, typer.Option(metavar="C", help="Grid points: 7, or HxW.")] = "7",
+    probability: Annotated[
+        float, typer.Option(metavar="P", help="Of a grid point being kept.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the masks.")] = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T", help="Stop when the map's standard error is below T of its range."
+        ),
+    ] = None,
+    baseline: BaselineOption = "zero",
+    baseline_space: SpaceOption = "input",
+    score: ScoreOption = "probability",
+    target_class: Targets = None,
+    of: Of = None,
+    preprocess: PreprocessOption = None,
+    labels: Labels = None,
+    memory: Memory = None,
+    batch: MostRows = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """RISE: the class's mean score where random masks keep a pixel (Petsiuk et al. 2018).
+
+    A panel, the raw map (.npy: float32 [H,W], or [T,H,W] for several classes) and a summary.
+    """
+    from ..rise import Rise
+
+    grid = numbers(cells, "--cells")
+    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
+    engine = Rise(
+        job.scorer,
+        masks=masks,
+        cells=grid,
+        probability=probability,
+        seed=seed,
+        tolerance=tolerance,
+        baseline=job.baseline(baseline, baseline_space),
+        score=score,  # type: ignore[arg-type]
+    )
+    classes = job.classes(target_class)
+    engine.plan(job.shape)
+    job.rehearse(engine.baseline)
+    settings = {
+        "masks": masks,
+        "cells": grid,
+        "probability": probability,
+        "seed": seed,
+        "tolerance": tolerance,
+        "baseline": baseline,
+        "baseline_space": baseline_space,
+        "score": score,
+    }
+    rest = f"the rest {Path(baseline).name}"
+    look = f"RISE, {cells} cells, {percent(probability)} kept, {rest}, seed {seed}"
+
+    def one(folder: OutputFolder) -> Any:
+        def each(
+            job: Job, file: Path, name: str, prepared: Prepared, progress: Progress
+        ) -> tuple[dict[str, Any], str]:
+            return _one(engine, classes, look, folder, file, name, prepared, progress, job)
+
+        return each
+
+    run_job(job, image, output, force, json, masks, "masking", settings, one)
+
+
+def _one(
+    engine: Rise, classes: Any, look: str, folder: OutputFolder, file: Path, name: str,
+    prepared: Prepared, progress: Progress, job: Job,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """One photo: measured, written, and told in a line."""
+    start = time.perf_counter()
+    found = engine.measure(prepared.tensor[None], classes=classes, progress=progress)
+    seconds = time.perf_counter() - start
+    chances = job.probabilities(found.logits[0])
+    heat, targets = found.heat[0], [int(t) for t in found.target[0]]
+    used, change = int(found.masks[0]), float(found.change[0])
+    entry: dict[str, Any] = {
+        "file": str(file),
+        "panel": f"{name}.png",
+        "map": f"{name}.npy",
+        "seconds": round(seconds, 3),
+        "top": None if chances is None else job.top(chances),
+        "masks": used,
+        "standard_error": round(change, 6) if change < float("inf") else None,
+        "classes": [
+            {
+                **job.chance(target, chances),
+                "score": float(found.score[0, k]),
+                "lowest": float(heat[k].min()),
+                "highest": float(heat[k].max()),
+            }
+            for k, target in enumerate(targets)
+        ],
+    }
+    cells = [photo_cell(prepared)]
+    for k in range(min(len(heat), SHOWN)):
+        cells.append(_heat_cell(job, engine, prepared, heat[k], targets[k], chances, used))
+    shown = job.name(targets[0]) if len(heat) == 1 else f"{len(heat)} classes"
+    folder.array(entry["map"], heat[0] if len(heat) == 1 else heat)
+    heading = f"{file.name}: what keeps {shown}"
+    folder.picture(entry["panel"], drawn(job, heading, look, cells))
+    chance = "" if chances is None else percent(chances[targets[0]])
+    line = (
+        f"{file.name:<20} {job.name(targets[0]):<30} {chance:>7} {used:6d} masks "
+        f"(error {percent(change)} of the range) {seconds:6.1f} s"
+    )
+    return entry, line
+
+
+def _heat_cell(
+    job: Job, engine: Rise, prepared: Prepared, heat: Any, number: int, chances: Any, used: int
+) -> Cell:
+    import numpy as np
+
+    from .. import heat as colours
+    from ..pictures import Cell
+
+    low, high = float(heat.min()), float(heat.max())
+    likely = engine.score == "probability"
+    picture = colours.over_photo(colours.sequential(heat, low, high), prepared.pixels)
+    bar = colours.sequential(np.linspace(0, 1, 256), 0, 1)
+    ticks = [
+        (place, f"{100 * value:.3g} %" if likely else f"{value:.3g}")
+        for place, value in ((0.0, low), (0.5, (low + high) / 2), (1.0, high))
+    ]
+    return Cell(
+        colours.with_bar(picture, bar, ticks),
+        job.titled(number, chances),
+        f"mean {engine.score} of the class where a pixel is kept, {used} masks; linear, "
+        "from the map's lowest to its highest, shaded by the photo",
+    )
