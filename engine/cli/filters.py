@@ -1,0 +1,122 @@
+"""`backlight filters`: what a layer's filters look like."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import UsageError
+from .layers import (
+    Html,
+    List,
+    ModelArgument,
+    Per,
+    file_name,
+    model_path,
+    numbers,
+    print_layers,
+    write_page,
+)
+from .options import Force, Json, OutputDir, PreprocessOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("filters")(filters)
+
+
+def filters(
+    model: ModelArgument = "bundled",
+    output: OutputDir = Path("filters"),
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", "-l", metavar="L", help="A convolution. [default: the first]"),
+    ] = None,
+    which: Annotated[
+        str | None, typer.Option("--filters", metavar="LIST", help="Such as 0-15,40. [first ones]")
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option("--channels", metavar="LIST", help="Input channels of a deeper layer. [0-15]"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Filters at most. [256 in colour, 16 in grey]")
+    ] = None,
+    per: Per = "filter",
+    preprocess: PreprocessOption = None,
+    list_: List = False,
+    html: Html = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Show a layer's filters: a picture, the weights (.npy) and filters.json in DIR.
+
+    The first layer is in colour; a deeper layer has a row per filter and a grey tile per input
+    channel. --per filter (or layer) is what shares a scale. --list prints the convolutions with
+    their shapes, strides and receptive fields.
+    """
+    from ...export.preprocess import parse
+    from .. import filters as room
+    from ..outputs import OutputFolder
+    from ..page import Page
+    from ..taps import layers
+
+    path = model_path(model)
+    if list_:
+        print_layers(layers(path, convolutions=True), json)
+        return
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}; expected 1 or more")
+    record = None if preprocess is None else parse(preprocess)
+    found = room.filters(path, layer, preprocess=record)
+    name = file_name(found.layer)
+    title = f"Filters of {found.layer} in {Path(path).stem}"
+    picture = found.picture(
+        numbers(which, "--filters"),
+        per=per,
+        limit=limit,
+        channels=numbers(channels, "--channels"),
+        title=title,
+    )
+    files = [f"{name}.png", f"{name}.npy", "filters.json", *(["filters.html"] if html else [])]
+    folder = OutputFolder(output, files, force)
+    folder.picture(files[0], picture)
+    folder.array(files[1], found.weights)
+    count, depth, height, width = found.weights.shape
+    summary: dict[str, Any] = {
+        "model": path,
+        "layer": found.layer,
+        "weights": files[1],
+        "shape": list(found.weights.shape),
+        "strides": list(found.strides),
+        "groups": found.groups,
+        "color": found.color,
+        "normalised_per": per,
+        "picture": files[0],
+    }
+    folder.json("filters.json", summary)
+    if html:
+        page = Page(title, f"{count} filters of {depth} x {height} x {width}.")
+        page.picture(picture, f"The filters of {found.layer} as tiles", f"The weights: {files[1]}")
+        listed = layers(path, convolutions=True)
+        page.section("Convolutions of this model")
+        page.table(
+            ("layer", "weights", "stride", "receptive field"),
+            [
+                (
+                    x.name,
+                    " x ".join(map(str, x.weights or ())),
+                    " x ".join(map(str, x.strides or ())),
+                    x.field,
+                )
+                for x in listed
+            ],
+        )
+        write_page(folder, "filters.html", page)
+    if json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        print(f"{found.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")

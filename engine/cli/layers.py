@@ -1,0 +1,133 @@
+"""What the commands that look inside a model share: layers, channel numbers, pages."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import UsageError
+from .options import BUNDLED
+
+if TYPE_CHECKING:
+    from ..outputs import OutputFolder
+    from ..page import Page
+    from ..taps import Layer
+
+__all__ = [
+    "Html",
+    "Layers",
+    "List",
+    "ModelArgument",
+    "Per",
+    "file_name",
+    "file_names",
+    "model_path",
+    "numbers",
+    "print_layers",
+    "results_in",
+    "wanted_layers",
+    "write_page",
+]
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="An ONNX file; 'bundled': the SqueezeNet that comes along."
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", "-l", metavar="L", help="A tensor or node by name; repeatable."),
+]
+Html = Annotated[bool, typer.Option("--html", help="Also write one self-contained page.")]
+List = Annotated[bool, typer.Option("--list", help="Print the layers, and do nothing else.")]
+Per = Annotated[str, typer.Option("--per", metavar="SCOPE", help="What shares a grey scale.")]
+
+
+def model_path(given: str) -> str:
+    """The model's file; 'bundled' is the one in the package."""
+    return str(BUNDLED) if given == "bundled" and not Path(given).exists() else given
+
+
+def wanted_layers(given: Sequence[str] | None) -> list[str]:
+    """The layers asked for. Raises UsageError for none."""
+    if not given:
+        raise UsageError("no layer given; --layer NAME, and --list shows the names")
+    return list(dict.fromkeys(given))
+
+
+def numbers(given: str | None, option: str) -> list[int] | None:
+    """ "0-3,7" -> [0, 1, 2, 3, 7]. Raises UsageError."""
+    if given is None:
+        return None
+    found: list[int] = []
+    for part in given.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d{1,7})(?:-(\d{1,7}))?", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise UsageError(f"{option} '{given}'; expected numbers and ranges, such as 0-7,12")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(found))
+
+
+def file_name(layer: str) -> str:
+    """A tensor's name as the beginning of a file's."""
+    return re.sub(r"[^\w.-]+", "_", layer).strip("._")[:100] or "layer"
+
+
+def file_names(layers: Sequence[str]) -> dict[str, str]:
+    """A file name for each tensor, no two the same."""
+    taken: dict[str, str] = {}
+    for layer in layers:
+        name, count = file_name(layer), 1
+        while name.casefold() in {t.casefold() for t in taken.values()}:
+            count += 1
+            name = f"{file_name(layer)}-{count}"
+        taken[layer] = name
+    return taken
+
+
+def print_layers(found: Sequence[Layer], json: bool) -> None:
+    """The listing, on stdout."""
+    if json:
+        print(jsonlib.dumps([layer.as_dict() for layer in found], indent=2, ensure_ascii=False))
+        return
+    head = ("name", "operator", "shape", "weights", "stride", "receptive field")
+    rows = [head]
+    for layer in found:
+        stride = "" if layer.strides is None else "x".join(map(str, layer.strides))
+        if layer.strides and len(set(layer.strides)) == 1:
+            stride = str(layer.strides[0])
+        weights = "" if layer.weights is None else " x ".join(map(str, layer.weights))
+        shape = " x ".join(map(str, layer.dims))
+        rows.append((layer.name, layer.op, shape, weights, stride, str(layer.field)))
+    used = [i for i in range(len(head)) if any(row[i] for row in rows[1:])]
+    widths = {i: max(len(row[i]) for row in rows) for i in used}
+    for row in rows:
+        print("  ".join(row[i].ljust(widths[i]) for i in used).rstrip())
+
+
+@contextmanager
+def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[OutputFolder]:
+    """The folder for the results; a run that fails leaves no empty one behind."""
+    from ..outputs import OutputFolder
+
+    existed = output.exists()
+    folder = OutputFolder(output, expected, force)
+    try:
+        yield folder
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # it holds something: a saved state
+                output.rmdir()
+        raise
+
+
+def write_page(folder: OutputFolder, name: str, page: Page) -> None:
+    """The page, beside the pictures."""
+    folder.data(name, page.to_bytes())

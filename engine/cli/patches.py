@@ -1,0 +1,235 @@
+"""`backlight patches`: what each channel likes best in a folder of images."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .layers import (
+    Html,
+    Layers,
+    List,
+    ModelArgument,
+    file_names,
+    model_path,
+    numbers,
+    print_layers,
+    results_in,
+    wanted_layers,
+    write_page,
+)
+from .options import (
+    PHOTOS,
+    Batch,
+    Force,
+    Json,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Threads,
+    chosen_preprocess,
+    say,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...export.preprocess import Preprocess
+    from ..page import Page
+    from ..patches import Patches
+
+STATE = ".patches-state.npz"
+
+Folder = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="FOLDER…", help="Folders of images. [default: bundled photos]"),
+]
+Channels = Annotated[
+    str | None, typer.Option("--channels", metavar="LIST", help="Such as 0-15,40. [all]")
+]
+Limit = Annotated[
+    int, typer.Option(metavar="N", help="Channels in a picture, where --channels is not given.")
+]
+K = Annotated[int, typer.Option("-k", metavar="K", help="Activations per channel.")]
+OnePerImage = Annotated[
+    bool, typer.Option("--one-per-image", help="At most one activation of an image.")
+]
+Decoders = Annotated[int, typer.Option("--decoders", metavar="N", help="Threads that read images.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("patches")(patches)
+
+
+def patches(
+    model: ModelArgument,
+    folder: Folder = None,
+    layer: Layers = None,
+    output: OutputDir = Path("patches"),
+    channels: Channels = None,
+    k: K = 9,
+    one_per_image: OnePerImage = False,
+    limit: Limit = 16,
+    preprocess: PreprocessOption = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    batch: Batch = 8,
+    decoders: Decoders = 2,
+    list_: List = False,
+    html: Html = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Show the patches that excite each channel most: a picture per layer, patches.json in DIR.
+
+    One pass over the images for all layers; killed, it goes on where it was when started again
+    with the same arguments. Crops are the exact receptive fields. Under each stand the activation
+    and its file.
+    """
+    from ..page import Page
+    from ..taps import layers
+
+    path = model_path(model)
+    if list_:
+        print_layers(layers(path), json)
+        return
+    names = file_names(wanted_layers(layer))
+    expected = [f"{n}.png" for n in names.values()] + ["patches.json"]
+    files = [*expected, *(["patches.html"] if html else [])]
+    chosen = numbers(channels, "--channels")
+    with results_in(output, files, force) as results:
+        found = found_patches(
+            path,
+            folder,
+            list(names),
+            chosen,
+            k=k,
+            one_per_image=one_per_image,
+            preprocess=preprocess,
+            provider=provider,
+            threads=threads,
+            batch=batch,
+            decoders=decoders,
+            state=results.path / STATE,
+            fresh=force,
+        )
+        pictures: dict[str, str] = {}
+        summary = {"model": path, "pictures": pictures} | found.as_dict()
+        page = Page(
+            f"Top patches in {Path(path).stem}",
+            f"What excites each channel most in {found.count} images: the exact receptive fields "
+            f"of its {k} strongest activations.",
+        )
+        for file, name in zip(names.values(), found.layers, strict=True):
+            title = f"Top patches of {name} in {Path(path).stem}"
+            picture = found.picture(name, chosen, limit=limit, title=title)
+            results.picture(f"{file}.png", picture)
+            pictures[name] = f"{file}.png"
+            if html:
+                page.section(name)
+                page.picture(picture, title)
+            if not json:
+                print(f"{name} -> {results.path / file}.png")
+        results.json("patches.json", summary)
+        if html:
+            page.text("All channels, with files and boxes: patches.json", faint=True)
+            list_skipped(page, found)
+            write_page(results, "patches.html", page)
+        (results.path / STATE).unlink(missing_ok=True)
+    if json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    report_skipped(found)
+
+
+def found_patches(
+    path: str,
+    folder: Sequence[str] | None,
+    layers: Sequence[str],
+    channels: Sequence[int] | None,
+    *,
+    k: int,
+    one_per_image: bool,
+    preprocess: str | None,
+    provider: Sequence[str] | None,
+    threads: int | None,
+    batch: int,
+    decoders: int,
+    state: Path | None = None,
+    fresh: bool = False,
+) -> Patches:
+    """The pass, with its progress on the terminal and its notes said."""
+    from ..patches import patches
+    from .progress import track
+
+    settled, assumed = preprocess_of(path, preprocess)
+    if assumed is not None:
+        say(assumed)
+    done = 0
+    with track(1 << 30, "looking") as step:
+
+        def advance(at: int, total: int) -> None:
+            nonlocal done
+            step.describe("looking", total)
+            step.advance(at - done)
+            done = at
+
+        found = patches(
+            path,
+            folder or [str(PHOTOS)],
+            layers,
+            channels=channels,
+            k=k,
+            one_per_image=one_per_image,
+            preprocess=settled,
+            batch=batch,
+            state=state,
+            fresh=fresh,
+            workers=decoders,
+            providers=provider or None,
+            threads=threads,
+            progress=advance,
+        )
+    if found.resumed:
+        say(f"went on from file {found.resumed} of {len(found.files)}, where a pass was stopped")
+    for note in found.notes:
+        say(note)
+    return found
+
+
+def preprocess_of(path: str, given: str | None) -> tuple[Preprocess, str | None]:
+    """How a model wants its images, before it is compiled, and what was assumed."""
+    import numpy as np
+
+    from ...export import choose
+    from ...export.graph import read
+    from ...export.preprocess import of_metadata
+
+    model, _ = read(path)
+    dtype = choose.image_input(model.graph).input.dtype
+    own = of_metadata(dict(model.metadata_props), path)
+    return chosen_preprocess(
+        given, own, path, np.dtype(np.float32) if dtype is None else dtype.numpy()
+    )
+
+
+def list_skipped(page: Page, found: Patches) -> None:
+    """The files that couldn't be read, on the page."""
+    if found.skipped:
+        page.section("Skipped files", f"{len(found.skipped)} skipped, {found.count} read.")
+        page.table(("file", "why"), [(b.file, b.error) for b in found.skipped])
+
+
+def report_skipped(found: Patches) -> None:
+    """Name what couldn't be read; exit code 2 then."""
+    for bad in found.skipped:
+        say(f"skipped: {bad.error}")
+    if found.skipped:
+        total = len(found.skipped)
+        say(f"{total} skipped, {found.count} read")
+        sys.stdout.flush()
+        raise typer.Exit(2)

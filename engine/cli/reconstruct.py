@@ -1,0 +1,205 @@
+"""`backlight reconstruct`: from inside the model back to pixels, by several methods."""
+
+from __future__ import annotations
+
+import io
+import json as jsonlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...errors import UsageError
+from .layers import (
+    Html,
+    Layers,
+    List,
+    ModelArgument,
+    file_names,
+    model_path,
+    numbers,
+    print_layers,
+    results_in,
+    wanted_layers,
+    write_page,
+)
+from .options import Batch, Force, Json, OutputDir, PreprocessOption, Provider, Threads
+from .patches import (
+    Channels,
+    Decoders,
+    Folder,
+    K,
+    Limit,
+    OnePerImage,
+    found_patches,
+    list_skipped,
+    report_skipped,
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says, for every method."""
+
+    model: str
+    images: list[str] | None
+    layers: list[str]
+    output: Path
+    channels: list[int] | None
+    k: int
+    one_per_image: bool
+    limit: int
+    rules: list[str] | None
+    preprocess: str | None
+    provider: list[str] | None
+    threads: int | None
+    batch: int
+    decoders: int
+    html: bool
+    force: bool
+    json: bool
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("reconstruct")(reconstruct)
+
+
+def reconstruct(
+    model: ModelArgument,
+    image: Folder = None,
+    method: Annotated[str, typer.Option(metavar="METHOD", help="deconvnet.")] = "deconvnet",
+    layer: Layers = None,
+    output: OutputDir = Path("reconstructed"),
+    channels: Channels = None,
+    k: K = 9,
+    one_per_image: OnePerImage = False,
+    limit: Limit = 8,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="RULE", help="deconv, guided, vanilla. [deconv, guided]"),
+    ] = None,
+    preprocess: PreprocessOption = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    batch: Batch = 8,
+    decoders: Decoders = 2,
+    list_: List = False,
+    html: Html = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Reconstruct pixels from inside the model: pictures, raw maps and reconstruct.json in DIR.
+
+    deconvnet: each channel's strongest activations in the images, everything else set to zero,
+    projected back through the network (Zeiler and Fergus 2014), beside the patches.
+    """
+    from ..taps import layers
+
+    if method not in METHODS:
+        raise UsageError(f"--method {method}; accepted: {', '.join(METHODS)}")
+    path = model_path(model)
+    if list_:
+        print_layers(layers(path), json)
+        return
+    if limit < 1:
+        raise UsageError(f"--limit {limit}; expected 1 or more")
+    METHODS[method](
+        Asked(
+            model=path,
+            images=image,
+            layers=wanted_layers(layer),
+            output=output,
+            channels=numbers(channels, "--channels"),
+            k=k,
+            one_per_image=one_per_image,
+            limit=limit,
+            rules=rule,
+            preprocess=preprocess,
+            provider=provider,
+            threads=threads,
+            batch=batch,
+            decoders=decoders,
+            html=html,
+            force=force,
+            json=json,
+        )
+    )
+
+
+def _deconvnet(asked: Asked) -> None:
+    import numpy as np
+
+    from ...export.variants import variant
+    from .. import deconvnet as room
+    from ..page import Page
+
+    rules = list(dict.fromkeys(asked.rules or room.RULES))
+    for rule in rules:
+        variant(rule)
+    names = file_names(asked.layers)
+    expected = [f"{n}{end}" for n in names.values() for end in (".png", ".npz")]
+    expected += ["reconstruct.json", *(["reconstruct.html"] if asked.html else [])]
+    # Before the pass over the images: an operator without a rule is found out at once.
+    projectors = [
+        room.Projector(
+            asked.model, n, rules, providers=asked.provider or None, threads=asked.threads
+        )
+        for n in asked.layers
+    ]
+    with results_in(asked.output, expected, asked.force) as results:
+        found = found_patches(
+            asked.model,
+            asked.images,
+            asked.layers,
+            asked.channels,
+            k=asked.k,
+            one_per_image=asked.one_per_image,
+            preprocess=asked.preprocess,
+            provider=asked.provider,
+            threads=asked.threads,
+            batch=asked.batch,
+            decoders=asked.decoders,
+        )
+        stem = Path(asked.model).stem
+        page = Page(
+            f"DeconvNet reconstructions in {stem}",
+            "Each patch's activation alone, projected back to pixels; mid-grey is 0.",
+        )
+        pictures: dict[str, str] = {}
+        head = {"model": asked.model, "method": "deconvnet", "rules": rules, "pictures": pictures}
+        summary = head | found.as_dict()
+        for file, projector in zip(names.values(), projectors, strict=True):
+            name = projector.layer
+            places = found.shown(name, asked.channels, asked.limit)
+            made = [room.reconstructed(projector, found, p, asked.batch) for p in places]
+            title = f"DeconvNet reconstructions of {name} in {stem}"
+            picture = room.picture(found, name, made, title)
+            results.picture(f"{file}.png", picture)
+            buffer = io.BytesIO()
+            channels = found.layers[name].channels
+            maps = {
+                f"{rule}-{channels[one.place]}": values
+                for one in made
+                for rule, values in one.maps.items()
+            }
+            np.savez(buffer, **maps)  # type: ignore[arg-type]
+            results.data(f"{file}.npz", buffer.getvalue())
+            pictures[name] = f"{file}.png"
+            if asked.html:
+                page.section(name)
+                page.picture(picture, title, f"The maps: {file}.npz")
+            if not asked.json:
+                print(f"{name} -> {results.path / file}.png")
+        results.json("reconstruct.json", summary)
+        if asked.html:
+            list_skipped(page, found)
+            write_page(results, "reconstruct.html", page)
+    if asked.json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    report_skipped(found)
+
+
+METHODS: dict[str, Callable[[Asked], None]] = {"deconvnet": _deconvnet}

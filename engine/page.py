@@ -1,0 +1,101 @@
+"""One HTML page that needs nothing else: pictures and style are inside the file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+__all__ = ["Page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #18181b; --faint: #6b6b76; --paper: #fff; --line: #e4e4e7 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #f4f4f5; --faint: #a1a1aa; --paper: #18181b; --line: #3f3f46 }
+}
+body { margin: 0 auto; max-width: 1200px; padding: 24px; background: var(--paper);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
+h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 19px; margin: 36px 0 8px }
+p { margin: 6px 0; max-width: 80ch } .faint { color: var(--faint); font-size: 14px }
+figure { margin: 12px 0; overflow-x: auto } figcaption { color: var(--faint); font-size: 14px }
+img { max-width: 100%; height: auto; border: 1px solid var(--line) }
+nav { margin: 12px 0 } nav a { margin-right: 16px; color: inherit }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 14px }
+th, td { padding: 3px 14px 3px 0; text-align: left; border-bottom: 1px solid var(--line);
+  vertical-align: top; font-variant-numeric: tabular-nums }
+""".strip()
+
+
+class Page:
+    """A page, written from top to bottom. Text is escaped; nothing is loaded from anywhere.
+
+    title: also the heading. lead: a line under it.
+    """
+
+    def __init__(self, title: str, lead: str = "") -> None:
+        self.title = title
+        self._body = [f"<p>{html.escape(lead)}</p>" if lead else ""]
+        self._sections: list[str] = []
+
+    def section(self, title: str, text: str = "") -> None:
+        """A heading, listed in the page's navigation, and a paragraph."""
+        self._sections.append(title)
+        self._body.append(f'<h2 id="s{len(self._sections)}">{html.escape(title)}</h2>')
+        if text:
+            self.text(text)
+
+    def text(self, text: str, *, faint: bool = False) -> None:
+        """A paragraph."""
+        kind = ' class="faint"' if faint else ""
+        self._body.append(f"<p{kind}>{html.escape(text)}</p>")
+
+    def picture(self, image: Image.Image, alt: str, caption: str = "") -> None:
+        """A picture as part of the file; alt: what it shows, in words."""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        self._body.append(
+            f'<figure><img src="data:image/png;base64,{data}" width="{image.width}" '
+            f'height="{image.height}" alt="{html.escape(alt, quote=True)}">{below}</figure>'
+        )
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Rows under a head."""
+        lines = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>"]
+        for row in rows:
+            lines.append("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>")
+        self._body.append('<div class="wide"><table>' + "\n".join(lines) + "</table></div>")
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """Names and what they are, in two columns."""
+        self._body.append(
+            '<div class="wide"><table>'
+            + "\n".join(
+                f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>"
+                for k, v in facts.items()
+            )
+            + "</table></div>"
+        )
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        links = "".join(
+            f'<a href="#s{number}">{html.escape(title)}</a>'
+            for number, title in enumerate(self._sections, 1)
+        )
+        nav = f"<nav>{links}</nav>" if len(self._sections) > 1 else ""
+        title = html.escape(self.title)
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            # A page that loads nothing can say so: the browser then enforces it.
+            '<meta http-equiv="Content-Security-Policy" '
+            "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+            f"<title>{title}</title>\n<style>\n{_STYLE}\n</style></head>\n<body>\n"
+            f"<h1>{title}</h1>\n" + nav + "\n".join(self._body) + "\n</body></html>\n"
+        ).encode()

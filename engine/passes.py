@@ -1,0 +1,103 @@
+"""A pass over many images that can be killed: how far it is and what it holds, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError, OutputError
+from ..export.graph import ModelLike
+from .outputs import write_bytes
+from .stream import Skipped
+from .topk import TopK
+
+__all__ = ["PassState", "digest_of", "listing_of"]
+
+
+def digest_of(model: ModelLike) -> str:
+    """The model's hash, so that a state goes on with the same one only."""
+    if isinstance(model, (str, Path)):
+        data = Path(model).read_bytes()
+    elif isinstance(model, bytes):
+        data = model
+    else:
+        import onnx_ir as ir
+
+        proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+        data = proto.SerializeToString(deterministic=True)  # type: ignore[union-attr]
+    return hashlib.sha256(data).hexdigest()
+
+
+def listing_of(files: Sequence[Path]) -> str:
+    """A hash of the files' names, sizes and times."""
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+_SAID = {"files": "files in the folder", "model": "model"}
+
+
+class PassState:
+    """A pass on disk: what was asked, how far it is, what it holds. Written whole or not at all,
+    between two batches."""
+
+    def __init__(self, path: str | Path | None, asked: dict[str, Any], every: float) -> None:
+        self._path = None if path is None else Path(path)
+        self._asked = asked
+        self._every = every
+        self._last = time.monotonic()
+
+    def restore(self, tops: dict[str, TopK], skipped: list[Skipped]) -> int:
+        """Take up what was saved; the number of files done. Raises OutputError."""
+        if self._path is None or not self._path.exists():
+            return 0
+        try:
+            with np.load(self._path, allow_pickle=False) as held:
+                about = json.loads(str(held["about"]))
+                differ = [n for n, v in self._asked.items() if about["asked"].get(n) != v]
+                if not differ:
+                    for at, top in enumerate(tops.values()):
+                        top.restore({n: held[f"{at}-{n}"] for n in top.arrays()})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+            raise OutputError(
+                f"{self._path}: not the state of a pass, or damaged; remove it or take --force"
+            ) from err
+        if differ:
+            raise OutputError(
+                f"{self._path}: the state of a pass with other {_SAID.get(differ[0], differ[0])}; "
+                "take the same, another folder, or --force to start again"
+            )
+        known = {bad.file for bad in skipped}
+        skipped += [
+            Skipped(b["file"], ImageError(b["error"]))
+            for b in about["skipped"]
+            if b["file"] not in known
+        ]
+        return int(about["done"])
+
+    def save(
+        self, tops: dict[str, TopK], skipped: Sequence[Skipped], done: int, last: bool
+    ) -> None:
+        """Write the state where it is due."""
+        if self._path is None or not (last or time.monotonic() - self._last >= self._every):
+            return
+        about = {"asked": self._asked, "done": done, "skipped": [b.as_dict() for b in skipped]}
+        arrays: dict[str, Any] = {
+            f"{at}-{n}": a for at, top in enumerate(tops.values()) for n, a in top.arrays().items()
+        }
+        buffer = io.BytesIO()
+        arrays["about"] = np.array(json.dumps(about))
+        np.savez(buffer, **arrays)
+        write_bytes(self._path, buffer.getvalue())
+        self._last = time.monotonic()

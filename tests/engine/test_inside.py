@@ -1,0 +1,312 @@
+"""Taps, filters and activations: what a model computes, by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import backlight
+from backlight.engine.cli import run
+from backlight.engine.cli.layers import file_names, numbers
+from backlight.engine.page import Page
+from backlight.engine.session import Session
+from backlight.engine.taps import Taps, layers, tap
+from backlight.errors import ModelError, UsageError
+
+from ..models import images, parsed, tiny
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.onnx"
+    onnx.save(tiny(), path)
+    return path
+
+
+def patch_embedding() -> onnx.ModelProto:
+    """The beginning of a vision transformer, and a dense end."""
+    rng = np.random.default_rng(0)
+    return parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+vit (float[N,3,16,16] x) => (float[N,16,6] y) {
+    e = Conv<strides=[4,4]>(x, w)
+    s = Constant<value_ints=[0,6,16]>()
+    f = Reshape(e, s)
+    t = Transpose<perm=[0,2,1]>(f)
+    y = MatMul(t, m)
+}""",
+        {
+            "w": rng.standard_normal((6, 3, 4, 4)).astype(np.float32),
+            "m": rng.standard_normal((6, 6)).astype(np.float32),
+        },
+    )
+
+
+class TestTaps:
+    def test_gives_what_the_whole_model_computes(self) -> None:
+        proto, x = tiny(), images(3, 3, 8, 8)
+        whole = tiny()
+        whole.graph.output.append(onnx.helper.make_empty_tensor_value_info("r"))
+        want = Session(whole, "cpu", 1).run({"x": x}, ["r", "prob"])
+        before = proto.SerializeToString(deterministic=True)
+        got = Taps(proto, ["r"], providers="cpu", threads=1)(x)
+        assert list(got) == ["r"]
+        np.testing.assert_array_equal(got["r"], want["r"])
+        kept = Taps(proto, ["r"], keep=True, providers="cpu", threads=1)(x)
+        np.testing.assert_array_equal(kept["prob"], want["prob"])
+        assert proto.SerializeToString(deterministic=True) == before
+
+    def test_leaves_out_what_the_tensor_does_not_need(self) -> None:
+        tapped, names = tap(tiny(), ["h"])
+        assert names == ("h",)
+        assert [n.op_type for n in tapped.graph] == ["Conv"]
+
+    def test_the_input_itself_can_be_asked_for(self) -> None:
+        x = images(2, 3, 8, 8)
+        got = Taps(tiny(), ["x"], providers="cpu", threads=1)(x)
+        assert list(got) == ["x"]
+        np.testing.assert_array_equal(got["x"], x)
+
+    def test_a_fixed_batch_is_filled_up(self) -> None:
+        x = images(3, 3, 8, 8)
+        want = Taps(tiny(), ["r"], providers="cpu", threads=1)(x)["r"]
+        fixed = tiny(shape="2,3,8,8", output="float[2,5] prob")
+        got = Taps(fixed, ["r"], providers="cpu", threads=1)(x)["r"]
+        # Another batch may be summed in another order.
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("name", "want"),
+        [
+            ("score", "nearest: scores"),
+            ("R", "nearest: r"),
+            ("w", "'w' is a weight of the model, not a tensor it computes"),
+            ("zzzzzz", "for instance"),
+        ],
+    )
+    def test_a_mistake_is_met_with_the_nearest_names(self, name: str, want: str) -> None:
+        with pytest.raises(UsageError, match=want):
+            tap(tiny(), [name])
+
+    def test_nodes_go_by_their_names_too(self) -> None:
+        proto = tiny()
+        proto.graph.node[1].name = "/features/act"
+        assert tap(proto, ["/features/act"])[1] == ("r",)
+
+    def test_layers_are_listed_with_their_fields(self) -> None:
+        found = {x.name: x for x in layers(tiny())}
+        assert found["h"].weights == (4, 3, 3, 3)
+        assert found["h"].strides == (1, 1)
+        assert found["h"].dims == (4, 8, 8)
+        assert found["h"].field.size == (3, 3)
+        assert found["p"].field.is_whole
+        assert [x.name for x in layers(tiny(), convolutions=True)] == ["h"]
+
+
+class TestFilters:
+    def test_first_layer_is_in_the_colours_of_the_preprocessing(self) -> None:
+        proto = tiny()
+        found = backlight.filters(proto)
+        assert (found.layer, found.color, found.weights.shape) == ("h", "RGB", (4, 3, 3, 3))
+        proto.metadata_props.add(key="backlight.preprocess", value='{"color": "BGR"}')
+        turned = backlight.filters(proto, "r")
+        assert turned.color == "BGR"
+        red, blue = (np.asarray(f.picture()) for f in (found, turned))
+        assert red.shape == blue.shape
+        # The first tile: mid-grey is 0, the largest |weight| of the filter is full.
+        filter_ = found.weights[0]
+        want = np.rint(127.5 + 127.5 * filter_[:, 1, 1] / np.abs(filter_).max())
+        y, x = _first_tile(red)
+        np.testing.assert_array_equal(red[y + 33, x + 33], want)
+        np.testing.assert_array_equal(blue[y + 33, x + 33], want[::-1])
+
+    def test_per_layer_shares_one_scale(self) -> None:
+        found = backlight.filters(tiny())
+        shared = np.asarray(found.picture(per="layer"))
+        y, x = _first_tile(shared)
+        want = np.rint(127.5 + 127.5 * found.weights[0, :, 1, 1] / np.abs(found.weights).max())
+        np.testing.assert_array_equal(shared[y + 33, x + 33], want)
+
+    def test_patch_embeddings_of_transformers(self) -> None:
+        found = backlight.filters(patch_embedding())
+        assert (found.layer, found.color, found.strides) == ("e", "RGB", (4, 4))
+        with pytest.raises(UsageError, match="no convolution makes 'y'"):
+            backlight.filters(patch_embedding(), "y")
+
+    def test_deeper_and_grouped_layers_are_grey(self) -> None:
+        rng = np.random.default_rng(0)
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,9,9] x) => (float y) { h = Conv<group=3>(x, d)  y = Conv(h, w) }""",
+            {
+                "d": rng.standard_normal((6, 1, 3, 3)).astype(np.float32),
+                "w": rng.standard_normal((4, 6, 3, 3)).astype(np.float32),
+            },
+        )
+        assert backlight.filters(proto).color is None
+        assert backlight.filters(proto).groups == 3
+        deep = backlight.filters(proto, "y")
+        assert deep.color is None
+        pixels = np.asarray(deep.picture([2], channels=[0, 5]))
+        assert (pixels == pixels[..., :1]).sum() > 0.9 * pixels.size
+        with pytest.raises(UsageError, match="filter 4 is out of range"):
+            deep.picture([4])
+        with pytest.raises(UsageError, match="input channel 6 is out of range"):
+            deep.picture(channels=[6])
+
+    def test_transposed_convolutions_too(self) -> None:
+        w = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 2, 2)
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,2,9,9] x) => (float y) { y = ConvTranspose(x, w) }""",
+            {"w": w},
+        )
+        np.testing.assert_array_equal(backlight.filters(proto).weights, w.swapaxes(0, 1))
+
+    def test_a_model_without_convolutions(self) -> None:
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,4,4] x) => (float[N,48] y) { y = Flatten(x) }"""
+        )
+        with pytest.raises(ModelError, match="no convolution"):
+            backlight.filters(proto)
+
+    def test_command(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = tmp_path / "out"
+        assert run(["filters", str(model), "-o", str(out), "--html"]) == 0
+        about = json.loads((out / "filters.json").read_text())
+        assert about["shape"] == [4, 3, 3, 3]
+        np.testing.assert_array_equal(np.load(out / "h.npy"), backlight.filters(model).weights)
+        assert b"data:image/png;base64," in (out / "filters.html").read_bytes()
+        capsys.readouterr()
+        assert run(["filters", str(model), "--list", "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out)
+        assert [(x["name"], x["receptive_field"]["size"]) for x in listed] == [("h", [3, 3])]
+        assert run(["filters", str(model), "-o", str(out)]) == 2  # there already
+
+
+def _first_tile(picture: np.ndarray) -> tuple[int, int]:
+    """Top left corner of the first tile: the heading ends above row 66, the margin is 12."""
+    return 66, 12
+
+
+# Of one tile of 80 pixels: the heading and two lines of detail end above row 86.
+TILE = (slice(86, 166), slice(12, 92))
+
+
+class TestActivations:
+    def test_maps_of_a_photo(self, model: Path, photo: Path) -> None:
+        found = backlight.activations(model, photo, "r", preprocess="unit", threads=1)
+        taps = Taps(model, ["r"], providers="cpu", threads=1)
+        np.testing.assert_array_equal(found.values, taps(taps.load([photo], "unit"))["r"][0])
+        assert found.pixels is not None
+        assert found.pixels.shape == (8, 8, 3)
+        order = found.channels(sort=True)
+        assert sorted(order) == [0, 1, 2, 3]
+        assert (np.diff(found.strength[order]) <= 0).all()
+
+    def test_picture_says_black_is_zero_or_mid_grey_is(self, model: Path, photo: Path) -> None:
+        rectified = backlight.activations(model, photo, "r", preprocess="unit", threads=1)
+        tile = np.asarray(rectified.picture([2]))[TILE]
+        want = np.rint(255 * rectified.values[2] / rectified.values[2].max())
+        np.testing.assert_array_equal(tile[5::10, 5::10, 0], want)
+        signed = backlight.activations(model, photo, "h", preprocess="unit", threads=1)
+        assert signed.values.min() < 0
+        tile = np.asarray(signed.picture([2], per="layer"))[TILE]
+        want = np.rint(127.5 + 127.5 * signed.values[2] / np.abs(signed.values).max())
+        np.testing.assert_array_equal(tile[5::10, 5::10, 0], want)
+
+    def test_nhwc_tensors_come_channels_first(self, photo: Path) -> None:
+        rng = np.random.default_rng(0)
+        w = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,8,8,3] x) => (float[N,6,6,4] y) {
+    t = Transpose<perm=[0,3,1,2]>(x)
+    h = Conv(t, w)
+    y = Transpose<perm=[0,2,3,1]>(h)
+}""",
+            {"w": w},
+        )
+        last, first = (
+            backlight.activations(proto, photo, name, preprocess="unit", threads=1)
+            for name in ("y", "h")
+        )
+        np.testing.assert_array_equal(last.values, first.values)
+        assert first.values.shape == (4, 6, 6)
+
+    @pytest.mark.parametrize(
+        ("layer", "want"), [("f", "no spatial extent"), ("p", "no spatial extent")]
+    )
+    def test_a_layer_without_rows_and_columns(
+        self, model: Path, photo: Path, layer: str, want: str
+    ) -> None:
+        with pytest.raises(UsageError, match=want):
+            backlight.activations(model, photo, layer, preprocess="unit", threads=1)
+
+    def test_tokens_lie_in_a_line(self, photo: Path) -> None:
+        with pytest.raises(UsageError, match=r"\[N,16,6\]: its positions lie in a line"):
+            backlight.activations(patch_embedding(), photo, "t", preprocess="unit", threads=1)
+
+    def test_command(
+        self, model: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = tmp_path / "broken.png"
+        broken.write_bytes(photo.read_bytes()[:60])
+        out = tmp_path / "out"
+        command = ["activations", str(model), str(photo), str(broken), "-l", "r", "-l", "h"]
+        command += ["--preprocess", "unit", "--threads", "1", "-o", str(out), "--html"]
+        assert run([*command, "--sort", "--overlay"]) == 2  # one photo is broken
+        assert "broken.png" in capsys.readouterr().err
+        assert {f.name for f in out.iterdir()} == {
+            "photo-r.png", "photo-r.npy", "photo-h.png", "photo-h.npy",
+            "activations.json", "activations.html",
+        }  # fmt: skip
+        about = json.loads((out / "activations.json").read_text())
+        assert [m["layer"] for m in about["maps"]] == ["r", "h"]
+        assert len(about["skipped"]) == 1
+        new = tmp_path / "new"
+        assert run(["activations", str(model), str(photo), "-l", "R", "-o", str(new)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("backlight: no tensor 'R' in the model; nearest: r")
+        assert err.count("\n") == 1
+        assert not new.exists()
+
+
+class TestCommonParts:
+    def test_numbers(self) -> None:
+        assert numbers("0-3,7,2", "--channels") == [0, 1, 2, 3, 7]
+        assert numbers(None, "--channels") is None
+        for wrong in ("", "3-1", "a", "-1", "1,,2", "1-2-3"):
+            with pytest.raises(UsageError, match="--channels"):
+                numbers(wrong, "--channels")
+
+    def test_file_names_are_plain_and_no_two_the_same(self) -> None:
+        names = file_names(["a/b", "a_b", "/model/Conv:0", "///"])
+        assert list(names.values()) == ["a_b", "a_b-2", "model_Conv_0", "layer"]
+
+    def test_a_page_escapes_its_text_and_loads_nothing(self) -> None:
+        page = Page("<b>", "a & b")
+        page.section('"one"')
+        page.section("two")
+        page.picture(Image.new("RGB", (2, 2)), 'alt "quoted"', "<caption>")
+        page.table(("h<",), [("c>",)])
+        text = page.to_bytes().decode()
+        for raw in ("<b>", "<caption>", 'alt "quoted"', "h<", "c>"):
+            assert raw not in text.replace("<td>c&gt;", "")
+        assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+        assert "default-src 'none'" in text

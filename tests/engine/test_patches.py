@@ -1,0 +1,345 @@
+"""Top patches: one pass, exact crops, killed and resumed; and their projection back to pixels."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import backlight
+from backlight.engine.cli import run
+from backlight.engine.deconvnet import Projector
+from backlight.engine.patches import Patches, patches
+from backlight.engine.taps import Taps
+from backlight.errors import BacklightError, ImageError, OutputError, UsageError
+from backlight.export.preprocess import Preprocess
+
+from ..models import model_m, parsed, tiny
+from .test_topk import by_sorting
+
+COUNT = 21
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise of several sizes in two folders, and two files that are no pictures."""
+    path = tmp_path_factory.mktemp("pictures")
+    (path / "more").mkdir()
+    rng = np.random.default_rng(5)
+    for index in range(COUNT):
+        size = (*rng.integers(8, 30, 2), 3)
+        picture = Image.fromarray(rng.integers(0, 256, size).astype(np.uint8))
+        picture.save(path / ("more" if index % 3 else ".") / f"{index:02}.png")
+    (path / "05-empty.png").touch()
+    (path / "more" / "99-broken.jpg").write_bytes(b"no picture")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    onnx.save(tiny(), path)
+    return path
+
+
+def found_in(model: Path, folder: Path, **changes: object) -> Patches:
+    arguments = {"preprocess": "unit", "batch": 4, "threads": 1, "k": 5} | changes
+    layers = arguments.pop("layers", ["h", "r"])
+    return patches(model, folder, layers, **arguments)  # type: ignore[arg-type]
+
+
+def same(a: Patches, b: Patches) -> None:
+    assert (a.files, a.count) == (b.files, b.count)
+    assert [s.as_dict() for s in a.skipped] == [s.as_dict() for s in b.skipped]
+    assert list(a.layers) == list(b.layers)
+    for name, one in a.layers.items():
+        for field in ("channels", "values", "image", "row", "column", "boxes"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(b.layers[name], field))
+
+
+@pytest.mark.parametrize("one_per_image", [False, True])
+def test_equals_a_full_sort_of_all_activations(
+    model: Path, folder: Path, one_per_image: bool
+) -> None:
+    found = found_in(model, folder, one_per_image=one_per_image)
+    assert found.count == COUNT
+    assert [Path(s.file).name for s in found.skipped] == ["05-empty.png", "99-broken.jpg"]
+    bad = {s.file for s in found.skipped}
+    index = np.array([i for i, f in enumerate(found.files) if str(f) not in bad])
+    taps = Taps(model, ["h", "r"], providers="cpu", threads=1)
+    # One at a time, which must not matter; the runtime sums in another order then.
+    rows = [taps(taps.load([found.files[i]], "unit")) for i in index]
+    for name, top in found.layers.items():
+        want = by_sorting(np.concatenate([r[name] for r in rows]), index, 5, one_per_image)
+        for channel, entries in enumerate(want):
+            width = top.field.dims[3]
+            got = zip(
+                top.values[channel].tolist(),
+                top.image[channel].tolist(),
+                (top.row[channel] * width + top.column[channel]).tolist(),
+                strict=True,
+            )
+            for (v, *where), (want_v, *want_where) in zip(got, entries, strict=True):
+                assert where == want_where
+                assert v == pytest.approx(want_v, rel=1e-5)
+
+
+def test_boxes_hold_all_that_a_unit_sees(model: Path, folder: Path) -> None:
+    """What lies outside its box doesn't change an activation; what lies inside does."""
+    found = found_in(model, folder, layers=["h"], k=3)
+    top = found.layers["h"]
+    taps = Taps(model, ["h"], providers="cpu", threads=1)
+    for channel in range(4):
+        for rank in range(3):
+            x = taps.load([found.files[top.image[channel, rank]]], "unit")
+            y0, x0, y1, x1 = top.boxes[channel, rank]
+            assert (y1 - y0) * (x1 - x0) in (4, 6, 9)  # clipped at a corner, a side, not at all
+            alone = np.zeros_like(x)
+            alone[..., y0:y1, x0:x1] = x[..., y0:y1, x0:x1]
+            unit = (0, channel, top.row[channel, rank], top.column[channel, rank])
+            assert taps(alone)["h"][unit] == pytest.approx(top.values[channel, rank], rel=1e-5)
+            assert taps(x - alone)["h"][unit] != pytest.approx(top.values[channel, rank], rel=1e-2)
+
+
+def test_one_pass_gives_several_layers_what_each_would_get_alone(model: Path, folder: Path) -> None:
+    both = found_in(model, folder)
+    for name in ("h", "r"):
+        alone = found_in(model, folder, layers=[name]).layers[name]
+        np.testing.assert_array_equal(alone.values, both.layers[name].values)
+        np.testing.assert_array_equal(alone.image, both.layers[name].image)
+
+
+def test_chosen_channels_are_those_of_the_whole(model: Path, folder: Path) -> None:
+    whole = found_in(model, folder).layers["h"]
+    part = found_in(model, folder, channels=[2, 0]).layers["h"]
+    np.testing.assert_array_equal(part.channels, [2, 0])
+    np.testing.assert_array_equal(part.values, whole.values[[2, 0]])
+    assert part.place(0) == 1
+    with pytest.raises(UsageError, match="wasn't asked for"):
+        part.place(1)
+    with pytest.raises(UsageError, match="channel 4 is out of range; 'h' has 0 to 3"):
+        found_in(model, folder, channels=[4])
+
+
+class StoppedError(Exception):
+    """A pass that ends in the middle."""
+
+
+@pytest.mark.parametrize("after", [4, 12, 23])
+def test_a_stopped_pass_goes_on_with_the_same_result(
+    model: Path, folder: Path, tmp_path: Path, after: int
+) -> None:
+    want = found_in(model, folder)
+    state = tmp_path / "state.npz"
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        if done >= after:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        found_in(model, folder, state=state, every=0, progress=stop)
+    again = found_in(model, folder, state=state, progress=lambda done, _: seen.append(done))
+    same(again, want)
+    assert all(done > after for done in seen)  # nothing is done twice
+
+
+def test_a_killed_pass_goes_on_with_the_same_result(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of writing a state: the one before it stands."""
+    script = f"""
+import os, signal
+from backlight.engine import outputs, passes
+from backlight.engine.patches import patches
+whole = passes.write_bytes
+count = 0
+def killed(path, data):
+    global count
+    count += 1
+    if count == 3:
+        with open(path.parent / (".half-" + path.name), "wb") as file:
+            file.write(data[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(path, data)
+passes.write_bytes = killed
+patches({str(model)!r}, {str(folder)!r}, ["h", "r"], preprocess="unit", batch=4, threads=1, k=5,
+        state={str(tmp_path / "state.npz")!r}, every=0)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    seen: list[int] = []
+    again = found_in(
+        model, folder, state=tmp_path / "state.npz", progress=lambda done, _: seen.append(done)
+    )
+    assert seen[0] == 12  # two batches of four were saved
+    same(again, found_in(model, folder))
+
+
+def test_a_state_of_something_else_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.npz"
+    want = found_in(model, folder, state=state)
+    for changes, said in (
+        ({"k": 4}, "other k"),
+        ({"batch": 3}, "other batch"),
+        ({"layers": ["h"]}, "other layers"),
+        ({"preprocess": "tf"}, "other preprocess"),
+    ):
+        with pytest.raises(OutputError, match=said):
+            found_in(model, folder, state=state, **changes)
+    other = tmp_path / "other.onnx"
+    onnx.save(tiny(tail="prob = Sigmoid(scores)"), other)
+    with pytest.raises(OutputError, match="other model"):
+        found_in(other, folder, state=state)
+    state.write_bytes(state.read_bytes()[:200])
+    with pytest.raises(OutputError, match="damaged"):
+        found_in(model, folder, state=state)
+    same(found_in(model, folder, state=state, fresh=True), want)
+
+
+def test_k_larger_than_the_set_is_said(model: Path, folder: Path) -> None:
+    few = found_in(model, folder, one_per_image=True, k=100)
+    assert few.notes == [f"k is 100, but {COUNT} images give {COUNT} for a channel"]
+    assert found_in(model, folder, k=9).notes == []
+
+
+def test_nothing_to_read(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="a folder without images"):
+        found_in(model, tmp_path)
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    with pytest.raises(ImageError, match=r"a\.png"):
+        found_in(model, tmp_path)
+    for layer in ("p", "f"):
+        with pytest.raises(UsageError, match="no spatial extent"):
+            found_in(model, tmp_path, layers=[layer])
+
+
+def test_nhwc_inputs_and_tensors(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32)}
+    proto = parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,12,10,3] x) => (float[N,5,4,4] y) {
+    t = Transpose<perm=[0,3,1,2]>(x)
+    h = Conv<strides=[2,2]>(t, w)
+    y = Transpose<perm=[0,2,3,1]>(h)
+}""",
+        weights,
+    )
+    found = patches(proto, folder, ["h", "y"], preprocess="unit", k=4, threads=1)
+    first, last = found.layers.values()
+    for field in ("values", "image", "row", "column", "boxes"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(last, field))
+    assert found.picture("y").width > 100
+
+
+def test_command(
+    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["patches", str(model), str(folder), "-l", "r", "-l", "h", "-k", "4", "-o", str(out)]
+    command += ["--preprocess", "unit", "--threads", "1", "--one-per-image", "--html"]
+    assert run(command) == 2  # two files can't be read
+    err = capsys.readouterr().err
+    assert "05-empty.png" in err
+    assert "2 skipped, 21 read" in err
+    assert {f.name for f in out.iterdir()} == {"r.png", "h.png", "patches.json", "patches.html"}
+    about = json.loads((out / "patches.json").read_text())
+    want = found_in(model, folder, k=4, one_per_image=True)
+    channel = about["layers"]["h"]["channels"][3]
+    np.testing.assert_array_equal(
+        np.float32([p["activation"] for p in channel["patches"]]), want.layers["h"].values[3]
+    )
+    np.testing.assert_array_equal([p["box"] for p in channel["patches"]], want.layers["h"].boxes[3])
+    assert run(command) == 2  # the results are there
+    assert "exists already" in capsys.readouterr().err
+    assert run([*command[:-1], "-o", str(tmp_path / "new"), "-l", "nothing"]) == 2
+    assert "no tensor 'nothing'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+# Grey values as they are.
+PLAIN = Preprocess(
+    color="L", mean=(0.0,), std=(1.0,), resize="stretch", interpolation="nearest", size=(4, 4)
+)
+
+
+class TestDeconvNet:
+    """Model M: a convolution of ones with biases -50 and -75, a Relu, a dense layer, a Relu."""
+
+    @pytest.fixture
+    def ramp(self, tmp_path: Path) -> Path:
+        """0 to 15, as a picture."""
+        folder = tmp_path / "ramp"
+        folder.mkdir()
+        Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(folder / "ramp.png")
+        return folder
+
+    def test_literal_case(self) -> None:
+        x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+        seed = np.array([[1, 0, 0, 0]], np.float32)
+        back = Projector(model_m(), "y", providers="cpu", threads=1)(x, seed)
+        deconv = [[2, 3, 3, 1], [3, 5, 5, 2], [3, 5, 5, 2], [1, 2, 2, 1]]
+        guided = [[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]]
+        np.testing.assert_array_equal(back["deconv"][0, 0], deconv)
+        np.testing.assert_array_equal(back["guided"][0, 0], guided)
+
+    def test_each_activation_alone(self, ramp: Path) -> None:
+        found = patches(model_m(), ramp, "r", k=4, preprocess=PLAIN, threads=1)
+        top = found.layers["r"]
+        # 3x3 sums of 0..15 are 45, 54, 81, 90; the biases take 50 and 75.
+        np.testing.assert_array_equal(top.values, [[40, 31, 4, 0], [15, 6, 0, 0]])
+        np.testing.assert_array_equal(top.boxes[0, 0], [1, 1, 4, 4])
+        made = list(backlight.deconvnet(model_m(), found, "r", [0, 1], threads=1))
+        for rule in ("deconv", "guided"):
+            # A row of ones times the activation, under its 3x3 field; nothing for one that is 0.
+            want = np.array([40, 31, 4, 0], np.float32)[:, None, None, None]
+            np.testing.assert_array_equal(made[0].maps[rule], np.broadcast_to(want, (4, 3, 3, 1)))
+        np.testing.assert_array_equal(
+            made[0].patches[0][..., 0], [[5, 6, 7], [9, 10, 11], [13, 14, 15]]
+        )
+        assert made[0].patches[3] is None
+
+    def test_switches_are_those_of_the_forward_pass(self, ramp: Path) -> None:
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,1,4,4] x) => (float[N,1,2,2] y) { y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) }"""
+        )
+        found = patches(proto, ramp, "y", k=2, preprocess=PLAIN, threads=1)
+        made = next(backlight.deconvnet(proto, found, "y", [0], ["deconv"], threads=1))
+        np.testing.assert_array_equal(
+            made.maps["deconv"][..., 0], [[[0, 0], [0, 15]], [[0, 0], [0, 13]]]
+        )
+
+    def test_command(
+        self, model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "out"
+        command = ["reconstruct", str(model), str(folder), "-l", "r", "-k", "3", "-o", str(out)]
+        command += ["--preprocess", "unit", "--threads", "1", "--limit", "2", "--html"]
+        assert run(command) == 2  # two files can't be read
+        assert {f.name for f in out.iterdir()} == {
+            "r.png", "r.npz", "reconstruct.json", "reconstruct.html",
+        }  # fmt: skip
+        with np.load(out / "r.npz") as maps:
+            assert set(maps) == {"deconv-0", "deconv-1", "guided-0", "guided-1"}
+            assert maps["deconv-1"].shape == (3, 3, 3, 3)
+            assert np.abs(maps["deconv-1"]).max() > 0
+        capsys.readouterr()
+        assert run([*command, "--method", "magic"]) == 2
+        assert "--method magic; accepted: deconvnet" in capsys.readouterr().err
+        assert run([*command, "--force", "--rule", "magic"]) == 2
+        assert "magic" in capsys.readouterr().err
+
+
+def test_errors_are_one_line(model: Path, folder: Path) -> None:
+    with pytest.raises(BacklightError) as caught:
+        found_in(model, folder, k=0)
+    assert str(caught.value) == "k 0; expected 1 or more"
