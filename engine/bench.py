@@ -170,7 +170,7 @@ def _probe(
 ) -> tuple[float, float]:
     """Load time in ms and peak resident memory in MiB, in a process of its own."""
     held = folder / "feeds.npz"
-    np.savez(held, **dict(feeds))
+    np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), str(held)],
         capture_output=True,

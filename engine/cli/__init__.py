@@ -18,7 +18,21 @@ from ...errors import BacklightError, InputError
 __all__ = ["COMMANDS", "main"]
 
 # Modules with a function `register(app)`, in the order of `backlight --help`.
-COMMANDS = ("export", "explain", "check")
+COMMANDS = (
+    "export",
+    "explain",
+    "occlude",
+    "rise",
+    "check",
+    "bench",
+    "filters",
+    "activations",
+    "patches",
+    "reconstruct",
+    "embed",
+    "neighbors",
+    "map",
+)
 
 # Typer brings its own click, or uses the one installed: take the base class from what it shows.
 _ClickError: type[Exception] = next(

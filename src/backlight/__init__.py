@@ -20,16 +20,51 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from .engine.activations import activations
+    from .engine.deconvnet import deconvnet
+    from .engine.embed import Embedder, embed
     from .engine.explainer import Explainer, Explanation
+    from .engine.filters import filters
+    from .engine.neighbors import neighbors
+    from .engine.occlusion import Occlusion
+    from .engine.patches import patches
+    from .engine.rise import Rise
+    from .engine.store import Embeddings
     from .export.graph import ModelLike
 
 __version__ = "0.1.0"
 
-__all__ = ["BacklightError", "Explainer", "Explanation", "__version__", "export"]
+__all__ = [
+    "BacklightError",
+    "Embedder",
+    "Embeddings",
+    "Explainer",
+    "Explanation",
+    "Occlusion",
+    "Rise",
+    "__version__",
+    "activations",
+    "deconvnet",
+    "embed",
+    "export",
+    "filters",
+    "neighbors",
+    "patches",
+]
 
 _LAZY = {
+    "Embedder": "backlight.engine.embed",
+    "Embeddings": "backlight.engine.store",
     "Explainer": "backlight.engine.explainer",
     "Explanation": "backlight.engine.explainer",
+    "Occlusion": "backlight.engine.occlusion",
+    "Rise": "backlight.engine.rise",
+    "activations": "backlight.engine.activations",
+    "deconvnet": "backlight.engine.deconvnet",
+    "embed": "backlight.engine.embed",
+    "filters": "backlight.engine.filters",
+    "neighbors": "backlight.engine.neighbors",
+    "patches": "backlight.engine.patches",
 }
 
 

@@ -1,0 +1,136 @@
+"""`backlight embed`: a folder of pictures into a store of vectors."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import UsageError
+from .layers import List, ModelArgument, model_path, print_layers
+from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
+
+if TYPE_CHECKING:
+    from .progress import Step
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("embed")(embed)
+
+
+def embed(
+    model: ModelArgument,
+    folder: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FOLDER…",
+            help="Pictures; folders in it are their labels. [default: bundled photos]",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="STORE", help="The store, new or to grow.")
+    ] = Path("embeddings"),
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            "-l",
+            metavar="L",
+            help="Tensor or node to embed. [default: the one before the classifier]",
+        ),
+    ] = None,
+    preprocess: PreprocessOption = None,
+    provider: Provider = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads in all. [default: one per core]")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images per run.")] = 16,
+    force: Annotated[bool, typer.Option("--force", help="Start the store anew.")] = False,
+    list_: List = False,
+    json: Json = False,
+) -> None:
+    """Write a vector per picture to STORE, a folder of Parquet files.
+
+    Pictures that STORE holds already are passed over, so a run that was stopped goes on where it
+    was. Exit code 2 when pictures could not be read; the others are in the store then.
+    """
+    from .. import embed as engine
+    from ..images import image_files
+    from ..taps import layers
+    from .progress import track
+
+    path = model_path(model)
+    if list_:
+        print_layers(layers(path), json)
+        return
+    if batch < 1:
+        raise UsageError(f"--batch {batch}; expected 1 or more")
+    given = folder or [str(PHOTOS)]
+    count = len(image_files(given))
+    embedder = engine.Embedder(path, layer, providers=provider or None, threads=threads)
+    record, assumed = chosen_preprocess(preprocess, embedder.preprocess, path, embedder.input.dtype)
+    if assumed is not None:
+        say(assumed)
+    with track(count, "embedding") as step:
+        progress = _Progress(step)
+        result = engine.embed(
+            embedder,
+            given,
+            output,
+            preprocess=record,
+            batch=batch,
+            force=force,
+            on_batch=progress.report,
+        )
+    for note in result.notes:
+        say(note)
+    for error in result.skipped.values():
+        say(f"skipped: {error}")
+    pooled = f" ({embedder.pooling})" if embedder.pooling else ""
+    if json:
+        summary = {
+            "store": str(result.store),
+            "tensor": embedder.tensor,
+            "pooling": embedder.pooling,
+            "width": embedder.width,
+            "model_sha256": embedder.hash,
+            "added": result.added,
+            "known": result.known,
+            "skipped": [{"file": f, "error": e} for f, e in result.skipped.items()],
+            "seconds": round(result.seconds, 3),
+            "images_per_second": round(result.rate, 2),
+        }
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        before = f", {result.known} were there already" if result.known else ""
+        left = f", {len(result.skipped)} skipped" if result.skipped else ""
+        print(
+            f"{result.added} pictures as {embedder.width} numbers each, '{embedder.tensor}'"
+            f"{pooled}: {result.rate:.1f} images/s on {embedder.provider}{before}{left} "
+            f"-> {result.store}/"
+        )
+    if result.skipped:
+        sys.stdout.flush()
+        raise typer.Exit(2)
+
+
+class _Progress:
+    """Advances the bar to what is done, with the rate beside it."""
+
+    def __init__(self, step: Step) -> None:
+        import time
+
+        self._step, self._done = step, 0
+        self._clock = time.perf_counter
+        self._start = self._clock()
+
+    def report(self, done: int, total: int) -> None:
+        """Called with each batch."""
+        rate = done / max(self._clock() - self._start, 1e-9)
+        self._step.describe(f"embedding, {rate:.1f} images/s", total)
+        self._step.advance(done - self._done)
+        self._done = done

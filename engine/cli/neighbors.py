@@ -1,0 +1,118 @@
+"""`backlight neighbors`: the pictures of a store that are most like a picture."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import UsageError
+from .layers import Html, write_page
+from .options import Force, Json, Model, OutputDir, Provider, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("neighbors")(neighbors)
+
+
+def neighbors(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.")],
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Images and folders.")],
+    k: Annotated[int, typer.Option("-k", metavar="K", help="Neighbours of each image.")] = 8,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="M", help="l2 or cosine; repeatable. [both]"),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="HOW", help="auto, numpy or faiss; all are exact.")
+    ] = "auto",
+    output: OutputDir = Path("neighbors"),
+    model: Model = None,
+    provider: Provider = None,
+    html: Html = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Show the nearest pictures, by what the model sees in them and by their pixels alone.
+
+    For each IMAGE a strip with a row per distance, and all of them with paths in neighbors.json.
+    MODEL is needed only where its file has moved since STORE was made.
+    """
+    from ..embed import embedder_of
+    from ..neighbors import METRICS
+    from ..outputs import OutputFolder, names_of
+    from ..page import Page
+    from ..similar import Space
+    from ..store import Embeddings
+    from ..stream import found_files
+    from .progress import track
+
+    metrics = list(dict.fromkeys(metric or METRICS))
+    for name in metrics:
+        if name not in METRICS:
+            raise UsageError(f"--metric {name}; accepted: {', '.join(METRICS)}")
+    held = Embeddings(store)
+    for part in held.damaged:
+        say(f"{part}: cut short; left out (run 'backlight embed' again for what it held)")
+    files, skipped = found_files(image)
+    if not files:
+        raise skipped[0].error
+    embedder, preprocess = embedder_of(held, model, providers=provider or None)
+    space = Space(held, embedder, preprocess, metrics, method)
+    space.check(files, k)
+    names = names_of(files)
+    expected = ["neighbors.json", *(f"{n}.png" for n in names)]
+    folder = OutputFolder(output, [*expected, *(["neighbors.html"] if html else [])], force)
+    page = Page(f"Nearest pictures in {store}", f"{len(held)} pictures, '{held.source.tensor}'")
+    entries: list[dict[str, Any]] = []
+    errors = [s.error for s in skipped]
+    with track(len(files), "searching") as step:
+        for at in range(0, len(files), _BATCH):
+            here = dict(zip(files[at : at + _BATCH], names[at : at + _BATCH], strict=True))
+            found, bad = space.similar(list(here), k)
+            errors += bad
+            for one in found:
+                name = here[Path(one.file)]
+                picture = space.strip(one)
+                folder.picture(f"{name}.png", picture)
+                if html:
+                    page.section(Path(one.file).name)
+                    page.picture(picture, f"the pictures nearest to {one.file}")
+                spaces = {s: [n.as_dict() for n in near] for s, near in one.spaces.items()}
+                entries.append({"file": one.file, "picture": f"{name}.png", "nearest": spaces})
+                if not json:
+                    step.print(f"{Path(one.file).name}: {_first(spaces)} -> {output}/{name}.png")
+            step.advance(len(here))
+    for error in errors:
+        say(f"skipped: {error}")
+    summary = {
+        "store": str(store),
+        "pictures": len(held),
+        "tensor": held.source.tensor,
+        "k": k,
+        "images": entries,
+        "skipped": [str(e) for e in errors],
+    }
+    folder.json("neighbors.json", summary)
+    if html:
+        write_page(folder, "neighbors.html", page)
+    if json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    if errors:
+        sys.stdout.flush()
+        raise typer.Exit(2)
+
+
+_BATCH = 16
+
+
+def _first(spaces: dict[str, list[dict[str, Any]]]) -> str:
+    """The nearest picture of each space, for the terminal."""
+    return ", ".join(
+        f"{space} {Path(near[0]['file']).name} ({near[0]['distance']:.3g})"
+        for space, near in spaces.items()
+    )
