@@ -1,6 +1,6 @@
 """Makes the README's pictures from the bundled model and photos.
 
-    python tools/make_docs_pictures.py docs
+python tools/make_docs_pictures.py docs
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backlight.engine.scores import probabilities
 
 
 def main(folder: str) -> None:
-    """explained.png: one photo, three rules. two-classes.png: guided does not tell classes apart."""
+    """explained.png: one photo, three rules. two-classes.png: one photo, asked for two classes."""
     out = Path(folder)
     explain = Explainer(BUNDLED)
     assert explain.preprocess is not None and explain.labels is not None
@@ -47,7 +47,9 @@ def main(folder: str) -> None:
     alike = {}
     for rule in ("vanilla", "guided"):
         one, two = found.saliency[rule][0], espresso.saliency[rule][0]
-        alike[rule] = float(np.corrcoef(np.abs(one).max(0).ravel(), np.abs(two).max(0).ravel())[0, 1])
+        alike[rule] = float(
+            np.corrcoef(np.abs(one).max(0).ravel(), np.abs(two).max(0).ravel())[0, 1]
+        )
         cells.append(cell(rule, one, f"{rule}: {name}"))
         cells.append(cell(rule, two, f"{rule}: espresso"))
     detail = "correlation of the two maps: " + ", ".join(f"{r} {c:.2f}" for r, c in alike.items())
