@@ -5,7 +5,7 @@ Nothing here knows an operator: rules say what a node passes on, variants are ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -13,6 +13,8 @@ import onnx_ir as ir
 from ..errors import UnsupportedNode
 from .emit import Emitter, broadcast_shape, dim_of
 from .rules import NO_GRADIENT, Cotangents, Op, RuleMap
+from .rules.quantize import makes_codes, on_integers
+from .rules.shape import Amount, minus, size_of, vector
 
 FLOATS = frozenset(
     (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -24,11 +26,19 @@ def differentiable(value: ir.Value | None) -> bool:
     return value is not None and (value.dtype is None or value.dtype in FLOATS)
 
 
+def quantises(node: ir.Node, reached: Container[ir.Value]) -> bool:
+    """Whether a node's integers stand for real numbers: codes, or computed from codes."""
+    if makes_codes(node):
+        return True
+    first = node.inputs[0] if node.inputs else None
+    return first in reached and not differentiable(first)
+
+
 def path(of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> tuple[list[ir.Node], set[ir.Value]]:
     """The nodes between `wrt` and `of` in graph order, and the values that depend on `wrt`.
 
-    Only float values count, and operators whose gradient is zero by the mathematics
-    (comparisons, ArgMax, Shape ...) end the way.
+    Only float values count, and what QuantizeLinear makes of them; operators whose gradient is
+    zero by the mathematics (comparisons, ArgMax, Shape ...) end the way.
     """
     needed: set[ir.Node] = set()
     waiting = [v for v in of]
@@ -38,15 +48,16 @@ def path(of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> tuple[list[ir.Node]
             continue
         needed.add(node)
         waiting.extend(v for v in _reads(node) if v is not None)
-    reached = set(wrt)
+    reached = {v for v in wrt if differentiable(v)}
     nodes: list[ir.Node] = []
     roots = {v for v in of}
     for graph in {id(n.graph): n.graph for n in needed if n.graph is not None}.values():
         for node in graph:
             if node not in needed or (node.domain == "" and node.op_type in NO_GRADIENT):
                 continue
-            if any(v in reached and differentiable(v) for v in _reads(node)):
-                made = [v for v in node.outputs if differentiable(v)]
+            if any(v in reached for v in _reads(node)):
+                codes = quantises(node, reached)
+                made = [v for v in node.outputs if codes or differentiable(v)]
                 if made:
                     nodes.append(node)
                     reached.update(made)
@@ -77,6 +88,9 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
 
 def obstacle(node: ir.Node, rules: RuleMap, opset: int) -> str | None:
     """Why no rule covers this node, or None when one does."""
+    integers = on_integers(node)
+    if integers is not None:
+        return integers
     if node.domain not in ("", "ai.onnx"):
         return f"operator of the domain '{node.domain}'"
     rule = rules.get(node.op_type)
@@ -197,7 +211,7 @@ def unbroadcast(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
     extra = len(ct.shape) - len(primal.shape)
     leading = list(range(extra))
     kept: list[int] = []
-    unsure = False
+    doubtful: list[int] = []
     for axis in range(len(primal.shape)):
         want, have = dim_of(primal.shape, axis), dim_of(ct.shape, axis + extra)
         if want == have and want is not None:
@@ -205,19 +219,35 @@ def unbroadcast(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
         if want == 1:
             kept.append(axis + extra)
         elif not isinstance(want, int) and ct.shape != primal.shape:
-            unsure = True
+            doubtful.append(axis)
     if kept:
         ct = e.ReduceSum(ct, kept, keepdims=1)
     if leading:
         ct = e.ReduceSum(ct, leading, keepdims=0)
-    if unsure and _may_broadcast(ct, primal):
-        # Only the run knows which named dimensions are 1: let it find the axes to sum over.
-        ones = e.Equal(e.Shape(primal), 1)
-        axes = e.Reshape(e.NonZero(ones), [-1], _dtype=ir.DataType.INT64)
-        ct = e.ReduceSum(ct, axes, keepdims=1, noop_with_empty_axes=1)
+    if doubtful and _may_broadcast(ct, primal):
+        ct = _folded(e, ct, primal, doubtful)
     if ct.shape is None:
         ct.shape = primal.shape
     return ct
+
+
+def _folded(e: Emitter, ct: ir.Value, primal: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Sum over those of the axes along which the run finds the primal to be 1.
+
+    n becomes [n - m + 1, m] for a primal of m, and the first of the two is summed over: m is n,
+    or it is 1. Axes that only the run knows are nothing that TensorRT could sum over.
+    """
+    assert primal.shape is not None
+    sizes: list[Amount] = []
+    over: list[int] = []
+    for axis in range(len(primal.shape)):
+        want = size_of(e, primal, axis)
+        if axis in axes:
+            over.append(len(sizes))
+            have = e.Shape(ct, start=axis, end=axis + 1)
+            sizes.append(minus(e, minus(e, have, want), -1))
+        sizes.append(want)
+    return e.ReduceSum(e.Reshape(ct, vector(e, sizes)), over, keepdims=0, _shape=primal.shape)
 
 
 def _may_broadcast(ct: ir.Value, primal: ir.Value) -> bool:

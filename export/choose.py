@@ -12,7 +12,10 @@ from .backward import FLOATS
 from .emit import dim_of
 
 # Between a closing Softmax and the output these only rename, reshape or log the scores.
-_THROUGH = frozenset("Identity Flatten Reshape Squeeze Unsqueeze Cast Log Dropout".split())
+_THROUGH = frozenset(
+    "Identity Flatten Reshape Squeeze Unsqueeze Cast Log Dropout QuantizeLinear "
+    "DequantizeLinear".split()
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def class_scores(graph: ir.Graph) -> Score:
         tensors = {before[v] or v for v in candidates}
         if len(tensors) == 1:
             output = candidates[0]
-            return Score(before[output] or output, output)
+            return Score(before_quantizing(before[output] or output), output)
         if tensors:
             break
     names = ", ".join(f"'{v.name}' {_shown(v)}" for v in graph.outputs) or "none"
@@ -158,12 +161,37 @@ def _before_softmax(output: ir.Value) -> ir.Value | None:
     return None if node is None or node.op_type == "Sigmoid" else node.inputs[0]
 
 
+def before_quantizing(value: ir.Value) -> ir.Value:
+    """The tensor before the first of the QuantizeLinear that close a head, else the value itself.
+
+    A top score lies at the end of its range: saturated there, it would have no gradient at all.
+    """
+    found, node = value, value.producer()
+    while node is not None and node.domain == "" and node.op_type in _THROUGH:
+        source = node.inputs[0]
+        if source is None:
+            break
+        if node.op_type == "QuantizeLinear":
+            found = source
+        node = source.producer()
+    return found
+
+
 def holding_output(graph: ir.Graph, of: ir.Value) -> ir.Value | None:
-    """The model output that holds a tensor or its softmax."""
+    """The model output that holds a tensor or its softmax, quantised or not."""
     for output in graph.outputs:
-        if output is of or _before_softmax(output) is of:
+        score = _before_softmax(output) or output
+        if of in (output, score, before_quantizing(score)):
             return output
     return None
+
+
+def ranking(of: ir.Value, output: ir.Value | None) -> ir.Value:
+    """The tensor whose top class is a row's top class: the scores themselves, but the output that
+    holds them where they are quantised on the way there. Codes tie, and the first one wins."""
+    if output is None or of in (output, _before_softmax(output)):
+        return of
+    return output
 
 
 def _shown(value: ir.Value) -> str:

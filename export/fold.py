@@ -14,9 +14,10 @@ from .rules.op import constant
 # Elements. Shapes, axes and masks are small; weights stay as they are (the runtime folds them),
 # so that the file does not grow.
 LIMIT = 4096
+# A quantised weight stays as it is too: runtimes fuse DequantizeLinear into the layer behind it.
 _NEVER = frozenset(
-    "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike "
-    "Dropout If Loop Scan".split()
+    "Bernoulli DequantizeLinear Multinomial QuantizeLinear RandomNormal RandomNormalLike "
+    "RandomUniform RandomUniformLike Dropout If Loop Scan".split()
 )
 
 

@@ -31,10 +31,13 @@ def check_class(of: ir.Value, target_class: str | int) -> None:
         raise UsageError(f"class {target_class} is out of range; '{of.name}' has classes 0{last}")
 
 
-def class_seed(e: Emitter, of: ir.Value, target: ir.Value | str | int) -> ir.Value:
+def class_seed(
+    e: Emitter, of: ir.Value, target: ir.Value | str | int, ranking: ir.Value | None = None
+) -> ir.Value:
     """One-hot cotangent of `of` [N, K, ...], one class a row, 1 at all positions of the class.
 
     target: int64 [N] (-1: the row's top class, ties to the first), "top1", or a class number.
+    ranking: the tensor that says which class is on top, if not `of`.
     A class outside 0..K-1 seeds with zeros. Returns a value shaped and typed like `of`.
     """
     rank = 0 if of.shape is None else len(of.shape)
@@ -43,12 +46,8 @@ def class_seed(e: Emitter, of: ir.Value, target: ir.Value | str | int) -> ir.Val
     shape = of.shape
     assert shape is not None
     batch = dim_of(shape, 0)
-    flat = of
-    if rank == 1:
-        flat = e.Unsqueeze(of, [1], _shape=[batch, 1])
-    elif rank > 2:
-        flat = e.ReduceSum(of, list(range(2, rank)), keepdims=0, _shape=[batch, dim_of(shape, 1)])
-    assert flat.shape is not None
+    ranked = ranking is not None and ranking.shape is not None and len(ranking.shape) > 0
+    flat = _flat(e, ranking if ranked and ranking is not None else of)
     count = class_count(of)
     if count is None:
         width = e.Squeeze(e.Shape(flat, start=1, end=2), [0])
@@ -75,3 +74,16 @@ def class_seed(e: Emitter, of: ir.Value, target: ir.Value | str | int) -> ir.Val
             hot = e.Expand(hot, e.Shape(of))
         hot.shape = shape
     return hot
+
+
+def _flat(e: Emitter, scores: ir.Value) -> ir.Value:
+    """Scores [N], [N, K] or [N, K, ...] as [N, K], summed over positions."""
+    shape = scores.shape
+    assert shape is not None
+    batch, rank = dim_of(shape, 0), len(shape)
+    if rank == 1:
+        return e.Unsqueeze(scores, [1], _shape=[batch, 1])
+    if rank > 2:
+        sizes = [batch, dim_of(shape, 1)]
+        return e.ReduceSum(scores, list(range(2, rank)), keepdims=0, _shape=sizes)
+    return scores

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from ..errors import UsageError
 from .rules import RuleMap, registry
+from .rules import quantize as q
 from .rules import rectifier as r
 
 VANILLA: RuleMap = registry()
-DECONV: RuleMap = {**VANILLA, **r.DECONV}
-GUIDED: RuleMap = {**VANILLA, **r.GUIDED}
+DECONV: RuleMap = {**VANILLA, **r.DECONV, **q.DECONV}
+GUIDED: RuleMap = {**VANILLA, **r.GUIDED, **q.GUIDED}
 
 VARIANTS: dict[str, RuleMap] = {"vanilla": VANILLA, "deconv": DECONV, "guided": GUIDED}
 

@@ -128,6 +128,7 @@ class Exact:
     rule: str = "vanilla"
     opset: int = 18
     consts: Mapping[str, Array] = field(default_factory=dict)
+    double: bool = True  # False where the operator takes no float64
 
     @property
     def id(self) -> str:
