@@ -14,11 +14,14 @@ from . import choose, seed
 from .backward import differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
-from .lowering import lowered
+from .lowering import emitter, lowered
+from .lowering.support import TARGETS, Refusal, unsupported
 from .rules import NO_GRADIENT, Op, RuleMap
+from .rules.quantize import is_quantized_rectifier, on_integers
 from .rules.rectifier import is_rectifier
+from .saliency import explain_graph
 
-__all__ = ["Finding", "OperatorCount", "Report", "check"]
+__all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
 
 _RECTIFIERS = frozenset("Relu LeakyRelu PRelu ThresholdedRelu".split())
 
@@ -62,6 +65,8 @@ class Report:
     classes: int | None
     operators: tuple[OperatorCount, ...]
     findings: tuple[Finding, ...]
+    target: str = "portable"
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def obstacles(self) -> tuple[Finding, ...]:
@@ -75,8 +80,9 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stands in the way."""
-        return not self.obstacles
+        """Whether nothing stands in the way, of the gradient or of TensorRT's parser. What CUDA
+        hands back to the CPU runs all the same."""
+        return not self.obstacles and not (self.target == "tensorrt" and self.refused)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -92,6 +98,10 @@ def check(
     lowering: str = "portable",
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
+
+    lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
+    target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
+    of the model.
 
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.
@@ -109,7 +119,7 @@ def check(
     count = len(graph)
     nodes, leads = path([target], [start])
     opset = opset_of(loaded)
-    e = Emitter(graph, opset)
+    e = emitter(graph, opset, lowering)
     findings: list[Finding] = []
     blocked: set[ir.Node] = set()
     for node in nodes:
@@ -129,6 +139,12 @@ def check(
         )  # fmt: skip
     findings += _notes(nodes, maps, declared, opset)
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
+    refused: tuple[Refusal, ...] = ()
+    if lowering in TARGETS:
+        whole = load(model)
+        if not blocked and nodes:
+            whole = explain_graph(model, rules, of=of, wrt=wrt, lowering=lowering).model
+        refused = unsupported(whole, lowering)
     output = None if score is None else score.output
     closes = None if output is None else choose.closing(output)
     if closes is not None:
@@ -145,6 +161,8 @@ def check(
         classes=None if target.shape is None else seed.class_count(target),
         operators=_counted(nodes, blocked, opset),
         findings=tuple(findings),
+        target=lowering,
+        refused=refused,
     )
 
 
@@ -175,8 +193,8 @@ def _tried(
             why = "no gradient rule for its further outputs"
             return Finding("obstacle", name, node.op_type, why, "a use of its first output")
         cts = tuple(
-            ir.Value(name=e.name("ct"), shape=v.shape, type=v.type)
-            if v in leads and differentiable(v)
+            ir.Value(name=e.name("ct"), shape=v.shape, type=_float_type(v, node))
+            if v in leads
             else None
             for v in node.outputs
         )
@@ -190,7 +208,18 @@ def _tried(
     return None
 
 
+def _float_type(value: ir.Value, node: ir.Node) -> ir.TypeProtocol | None:
+    """The type of a value's cotangent: its own, but that of codes is float."""
+    if differentiable(value):
+        return value.type
+    like = node.inputs[0]
+    known = like is not None and like.type is not None and differentiable(like)
+    return like.type if like is not None and known else ir.TensorType(ir.DataType.FLOAT)
+
+
 def _accepted(node: ir.Node, rules: RuleMap) -> str:
+    if on_integers(node) is not None:
+        return "QuantizeLinear and DequantizeLinear around float operators"
     if node.domain not in ("", "ai.onnx"):
         return "standard ai.onnx operators, or a --of or --wrt that leaves it off the way"
     rule = rules.get(node.op_type)
@@ -205,7 +234,17 @@ def _notes(
     notes = []
     if declared != opset:
         notes.append(Finding("note", "", "", f"opset {declared} is upgraded to {opset}"))
-    if not any(
+    rectifying = [
+        n for n in nodes if n.op_type == "QuantizeLinear" and is_quantized_rectifier(Op(n, ()))
+    ]
+    if rectifying:
+        many = f" ({len(rectifying)} nodes)" if len(rectifying) > 1 else ""
+        reason = (
+            "does a fused Relu's work, its lowest code being 0: a rectifier under deconv and "
+            f"guided{many}"
+        )
+        notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
+    if not rectifying and not any(
         n.op_type in _RECTIFIERS or (n.op_type == "Clip" and is_rectifier(Op(n, ()))) for n in nodes
     ):
         notes.append(

@@ -17,7 +17,7 @@ from . import choose, seed
 from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
-from .lowering import lowered
+from .lowering import emitter, lowered
 from .store import save_model
 from .variants import variant
 
@@ -93,11 +93,11 @@ def explain_graph(
             seed.check_class(tensor, target_class)
     own_outputs = {id(v) for v in graph.outputs}
 
-    e = Emitter(graph, opset_of(loaded))
+    e = emitter(graph, opset_of(loaded), lowering)
     if any(v.shape is None for v in ofs):
         refuse_blocked(ofs, wrts, e, maps[rules[0]])
     with e.scope("seed"):
-        seeds = _seeds(e, ofs, cotangent, target_class, image)
+        seeds = _seeds(e, ofs, cotangent, target_class, image, score_output)
     saliency: dict[str, str] = {}
     for rule in rules:
         with e.scope(rule):
@@ -203,6 +203,7 @@ def _seeds(
     cotangent: str,
     target_class: str | int,
     image: ir.Value | None,
+    output: ir.Value | None,
 ) -> list[tuple[ir.Value, ir.Value]]:
     if cotangent == "input":
         seeds = []
@@ -220,7 +221,9 @@ def _seeds(
             type=ir.TensorType(ir.DataType.INT64),
         )
         e.graph.inputs.append(target)
-    return [(of, seed.class_seed(e, of, target)) for of in ofs]
+    tops = [choose.ranking(of, output if of is ofs[0] else None) for of in ofs]
+    pairs = zip(ofs, tops, strict=True)
+    return [(of, seed.class_seed(e, of, target, top)) for of, top in pairs]
 
 
 def _batch(of: ir.Value, image: ir.Value | None) -> int | str | None:
@@ -247,9 +250,7 @@ def _add_output(e: Emitter, value: ir.Value, name: str, own: set[int]) -> None:
     """Make a value a graph output under its name; another node where it is one already."""
     taken = value.producer() is None or value.is_graph_output() or id(value) in own
     output = e.op("Identity", [value], _shape=value.shape)[0] if taken else value
-    if output.is_graph_output():  # two rules that agree: the memo gave the same Identity
-        copy = ir.Value(name=name, shape=value.shape, type=value.type)
-        e.graph.append(ir.Node("", "Identity", [value], outputs=[copy], name=e.name("Identity")))
-        output = copy
+    while output.is_graph_output():  # rules that agree: the memo gives the same Identity
+        output = e.op("Identity", [output], _shape=value.shape)[0]
     output.name = name
     e.graph.outputs.append(output)

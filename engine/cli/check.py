@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UnsupportedNode
 from .options import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ...export.check import Report
 
 
 def register(app: typer.Typer) -> None:
@@ -27,28 +32,31 @@ def check(
     ] = "portable",
     json: Json = False,
 ) -> None:
-    """Say what can be differentiated; exit code 2 when something stands in the way."""
-    from ...export.check import Report
+    """Say what can be differentiated; exit code 2 when something stands in the way.
+
+    With --for cuda or tensorrt also which nodes of the exported graph that runtime would hand
+    back to the CPU, or reject: by tables, with no GPU.
+    """
     from ...export.check import check as run_check
 
-    report: Report = run_check(model, of=of, wrt=wrt, lowering=target)
+    report = run_check(model, of=of, wrt=wrt, lowering=target)
     if json:
         print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
         _show(report)
     if not report.ok:
-        first, count = report.obstacles[0], len(report.obstacles)
+        lines = [f.line() for f in report.obstacles] + [r.line() for r in report.refused]
+        first, count = lines[0], len(lines)
         more = f" (and {count - 1} more)" if count > 1 else ""
-        raise UnsupportedNode(f"{model}: {first.line()}{more}")
+        raise UnsupportedNode(f"{model}: {first}{more}")
 
 
-def _show(report: object) -> None:
+def _show(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ...export.check import Report
+    from ...export.lowering.support import TARGETS
 
-    assert isinstance(report, Report)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     classes = "?" if report.classes is None else report.classes
     console.print(
@@ -67,5 +75,22 @@ def _show(report: object) -> None:
             console.print(f"\n{title}:")
             for finding in findings:
                 console.print(f"  {finding.line()}")
+    if report.target in TARGETS:
+        _show_refused(console, report)
     if report.ok:
         console.print("\nNothing stands in the way.")
+
+
+def _show_refused(console: Console, report: Report) -> None:
+    from ...export.lowering.operators import RELEASES
+
+    who = RELEASES[report.target]
+    if not report.refused:
+        whole = "the whole graph" if not report.obstacles else "the model's own nodes"
+        console.print(f"\n{who} takes {whole}.")
+    for title, ours in (("the model's own", False), ("in the backward pass", True)):
+        refused = [r for r in report.refused if r.ours is ours]
+        if refused:
+            console.print(f"\nNot for {who}, {title}:")
+            for refusal in refused:
+                console.print(f"  {refusal.line()}")

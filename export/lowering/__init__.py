@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from ...errors import UsageError
+from ..emit import Emitter
 from ..rules import Rule, RuleMap
 from ..variants import variant
-from . import cpu, pool
+from . import cpu, cuda, tensorrt
 
 # Per target, whatever the variant; then what differs between the variants.
 LOWERINGS: dict[str, dict[str, Rule]] = {
     "portable": {},
     "cpu": cpu.RULES,
     "cuda": {},
-    "tensorrt": pool.RULES,
+    "tensorrt": tensorrt.RULES,
 }
 BY_VARIANT: dict[str, dict[str, dict[str, Rule]]] = {"cpu": cpu.BY_VARIANT}
 
@@ -22,3 +25,8 @@ def lowered(name: str, target: str) -> RuleMap:
     if target not in LOWERINGS:
         raise UsageError(f"unknown target '{target}' (--for); one of: {', '.join(LOWERINGS)}")
     return {**variant(name), **LOWERINGS[target], **BY_VARIANT.get(target, {}).get(name, {})}
+
+
+def emitter(graph: ir.Graph, opset: int, target: str) -> Emitter:
+    """What writes nodes behind a graph's own in the operators of a target."""
+    return cuda.CudaEmitter(graph, opset) if target == "cuda" else Emitter(graph, opset)
