@@ -1,0 +1,118 @@
+"""The portable file runs unchanged in onnxruntime-web (WASM) and gives the same maps.
+
+Under Node, where npm is there; the package goes into `.cache/web`, once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import backlight
+
+from ..export.harness import Array, run_runtime
+from ..models import images
+
+pytest.importorskip("onnxruntime")
+
+VERSION = "1.30.0"
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache" / "web" / VERSION
+SQUEEZENET = ROOT / "engine" / "assets" / "squeezenet1_1.onnx"
+
+# Installing takes longer than the runs: 140 MB.
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Path:
+    """The folder of onnxruntime-web; skips where it can't be had."""
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    folder = CACHE / "node_modules" / "onnxruntime-web"
+    if not (folder / "dist" / "ort.node.min.mjs").is_file():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        # No install scripts: none of the packages needs its own to run here.
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save"]
+        done = subprocess.run(
+            [*command, "--prefix", str(CACHE), f"onnxruntime-web@{VERSION}"],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        if done.returncode:
+            pytest.skip(
+                f"npm can't install onnxruntime-web {VERSION}: {done.stderr.strip()[-200:]}"
+            )
+    return folder
+
+
+def run_web(runtime: Path, model: onnx.ModelProto, feeds: dict[str, Array], work: Path) -> dict:
+    """All outputs (float32), by onnxruntime-web."""
+    (work / "model.onnx").write_bytes(model.SerializeToString())
+    described = []
+    for name, value in feeds.items():
+        file = work / f"in_{name}.bin"
+        file.write_bytes(value.tobytes())
+        described.append(
+            {"name": name, "type": str(value.dtype), "dims": value.shape, "file": str(file)}
+        )
+    (work / "feeds.json").write_text(json.dumps(described))
+    script = Path(__file__).with_name("run.mjs")
+    arguments = [runtime, work / "model.onnx", work / "feeds.json", work]
+    done = subprocess.run(
+        ["node", str(script), *map(str, arguments)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outputs = json.loads((work / "outputs.json").read_text())
+    return {
+        o["name"]: np.fromfile(work / f"{o['name']}.bin", np.float32).reshape(o["dims"])
+        for o in outputs
+    }
+
+
+def mobilenet(path: Path) -> Path:
+    """torchvision's MobileNetV2 with its own initial weights, as PyTorch exports it.
+
+    Those are tame: networks.nets' weights make a float32 rounding grow to percents on the way
+    through 35 layers, on one runtime with and without optimizations alike.
+    """
+    torch = pytest.importorskip("torch")
+    # Not importorskip: torchvision's wheel needs builders.torchvision_models to be imported at all.
+    if find_spec("torchvision") is None:
+        pytest.skip("MobileNetV2 is torchvision's")
+    from ..builders import torchvision_models
+    from ..networks.nets import Net, export
+
+    torch.manual_seed(0)
+    model = torchvision_models().mobilenet_v2(weights=None).eval()
+    export(model, Net("mobilenet_v2"), "dynamo", path / "mobilenet.onnx")
+    return path / "mobilenet.onnx"
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "mobilenet"])
+def test_the_same_maps_in_the_browser(name: str, runtime: Path, tmp_path: Path) -> None:
+    source = SQUEEZENET if name == "squeezenet" else mobilenet(tmp_path)
+    model = backlight.export(source)
+    image = next(v for v in model.graph.input if v.name != "target")
+    batch, *shape = (d.dim_value for d in image.type.tensor_type.shape.dim)
+    rows = batch or 2
+    feeds = {image.name: images(rows, *shape), "target": np.array([-1, 7][:rows], np.int64)}
+    want = run_runtime(model, feeds)
+    got = run_web(runtime, model, feeds, tmp_path)
+    assert got.keys() == want.keys()
+    for output, values in want.items():
+        assert got[output].shape == values.shape
+        assert np.abs(values).max() > 0
+        # Relative to the largest value: float32 sums in another order, and a gate or two at
+        # rounding's distance from its kink.
+        difference = np.abs(got[output] - values).max() / np.abs(values).max()
+        assert difference <= 1e-3, f"{output}: {difference:.1e}"
