@@ -25,7 +25,7 @@ from .layers import (
     wanted_layers,
     write_page,
 )
-from .options import Batch, Force, Json, OutputDir, PreprocessOption, Provider, Threads
+from .options import Batch, Force, Json, Labels, OutputDir, PreprocessOption, Provider, Threads
 from .patches import (
     Channels,
     Decoders,
@@ -60,6 +60,13 @@ class Asked:
     html: bool
     force: bool
     json: bool
+    classes: list[str] | None = None
+    labels: str | None = None
+    unit: str = "mean"
+    start: str = "noise"
+    steps: int | None = None
+    starts: int = 1
+    seed: int = 0
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +77,9 @@ def register(app: typer.Typer) -> None:
 def reconstruct(
     model: ModelArgument,
     image: Folder = None,
-    method: Annotated[str, typer.Option(metavar="METHOD", help="deconvnet.")] = "deconvnet",
+    method: Annotated[
+        str, typer.Option(metavar="METHOD", help="deconvnet, inversion or maximize.")
+    ] = "deconvnet",
     layer: Layers = None,
     output: OutputDir = Path("reconstructed"),
     channels: Channels = None,
@@ -86,6 +95,24 @@ def reconstruct(
     threads: Threads = None,
     batch: Batch = 8,
     decoders: Decoders = 2,
+    target_class: Annotated[
+        list[str] | None,
+        typer.Option(metavar="C", help="maximize: a class number or name; repeatable."),
+    ] = None,
+    labels: Labels = None,
+    unit: Annotated[
+        str, typer.Option(metavar="UNIT", help="maximize: a channel's mean, or its centre.")
+    ] = "mean",
+    start: Annotated[
+        str, typer.Option(metavar="FROM", help="maximize: from noise or grey.")
+    ] = "noise",
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps of inversion, maximize. [200]")
+    ] = None,
+    starts: Annotated[
+        int, typer.Option(metavar="N", help="Random starts of inversion, maximize.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random starts.")] = 0,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -95,6 +122,9 @@ def reconstruct(
 
     deconvnet: each channel's strongest activations in the images, everything else set to zero,
     projected back through the network (Zeiler and Fergus 2014), beside the patches.
+    inversion: for each image the one whose representation at a layer is nearest to it, for several
+    layers in a row (Mahendran and Vedaldi 2015).
+    maximize: images that excite classes (--target-class) or channels (--layer, --channels) most.
     """
     from ..taps import layers
 
@@ -110,7 +140,7 @@ def reconstruct(
         Asked(
             model=path,
             images=image,
-            layers=wanted_layers(layer),
+            layers=layer or [] if method == "maximize" else wanted_layers(layer),
             output=output,
             channels=numbers(channels, "--channels"),
             k=k,
@@ -125,6 +155,13 @@ def reconstruct(
             html=html,
             force=force,
             json=json,
+            classes=target_class,
+            labels=labels,
+            unit=unit,
+            start=start,
+            steps=steps,
+            starts=starts,
+            seed=seed,
         )
     )
 
@@ -202,4 +239,20 @@ def _deconvnet(asked: Asked) -> None:
     report_skipped(found)
 
 
-METHODS: dict[str, Callable[[Asked], None]] = {"deconvnet": _deconvnet}
+def _inversion(asked: Asked) -> None:
+    from .inversion import inversion
+
+    inversion(asked)
+
+
+def _maximize(asked: Asked) -> None:
+    from .inversion import maximize
+
+    maximize(asked)
+
+
+METHODS: dict[str, Callable[[Asked], None]] = {
+    "deconvnet": _deconvnet,
+    "inversion": _inversion,
+    "maximize": _maximize,
+}

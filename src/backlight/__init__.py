@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .engine.embed import Embedder, embed
     from .engine.explainer import Explainer, Explanation
     from .engine.filters import filters
+    from .engine.inversion import invert, maximize
     from .engine.neighbors import neighbors
     from .engine.occlusion import Occlusion
     from .engine.patches import patches
@@ -48,6 +49,8 @@ __all__ = [
     "embed",
     "export",
     "filters",
+    "invert",
+    "maximize",
     "neighbors",
     "patches",
 ]
@@ -63,6 +66,8 @@ _LAZY = {
     "deconvnet": "backlight.engine.deconvnet",
     "embed": "backlight.engine.embed",
     "filters": "backlight.engine.filters",
+    "invert": "backlight.engine.inversion",
+    "maximize": "backlight.engine.inversion",
     "neighbors": "backlight.engine.neighbors",
     "patches": "backlight.engine.patches",
 }

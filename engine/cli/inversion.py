@@ -1,0 +1,281 @@
+"""The methods inversion and maximize of `backlight reconstruct`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ...errors import UsageError
+from .layers import file_names, results_in, write_page
+from .options import PHOTOS, chosen_labels, chosen_preprocess, say
+
+if TYPE_CHECKING:
+    from ...export.preprocess import Preprocess
+    from .reconstruct import Asked
+
+SIDE = 227
+PIXELS = "Pixels as the model's preprocessing says: 0 is black, 255 is white, nothing is stretched."
+
+
+def inversion(asked: Asked) -> None:
+    """For each image a row: the photo, then its reconstruction from each layer."""
+    from .. import images
+    from ..grid import Row, Tile, figure, sheet
+    from ..inversion import INVERT_STEPS, Inverter
+    from ..outputs import names_of
+    from ..page import Page
+    from ..stream import found_files, groups
+    from .progress import track
+
+    if asked.batch < 1:
+        raise UsageError(f"--batch {asked.batch}; expected 1 or more")
+    record = _record(asked)
+    steps = INVERT_STEPS if asked.steps is None else asked.steps
+    inverters = [
+        Inverter(
+            asked.model,
+            layer,
+            steps=steps,
+            starts=asked.starts,
+            seed=asked.seed,
+            preprocess=record,
+            providers=asked.provider or None,
+            threads=asked.threads,
+        )
+        for layer in asked.layers
+    ]
+    record, spec = inverters[0].preprocess, inverters[0].spec
+    for note in dict.fromkeys(n for i in inverters for n in i.notes):
+        say(note)
+    names = file_names([i.layer for i in inverters])
+    files, skipped = found_files(asked.images or [str(PHOTOS)])
+    if not files:
+        raise skipped[0].error
+    stems = names_of(files)
+    expected = ["inversion.png", "inversion.json", *(["inversion.html"] if asked.html else [])]
+    expected += [f"{stem}-{file}.npy" for stem in stems for file in names.values()]
+    stem = Path(asked.model).stem
+    title = f"Inverted representations of {stem}"
+    rows: list[Row] = []
+    entries: list[dict[str, Any]] = []
+    total = steps * len(inverters) * -(-len(files) // asked.batch)
+    with (
+        results_in(asked.output, expected, asked.force) as results,
+        track(total, "inverting") as step,
+    ):
+        for group in groups(files, record, spec, asked.batch):
+            skipped += group.skipped
+            if not len(group.index):
+                step.advance(steps * len(inverters))
+                continue
+            made = [i(group.tensor, lambda _: step.advance()) for i in inverters]
+            for at, index in enumerate(group.index.tolist()):
+                for start in range(asked.starts):
+                    tiles = [Tile(group.pixels[at], "photo")]
+                    for one in made:
+                        pixels = images.to_pixels(one.images[at, start], record, spec.layout)
+                        error = figure(float(one.errors[at, start]))
+                        tiles.append(Tile(pixels, f"{one.layer}: error {error}"))
+                    detail = f"start {start + 1}" if asked.starts > 1 else ""
+                    rows.append(Row(tiles, files[index].stem, detail))
+                for one, inverter in zip(made, inverters, strict=True):
+                    file = f"{stems[index]}-{names[one.layer]}.npy"
+                    results.array(file, one.images[at])
+                    entries.append(
+                        {
+                            "file": str(files[index]),
+                            "layer": one.layer,
+                            "errors": [round(float(e), 6) for e in one.errors[at]],
+                            "best": int(one.best[at]),
+                            "first_loss": [round(float(v), 6) for v in one.losses[at, :, 0]],
+                            "last_loss": [round(float(v), 6) for v in one.losses[at, :, -1]],
+                            "jitter": inverter.jitter,
+                            "values": file,
+                        }
+                    )
+                    if not asked.json:
+                        error = figure(float(one.errors[at].min()))
+                        step.print(f"{files[index].name:<24} {one.layer:<24} error {error}")
+        for bad in skipped:
+            say(f"skipped: {bad.error}")
+        if not rows:
+            raise skipped[0].error
+        summary = {
+            "model": asked.model,
+            "method": "inversion",
+            "error": "|phi(x) - phi0|^2 / |phi0|^2",
+            "steps": steps,
+            "starts": asked.starts,
+            "seed": asked.seed,
+            "fidelity": inverters[0].fidelity,
+            "preprocess": jsonlib.loads(record.to_json()),
+            "picture": "inversion.png",
+            "images": entries,
+            "skipped": [bad.as_dict() for bad in skipped],
+        }
+        lead = "Made from noise, so that the layer sees in each what it sees in the photo."
+        note = f"Error: |phi(x) - phi0|² / |phi0|², {steps} steps. {PIXELS}"
+        picture = sheet(title, [lead], rows, SIDE, note)
+        results.picture("inversion.png", picture)
+        results.json("inversion.json", summary)
+        if asked.html:
+            page = Page(title, lead)
+            page.picture(picture, title, note)
+            page.table(
+                ["image", "layer", "error"],
+                [[Path(e["file"]).name, e["layer"], min(e["errors"])] for e in entries],
+            )
+            write_page(results, "inversion.html", page)
+    if asked.json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        print(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
+    if skipped:
+        sys.stdout.flush()
+        raise typer.Exit(2)
+
+
+def maximize(asked: Asked) -> None:
+    """An image for each class or channel, in one picture per layer."""
+    from .. import images
+    from ..grid import Tile, figure, sheet, tiled
+    from ..inversion import MAXIMIZE_STEPS, Maximizer
+    from ..labels import class_number
+    from ..page import Page
+    from .progress import track
+
+    if asked.classes and asked.layers:
+        raise UsageError("--target-class and --layer; give classes, or a layer and --channels")
+    if asked.images:
+        raise UsageError(f"'{asked.images[0]}': maximize takes no images; it makes them")
+    if asked.batch < 1:
+        raise UsageError(f"--batch {asked.batch}; expected 1 or more")
+    if not asked.classes and not asked.layers:
+        raise UsageError("nothing to maximize; --target-class C, or --layer NAME and --channels")
+    steps = MAXIMIZE_STEPS if asked.steps is None else asked.steps
+    wanted: list[str | None] = [*asked.layers] or [None]
+    record = _record(asked)
+    makers = [
+        Maximizer(
+            asked.model,
+            layer,
+            unit=asked.unit,
+            start=asked.start,
+            steps=steps,
+            starts=asked.starts,
+            seed=asked.seed,
+            preprocess=record,
+            providers=asked.provider or None,
+            threads=asked.threads,
+        )
+        for layer in wanted
+    ]
+    for note in dict.fromkeys(n for m in makers for n in m.notes):
+        say(note)
+    labels = None
+    if asked.classes:
+        labels = chosen_labels(asked.labels, makers[0].taps.labels, makers[0].channels)
+        if any(c in ("top1", "input", "-1") for c in asked.classes):
+            raise UsageError("--target-class of maximize: expected a class number or name")
+        numbers = [class_number(c, labels) for c in asked.classes]
+    for maker in makers:
+        if not asked.classes:
+            numbers = asked.channels or list(range(maker.channels))[: asked.limit]
+        maker.seeds(numbers)  # a channel out of range is found out at once
+    files = file_names([m.layer for m in makers])
+    expected = ["maximize.json", *(["maximize.html"] if asked.html else [])]
+    expected += [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
+    stem = Path(asked.model).stem
+    page = Page(f"What excites {stem}", PIXELS)
+    entries: list[dict[str, Any]] = []
+    with (
+        results_in(asked.output, expected, asked.force) as results,
+        track(steps * len(makers), "maximizing") as step,
+    ):
+        for maker, file in zip(makers, files.values(), strict=True):
+            if not asked.classes:
+                numbers = asked.channels or list(range(maker.channels))[: asked.limit]
+            kind = "score" if asked.classes else f"{asked.unit} of the channel"
+            tiles, values = [], []
+            for at in range(0, len(numbers), asked.batch):
+                some = numbers[at : at + asked.batch]
+                step.describe(f"maximizing {maker.layer}", steps * -(-len(numbers) // asked.batch))
+                made = maker(some, lambda _: step.advance())
+                values.append(made.images)
+                for row, number in enumerate(some):
+                    name = f"channel {number}"
+                    if asked.classes:
+                        known = None if labels is None else labels[number].split(",")[0]
+                        name = f"class {number}" if known is None else f"{known} ({number})"
+                    for start in range(asked.starts):
+                        value = float(made.values[row, start])
+                        pixels = images.to_pixels(
+                            made.images[row, start], maker.preprocess, maker.spec.layout
+                        )
+                        tiles.append(Tile(pixels, f"{name}: {figure(value)}"))
+                    entries.append(
+                        {
+                            "layer": maker.layer,
+                            "channel": number,
+                            "name": name,
+                            "values": [round(float(v), 6) for v in made.values[row]],
+                            "best": int(made.best[row]),
+                        }
+                    )
+                    if not asked.json:
+                        best = figure(float(made.values[row].max()))
+                        step.print(f"{maker.layer:<24} {name:<36} {best:>8}")
+            title = f"What excites {maker.layer} in {stem} most"
+            detail = [f"Images made from {asked.start}; under each its {kind}."]
+            note = f"{steps} steps, seed {asked.seed}. {PIXELS}"
+            columns = asked.starts if asked.starts > 1 else min(len(tiles), 4)
+            picture = sheet(title, detail, tiled(tiles, columns), SIDE, note)
+            results.picture(f"{file}.png", picture)
+            results.array(f"{file}.npy", _stacked(values))
+            if asked.html:
+                page.section(maker.layer)
+                page.picture(picture, title, f"The images: {file}.npy")
+        summary = {
+            "model": asked.model,
+            "method": "maximize",
+            "unit": asked.unit,
+            "start": asked.start,
+            "steps": steps,
+            "starts": asked.starts,
+            "seed": asked.seed,
+            "preprocess": jsonlib.loads(makers[0].preprocess.to_json()),
+            "pictures": {m.layer: f"{f}.png" for m, f in zip(makers, files.values(), strict=True)},
+            "images": entries,
+        }
+        results.json("maximize.json", summary)
+        if asked.html:
+            write_page(results, "maximize.html", page)
+    if asked.json:
+        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        print(f"{len(entries)} images -> {asked.output}/")
+
+
+def _stacked(values: list[Any]) -> Any:
+    import numpy as np
+
+    return np.concatenate(values)
+
+
+def _record(asked: Asked) -> Preprocess:
+    """How images become inputs: --preprocess, the model's own, or an assumption, said aloud."""
+    import numpy as np
+
+    from ...export.graph import read
+    from ...export.preprocess import of_metadata
+
+    source, _ = read(asked.model)
+    own = of_metadata(dict(source.metadata_props), Path(asked.model).stem)
+    record, assumed = chosen_preprocess(asked.preprocess, own, asked.model, np.dtype(np.float32))
+    if assumed is not None:
+        say(assumed)
+    return record
