@@ -129,7 +129,8 @@ def sliding(
     window's channels; with (h, w) it is the window's channels.
     edges: "clip": ceil((size - window) / stride) + 1 positions, the last one cut off at the
     border, as captum.attr.Occlusion; "valid": whole windows only.
-    A stride above the window leaves gaps; the map is 0 there.
+    A stride above the window leaves gaps; the map is 0 there. A last position that lies outside
+    the image, which captum runs to no effect, is left out.
 
     Raises UsageError: a window larger than the image, a window or stride below 1.
     """
@@ -141,7 +142,9 @@ def sliding(
     for length, win, hop in zip(size, extent, step, strict=True):
         last = length - win
         count = (-(-last // hop) if edges == "clip" else last // hop) + 1
-        starts.append(np.arange(count, dtype=np.int32) * np.int32(hop))
+        # A stride above the window can put the clipped one outside: it would hide nothing.
+        count = min(count, -(-length // hop))
+        starts.append(np.arange(count, dtype=np.int32) * np.int32(min(hop, length)))
     corner = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 3)
     boxes = np.empty((len(corner), 6), np.int32)
     boxes[:, 0::2] = corner
