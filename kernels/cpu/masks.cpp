@@ -85,16 +85,23 @@ struct Split {
 };
 
 // What each of a grid's rows keeps across the image's width: float [rows, width * inner]. The
-// upsampling is separable, so a mask's row is then one lerp between two of these.
-void widen(float* wide, const GridMasks& m, long long k, int width, int inner) {
+// upsampling is separable, so a mask's row is then one lerp between two of these. weights: room
+// for [width * inner].
+void widen(float* wide, float* weights, const GridMasks& m, long long k, int width, int inner) {
   const unsigned char* grid = m.grids + k * m.rows * m.cols;
+  const int shift = m.shifts[2 * k + 1], row = width * inner;
   for (int x = 0; x < width; ++x) {
-    const Tap t = tap(x + m.shifts[2 * k + 1], m.cols, m.step_x);
+    const float weight = tap(x + shift, m.cols, m.step_x).weight;
+    for (int c = 0; c < inner; ++c) weights[x * inner + c] = weight;
+  }
+  // Between two grid points only the weight changes: a run of pixels at once.
+  for (int x0 = 0, x1; x0 < width; x0 = x1) {
+    const Tap t = tap(x0 + shift, m.cols, m.step_x);
+    for (x1 = x0 + 1; x1 < width && tap(x1 + shift, m.cols, m.step_x).low == t.low;) ++x1;
     for (int r = 0; r < m.rows; ++r) {
       const unsigned char* g = grid + r * m.cols;
-      const float keep = lerp(to_float(g[t.low]), to_float(g[t.high]), t.weight);
-      for (int c = 0; c < inner; ++c)
-        wide[(static_cast<long long>(r) * width + x) * inner + c] = keep;
+      lerp_run(wide + static_cast<long long>(r) * row + x0 * inner, to_float(g[t.low]),
+               to_float(g[t.high]), weights + x0 * inner, (x1 - x0) * inner);
     }
   }
 }
@@ -193,13 +200,13 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
   const Split split(v.n, writer.threads(), s.height);
   parallel(split.items(), writer.threads(), [&](auto next) {
     const std::size_t grid = static_cast<std::size_t>(m.rows) * s.row;
-    std::vector<float> wide(grid * split.block), keep(size);
+    std::vector<float> wide(grid * split.block), keep(size), weights(s.row);
     std::vector<float> image(static_cast<std::size_t>(size) * s.planes), base(image.size());
     std::vector<T> scratch(size);
     for (long long item; (item = next()) >= 0;) {
       const int first = split.first(item), last = split.last(item);
       for (int k = first; k < last; ++k)
-        widen(wide.data() + grid * (k - first), m, k, s.row / s.inner, s.inner);
+        widen(wide.data() + grid * (k - first), weights.data(), m, k, s.row / s.inner, s.inner);
       for (int y = split.top(item); y < split.bottom(item); y += band) {
         const int rows = std::min(band, split.bottom(item) - y), count = rows * s.row;
         for (int p = 0; p < s.planes; ++p) {
@@ -262,10 +269,10 @@ void accumulate_grids(double* total, const double* values, int classes, int heig
                       const GridMasks& m, int n, int threads) {
   const int parts = std::min(height, 2 * threads);
   parallel(parts, threads, [&](auto next) {
-    std::vector<float> wide(static_cast<std::size_t>(m.rows) * width), keep(width);
+    std::vector<float> wide(static_cast<std::size_t>(m.rows) * width), keep(width), weights(width);
     for (long long part; (part = next()) >= 0;) {
       for (long long k = 0; k < n; ++k) {
-        widen(wide.data(), m, k, width, 1);
+        widen(wide.data(), weights.data(), m, k, width, 1);
         for (long long y = height * part / parts; y < height * (part + 1) / parts; ++y) {
           keep_row(keep.data(), wide.data(), m, k, static_cast<int>(y), width);
           for (long long c = 0; c < classes; ++c)

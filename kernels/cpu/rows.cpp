@@ -53,25 +53,68 @@ BL_CLONES void lerp_row(float* __restrict out, const float* __restrict a,
   for (int i = 0; i < n; ++i) out[i] = lerp(a[i], b[i], w);
 }
 
+BL_CLONES void lerp_run(float* __restrict out, float a, float b, const float* __restrict w,
+                        int n) {
+  for (int i = 0; i < n; ++i) out[i] = lerp(a, b, w[i]);
+}
+
 #if defined(__GNUC__) && defined(__x86_64__)
-#define BL_F16C 1
-// One instruction for what to_half spells out; the same result for every finite value.
-__attribute__((target("avx,f16c"))) static int blend_half_row(Half* out, const float* x,
-                                                              const float* base,
-                                                              const float* keep, int n) {
-  const __m256 one = _mm256_set1_ps(1.0f);
+#define BL_AVX2 1
+#define BL_TARGET __attribute__((target("avx2,f16c")))
+// What blend_any spells out, by hand where compilers do worse: they know no instruction for half,
+// and narrow float to byte through many shuffles. Each returns how many elements it did.
+BL_TARGET static __m256 blend_eight(const float* image, const float* behind, const float* keep) {
+  const __m256 k = _mm256_loadu_ps(keep), rest = _mm256_sub_ps(_mm256_set1_ps(1.0f), k);
+  return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(image), k),
+                       _mm256_mul_ps(_mm256_loadu_ps(behind), rest));
+}
+
+BL_TARGET static int blend_wide(float* out, const float* image, const float* behind,
+                                const float* keep, int n) {
   int i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256 k = _mm256_loadu_ps(keep + i);
-    const __m256 shown = _mm256_mul_ps(_mm256_loadu_ps(x + i), k);
-    const __m256 hidden = _mm256_mul_ps(_mm256_loadu_ps(base + i), _mm256_sub_ps(one, k));
-    const __m128i half = _mm256_cvtps_ph(_mm256_add_ps(shown, hidden), _MM_FROUND_TO_NEAREST_INT);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), half);
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(out + i, blend_eight(image + i, behind + i, keep + i));
+  return i;
+}
+
+// The conversion gives what to_half does for every finite value.
+BL_TARGET static __m128i blend_halves(const float* image, const float* behind,
+                                      const float* keep) {
+  return _mm256_cvtps_ph(blend_eight(image, behind, keep), _MM_FROUND_TO_NEAREST_INT);
+}
+
+BL_TARGET static int blend_wide(Half* out, const float* image, const float* behind,
+                                const float* keep, int n) {
+  int i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
+                     blend_halves(image + i, behind + i, keep + i));
+  return i;
+}
+
+BL_TARGET static __m256i blend_bytes(const float* image, const float* behind, const float* keep) {
+  const __m256 shown = _mm256_mul_ps(_mm256_loadu_ps(image), _mm256_loadu_ps(keep));
+  return _mm256_cvttps_epi32(_mm256_add_ps(shown, _mm256_loadu_ps(behind)));
+}
+
+BL_TARGET static int blend_wide(unsigned char* out, const float* image, const float* behind,
+                                const float* keep, int n) {
+  // The packs work on halves of a register: the groups of four come out in another order.
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i a = blend_bytes(image + i, behind + i, keep + i);
+    const __m256i b = blend_bytes(image + i + 8, behind + i + 8, keep + i + 8);
+    const __m256i c = blend_bytes(image + i + 16, behind + i + 16, keep + i + 16);
+    const __m256i d = blend_bytes(image + i + 24, behind + i + 24, keep + i + 24);
+    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
+                        _mm256_permutevar8x32_epi32(bytes, order));
   }
   return i;
 }
 #else
-#define BL_F16C 0
+#define BL_AVX2 0
 #endif
 
 #define BL_MASK_ROWS(T)                                                                          \
@@ -104,30 +147,37 @@ BL_CLONES void prepare_row(float* __restrict image, float* __restrict behind,
   }
 }
 
-BL_CLONES void blend_row(float* __restrict out, const float* __restrict image,
-                         const float* __restrict behind, const float* __restrict keep, int n) {
+BL_CLONES static void blend_any(float* __restrict out, const float* __restrict image,
+                                const float* __restrict behind, const float* __restrict keep,
+                                int n) {
   for (int i = 0; i < n; ++i) out[i] = blend(image[i], behind[i], keep[i]);
 }
 
-BL_CLONES void blend_row(unsigned char* __restrict out, const float* __restrict image,
-                         const float* __restrict behind, const float* __restrict keep, int n) {
+BL_CLONES static void blend_any(Half* __restrict out, const float* __restrict image,
+                                const float* __restrict behind, const float* __restrict keep,
+                                int n) {
+  for (int i = 0; i < n; ++i) out[i] = to_half(blend(image[i], behind[i], keep[i]));
+}
+
+BL_CLONES static void blend_any(unsigned char* __restrict out, const float* __restrict image,
+                                const float* __restrict behind, const float* __restrict keep,
+                                int n) {
   for (int i = 0; i < n; ++i) out[i] = blend_byte(image[i], behind[i], keep[i]);
 }
 
-BL_CLONES void blend_any_half_row(Half* __restrict out, const float* __restrict x,
-                                  const float* __restrict base, const float* __restrict keep,
-                                  int n) {
-  for (int i = 0; i < n; ++i) out[i] = to_half(blend(x[i], base[i], keep[i]));
+template <class T>
+void blend_row(T* out, const float* image, const float* behind, const float* keep, int n) {
+  int done = 0;
+#if BL_AVX2
+  static const bool supported = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  if (supported) done = blend_wide(out, image, behind, keep, n);
+#endif
+  blend_any(out + done, image + done, behind + done, keep + done, n - done);
 }
 
-void blend_row(Half* out, const float* x, const float* base, const float* keep, int n) {
-  int done = 0;
-#if BL_F16C
-  static const bool supported = __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
-  if (supported) done = blend_half_row(out, x, base, keep, n);
-#endif
-  blend_any_half_row(out + done, x + done, base + done, keep + done, n - done);
-}
+template void blend_row(float*, const float*, const float*, const float*, int);
+template void blend_row(Half*, const float*, const float*, const float*, int);
+template void blend_row(unsigned char*, const float*, const float*, const float*, int);
 
 BL_MASK_ROWS(std::uint32_t)
 BL_MASK_ROWS(std::uint16_t)

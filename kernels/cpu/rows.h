@@ -16,6 +16,9 @@ void stream_fence();
 // out = a + w * (b - a)
 void lerp_row(float* out, const float* a, const float* b, float w, int n);
 
+// The same between two numbers, with a weight for each element.
+void lerp_run(float* out, float a, float b, const float* w, int n);
+
 // What blend_row wants of an image and a baseline, in float: themselves, or for bytes x - base and
 // base + 1/2.
 void prepare_row(float* image, float* behind, const float* x, const float* base, int n);
@@ -23,11 +26,9 @@ void prepare_row(float* image, float* behind, const Half* x, const Half* base, i
 void prepare_row(float* image, float* behind, const unsigned char* x, const unsigned char* base,
                  int n);
 
-// out = the blend of what prepare_row gave, rounded to out's type
-void blend_row(float* out, const float* image, const float* behind, const float* keep, int n);
-void blend_row(Half* out, const float* image, const float* behind, const float* keep, int n);
-void blend_row(unsigned char* out, const float* image, const float* behind, const float* keep,
-               int n);
+// out = the blend of what prepare_row gave, rounded to out's type: float, Half, unsigned char.
+template <class T>
+void blend_row(T* out, const float* image, const float* behind, const float* keep, int n);
 
 // mask = all ones where the bit of the word is set, else all zeros
 void mask_row(std::uint32_t* mask, const std::uint32_t* words, int bit, int n);
