@@ -123,8 +123,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     base = np.zeros(shape, np.float32)
-    sampled = plan.sampled(args.sample)
-    indices = np.concatenate([v for bucket in sampled.buckets for v in bucket])
+    indices = plan.sampled(args.sample)
     dense = Dense(model, plan.outputs[0], args.threads)
     some = windows.select(every(list(range(len(windows))), args.sample / 4))
     counts = {"dense": len(some), "incremental": len(indices)}
@@ -138,13 +137,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     def incrementally() -> dict[int, Any]:
         found: dict[int, Any] = {}
-        parts = {"clean": lambda feeds: taps}
-        made = sampled.stream(
-            lambda part, feeds: parts[part](feeds) if part in parts else run(part, feeds),
-            image,
-            base,
-        )
-        for variants, outputs in made:
+        for variants, outputs in plan.finish(run, taps, indices):
             found |= dict(zip(variants.tolist(), outputs[plan.outputs[0]], strict=True))
         return found
 

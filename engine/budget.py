@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ..errors import UsageError
 from ..export.emit import dim_of
 from ..export.graph import infer_shapes
+from ..export.incremental import dense_seconds
 
 __all__ = ["Footprint", "free_host", "parse_memory", "rows_within", "shown"]
 
@@ -102,6 +103,13 @@ class Footprint:
         self._model, self._itemsize = model, itemsize
         self._image = next(v for v in model.graph.inputs if v.name == image)
         self._known: dict[tuple[int, ...], int] = {}
+        self._seconds: dict[tuple[int, ...], float] = {}
+        self.nodes = len(model.graph)
+
+    def seconds(self, shape: tuple[int, ...]) -> float:
+        """Of one core, for one variant, by the cost model."""
+        self(shape)
+        return self._seconds[shape]
 
     def __call__(self, shape: tuple[int, ...]) -> int:
         """shape: of one image, in the input's layout, without the batch."""
@@ -117,6 +125,7 @@ class Footprint:
             own = int(np.prod(shape)) * self._itemsize
             live = _largest_live_set(self._model.graph) / rows
             self._known[shape] = own + int(SLACK * live)
+            self._seconds[shape] = dense_seconds(self._model.graph)
             self._image.shape = declared
         return self._known[shape]
 

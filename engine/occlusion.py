@@ -17,6 +17,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
+from .incremental import Choice, Chooser
 from .intake import SCORES, Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
 from .scoring import Progress, Scorer, no_progress
@@ -24,7 +25,7 @@ from .session import Providers
 
 __all__ = ["Occluded", "Occlusion"]
 
-METHODS = ("auto", "dense")
+METHODS = ("auto", "dense", "incremental")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Occluded:
     [N, T], the classes. score: float64 [N, T], of the whole image. drops: float64 [N, T, n], by
     window. logits: float32 [N, K], of the whole image. margins: float64 [N, n], how far the
     predicted class stays ahead of the next; below 0 the window changes the prediction.
-    top: int64 [N, n], the top class without the window. plan: the windows.
+    top: int64 [N, n], the top class without the window. plan: the windows. choice: how their
+    variants were scored.
     """
 
     heat: Any
@@ -46,6 +48,7 @@ class Occluded:
     margins: NDArray[np.float64]
     top: NDArray[np.int64]
     plan: WindowPlan
+    choice: Choice
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class Occlusion:
     edges: "clip" cuts the last windows off at the border; "valid": whole windows only.
     memory: bytes, or such as "2GB"; default: a quarter of what is free. batch: at most so many
         variants per run. preprocess, of, providers, threads: see Scorer.
-    method: "auto" or "dense".
+    method: "dense" runs every variant whole. "incremental" computes what each window changes
+        alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
+        pays; `chosen` says what was taken. See docs/occlusion.md.
 
     With score="logit", overlap="mean" and edges="clip" the map is that of captum.attr.Occlusion.
     Raises ModelError or UsageError.
@@ -94,7 +99,7 @@ class Occlusion:
         threads: int | None = None,
         memory: str | int | None = None,
         batch: int | None = None,
-        method: Literal["auto", "dense"] = "auto",
+        method: Literal["auto", "dense", "incremental"] = "auto",
     ) -> None:
         if score not in SCORES:
             raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
@@ -114,6 +119,7 @@ class Occlusion:
             )
         )  # fmt: skip
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
+        self._choose = Chooser(self.scorer, method)
         fixed = self.scorer.own_shape()
         if fixed is not None:
             self.plan(fixed)
@@ -173,6 +179,7 @@ class Occlusion:
             margins=np.stack([host(p.margins) for p in passes]),
             top=np.stack([host(p.top) for p in passes]),
             plan=self._plan_of(taken),
+            choice=self._choose(self._plan_of(taken), 0)[0],
         )
 
     def necessity(
@@ -230,6 +237,7 @@ class Occlusion:
         """Image by image: drops, and the map they make."""
         xp, closing = self.scorer.xp, self.scorer.closing
         plan = self._plan_of(taken)
+        self._choose(plan, len(taken))
         clean = as_score(logits, self.score, closing, xp)
         for index in range(len(taken)):
             image = self.scorer.planar(taken.images[index])
@@ -252,4 +260,7 @@ class Occlusion:
     ) -> Iterator[tuple[Any, Any]]:
         """Class scores of a plan's variants: (which, float32 [n, K]) in any order, each variant
         once. which: a slice or an index array. Every method of scoring comes in here."""
-        return self.scorer.variants(image, others, plan, base)
+        _, boxes = self._choose(plan, 0)
+        if boxes is None:
+            return self.scorer.variants(image, others, plan, base)
+        return boxes.scores(boxes.start(image, base))

@@ -17,6 +17,7 @@ from ..errors import ImageError, ModelError, UsageError
 from ..export import choose
 from ..export.graph import ModelLike, load
 from ..export.preprocess import PRESETS, Preprocess, of_metadata
+from ..export.saliency import weight_bytes
 from ..export.seed import class_count
 from ..kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from . import arrays, images, labels
@@ -74,6 +75,7 @@ class Scorer:
         if scores.shape is not None and any(d != 1 for d in list(scores.shape)[2:]):
             raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
         self.output = str(scores.name)
+        self.weight_bytes = weight_bytes(loaded)
         channel_axis = choose.channel_axis(image)
         self.session = Session(loaded, providers, threads)
         self.notes = list(self.session.notes)
@@ -85,7 +87,7 @@ class Scorer:
         if str(dtype) not in ("float32", "float16", "uint8"):
             raise ModelError(f"input '{image.name}' is {dtype}; accepted: float32, float16, uint8")
         self._footprint = Footprint(loaded, str(image.name), dtype.itemsize)
-        self._batch = batch
+        self.most, self.threads = batch, threads
         self._rows: dict[tuple[int, ...], int] = {}
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
@@ -138,17 +140,33 @@ class Scorer:
         """Variants per run for images of this shape. Raises UsageError: a budget too small."""
         if shape in self._rows:
             return self._rows[shape]
-        budget = self._memory
-        if budget is None:
-            free = self.xp.cuda.runtime.memGetInfo()[0] if self.on_cuda else free_host()
-            budget = free // 4
-        most = self._batch or MOST_ROWS["cuda" if self.on_cuda else "cpu"]
+        most = self.most or MOST_ROWS["cuda" if self.on_cuda else "cpu"]
         fixed = self.input.batch
         # Asked once per size: what the runtime has taken by then is no longer free.
         self._rows[shape] = rows_within(
-            budget, self._footprint(shape), at_least=fixed or 1, at_most=fixed or most
+            self.budget(), self.footprint(shape), at_least=fixed or 1, at_most=fixed or most
         )
         return self._rows[shape]
+
+    def budget(self) -> int:
+        """Bytes that a run may take, now."""
+        if self._memory is not None:
+            return self._memory
+        free = self.xp.cuda.runtime.memGetInfo()[0] if self.on_cuda else free_host()
+        return int(free // 4)
+
+    def footprint(self, shape: tuple[int, ...]) -> int:
+        """Bytes that one variant of an image of this shape occupies in a run, estimated."""
+        return self._footprint(shape)
+
+    def seconds(self, shape: tuple[int, ...]) -> float:
+        """Of one core for such a variant, by export/incremental's cost model."""
+        return self._footprint.seconds(shape)
+
+    @property
+    def nodes(self) -> int:
+        """Of the model, as far as its scores need them."""
+        return self._footprint.nodes
 
     def take(self, inputs: Any) -> Inputs:
         """A call's inputs, checked: [N, ...] in NumPy, CuPy or DLPack memory, or a mapping from

@@ -66,7 +66,14 @@ def occlude(
         int,
         typer.Option(metavar="N", help="Windows hidden at most to change the class; 0: skip."),
     ] = 16,
-    method: Annotated[str, typer.Option(metavar="HOW", help="auto or dense.")] = "auto",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="dense: every variant whole; incremental: what a window changes alone, exact; "
+            "auto: the faster.",
+        ),
+    ] = "auto",
     of: Of = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
@@ -147,6 +154,7 @@ def _one(
         "panel": f"{name}.png",
         "map": f"{name}.npy",
         "seconds": round(seconds, 3),
+        "scored": _scored(found),
         "top": None if chances is None else job.top(chances),
         "classes": [_loss(job, found, k, chances) for k in range(found.target.shape[1])],
         "necessity": None if need is None else _told(job, found, need, chances),
@@ -164,6 +172,16 @@ def _one(
     heading = f"{file.name}: what hiding takes from {shown}"
     folder.picture(entry["panel"], drawn(job, heading, look, cells))
     return entry, _line(job, file, entry, need, engine)
+
+
+def _scored(found: Occluded) -> dict[str, Any]:
+    """The method that ran, for the summary."""
+    choice = found.choice
+    return {
+        "method": choice.method,
+        "estimated_speedup": choice.speedup,
+        "why": choice.why,
+    }
 
 
 def _box(box: Any) -> dict[str, int]:

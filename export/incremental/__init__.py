@@ -6,7 +6,7 @@ windows go together; build.py and clean.py write the graphs; intervals.py and fe
 arithmetic of places.
 """
 
-from .cost import Machine
-from .plan import Batch, IncrementalPlan, plan
+from .cost import Machine, dense_seconds
+from .plan import Batch, IncrementalPlan, Outline, outline, plan
 
-__all__ = ["Batch", "IncrementalPlan", "Machine", "plan"]
+__all__ = ["Batch", "IncrementalPlan", "Machine", "Outline", "dense_seconds", "outline", "plan"]

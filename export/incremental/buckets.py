@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,20 @@ class _Cost:
         return np.asarray((self.sides(0, ys) * self.sides(1, xs)) @ self.seconds)
 
 
-def buckets(trace: Trace, machine: Machine) -> list[list[Ints]]:
-    """Windows whose boxes get one size, each bucket in batches: int64 arrays.
+@dataclass(frozen=True)
+class Buckets:
+    """batches: by bucket, int64 arrays of windows. patch_bytes: of the largest patch tensor."""
+
+    batches: tuple[tuple[Ints, ...], ...]
+    patch_bytes: int
+
+
+def buckets(trace: Trace, machine: Machine, most: int | None = None) -> Buckets:
+    """Windows whose boxes get one size, each bucket in batches.
 
     A bucket's boxes have one size per tensor, the largest of its windows'. Starting from windows
     with (nearly) equal sizes everywhere, the two buckets whose union saves most are merged, again
-    and again, while larger boxes cost less than another batch.
+    and again, while larger boxes cost less than another batch. most: windows in a batch.
     """
     seen: set[Read] = set()
     found = [t for node in trace.local for t in terms(trace, node, seen, machine)]
@@ -58,12 +67,14 @@ def buckets(trace: Trace, machine: Machine) -> list[list[Ints]]:
     edges = np.flatnonzero(np.diff(inverse.reshape(-1)[order])) + 1
     groups = np.split(order, edges)
     fixed = machine.node * max(len(trace.local), 1)
-    result = []
+    result, largest = [], 0.0
     for group in _merge(groups, lengths, cost, fixed):
         ys, xs = lengths[:, group].max(axis=1)
-        limit = max(1, int(machine.batch // _largest(seen, place, ys, xs)))
-        result.append(list(np.array_split(group, -(-len(group) // limit))))
-    return result
+        each = _largest(seen, place, ys, xs)
+        limit = min(max(1, int(machine.batch // each)), len(group), most or len(group))
+        result.append(tuple(np.array_split(group, -(-len(group) // limit))))
+        largest = max(largest, each * limit)
+    return Buckets(tuple(result), int(largest))
 
 
 def _largest(seen: set[Read], place: dict[Extent, int], ys: Ints, xs: Ints) -> float:

@@ -35,7 +35,7 @@ class Graphs:
     """The graphs, and the inputs of the patch graph that are computed from the windows.
 
     crossings: names of what the patch graph hands to the tail, in order; crossing_bytes: their
-    size per variant.
+    size per variant. tables: the tensors whose clean rows the patch graph reads.
     """
 
     clean: ir.Model
@@ -44,6 +44,7 @@ class Graphs:
     feeds: dict[str, Feed]
     crossings: tuple[str, ...]
     crossing_bytes: int
+    tables: tuple[ir.Value, ...]
 
 
 @dataclass
@@ -240,7 +241,13 @@ def build(trace: Trace, backgrounds: int, places: Sequence[Places]) -> Graphs:
         tail_graph.outputs.append(final)
     clean = clean_graph(trace.prepared, list(patch.tables), list(patch.plain), backgrounds)
     return Graphs(
-        clean, as_model(graph), as_model(tail_graph), patch.feeds, tuple(crossings), crossing_bytes
+        clean,
+        as_model(graph),
+        as_model(tail_graph),
+        patch.feeds,
+        tuple(crossings),
+        crossing_bytes,
+        tuple(dict.fromkeys((*patch.tables, *patch.plain))),
     )
 
 

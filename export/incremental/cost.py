@@ -147,6 +147,11 @@ def whole_work(node: ir.Node, machine: Machine) -> float:
     return FLOAT_BYTES * (made + read) / machine.stream
 
 
+def dense_seconds(graph: ir.Graph, machine: Machine = MACHINE) -> float:
+    """Seconds of one core for one variant on whole maps, of a graph whose shapes are known."""
+    return sum(whole_work(node, machine) for node in graph)
+
+
 def _elements(value: ir.Value) -> int:
     """Elements per row of the batch, as far as they are known."""
     if value.shape is None:

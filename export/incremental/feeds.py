@@ -27,14 +27,16 @@ from .intervals import (
 
 
 class Places:
-    """Where the boxes of a bucket's variants are: one frame per extent, made once.
+    """Where the boxes of some of a bucket's variants are: one frame per extent, made once.
 
     variants: int64 [m]. group: int64 [m], the background that each variant shows. rows: int64
-    [m], the place of each variant in its batch.
+    [m], the place of each variant in its batch. bucket: all variants that go together, whose
+    largest boxes give the sizes; default: those of the batches.
     """
 
-    def __init__(self, batches: Sequence[Ints], group: Ints) -> None:
+    def __init__(self, batches: Sequence[Ints], group: Ints, bucket: Ints | None = None) -> None:
         self.variants = np.concatenate(batches)
+        self.bucket = self.variants if bucket is None else bucket
         self.group = group[self.variants]
         self.rows = np.concatenate([np.arange(len(batch)) for batch in batches])
         self._frames: dict[Extent, Frame] = {}
@@ -42,7 +44,7 @@ class Places:
     def frame(self, extent: Extent) -> Frame:
         """The boxes around an extent, of one size."""
         if extent not in self._frames:
-            self._frames[extent] = frame(extent, self.variants)
+            self._frames[extent] = frame(extent, self.variants, self.bucket)
         return self._frames[extent]
 
 

@@ -120,12 +120,14 @@ class Frame:
         return Frame(origin, (h, w))
 
 
-def frame(extent: Extent, variants: Ints) -> Frame:
+def frame(extent: Extent, variants: Ints, sized_by: Ints | None = None) -> Frame:
     """Boxes of one size around the changes of some variants, each inside the map.
 
-    A box that is larger than the change is recomputed where nothing changed: still exact.
+    sized_by: variants that the size must do for; default: the same. A box that is larger than
+    the change is recomputed where nothing changed: still exact.
     """
-    lo, lengths = extent.lo[:, variants], extent.lengths[:, variants]
+    lo = extent.lo[:, variants]
+    lengths = extent.lengths[:, variants if sized_by is None else sized_by]
     h, w = (int(v) for v in lengths.max(axis=1))
     room = np.array([extent.size[0] - h, extent.size[1] - w])[:, None]
     return Frame(np.minimum(lo, room), (h, w))

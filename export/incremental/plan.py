@@ -5,13 +5,15 @@
     for variants, outputs in plan.stream(run, image, baseline):
         scores[variants] = outputs["scores"]
 
-`run(name, feeds)` stands for a session of any runtime; nothing here imports one.
+`run(name, feeds)` stands for a session of any runtime; nothing here imports one. `outline` says
+from shapes alone whether that pays; `Outline.build` then writes the graphs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,13 +28,24 @@ from .build import Graphs, build
 from .clean import BACKGROUNDS
 from .cost import MACHINE, Estimate, Machine, estimate
 from .feeds import Places
-from .intervals import Ints
+from .intervals import CONSTANT_ROWS, Ints
+from .local import channels
 from .prepare import prepare
 from .trace import Trace, trace
 
-Run: TypeAlias = Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Run: TypeAlias = Callable[[str, Arrays], Arrays]
 
-__all__ = ["Batch", "IncrementalPlan", "plan"]
+__all__ = ["Batch", "IncrementalPlan", "Outline", "outline", "plan"]
+
+# Bytes of indices that are made at a time: a bucket of thousands of windows would take hundreds
+# of MB.
+FEED_BYTES = 16 << 20
+# Patches of the largest size that a run of the patch graph holds at once, with the copies that
+# changes of layout make and what the runtime's arena keeps.
+LIVE_PATCHES = 12
+# More variants than this make a dense layer no faster.
+MOST_TAIL = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +54,7 @@ class Batch:
     that depend on the windows (int32 and float32 arrays)."""
 
     variants: Ints
-    feeds: Mapping[str, NDArray[Any]]
+    feeds: Arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,39 +64,57 @@ class IncrementalPlan:
     clean: image [1, ...] and backgrounds [K, ...] -> taps, once per image. patch: taps and a
     batch's feeds -> the tensors named in `crossings`. tail: those -> `outputs`, [m, ...].
     tail_batch: variants that the tail should see at a time. estimate: seconds per variant, by the
-    cost model; above 1 its speedup says to go this way.
+    cost model; above 1 its speedup says to go this way. groups: int64 [K, 2], the channels
+    (first, stop) that windows hide. buckets: batches of variants whose boxes get one size.
     """
 
-    clean: onnx.ModelProto
-    patch: onnx.ModelProto
-    tail: onnx.ModelProto
+    graphs: Graphs
     image: str
     outputs: tuple[str, ...]
-    crossings: tuple[str, ...]
     tail_batch: int
     estimate: Estimate
     groups: NDArray[np.int64]
-    _trace: Trace
-    _graphs: Graphs
     buckets: tuple[tuple[Ints, ...], ...]
+    patch_bytes: int
+    _trace: Trace
     _group: Ints
     _channel_axis: int
 
     def __len__(self) -> int:
         return len(self._group)
 
-    def sampled(self, share: float) -> IncrementalPlan:
-        """The plan of some of the windows: buckets evenly spread over sizes, for measurements."""
+    @cached_property
+    def clean(self) -> onnx.ModelProto:
+        """The clean graph."""
+        return ir.to_proto(self.graphs.clean)
+
+    @cached_property
+    def patch(self) -> onnx.ModelProto:
+        """The patch graph."""
+        return ir.to_proto(self.graphs.patch)
+
+    @cached_property
+    def tail(self) -> onnx.ModelProto:
+        """The tail."""
+        return ir.to_proto(self.graphs.tail)
+
+    @property
+    def crossings(self) -> tuple[str, ...]:
+        """What the patch graph hands to the tail."""
+        return self.graphs.crossings
+
+    def sampled(self, share: float) -> Ints:
+        """Some of the variants, for measurements: whole batches, evenly spread over sizes."""
         lengths = next(reversed(self._trace.extents.values())).lengths
 
         def area(bucket: tuple[Ints, ...]) -> int:
             return int(lengths[:, np.concatenate(bucket)].max(axis=1).prod())
 
         ordered = sorted((b for b in self.buckets), key=area)
-        pieces = [(batch,) for bucket in ordered for batch in bucket]
+        pieces = [batch for bucket in ordered for batch in bucket]
         count = max(1, round(share * len(pieces)))
         at = ((np.arange(count) + 0.5) * len(pieces) / count).astype(int)
-        return replace(self, buckets=tuple(pieces[i] for i in at))
+        return np.concatenate([pieces[i] for i in at])
 
     @property
     def local_nodes(self) -> int:
@@ -105,42 +136,145 @@ class IncrementalPlan:
             behind[tuple(at)] = whole[(0, *at[1:])]
         return {self.image: image, BACKGROUNDS: behind}
 
-    def batches(self) -> Iterator[Batch]:
-        """All variants, bucketed by the sizes of their boxes; made anew on every call."""
+    def batches(self, which: Ints | None = None) -> Iterator[Batch]:
+        """Variants, bucketed by the sizes of their boxes; made anew on every call.
+
+        which: some of the variants, each once; default: all.
+        """
         for bucket in self.buckets:
-            places = Places(bucket, self._group)
-            arrays = {name: feed.array(places) for name, feed in self._graphs.feeds.items()}
-            start = 0
-            for variants in bucket:
-                stop = start + len(variants)
-                yield Batch(variants, {name: a[start:stop] for name, a in arrays.items()})
-                start = stop
+            members, size = np.concatenate(bucket), max(len(batch) for batch in bucket)
+            chosen = members if which is None else members[np.isin(members, which)]
+            if not len(chosen):
+                continue
+            left = list(np.array_split(chosen, -(-len(chosen) // size)))
+            step = 1
+            while left:
+                some, left = left[:step], left[step:]
+                places = Places(some, self._group, members)
+                arrays = {name: f.array(places) for name, f in self.graphs.feeds.items()}
+                made = sum(a.nbytes for a in arrays.values()) // len(some)
+                step = max(1, FEED_BYTES // max(made, 1))
+                start = 0
+                for variants in some:
+                    stop = start + len(variants)
+                    yield Batch(variants, {name: a[start:stop] for name, a in arrays.items()})
+                    start = stop
 
     def stream(
-        self, run: Run, image: NDArray[Any], baseline: NDArray[Any]
-    ) -> Iterator[tuple[Ints, dict[str, NDArray[Any]]]]:
+        self, run: Run, image: NDArray[Any], baseline: NDArray[Any], which: Ints | None = None
+    ) -> Iterator[tuple[Ints, Arrays]]:
         """Variants, int64 [m], and the plan's outputs for them, until all were computed.
 
         run: takes "clean", "patch" or "tail" and that graph's feeds, returns its outputs by
-        name. The clean graph runs once; the tail sees several batches at a time, since its
-        dense layers read all their weights each time.
+        name. The clean graph runs once. which: see `batches`.
         """
-        taps = run("clean", self.start(image, baseline))
-        waiting: list[tuple[Ints, dict[str, NDArray[Any]]]] = []
-        for batch in self.batches():
-            waiting.append((batch.variants, dict(run("patch", {**taps, **batch.feeds}))))
-            if sum(len(variants) for variants, _ in waiting) >= self.tail_batch:
-                yield self._finish(run, waiting)
-                waiting = []
-        if waiting:
-            yield self._finish(run, waiting)
+        yield from self.finish(run, run("clean", self.start(image, baseline)), which)
 
-    def _finish(
-        self, run: Run, waiting: list[tuple[Ints, dict[str, NDArray[Any]]]]
-    ) -> tuple[Ints, dict[str, NDArray[Any]]]:
+    def finish(
+        self, run: Run, taps: Arrays, which: Ints | None = None
+    ) -> Iterator[tuple[Ints, Arrays]]:
+        """The same from the clean graph's outputs. The tail sees several batches at a time, since
+        its dense layers read all their weights each time."""
+        waiting: list[tuple[Ints, Arrays]] = []
+        for batch in self.batches(which):
+            rows = sum(len(variants) for variants, _ in waiting) + len(batch.variants)
+            if waiting and rows > self.tail_batch:
+                yield from self._close(run, waiting)
+                waiting = []
+            waiting.append((batch.variants, run("patch", {**taps, **batch.feeds})))
+        if waiting:
+            yield from self._close(run, waiting)
+
+    def _close(self, run: Run, waiting: list[tuple[Ints, Arrays]]) -> Iterator[tuple[Ints, Arrays]]:
         variants = np.concatenate([v for v, _ in waiting])
         joined = {n: np.concatenate([made[n] for _, made in waiting]) for n in self.crossings}
-        return variants, dict(run("tail", joined))
+        for start in range(0, len(variants), self.tail_batch):
+            some = slice(start, start + self.tail_batch)
+            yield variants[some], run("tail", {n: a[some] for n, a in joined.items()})
+
+    def memory(self) -> int:
+        """Bytes that the taps, the indices and a run of the patch graph take, estimated; without
+        weights, and without what the clean graph and the tail hold while they run."""
+        rows = 0
+        for value in self.graphs.tables:
+            h, w = self._trace.extents[value].size
+            copies = 1 + (len(self.groups) if value in self._trace.prepared.roots else 0)
+            rows += (h * w * copies + CONSTANT_ROWS) * channels(value)
+        crossing = self.graphs.crossing_bytes * self.tail_batch
+        return 4 * rows + FEED_BYTES + LIVE_PATCHES * self.patch_bytes + 2 * crossing
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What a plan would do, known from shapes alone, before any graph is written.
+
+    estimate: seconds per variant, by the cost model. nodes: how many the network has, the
+    pixelwise ones behind the image left out; leaves: the first that reads whole maps, or None.
+    """
+
+    estimate: Estimate
+    nodes: int
+    leaves: ir.Node | None
+    _boxes: NDArray[np.int32]
+    _trace: Trace
+    _machine: Machine
+
+    def build(self, batch_bytes: float | None = None, most: int | None = None) -> IncrementalPlan:
+        """The plan. batch_bytes: of the largest patch tensor in a batch, at most. most: variants
+        in a batch."""
+        machine, followed = self._machine, self._trace.restricted(self.estimate.cut)
+        if batch_bytes is not None:
+            machine = replace(machine, batch=min(machine.batch, batch_bytes))
+        groups, group = np.unique(self._boxes[:, :2], axis=0, return_inverse=True)
+        group = group.reshape(-1).astype(np.int64)
+        found = buckets(followed, machine, most)
+        graphs = build(followed, len(groups), [Places(b, group) for b in found.batches])
+        prepared = followed.prepared
+        return IncrementalPlan(
+            graphs,
+            str(prepared.image.name),
+            tuple(str(v.name) for v in prepared.outputs),
+            int(np.clip(machine.batch // max(graphs.crossing_bytes, 1), 1, most or MOST_TAIL)),
+            self.estimate,
+            groups.astype(np.int64),
+            found.batches,
+            found.patch_bytes,
+            followed,
+            group,
+            prepared.channel_axis,
+        )
+
+
+def outline(
+    model: ModelLike,
+    boxes: NDArray[np.int32],
+    image_shape: Sequence[int],
+    *,
+    of: Sequence[str] | None = None,
+    channel_axis: int | None = None,
+    machine: Machine = MACHINE,
+    cut: int | None = None,
+) -> Outline:
+    """Follow windows through a classifier, and estimate what boxes cost against whole maps.
+
+    boxes: int32 [n, 6], half open: c0, c1, y0, y1, x0, x1 (WindowPlan.boxes). image_shape:
+    (C, H, W). of: names of the tensors wanted; None: the class scores. channel_axis: 1 or 3;
+    None: as found. cut: how many nodes go on boxes, for measurements; None: the cost model
+    decides.
+
+    Raises ModelError for a model that boxes can't follow (second inputs, a fixed batch that can't
+    be freed); UsageError for boxes of another shape.
+    """
+    boxes = _inside(np.asarray(boxes), image_shape)
+    prepared = prepare(model, image_shape, of, channel_axis)
+    full = trace(prepared, boxes)
+    if not full.extents:
+        raise ModelError("no tensor of the model has boxes")
+    chosen = estimate(full, machine) if cut is None else estimate(full, machine, cut)
+    kept = set(full.restricted(chosen.cut).local)
+    moving = (n for n in full.nodes if any(v in prepared.varying for v in n.inputs))
+    leaves = next((n for n in moving if n not in kept), None)
+    return Outline(chosen, len(full.nodes), leaves, boxes, full, machine)
 
 
 def plan(
@@ -152,42 +286,8 @@ def plan(
     machine: Machine = MACHINE,
     cut: int | None = None,
 ) -> IncrementalPlan:
-    """Plan exact incremental inference of a classifier under windows.
-
-    boxes: int32 [n, 6], half open: c0, c1, y0, y1, x0, x1 (WindowPlan.boxes). image_shape:
-    (C, H, W). of: names of the tensors wanted; None: the class scores. cut: how many nodes go
-    on boxes, for measurements; None: the cost model decides.
-
-    Raises ModelError for a model that boxes can't follow (second inputs, a fixed batch that can't
-    be freed); UsageError for boxes of another shape.
-    """
-    boxes = _inside(np.asarray(boxes), image_shape)
-    prepared = prepare(model, image_shape, of)
-    full = trace(prepared, boxes)
-    if not full.extents:
-        raise ModelError("no tensor of the model has boxes")
-    chosen = estimate(full, machine) if cut is None else estimate(full, machine, cut)
-    followed = full.restricted(chosen.cut)
-    groups, group = np.unique(boxes[:, :2], axis=0, return_inverse=True)
-    group = group.reshape(-1).astype(np.int64)
-    chosen_buckets = tuple(tuple(b) for b in buckets(followed, machine))
-    graphs = build(followed, len(groups), [Places(b, group) for b in chosen_buckets])
-    return IncrementalPlan(
-        ir.to_proto(graphs.clean),
-        ir.to_proto(graphs.patch),
-        ir.to_proto(graphs.tail),
-        str(prepared.image.name),
-        tuple(str(v.name) for v in prepared.outputs),
-        graphs.crossings,
-        int(np.clip(machine.batch // max(graphs.crossing_bytes, 1), 1, 64)),
-        chosen,
-        groups.astype(np.int64),
-        followed,
-        graphs,
-        chosen_buckets,
-        group,
-        prepared.channel_axis,
-    )
+    """Plan exact incremental inference of a classifier under windows. See `outline`."""
+    return outline(model, boxes, image_shape, of=of, machine=machine, cut=cut).build()
 
 
 def _inside(boxes: NDArray[Any], image_shape: Sequence[int]) -> NDArray[np.int32]:

@@ -40,11 +40,15 @@ class Prepared:
 
 
 def prepare(
-    model: ModelLike, image_shape: Sequence[int], of: Sequence[str] | None = None
+    model: ModelLike,
+    image_shape: Sequence[int],
+    of: Sequence[str] | None = None,
+    channel_axis: int | None = None,
 ) -> Prepared:
     """Load a model for images of shape (C, H, W), and find what a window changes first.
 
     of: the tensors wanted, by name; None: the class scores (see choose.class_scores).
+    channel_axis: 1 or 3, of the image input; None: as choose.image_input finds it.
     Raises ModelError for a second input, another image size, a batch that can't be freed;
     UsageError for an unknown tensor.
     """
@@ -52,17 +56,20 @@ def prepare(
     graph = loaded.graph
     found = choose.image_input(graph)
     image = found.input
-    others = [v.name for v in graph.inputs if v is not image and not v.is_initializer()]
-    if others:
-        raise ModelError(f"the model has further inputs ({', '.join(map(str, others))})")
     if of is None:
         outputs = [choose.class_scores(graph).of]
     else:
         outputs = [choose.tensor(graph, name) for name in of]
-    # An integer image's channels are seen where it first becomes float.
-    channel_axis = found.channel_axis
-    _fix_sizes(loaded, image, channel_axis, image_shape)
     graph.outputs[:] = outputs
+    common.RemoveUnusedNodesPass()(loaded)
+    others = [
+        v.name for v in graph.inputs if v is not image and not v.is_initializer() and v.uses()
+    ]
+    if others:
+        raise ModelError(f"the scores read further inputs ({', '.join(map(str, others))})")
+    # An integer image's channels are seen where it first becomes float.
+    channel_axis = found.channel_axis if channel_axis is None else channel_axis
+    _fix_sizes(loaded, image, channel_axis, image_shape)
     common.RemoveUnusedNodesPass()(loaded)
     graph.sort()
     for value in outputs:
