@@ -120,8 +120,8 @@ def resolve(
     `xp` (numpy or cupy), where the result lives too. space: needed for a baseline in pixels.
     Returns a contiguous colour [C] or an array shaped like the image, in the image's dtype.
 
-    Raises UsageError: a baseline of another shape, not finite, outside a uint8 image's range, a
-    blur of sigma <= 0, a baseline in pixels without `space`.
+    Raises UsageError: a baseline of another shape, not finite, outside the range of the image's
+    dtype, a blur of sigma <= 0, a seed below 0, a baseline in pixels without `space`.
     """
     spec = as_baseline(baseline)
     last = layout == "nhwc"
@@ -132,6 +132,8 @@ def resolve(
     if spec.kind == "blur":
         return _cast(_blur(image.astype(np.float32), spec.sigma, axes, xp), image.dtype, xp)
     if spec.kind == "noise":
+        if spec.seed < 0:
+            raise UsageError(f"noise seed {spec.seed}; accepted: 0 or more")
         # Drawn on the host: the same seed is then the same noise on every backend.
         pixels = np.random.default_rng(spec.seed).standard_normal(
             tuple(image.shape), dtype=np.float32
@@ -157,6 +159,8 @@ def _given(
         raise UsageError(f"baseline {spec.kind!r} needs a value")
     if not hasattr(value, "ndim"):
         value = np.asarray(value, np.float32)
+    if value.dtype.kind not in "iuf":
+        raise UsageError(f"baseline is {value.dtype}; accepted: real numbers")
     pixels = spec.space == "pixels"
     if pixels and space is None:
         raise UsageError("a baseline in pixels needs the model's preprocessing; accepted: 'input'")
@@ -180,6 +184,8 @@ def _given(
     value = xp.asarray(value)
     if not xp.isfinite(value).all():
         raise UsageError("baseline has values that are not finite")
+    if dtype.kind == "f" and abs(value).max() > np.finfo(dtype).max:
+        raise UsageError(f"baseline is outside the range of a {dtype} image")
     if dtype == np.uint8 and (value.min() < 0 or value.max() > 255):
         raise UsageError("baseline is outside 0..255, the range of a uint8 image")
     return _cast(value, dtype, xp)

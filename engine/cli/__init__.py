@@ -81,6 +81,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="backlight",
             standalone_mode=False,
         )
+        # Some versions of typer turn Ctrl-C into this code themselves, and say nothing.
+        if code == INTERRUPTED:
+            return _failed("interrupted", INTERRUPTED)
         return code if isinstance(code, int) else 0
     except _ClickError as err:
         return _failed(getattr(err, "format_message", err.__str__)(), 2)

@@ -178,6 +178,7 @@ def test_a_bad_photo_does_not_stop_the_others(command, tmp_path, tiny, photos, c
         (["occlude", "--necessity", "-1"], "--necessity -1"),
         (["occlude", "--baseline", "pink"], "baseline 'pink'"),
         (["occlude", "--baseline", "1,2"], "baseline has shape [2]"),
+        (["occlude", "--baseline", "noise:-1"], "noise seed -1"),
         (["occlude", "--baseline", "TMP/small.npy"], "baseline has shape [3, 4, 4]"),
         (["occlude", "--baseline", "TMP/text.npy"], "no .npy file"),
         (["occlude", "--baseline", "TMP/text.png"], "text.png"),
@@ -226,7 +227,7 @@ def test_a_gpu_that_is_not_there(tmp_path, tiny, photos, capsys):
 
 @pytest.mark.parametrize("command", ["occlude", "rise"])
 @pytest.mark.parametrize("when", ["running", "writing"])
-def test_ctrl_c_leaves_whole_files_only(command, when, tmp_path, tiny, photos, monkeypatch):
+def test_ctrl_c_leaves_whole_files_only(command, when, tmp_path, tiny, photos, monkeypatch, capsys):
     """Interrupted at the second photo: the first one's files are whole, and nothing else is."""
     count = [0]
     if when == "running":
@@ -256,6 +257,7 @@ def test_ctrl_c_leaves_whole_files_only(command, when, tmp_path, tiny, photos, m
         monkeypatch.setattr(os, "replace", interrupted)
     out = tmp_path / "out"
     assert run(on_tiny(command, tiny, photos, out)) == 130
+    assert capsys.readouterr().err == "backlight: interrupted\n"
     names = sorted(f.name for f in out.iterdir())
     assert names == ["a.npy", "a.png", *(["b.npy"] if when == "writing" else [])]
     assert np.load(out / "a.npy").shape == (8, 8)
