@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .engine.occlusion import Occlusion
     from .engine.patches import patches
     from .engine.rise import Rise
+    from .engine.segments import Segments
     from .engine.store import Embeddings
     from .export.graph import ModelLike
 
@@ -43,6 +44,7 @@ __all__ = [
     "Explanation",
     "Occlusion",
     "Rise",
+    "Segments",
     "__version__",
     "activations",
     "deconvnet",
@@ -62,6 +64,7 @@ _LAZY = {
     "Explanation": "backlight.engine.explainer",
     "Occlusion": "backlight.engine.occlusion",
     "Rise": "backlight.engine.rise",
+    "Segments": "backlight.engine.segments",
     "activations": "backlight.engine.activations",
     "deconvnet": "backlight.engine.deconvnet",
     "embed": "backlight.engine.embed",
