@@ -74,10 +74,13 @@ class ReferenceBackend:
             if not isinstance(plan, GridPlan):
                 row[...] = np.where(keep != 0, image, base)
                 continue
-            x, b = image.astype(np.float32), base.astype(np.float32)
             if out.dtype == np.uint8:
-                row[...] = (x - b) * keep + (b + np.float32(0.5))  # the cast rounds down
+                # Whole numbers, in parts of 2^15; see masks.h for how close it comes.
+                x, b = image.astype(np.int32), base.astype(np.int32)
+                parts = (keep * np.float32(32767) + np.float32(0.5)).astype(np.int32)
+                row[...] = b + (((x - b) * parts + 0x4000) >> 15)
             else:
+                x, b = image.astype(np.float32), base.astype(np.float32)
                 row[...] = x * keep + b * (1 - keep)
 
     def accumulate(

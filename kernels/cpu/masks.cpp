@@ -112,6 +112,13 @@ void keep_row(float* keep, const float* wide, const GridMasks& m, long long k, i
            wide + static_cast<long long>(t.high) * row, t.weight, row);
 }
 
+// A mask's rows as blend_row wants them.
+const float* shares(const float* keep, std::vector<float>&, int) { return keep; }
+const std::int16_t* shares(const float* keep, std::vector<std::int16_t>& fixed, int n) {
+  fixed_row(fixed.data(), keep, n);
+  return fixed.data();
+}
+
 }  // namespace
 
 template <class T>
@@ -201,7 +208,9 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
   parallel(split.items(), writer.threads(), [&](auto next) {
     const std::size_t grid = static_cast<std::size_t>(m.rows) * s.row;
     std::vector<float> wide(grid * split.block), keep(size), weights(s.row);
-    std::vector<float> image(static_cast<std::size_t>(size) * s.planes), base(image.size());
+    using Work = typename Working<T>::type;
+    std::vector<Work> image(static_cast<std::size_t>(size) * s.planes), base(image.size());
+    std::vector<Work> fixed(size);
     std::vector<T> scratch(size);
     for (long long item; (item = next()) >= 0;) {
       const int first = split.first(item), last = split.last(item);
@@ -218,10 +227,11 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
           for (int r = 0; r < rows; ++r)
             keep_row(keep.data() + r * s.row, wide.data() + grid * (k - first), m, k, y + r,
                      s.row);
+          const Work* share = shares(keep.data(), fixed, count);
           for (int p = 0; p < s.planes; ++p) {
             T* out = stream ? scratch.data() : writer.out(k, p, y);
             const std::size_t offset = static_cast<std::size_t>(p) * size;
-            blend_row(out, image.data() + offset, base.data() + offset, keep.data(), count);
+            blend_row<T>(out, image.data() + offset, base.data() + offset, share, count);
             if (stream) copy(writer.out(k, p, y), out, count, true);
           }
         }

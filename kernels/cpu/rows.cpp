@@ -61,8 +61,8 @@ BL_CLONES void lerp_run(float* __restrict out, float a, float b, const float* __
 #if defined(__GNUC__) && defined(__x86_64__)
 #define BL_AVX2 1
 #define BL_TARGET __attribute__((target("avx2,f16c")))
-// What blend_any spells out, by hand where compilers do worse: they know no instruction for half,
-// and narrow float to byte through many shuffles. Each returns how many elements it did.
+// What blend_any spells out, by hand where compilers do worse: they know neither the instruction
+// for half nor the one that multiplies and rounds. Each returns how many elements it did.
 BL_TARGET static __m256 blend_eight(const float* image, const float* behind, const float* keep) {
   const __m256 k = _mm256_loadu_ps(keep), rest = _mm256_sub_ps(_mm256_set1_ps(1.0f), k);
   return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(image), k),
@@ -92,24 +92,24 @@ BL_TARGET static int blend_wide(Half* out, const float* image, const float* behi
   return i;
 }
 
-BL_TARGET static __m256i blend_bytes(const float* image, const float* behind, const float* keep) {
-  const __m256 shown = _mm256_mul_ps(_mm256_loadu_ps(image), _mm256_loadu_ps(keep));
-  return _mm256_cvttps_epi32(_mm256_add_ps(shown, _mm256_loadu_ps(behind)));
+// Sixteen 16-bit numbers: the multiplication is the one that rounds as blend_byte does.
+BL_TARGET static __m256i blend_sixteen(const std::int16_t* image, const std::int16_t* behind,
+                                       const std::int16_t* keep) {
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(image));
+  const __m256i base = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(behind));
+  const __m256i k = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keep));
+  return _mm256_add_epi16(_mm256_mulhrs_epi16(x, k), base);
 }
 
-BL_TARGET static int blend_wide(unsigned char* out, const float* image, const float* behind,
-                                const float* keep, int n) {
-  // The packs work on halves of a register: the groups of four come out in another order.
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+BL_TARGET static int blend_wide(unsigned char* out, const std::int16_t* image,
+                                const std::int16_t* behind, const std::int16_t* keep, int n) {
   int i = 0;
   for (; i + 32 <= n; i += 32) {
-    const __m256i a = blend_bytes(image + i, behind + i, keep + i);
-    const __m256i b = blend_bytes(image + i + 8, behind + i + 8, keep + i + 8);
-    const __m256i c = blend_bytes(image + i + 16, behind + i + 16, keep + i + 16);
-    const __m256i d = blend_bytes(image + i + 24, behind + i + 24, keep + i + 24);
-    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
-                        _mm256_permutevar8x32_epi32(bytes, order));
+    const __m256i low = blend_sixteen(image + i, behind + i, keep + i);
+    const __m256i high = blend_sixteen(image + i + 16, behind + i + 16, keep + i + 16);
+    // The pack works on halves of a register: the middle two quarters come out exchanged.
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), bytes);
   }
   return i;
 }
@@ -138,13 +138,17 @@ BL_CLONES void prepare_row(float* __restrict image, float* __restrict behind,
   for (int i = 0; i < n; ++i) image[i] = to_float(x[i]), behind[i] = to_float(base[i]);
 }
 
-BL_CLONES void prepare_row(float* __restrict image, float* __restrict behind,
+BL_CLONES void prepare_row(std::int16_t* __restrict image, std::int16_t* __restrict behind,
                            const unsigned char* __restrict x,
                            const unsigned char* __restrict base, int n) {
   for (int i = 0; i < n; ++i) {
-    image[i] = to_float(x[i]) - to_float(base[i]);
-    behind[i] = to_float(base[i]) + 0.5f;
+    image[i] = static_cast<std::int16_t>(x[i] - base[i]);
+    behind[i] = base[i];
   }
+}
+
+BL_CLONES void fixed_row(std::int16_t* __restrict fixed, const float* __restrict keep, int n) {
+  for (int i = 0; i < n; ++i) fixed[i] = static_cast<std::int16_t>(fixed_keep(keep[i]));
 }
 
 BL_CLONES static void blend_any(float* __restrict out, const float* __restrict image,
@@ -159,14 +163,17 @@ BL_CLONES static void blend_any(Half* __restrict out, const float* __restrict im
   for (int i = 0; i < n; ++i) out[i] = to_half(blend(image[i], behind[i], keep[i]));
 }
 
-BL_CLONES static void blend_any(unsigned char* __restrict out, const float* __restrict image,
-                                const float* __restrict behind, const float* __restrict keep,
-                                int n) {
+BL_CLONES static void blend_any(unsigned char* __restrict out,
+                                const std::int16_t* __restrict image,
+                                const std::int16_t* __restrict behind,
+                                const std::int16_t* __restrict keep, int n) {
   for (int i = 0; i < n; ++i) out[i] = blend_byte(image[i], behind[i], keep[i]);
 }
 
 template <class T>
-void blend_row(T* out, const float* image, const float* behind, const float* keep, int n) {
+void blend_row(T* out, const typename Working<T>::type* image,
+               const typename Working<T>::type* behind, const typename Working<T>::type* keep,
+               int n) {
   int done = 0;
 #if BL_AVX2
   static const bool supported = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
@@ -175,9 +182,10 @@ void blend_row(T* out, const float* image, const float* behind, const float* kee
   blend_any(out + done, image + done, behind + done, keep + done, n - done);
 }
 
-template void blend_row(float*, const float*, const float*, const float*, int);
-template void blend_row(Half*, const float*, const float*, const float*, int);
-template void blend_row(unsigned char*, const float*, const float*, const float*, int);
+template void blend_row<float>(float*, const float*, const float*, const float*, int);
+template void blend_row<Half>(Half*, const float*, const float*, const float*, int);
+template void blend_row<unsigned char>(unsigned char*, const std::int16_t*, const std::int16_t*,
+                                       const std::int16_t*, int);
 
 BL_MASK_ROWS(std::uint32_t)
 BL_MASK_ROWS(std::uint16_t)

@@ -19,16 +19,29 @@ void lerp_row(float* out, const float* a, const float* b, float w, int n);
 // The same between two numbers, with a weight for each element.
 void lerp_run(float* out, float a, float b, const float* w, int n);
 
-// What blend_row wants of an image and a baseline, in float: themselves, or for bytes x - base and
-// base + 1/2.
+// What blend_row works in: float, or for bytes 16-bit whole numbers.
+template <class T>
+struct Working {
+  using type = float;
+};
+template <>
+struct Working<unsigned char> {
+  using type = std::int16_t;
+};
+
+// What blend_row wants of an image and a baseline: themselves, or for bytes x - base and base; and
+// of what a mask keeps: itself, or its fixed_keep.
 void prepare_row(float* image, float* behind, const float* x, const float* base, int n);
 void prepare_row(float* image, float* behind, const Half* x, const Half* base, int n);
-void prepare_row(float* image, float* behind, const unsigned char* x, const unsigned char* base,
-                 int n);
+void prepare_row(std::int16_t* image, std::int16_t* behind, const unsigned char* x,
+                 const unsigned char* base, int n);
+void fixed_row(std::int16_t* fixed, const float* keep, int n);
 
 // out = the blend of what prepare_row gave, rounded to out's type: float, Half, unsigned char.
 template <class T>
-void blend_row(T* out, const float* image, const float* behind, const float* keep, int n);
+void blend_row(T* out, const typename Working<T>::type* image,
+               const typename Working<T>::type* behind, const typename Working<T>::type* keep,
+               int n);
 
 // mask = all ones where the bit of the word is set, else all zeros
 void mask_row(std::uint32_t* mask, const std::uint32_t* words, int bit, int n);

@@ -15,6 +15,7 @@ from backlight.kernels import (
     segments,
     sliding,
 )
+from backlight.kernels.reference import kept
 
 from .conftest import to_numpy
 
@@ -153,6 +154,19 @@ def test_many_variants_on_all_cores_equal_the_oracle(dtype):
         assert np.array_equal(got, want)
         few = apply(image, plan, "mean", start=3, stop=5, backend="cpp")
         assert np.array_equal(few, want[3:5])
+
+
+def test_bytes_are_blended_to_the_nearest(backend, put):
+    # Every pair of bytes through masks of many weights, against the exact blend.
+    image = np.repeat(np.arange(256, dtype=np.uint8), 256).reshape(1, 256, 256)
+    base = np.tile(np.arange(256, dtype=np.uint8), 256).reshape(1, 256, 256)
+    plan = rise(image.shape, 2, cells=9, seed=1)
+    keep = kept(plan).astype(np.float64)
+    exact = image * keep + base * (1 - keep)
+    got = to_numpy(apply(put(image), plan, put(base), backend=backend))
+    assert np.abs(got - exact).max() <= 0.5 + 1 / 85
+    np.testing.assert_array_equal(got[keep == 1], np.broadcast_to(image, keep.shape)[keep == 1])
+    np.testing.assert_array_equal(got[keep == 0], np.broadcast_to(base, keep.shape)[keep == 0])
 
 
 def test_native_float16_rounds_as_numpy_does():
