@@ -75,7 +75,8 @@ class Session:
     model: a path, bytes, a ModelProto or an onnx-ir model. providers: None or "auto" (CUDA where
     it works, else the CPU), or names: "cpu", "cuda", "tensorrt", …, the runtime's own too, in
     order of preference; nodes that none of them takes run on the CPU.
-    threads: of one operator; None leaves it to the runtime.
+    threads: of one operator; None leaves it to the runtime. options: the session's configuration
+    entries. provider_options: by the runtime's name of a provider.
 
     Raises UsageError when a provider that was asked for is not there or can't start; ModelError
     for a model that the runtime refuses.
@@ -87,6 +88,7 @@ class Session:
         providers: Providers = None,
         threads: int | None = None,
         options: Mapping[str, str] | None = None,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         ort = runtime()
         names, auto = provider_names(providers)
@@ -110,7 +112,11 @@ class Session:
             settings.intra_op_num_threads = threads
         for key, value in (options or {}).items():
             settings.add_session_config_entry(key, value)
-        asked = names if _CPU in names else [*names, _CPU]
+        own = provider_options or {}
+        asked: list[Any] = [
+            (n, dict(own[n])) if n in own else n
+            for n in (names if _CPU in names else [*names, _CPU])
+        ]
         with ExitStack() as stack:
             source = _source(model, stack)
             try:
