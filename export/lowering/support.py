@@ -228,6 +228,28 @@ def _resize(op: Op) -> Why | None:
         return f"keep_aspect_ratio_policy = {policy}", "stretch"
     if op.attr("antialias", 0):
         return "antialias = 1", "antialias = 0"
+    axes, rank = op.attr("axes", None), None if op.x.shape is None else len(op.x.shape)
+    if op.input(2) is not None and axes is not None and list(axes) != list(range(rank or -1)):
+        return f"scales for axes = {list(axes)}", "scales for all axes, in order"
+    return None
+
+
+def _attention(op: Op) -> Why | None:
+    ranks = [len(v.shape) for v in op.node.inputs[:4] if v is not None and v.shape is not None]
+    if any(rank != 4 for rank in ranks):
+        return f"inputs of {min(ranks)} dimensions", "Q, K, V and a mask of 4 dimensions"
+    if any(op.input(index) is not None for index in (4, 5, 6)):
+        return "past keys, values or their lengths", "Q, K, V and a mask"
+    for name in ("softcap", "qk_matmul_output_mode"):
+        if op.attr(name, 0):
+            return f"{name} = {op.attr(name)}", f"{name} = 0"
+    return _first_output(op)
+
+
+def _lstm(op: Op) -> Why | None:
+    for name in ("input_forget", "layout"):
+        if op.attr(name, 0):
+            return f"{name} = {op.attr(name)}", f"{name} = 0"
     return None
 
 
@@ -275,6 +297,7 @@ def _static(op: Op) -> Why | None:
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
 _TENSORRT_TESTS: dict[str, Test] = {
     **{f"Reduce{name}": _constant(1, "axes") for name in _REDUCTIONS},
+    "Attention": _attention,
     "AveragePool": _window,
     "CumSum": _constant(1, "axis"),
     "DepthToSpace": _four,
@@ -282,6 +305,7 @@ _TENSORRT_TESTS: dict[str, Test] = {
     "Einsum": _einsum,
     "EyeLike": _static,
     "GridSample": _four,
+    "LSTM": _lstm,
     "LayerNormalization": _first_output,
     "LpPool": _no_dilations,
     "MaxPool": _max_pool,
