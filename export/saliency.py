@@ -17,7 +17,7 @@ from . import choose, seed
 from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
-from .lowering import emitter, lowered
+from .lowering import emitter, finish, lowered
 from .store import save_model
 from .variants import variant
 
@@ -109,6 +109,7 @@ def explain_graph(
                 name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
                 _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
                 saliency.setdefault(rule, name)
+    finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)
     loaded.metadata_props.update(
         {

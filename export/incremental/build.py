@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..emit import Emitter, dim_of
-from ..lowering.cpu import blocked, depthwise
+from ..lowering.blocked import blocked, depthwise
 from .clean import FLOAT, TO_NHWC, as_model, clean_graph, new_graph
 from .copying import Copier, like
 from .feeds import Around, Feed, Into, Mixed, Outside, Patch, Places, Rooted, Share

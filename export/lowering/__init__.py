@@ -9,6 +9,7 @@ from ..emit import Emitter
 from ..rules import Rule, RuleMap
 from ..variants import variant
 from . import cpu, cuda, tensorrt
+from .stack import stack_products
 
 # Per target, whatever the variant; then what differs between the variants.
 LOWERINGS: dict[str, dict[str, Rule]] = {
@@ -30,3 +31,9 @@ def lowered(name: str, target: str) -> RuleMap:
 def emitter(graph: ir.Graph, opset: int, target: str) -> Emitter:
     """What writes nodes behind a graph's own in the operators of a target."""
     return cuda.CudaEmitter(graph, opset) if target == "cuda" else Emitter(graph, opset)
+
+
+def finish(e: Emitter, target: str) -> None:
+    """What a target does with the whole graph, once all rules are written."""
+    if target == "cpu":
+        stack_products(e)

@@ -4,52 +4,30 @@ Its layout pass knows convolutions, pools, Add, Mul of equal shapes, Concat and 
 Greater, Where and Cast are not among them: each would cost a reorder out and one back. So a mask
 is a depthwise 1x1 convolution that saturates, which the runtime fuses with its Clip; a cotangent
 that starts outside enters through a depthwise identity, so that the residual Adds after it stay
-inside; the global pool's gradient is a nearest Resize. What each brings is in
-benchmarks/README.md.
+inside; the global pool's gradient and zeros put between positions are nearest Resizes. Shapes that
+are known, batch aside, are what these need: else the portable rules do. What each brings, and what
+brought nothing, is in benchmarks/README.md.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from ..emit import Emitter
 from ..rules import Cotangents, Op, Rule, rectifier, registry
-
-# A power of two: products are exact. y * HUGE >= 1 for every y above 1e-30.
-HUGE = 2.0**100
-# The runtime's blocks are of 8 or 16 channels; tensors of fewer stay outside anyway.
-BLOCK = 8
-
-
-def blocked(value: ir.Value) -> bool:
-    """Whether the runtime may keep a tensor in its blocked layout: float32 [N, C, H, W]."""
-    if value.dtype != ir.DataType.FLOAT or value.shape is None or len(value.shape) != 4:
-        return False
-    channels = value.shape[1]
-    return isinstance(channels, int) and channels % BLOCK == 0
-
-
-def depthwise(
-    e: Emitter, x: ir.Value, weight: float, bias: float | None = None, *more: float
-) -> ir.Value:
-    """weight * x + bias as a depthwise 1x1 convolution; `more`: the bounds of a fused Clip."""
-    assert x.shape is not None
-    channels = int(x.shape[1])  # type: ignore[arg-type]
-    w = e.const(np.full((channels, 1, 1, 1), weight, np.float32))
-    b = None if bias is None else e.const(np.full((channels,), bias, np.float32))
-    y = e.Conv(x, w, b, group=channels, _shape=x.shape)
-    return e.Clip(y, *more, _shape=x.shape) if more else y
-
-
-def above(e: Emitter, y: ir.Value) -> ir.Value:
-    """[y > 0] as 0.0 or 1.0, for y >= 0."""
-    return depthwise(e, y, HUGE, None, 0.0, 1.0)
-
-
-def below(e: Emitter, y: ir.Value, high: float) -> ir.Value:
-    """[y < high] as 0.0 or 1.0, for y <= high: the last float below is further than 1/HUGE."""
-    return depthwise(e, y, -HUGE, high * HUGE, 0.0, 1.0)
+from ..rules.conv import Window, flipped, kernel_of, window_of
+from ..rules.pool import pool_window
+from .blocked import (
+    above,
+    between,
+    blocked,
+    channels_of,
+    enter,
+    put_apart,
+    repeated,
+    resized,
+    sized,
+)
 
 
 def relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
@@ -70,12 +48,11 @@ def _clip_gate(e: Emitter, op: Op, ct: ir.Value) -> ir.Value | None:
     high = op.const(2)
     if not rectifier.is_rectifier(op) or not blocked(op.y) or any(op.wants[1:]):
         return None
-    gated = e.Mul(ct, above(e, op.y), _shape=op.y.shape)
     if op.input(2) is None:
-        return gated
-    if high is None or not 0 < float(high.reshape(())) < 2.0**20:
+        return e.Mul(ct, above(e, op.y), _shape=op.y.shape)
+    if high is None or not 2.0**-20 < float(high.reshape(())) < 2.0**20:
         return None
-    return e.Mul(gated, below(e, op.y, float(high.reshape(()))), _shape=op.y.shape)
+    return e.Mul(ct, between(e, op.y, float(high.reshape(()))), _shape=op.y.shape)
 
 
 def clip(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
@@ -90,34 +67,120 @@ def clip_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return rectifier.clip_guided(e, op, (ct,)) if gated is None else (gated, None, None)
 
 
-def enter(e: Emitter, ct: ir.Value) -> ir.Value:
-    """Bring a cotangent into the blocked layout."""
-    return depthwise(e, ct, 1.0)
-
-
 def conv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    """The portable rule; a transposed convolution's result enters the blocked layout again."""
-    d_x, *rest = registry()["Conv"](e, op, (ct,))
-    strided = any(s > 1 for s in op.attr("strides", ()))
-    if d_x is not None and strided and blocked(op.x):
-        d_x = enter(e, d_x)
-    return (d_x, *rest)
+    """The portable rule at stride 1. Strided: inside the blocked layout where that costs little;
+    else the portable rule's transposed convolution, whose result enters the layout again."""
+    w = op.need(1)
+    win = window_of(op, kernel_of(op, w))
+    if not op.wants[0] or all(s == 1 for s in win.strides):
+        return registry()["Conv"](e, op, (ct,))
+    others = Op(op.node, (False, *op.wants[1:]))
+    d_x = None
+    if sized(op.x) and sized(op.y) and sized(ct):
+        d_x = _depthwise_strided(e, op, ct, w, win)
+        d_x = _pointwise_strided(e, op, ct, w, win) if d_x is None else d_x
+    if d_x is None:
+        alone = Op(op.node, (True, *(False for _ in op.wants[1:])))
+        d_x = registry()["Conv"](e, alone, (ct,))[0]
+        assert d_x is not None
+        d_x = enter(e, d_x) if blocked(op.x) else d_x
+    return (d_x, *registry()["Conv"](e, others, (ct,))[1:])
+
+
+def _pointwise_strided(
+    e: Emitter, op: Op, ct: ir.Value, w: ir.Value, win: Window
+) -> ir.Value | None:
+    """1x1: as at stride 1, then zeros between the positions. None where this isn't the way."""
+    outs = op.dims(op.y)[2:]
+    whole = [(o or 0) * s for o, s in zip(outs, win.strides, strict=True)]
+    if win.kernel != (1, 1) or win.group > 1 or any(win.begins) or whole != [*op.dims()[2:]]:
+        return None
+    turned = e.Transpose(w, perm=[1, 0, 2, 3])  # a node on the initializer, folded at load
+    small = e.Conv(
+        ct, turned, kernel_shape=[1, 1], _shape=resized(op.x, outs[0] or 0, outs[1] or 0)
+    )
+    return put_apart(e, small, (win.strides[0], win.strides[1]))
+
+
+def _depthwise_strided(
+    e: Emitter, op: Op, ct: ir.Value, w: ir.Value, win: Window
+) -> ir.Value | None:
+    """Zeros between the cotangent's positions, then as at stride 1: four times the arithmetic of
+    next to none. None where this isn't the way."""
+    if win.group == 1 or op.dims(w)[:2] != (win.group, 1) or any(d != 1 for d in win.dilations):
+        return None
+    sizes, outs = op.dims()[2:], op.dims(op.y)[2:]
+    begins = [k - 1 - p for k, p in zip(win.kernel, win.begins, strict=True)]
+    ends = [(sizes[i] or 0) - win.strides[i] * (outs[i] or 0) + win.begins[i] for i in (0, 1)]
+    if min(*begins, *ends) < 0:
+        return None
+    apart = put_apart(e, ct, (win.strides[0], win.strides[1]))
+    return e.Conv(
+        apart,
+        flipped(e, w, win, (win.group, 1)),
+        group=win.group,
+        kernel_shape=list(win.kernel),
+        pads=begins + ends,
+        _shape=op.x.shape,
+    )
 
 
 def _spread(e: Emitter, op: Op, ct: ir.Value, scale: float) -> ir.Value | None:
     """[N, C, 1, 1] times `scale` to every position of [N, C, H, W] by a nearest Resize."""
     dims = op.dims()
-    if not blocked(op.x) or dims[2] is None or dims[3] is None:
+    if not (sized(op.x) and sized(ct)) or dims[2] is None or dims[3] is None:
         return None
-    factors = e.const(np.array([1, 1, dims[2], dims[3]], np.float32))
-    return e.Resize(
-        e.Mul(ct, scale),
-        None,
-        factors,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-        _shape=op.x.shape,
+    return repeated(e, e.Mul(ct, scale), (dims[2], dims[3]))
+
+
+def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Behind a convolution's gradient: that convolution part by part, with parts of its weights.
+
+    A Split would leave the blocked layout. The whole convolution is left without a use.
+    """
+    made = ct.producer()
+    values = [op.need(i) for i in range(len(op))]
+    plain = made is not None and made.op_type == "Conv" and len(made.inputs) == 2
+    if not plain or made is None or made.attributes.get_int("group", 1) != 1 or len(values) == 1:
+        return registry()["Concat"](e, op, (ct,))
+    if op.attr("axis") not in (1, -3) or not all(blocked(v) for v in (op.y, *values)):
+        return registry()["Concat"](e, op, (ct,))
+    attributes = {a.name: a.value for a in made.attributes.values()}
+    source, weight = made.inputs
+    parts: list[ir.Value | None] = []
+    start = 0
+    for value, wanted in zip(values, op.wants, strict=True):
+        end = start + channels_of(value)
+        part = e.Slice(weight, [start], [end], [0]) if wanted else None
+        parts.append(e.Conv(source, part, **attributes, _shape=value.shape) if wanted else None)
+        start = end
+    return tuple(parts)
+
+
+def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """The portable rule; where windows don't overlap, MaxUnpool is a scatter in half the time.
+
+    It overwrites where a scatter adds: no good for windows that overlap.
+    """
+    win = pool_window(op)
+    plain = len(op.node.outputs) == 1 and op.x.dtype == ir.DataType.FLOAT
+    apart = all(k <= s for k, s in zip(win.reach, win.strides, strict=True))
+    # The runtime refuses other sizes of its output.
+    apart = apart and not any((*win.begins, *win.ends)) and not op.attr("ceil_mode", 0)
+    if not plain or not apart:
+        return registry()["MaxPool"](e, op, (ct,))
+    attributes = {a.name: a.value for a in op.node.attributes.values() if a.name != "storage_order"}
+    where = e.op("MaxPool", [op.x], _outputs=2, **attributes)[1]
+    where.dtype, where.shape = ir.DataType.INT64, op.y.shape
+    return (
+        e.MaxUnpool(
+            ct,
+            where,
+            e.Shape(op.x),
+            kernel_shape=list(win.kernel),
+            strides=list(win.strides),
+            _shape=op.x.shape,
+        ),
     )
 
 
@@ -148,7 +211,9 @@ def _like(op_type: str, function: object) -> Rule:
 
 
 RULES: dict[str, Rule] = {
+    "Concat": _like("Concat", concat),
     "Conv": _like("Conv", conv),
+    "MaxPool": _like("MaxPool", max_pool),
     "GlobalAveragePool": _like("GlobalAveragePool", global_average_pool),
     "ReduceMean": _like("ReduceMean", reduce_mean),
 }

@@ -1,0 +1,131 @@
+"""What ONNX Runtime's CPU provider does inside its blocked layout (NCHWc), as building blocks.
+
+Its layout pass knows convolutions, pools, Add, Mul of equal shapes, Concat and nearest Resize; any
+other operator costs a reorder out and one back. So comparisons are depthwise convolutions that
+saturate, and positions are put apart by a Resize times a pattern of zeros and ones. All of it is
+exact: products with powers of two, sums with zero. (An infinity gives NaN: 0 x inf.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..emit import Emitter, dim_of
+
+# A power of two: products are exact. y * HUGE >= 1 for every y above 1e-30.
+HUGE = 2.0**100
+# The runtime's blocks are of 8 or 16 channels; tensors of fewer stay outside anyway.
+BLOCK = 8
+
+Pair = tuple[int, int]
+
+
+def blocked(value: ir.Value) -> bool:
+    """Whether the runtime may keep a tensor in its blocked layout: float32 [N, C, H, W]."""
+    if value.dtype != ir.DataType.FLOAT or value.shape is None or len(value.shape) != 4:
+        return False
+    channels = value.shape[1]
+    return isinstance(channels, int) and channels % BLOCK == 0
+
+
+def sized(value: ir.Value) -> bool:
+    """Whether a tensor is `blocked` and of a known height and width."""
+    return blocked(value) and all(isinstance(d, int) for d in list(value.shape or ())[2:])
+
+
+def channels_of(x: ir.Value) -> int:
+    """C of [N, C, H, W]."""
+    assert x.shape is not None
+    return int(x.shape[1])  # type: ignore[arg-type]
+
+
+def resized(x: ir.Value, height: int, width: int, channels: int | None = None) -> ir.Shape:
+    """The shape of x with other sizes."""
+    assert x.shape is not None
+    n = dim_of(x.shape, 0)
+    return ir.Shape([n, channels_of(x) if channels is None else channels, height, width])
+
+
+def depthwise(
+    e: Emitter, x: ir.Value, weight: float, bias: float | None = None, *more: float
+) -> ir.Value:
+    """weight * x + bias as a depthwise 1x1 convolution; `more`: the bounds of a fused Clip."""
+    channels = channels_of(x)
+    w = e.const(np.full((channels, 1, 1, 1), weight, np.float32))
+    b = None if bias is None else e.const(np.full((channels,), bias, np.float32))
+    y = e.Conv(x, w, b, group=channels, _shape=x.shape)
+    return e.Clip(y, *more, _shape=x.shape) if more else y
+
+
+def above(e: Emitter, y: ir.Value) -> ir.Value:
+    """[y > 0] as 0.0 or 1.0, for y >= 0."""
+    return depthwise(e, y, HUGE, None, 0.0, 1.0)
+
+
+def between(e: Emitter, y: ir.Value, high: float) -> ir.Value:
+    """[0 < y < high] as 0.0 or 1.0, for 0 <= y <= high.
+
+    K (high - y) is 0 at high, 1 or more at the last float below it, under C everywhere; at y = 0
+    C is taken from it first. The runtime fuses the sum and the HardSigmoid into the second
+    convolution; a Clip behind a sum it would take out of the layout.
+    """
+    k = 2.0 ** (26 - int(np.floor(np.log2(high))))
+    c = 2.0**28
+    low = depthwise(e, y, 2.0**126, -c, -c, 0.0)
+    both = e.Add(depthwise(e, y, -k, high * k), low, _shape=y.shape)
+    return e.HardSigmoid(both, alpha=1.0, beta=0.0, _shape=y.shape)
+
+
+def enter(e: Emitter, ct: ir.Value) -> ir.Value:
+    """Bring a tensor into the blocked layout: what follows then stays there."""
+    return depthwise(e, ct, 1.0)
+
+
+def from_pattern(
+    e: Emitter, pattern: NDArray[np.float32], like: ir.Value, channels: int
+) -> ir.Value:
+    """A constant pattern [H, W] in all rows and channels: [N, C, H, W], N as in `like`.
+
+    A convolution makes it in every run, from a block of channels: as an initializer it would be as
+    large as an activation, and for one batch size only.
+    """
+    height, width = pattern.shape
+    size = e.const([BLOCK, height, width])
+    batch = e.op("Concat", [e.Shape(like, start=0, end=1), size], axis=0)[0]
+    block = np.zeros((1, BLOCK, height, width), np.float32)
+    block[:, 0] = pattern
+    source = e.Expand(e.const(block), batch, _shape=resized(like, height, width, BLOCK))
+    w = np.zeros((channels, BLOCK, 1, 1), np.float32)
+    w[:, 0] = 1
+    return e.Conv(source, e.const(w), _shape=resized(like, height, width, channels))
+
+
+def repeated(e: Emitter, x: ir.Value, times: Pair) -> ir.Value:
+    """Each position as a block of so many rows and columns: a nearest Resize."""
+    assert x.shape is not None
+    if times == (1, 1):
+        return x
+    height, width = (int(x.shape[2 + i]) * times[i] for i in (0, 1))  # type: ignore[arg-type]
+    return e.Resize(
+        x,
+        None,
+        e.const(np.array([1, 1, *times], np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        _shape=resized(x, height, width),
+    )
+
+
+def put_apart(e: Emitter, x: ir.Value, strides: Pair) -> ir.Value:
+    """Position p goes to p * strides, zeros between: [N,C,P,Q] -> [N,C,P s,Q s]."""
+    wide = repeated(e, x, strides)
+    if wide is x:
+        return x
+    assert wide.shape is not None
+    height, width = (int(d) for d in list(wide.shape)[2:])  # type: ignore[arg-type]
+    pattern = np.zeros((height, width), np.float32)
+    pattern[:: strides[0], :: strides[1]] = 1
+    return e.Mul(wide, from_pattern(e, pattern, x, channels_of(x)), _shape=wide.shape)
