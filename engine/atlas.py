@@ -93,7 +93,7 @@ def _names(
     plot: Image.Image, placed: NDArray[np.float64], labels: Sequence[str | None], colors: Colors
 ) -> None:
     """Each label at the median of its points, moved down where another name is there already."""
-    draw, face = ImageDraw.Draw(plot), font(15)
+    draw, face = ImageDraw.Draw(plot), font(16)
     taken: list[tuple[float, float, float, float]] = []
     held = np.array([label or "" for label in labels])
     for name in colors:
@@ -108,7 +108,7 @@ def _names(
         ) and top < plot.height - 40:  # fmt: skip
             top += 6
         taken.append((left, top, left + width, top + 18))
-        draw.text((left, top), text, _dark(colors[name]), face, stroke_width=2, stroke_fill=PAPER)
+        draw.text((left, top), text, _dark(colors[name]), face, stroke_width=3, stroke_fill=PAPER)
 
 
 def _legend(colors: Colors, count: int, joined: NDArray[np.bool_]) -> list[tuple[Rgb, str]]:

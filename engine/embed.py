@@ -7,16 +7,11 @@ on the CPU two single-threaded runs side by side beat one run on two threads.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,9 +24,10 @@ from ..export.graph import ModelLike, read
 from ..export.preprocess import Preprocess, from_json
 from . import images
 from .features import features
-from .session import Providers, provider_names, runtime
+from .session import Providers
 from .store import Embeddings, Row, Source
 from .store_writer import Writer
+from .stream import ahead, lanes_of, turn_of
 from .taps import Taps
 
 __all__ = ["Embedded", "Embedder", "embed", "embedder_of", "model_hash"]
@@ -41,8 +37,6 @@ SIDE = 32  # of the stored pixels: CIFAR's size, the one that pixel distances ar
 # A part is written when this much waits: a kill loses no more, and parts don't get many.
 PART_ROWS = 4096
 PART_SECONDS = 10.0
-# Each lane holds the activations of a batch.
-_LANES_CPU, _LANES_DEVICE = 4, 8
 _BUNDLED = Path(__file__).parent / "assets" / "squeezenet1_1.onnx"
 
 
@@ -72,19 +66,10 @@ class Embedder:
         self.tensor, self.pooling, self.width = found.tensor, found.pooling, found.width
         self.hash = model_hash(model)
         self.file = str(Path(model).resolve()) if isinstance(model, (str, os.PathLike)) else ""
-        cores = threads or _cores()
-        on_cpu = _on_cpu(providers)
-        self.lanes = min(cores, _LANES_CPU if on_cpu else _LANES_DEVICE)
-        # All lanes share the session's pool: with its threads, they are as many as the cores.
-        self._taps = Taps(
-            found.model,
-            [found.output],
-            providers=providers,
-            threads=cores - self.lanes + 1 if on_cpu else threads,
-        )
+        self.lanes, own = lanes_of(providers, threads)
+        self._taps = Taps(found.model, [found.output], providers=providers, threads=own)
         self._taps.name = Path(self.file).name or "the model"
-        # Runs on one device side by side only take its memory.
-        self._turn: AbstractContextManager[Any] = nullcontext() if on_cpu else Lock()
+        self._turn = turn_of(providers)
         self.provider = self._taps.session.provider
         self.notes = [*found.notes, *self._taps.notes]
 
@@ -219,7 +204,9 @@ def embed(
             return made.rows(files, [labels[f] for f in files], record, SIDE)
 
         groups = [todo[at : at + batch] for at in range(0, len(todo), batch)]
-        for group, (rows, bad) in zip(groups, _ahead(one, groups, made.lanes), strict=True):
+        for group, (rows, bad) in zip(
+            groups, ahead(one, groups, made.lanes, 2 * made.lanes), strict=True
+        ):
             writer.add(rows, bad)
             result.added += len(rows)
             result.skipped |= bad
@@ -231,24 +218,6 @@ def embed(
                 written = time.perf_counter()
     result.seconds = time.perf_counter() - start
     return result
-
-
-def _ahead(
-    call: Callable[[Sequence[Path]], Any], groups: Sequence[Sequence[Path]], lanes: int
-) -> Iterator[Any]:
-    """The results in order; `lanes` run at a time, and as many wait."""
-    coming = iter(groups)
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(lanes) as pool:
-        try:
-            waiting.extend(pool.submit(call, g) for g in itertools.islice(coming, 2 * lanes))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(call, g) for g in itertools.islice(coming, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _labels(given: Sequence[str | os.PathLike[str]]) -> dict[Path, str | None]:
@@ -312,16 +281,3 @@ def _add_file(digest: Any, file: Path) -> None:
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _on_cpu(providers: Providers) -> bool:
-    names, _ = provider_names(providers)
-    available = runtime().get_available_providers()
-    return all(n == "CPUExecutionProvider" for n in names if n in available)

@@ -14,9 +14,10 @@ from .pictures import FAINT, INK, MARGIN, PAPER, font, shortened, wrapped
 __all__ = ["Row", "Tile", "figure", "fitted_to", "sheet", "tiled"]
 
 GAP = 6
-LABEL = 15
+LABEL = 18
+LINE = 17
 TITLE = 132
-BLANK = (244, 244, 245)
+BLANK = (226, 226, 230)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def sheet(
 ) -> Image.Image:
     """Rows of tiles, each in a square of `side` pixels; a heading and lines of detail above, a
     note below (how the values became pixels)."""
-    big, middle, small = font(20), font(14), font(11)
+    # 13: at smaller sizes the font's hinting swallows the spaces between words.
+    big, middle, small = font(20), font(14), font(13)
     pictures = [
         [None if t.pixels is None else fitted_to(t.pixels, side) for t in row.tiles] for row in rows
     ]
@@ -94,9 +96,9 @@ def sheet(
         titles = [
             (wrapped(r.title, middle, beside), wrapped(r.detail, small, beside)) for r in rows
         ]
-        need = [18 * len(t) + 14 * len(d) + GAP for t, d in titles]
+        need = [18 * len(t) + LINE * len(d) + GAP for t, d in titles]
         step = [max(pair) for pair in zip(step, need, strict=True)]
-    height = top + sum(step) + (4 + 15 * len(notes) if notes else 0) + MARGIN
+    height = top + sum(step) + (4 + LINE * len(notes) if notes else 0) + MARGIN
     picture = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN, MARGIN - 2), shortened(heading, big, inner), INK, big)
@@ -110,7 +112,7 @@ def sheet(
                 below += 18
             for line in titles[index][1]:
                 draw.text((MARGIN, below), line, FAINT, small)
-                below += 14
+                below += LINE
         tall = max((p.height for p in images if p is not None), default=0)
         for column, (tile, image) in enumerate(zip(row.tiles, images, strict=True)):
             left = shift + column * (side + GAP)
@@ -124,5 +126,5 @@ def sheet(
                 draw.text((at, top + tall + 1), text, FAINT, small)
         top += step[index]
     for number, line in enumerate(notes):
-        draw.text((MARGIN, top + 4 + 15 * number), line, FAINT, small)
+        draw.text((MARGIN, top + 4 + LINE * number), line, FAINT, small)
     return picture

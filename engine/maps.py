@@ -246,22 +246,21 @@ def _affinities(
 def _umap(
     reduced: NDArray[np.float32], start: NDArray[np.float64], near: int, seed: int
 ) -> NDArray[np.float64]:
-    umap = _module("umap", "umap-learn")
+    umap = _module("umap")
     with _quiet():
         # UMAP starts from positions of about 10.
         made = umap.UMAP(n_neighbors=near, random_state=seed, n_jobs=1, init=start * 1e4)
         return np.asarray(made.fit_transform(reduced), np.float64)
 
 
-def _module(name: str, package: str | None = None) -> Any:
+def _module(name: str) -> Any:
     try:
         if name == "openTSNE":
             importlib.import_module("openTSNE.affinity")
         return importlib.import_module(name)
     except ImportError as err:
-        raise UsageError(
-            f"{package or name} is not installed; pip install 'backlight[maps]'"
-        ) from err
+        package, extra = ("umap-learn", "umap") if name == "umap" else (name, "maps")
+        raise UsageError(f"{package} is not installed; pip install 'backlight[{extra}]'") from err
 
 
 @contextmanager

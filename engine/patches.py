@@ -27,7 +27,7 @@ from .grid import BLANK, Row, Tile, figure, sheet
 from .images import Pixels
 from .passes import PassState, digest_of, listing_of
 from .session import Providers
-from .stream import Skipped, found_files, groups
+from .stream import Group, Skipped, ahead, found_files, group_of, lanes_of, turn_of
 from .taps import Taps
 from .topk import TopK
 
@@ -131,7 +131,7 @@ class Patches:
             title or f"Top patches of {layer}",
             [
                 f"{len(places)} of {total} channels; the {found.held} strongest activations in "
-                f"{self.count} images, {kind}; receptive field: {found.field}"
+                f"{self.count} images, {kind}; receptive field: {_seen(found.field)}"
             ],
             self.rows(layer, places),
             SIDE,
@@ -190,7 +190,7 @@ def patches(
     state: str | Path | None = None,
     fresh: bool = False,
     every: float = EVERY,
-    workers: int = 2,
+    workers: int | None = None,
     providers: Providers = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -201,7 +201,8 @@ def patches(
     all in the same pass. channels: which; None: all.
     state: a file to save the pass in, every so many seconds. A pass that was killed goes on from
     there, with the same result as if it hadn't been; fresh: don't.
-    progress: called with the number of files done and of all.
+    workers: threads that each read a batch and run it; None: one per core, at most 4 on the CPU.
+    threads: in all; None: one per core. progress: called with the number of files done and of all.
 
     Images that can't be read are skipped and listed. Raises UsageError for an unknown layer or
     one without rows and columns, ImageError when no image can be read, OutputError for the state
@@ -211,7 +212,8 @@ def patches(
     for name, number in (("k", k), ("batch", batch)):
         if number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
-    taps = Taps(model, wanted, providers=providers, threads=threads)
+    lanes, own = lanes_of(providers, threads, workers)
+    taps = Taps(model, wanted, providers=providers, threads=own)
     settled = taps.settled(preprocess)
     fields = taps.fields(settled.size)
     axes = {name: refuse_flat(fields[name]) for name in taps.names}
@@ -226,13 +228,24 @@ def patches(
         "preprocess": settled.to_json(), "batch": batch, "files": listing_of(files)},
         every)  # fmt: skip
     start = 0 if fresh else saved.restore(tops, skipped)
-    for group in groups(files, settled, taps.input, batch, start=start, workers=workers):
-        skipped += group.skipped
-        if len(group.index):
+    turn = turn_of(providers)
+
+    def one(at: int) -> tuple[Group, dict[str, NDArray[Any]]]:
+        group = group_of(files, at, batch, settled, taps.input)
+        if not len(group.index):
+            return group, {}
+        with turn:
             found = taps(group.tensor)
-            for name, top in tops.items():
-                maps = maps_of(found[name], axes[name])
-                top.merge(maps if channels is None else maps[:, kept[name]], group.index)
+        return group, {
+            name: maps if channels is None else maps[:, kept[name]]
+            for name, maps in ((n, maps_of(found[n], axes[n])) for n in tops)
+        }
+
+    # One batch more than run at a time: maps of a wide layer are large.
+    for group, found in ahead(one, range(start, len(files), batch), lanes, lanes + 1):
+        skipped += group.skipped
+        for name, maps in found.items():
+            tops[name].merge(maps, group.index)
         saved.save(tops, skipped, group.stop, last=group.stop == len(files))
         if progress is not None:
             progress(group.stop, len(files))
@@ -246,6 +259,13 @@ def patches(
     return Patches(
         tuple(files), result, tuple(skipped), count, k, one_per_image, settled, taps.input, start
     )
+
+
+def _seen(field: ReceptiveField) -> str:
+    """After a Concat the channels' fields differ: then the largest is said to be that."""
+    axes = refuse_flat(field)
+    sizes = {field.size_of(channel) for channel in range(field.dims[axes[0]])}
+    return str(field) if field.is_whole or len(sizes) == 1 else f"up to {field}"
 
 
 def _kept(field: ReceptiveField, axis: int, channels: Sequence[int] | None) -> NDArray[np.int64]:

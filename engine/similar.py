@@ -15,6 +15,7 @@ from PIL import Image
 from ..errors import ImageError, UsageError
 from ..export.preprocess import Preprocess
 from . import images
+from .crops import FRAME
 from .embed import Embedder, small
 from .grid import Row, Tile, sheet
 from .neighbors import METRICS, Index
@@ -133,7 +134,7 @@ def strip(
     source = store.source
     rows = []
     for space, found in similar.spaces.items():
-        tiles = [Tile(similar.seen, "the query")]
+        tiles = [Tile(_framed(similar.seen), "the query")]
         for one in found:
             name = one.label or Path(one.path).stem
             tiles.append(Tile(shown(store, one.row, preprocess, embedder.input),
@@ -151,6 +152,15 @@ def strip(
         f"{pooling}. Cosine: 1 - cosine. Pixels: Euclidean, RGB in 0..1, of what the model sees "
         f"made {source.side} x {source.side}{left_out}.",
     )
+
+
+def _framed(pixels: images.Pixels) -> images.Pixels:
+    """A copy with a frame: the query isn't taken for its own first neighbour."""
+    drawn = pixels.copy()
+    wide = max(min(drawn.shape[:2]) // 36, 1)
+    for edge in (drawn[:wide], drawn[-wide:], drawn[:, :wide], drawn[:, -wide:]):
+        edge[...] = FRAME
+    return drawn
 
 
 def shown(

@@ -118,7 +118,7 @@ def inversion(asked: Asked) -> None:
             "skipped": [bad.as_dict() for bad in skipped],
         }
         lead = "Made from noise, so that the layer sees in each what it sees in the photo."
-        note = f"Error: |phi(x) - phi0|² / |phi0|², {steps} steps. {PIXELS}"
+        note = f"Error: |phi(x) - phi0|^2 / |phi0|^2, {steps} steps. {PIXELS}"
         picture = sheet(title, [lead], rows, SIDE, note)
         results.picture("inversion.png", picture)
         results.json("inversion.json", summary)
@@ -229,7 +229,8 @@ def maximize(asked: Asked) -> None:
                     if not asked.json:
                         best = figure(float(made.values[row].max()))
                         step.print(f"{maker.layer:<24} {name:<36} {best:>8}")
-            title = f"What excites {maker.layer} in {stem} most"
+            what = f"classes of {stem}" if asked.classes else f"channels of {maker.layer} in {stem}"
+            title = f"Images that excite {what} most"
             detail = [f"Images made from {asked.start}; under each its {kind}."]
             note = f"{steps} steps, seed {asked.seed}. {PIXELS}"
             columns = asked.starts if asked.starts > 1 else min(len(tiles), 4)

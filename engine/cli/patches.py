@@ -58,7 +58,14 @@ K = Annotated[int, typer.Option("-k", metavar="K", help="Activations per channel
 OnePerImage = Annotated[
     bool, typer.Option("--one-per-image", help="At most one activation of an image.")
 ]
-Decoders = Annotated[int, typer.Option("--decoders", metavar="N", help="Threads that read images.")]
+Decoders = Annotated[
+    int | None,
+    typer.Option(
+        "--decoders",
+        metavar="N",
+        help="Batches read and run side by side. [one per core, 4 at most]",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +86,7 @@ def patches(
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
-    decoders: Decoders = 2,
+    decoders: Decoders = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -158,7 +165,7 @@ def found_patches(
     provider: Sequence[str] | None,
     threads: int | None,
     batch: int,
-    decoders: int,
+    decoders: int | None,
     state: Path | None = None,
     fresh: bool = False,
 ) -> Patches:

@@ -56,7 +56,7 @@ class Asked:
     provider: list[str] | None
     threads: int | None
     batch: int
-    decoders: int
+    decoders: int | None
     html: bool
     force: bool
     json: bool
@@ -94,7 +94,7 @@ def reconstruct(
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
-    decoders: Decoders = 2,
+    decoders: Decoders = None,
     target_class: Annotated[
         list[str] | None,
         typer.Option(metavar="C", help="maximize: a class number or name; repeatable."),

@@ -343,3 +343,27 @@ def test_errors_are_one_line(model: Path, folder: Path) -> None:
     with pytest.raises(BacklightError) as caught:
         found_in(model, folder, k=0)
     assert str(caught.value) == "k 0; expected 1 or more"
+
+
+def test_several_layers_cost_one_forward_pass(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs of the session, and the rows of each, are the same for one layer and for two."""
+    from backlight.engine.session import Session
+
+    runs: list[tuple[int, int]] = []
+    whole = Session.run
+
+    def counted(self: Session, feeds: dict[str, np.ndarray], outputs: object = None) -> object:
+        (x,) = feeds.values()
+        found = whole(self, feeds, outputs)  # type: ignore[arg-type]
+        runs.append((len(x), len(found)))
+        return found
+
+    monkeypatch.setattr(Session, "run", counted)
+    found_in(model, folder, layers=["h"])
+    one, runs[:] = list(runs), []
+    found_in(model, folder, layers=["h", "r"])
+    assert sum(rows for rows, _ in one) == COUNT
+    assert [rows for rows, _ in runs] == [rows for rows, _ in one]
+    assert {outputs for _, outputs in runs} == {2}
