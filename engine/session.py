@@ -122,7 +122,9 @@ class Session:
             try:
                 self.inner = ort.InferenceSession(source, settings, providers=asked)
             except Exception as err:  # the runtime's own exceptions share no documented base
-                raise ModelError(f"onnxruntime refuses the model: {one_line(err)}") from err
+                raise ModelError(
+                    f"onnxruntime refuses the model: {one_line(err)}{_remedy(model, err)}"
+                ) from err
         self.providers: list[str] = list(self.inner.get_providers())
         lacking = [n for n in names if n not in self.providers]
         self.notes: list[str] = []
@@ -162,6 +164,18 @@ class Session:
         except Exception as err:
             raise RunError(f"onnxruntime failed: {one_line(err)}") from err
         return dict(zip(names, results, strict=True))
+
+
+def _remedy(model: Any, err: Exception) -> str:
+    """What to do about a type that a provider has no kernels for."""
+    if "NOT_IMPLEMENTED" not in str(err):
+        return ""
+    from ..export.graph import read
+
+    metadata = read(model)[0].metadata_props
+    if metadata.get("backlight.dtype") != "bfloat16":
+        return ""
+    return "; the CPU provider has no bfloat16 kernels: --provider cuda, or --dtype float16"
 
 
 def _short(name: str) -> str:

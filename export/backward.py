@@ -15,6 +15,7 @@ from .emit import Emitter, broadcast_shape, dim_of
 from .rules import NO_GRADIENT, Cotangents, Op, RuleMap
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
+from .scaling import Scaling
 
 FLOATS = frozenset(
     (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -115,9 +116,11 @@ def backward(
     seeds: Sequence[tuple[ir.Value, ir.Value]],
     wrt: Sequence[ir.Value],
     rules: RuleMap,
+    scaling: Scaling | None = None,
 ) -> list[ir.Value | None]:
     """Emit the vector-Jacobian product: seeds are pairs (tensor, its cotangent).
 
+    scaling: keeps the cotangents within float16's range on the way.
     Returns the cotangent of each `wrt`, None where no gradient reaches it.
     Raises UnsupportedNode for a node on the way without a rule.
     """
@@ -126,6 +129,8 @@ def backward(
     for tensor, ct in seeds:
         pending.setdefault(tensor, []).append(ct)
     blocked = next((n for n in nodes if obstacle(n, rules, e.opset) is not None), None)
+    if scaling is not None:
+        scaling.begin(nodes, leads, [tensor for tensor, _ in seeds], wrt)
     for node in reversed(nodes):
         cts: Cotangents = tuple(_collect(e, pending, v) for v in node.outputs)
         if all(ct is None for ct in cts):
@@ -138,6 +143,10 @@ def backward(
             raise UnsupportedNode(
                 f"{node.op_type} '{node.name}': no gradient rule for its further outputs"
             )
+        if scaling is not None:
+            pairs = zip(node.outputs, cts, strict=True)
+            cts = tuple(None if ct is None else scaling.at(v, ct) for v, ct in pairs)
+            scaling.passed(node)
         op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
         with e.scope(node.name or node.op_type):
             try:
@@ -152,7 +161,13 @@ def backward(
                 if primal is None or found is None or primal not in leads:
                     continue
                 pending.setdefault(primal, []).append(_fit(e, found, primal))
-    return [_collect(e, pending, v) for v in wrt]
+                if scaling is not None:
+                    scaling.arrive(primal)
+    ends = [_collect(e, pending, v) for v in wrt]
+    if scaling is None:
+        return ends
+    pairs = zip(wrt, ends, strict=True)
+    return [None if ct is None else scaling.undone(v, ct) for v, ct in pairs]
 
 
 def refuse_blocked(

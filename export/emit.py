@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Operand = "ir.Value | float | int | bool | Sequence[int] | NDArray[Any] | None"
 
+# The mark of a node that stays in float32, in its `meta`.
+IN_FLOAT32 = "backlight.float32"
+
 # Operators whose output has the broadcast shape of their inputs.
 _ELEMENTWISE = frozenset(
     "Abs Add And Cast Ceil Clip Cos Div Equal Erf Exp Floor Greater GreaterOrEqual Identity "
@@ -83,6 +86,7 @@ class Emitter:
         self._memo: dict[tuple[object, ...], tuple[ir.Value, ...]] = {}
         self._constants: dict[tuple[object, ...], ir.Value] = {}
         self._uses: dict[str, int] = {}
+        self._wide = False
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():
@@ -101,6 +105,15 @@ class Emitter:
             yield
         finally:
             self._scope = before
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Nodes made inside stay in float32 when the graph is narrowed (see `half.py`)."""
+        before, self._wide = self._wide, True
+        try:
+            yield
+        finally:
+            self._wide = before
 
     def op(
         self,
@@ -140,6 +153,8 @@ class Emitter:
             outputs=outputs,
             name=outputs[0].name,
         )
+        if self._wide:
+            node.meta[IN_FLOAT32] = True
         self.graph.append(node)
         dtype = _dtype or _result_dtype(op_type, inputs, attributes)
         if dtype is not None:

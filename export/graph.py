@@ -24,11 +24,11 @@ EMITTED_IR = 10
 _LIGHT = 1024
 
 
-def load(model: ModelLike) -> ir.Model:
+def load(model: ModelLike, opset: int = EMITTED_OPSET) -> ir.Model:
     """Read a model and bring it into the transform's form; what was given is not changed.
 
-    Functions are inlined, opset 7 to 17 is upgraded to 18, constant subgraphs are folded, shapes
-    are inferred, every node and value has a name. Initializers are no longer inputs.
+    Functions are inlined, opset 7 and up is upgraded to `opset` where lower, constant subgraphs are
+    folded, shapes are inferred, every node and value has a name. Initializers are no longer inputs.
     Weights in external files stay there, memory-mapped.
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
@@ -41,7 +41,7 @@ def load(model: ModelLike) -> ir.Model:
             common.InlinePass()(loaded)
             common.RemoveUnusedFunctionsPass()(loaded)  # type: ignore[no-untyped-call]
         common.NameFixPass()(loaded)
-        loaded = _upgrade(loaded, source)
+        loaded = _upgrade(loaded, source, opset)
         _settle_shapes(loaded)
         common.NameFixPass()(loaded)
     except InputError:
@@ -164,22 +164,20 @@ def _check_structure(model: ir.Model, source: str) -> None:
             raise ModelError(f"{source}: truncated: initializer '{name}' lacks data")
 
 
-def _upgrade(model: ir.Model, source: str) -> ir.Model:
-    """Convert to the emitted opset where the source's is older; raise IR to match."""
+def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
+    """Convert to the wanted opset where the source's is older; raise IR to match."""
     opset = opset_of(model)
-    if opset < EMITTED_OPSET:
+    if opset < wanted:
         from onnx import version_converter
 
         from .legacy import harden, soften
 
         soften(model)
         try:
-            model = _through(
-                model, lambda proto: version_converter.convert_version(proto, EMITTED_OPSET)
-            )
+            model = _through(model, lambda proto: version_converter.convert_version(proto, wanted))
         except Exception as err:  # the C++ converter's errors have no common class
             raise ModelError(
-                f"{source}: opset {opset} can't be upgraded to {EMITTED_OPSET}: {_first_line(err)}"
+                f"{source}: opset {opset} can't be upgraded to {wanted}: {_first_line(err)}"
             ) from err
         infer_shapes(model)
         harden(model, opset)

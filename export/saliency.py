@@ -13,11 +13,12 @@ from onnx_ir.passes import common
 
 from .. import __version__
 from ..errors import ModelError, UsageError
-from . import choose, seed
+from . import choose, half, seed
 from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
 from .lowering import emitter, finish, lowered
+from .scaling import Scaling
 from .store import save_model
 from .variants import variant
 
@@ -72,6 +73,7 @@ def explain_graph(
     cotangent: str = "class",
     reduce: str = "none",
     lowering: str = "portable",
+    dtype: str = "float32",
 ) -> ExplainGraph:
     """Load a model and give it saliency outputs. See `backlight.export` for the arguments."""
     rules = _checked_rules(rules)
@@ -79,11 +81,12 @@ def explain_graph(
         raise UsageError(f"cotangent '{cotangent}'; accepted: class, input")
     if reduce not in ("none", "maxabs"):
         raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
+    narrow_to = half.checked(dtype, lowering)
     if isinstance(target_class, str) and target_class.lstrip("-").isdigit():
         target_class = int(target_class)
     maps = {rule: lowered(rule, lowering) for rule in rules}
 
-    loaded = load(model)
+    loaded = load(model, half.opset_for(narrow_to))
     graph = loaded.graph
     _reserve_names(graph, rules)
     ofs, score_output = _tensors_of(graph, of)
@@ -101,41 +104,65 @@ def explain_graph(
     saliency: dict[str, str] = {}
     for rule in rules:
         with e.scope(rule):
-            found = backward(e, seeds, wrts, maps[rule])
+            scaling = _scaling(e, ofs, image, cotangent, narrow_to)
+            found = backward(e, seeds, wrts, maps[rule], scaling)
             for index, (tensor, ct) in enumerate(zip(wrts, found, strict=True)):
                 if ct is None:
                     names = ", ".join(f"'{v.name}'" for v in ofs)
                     raise UsageError(f"no gradient flows from {names} to '{tensor.name}'")
                 name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
-                _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
+                # At its true size a map may be below float16's range.
+                with e.in_float32():
+                    _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
                 saliency.setdefault(rule, name)
     finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)
+    of_names = [v.name or "" for v in ofs]  # narrowed, an output's tensor gets another name
+    classes = seed.class_count(ofs[0])
+    score_name = None if score_output is None else score_output.name
+    if narrow_to is not None:
+        half.narrow(loaded, narrow_to)
     loaded.metadata_props.update(
         {
             "backlight.version": __version__,
             "backlight.rules": ",".join(rules),
-            "backlight.of": ",".join(v.name or "" for v in ofs),
+            "backlight.of": ",".join(of_names),
             "backlight.wrt": ",".join(v.name or "" for v in wrts),
             "backlight.input": (image or wrts[0]).name or "",
             "backlight.target_class": "input" if cotangent == "input" else str(target_class),
             "backlight.cotangent": cotangent,
             "backlight.reduce": reduce,
             "backlight.for": lowering,
-            "backlight.score_output": "" if score_output is None else score_output.name or "",
+            "backlight.dtype": dtype,
+            "backlight.score_output": score_name or "",
         }
     )
     return ExplainGraph(
         model=loaded,
-        of=ofs[0].name or "",
+        of=of_names[0],
         wrt=wrts[0].name or "",
         input=(image or wrts[0]).name or "",
         rules=rules,
         saliency=saliency,
-        score_output=None if score_output is None else score_output.name,
-        classes=seed.class_count(ofs[0]),
+        score_output=score_name,
+        classes=classes,
         notes=notes,
     )
+
+
+def _scaling(
+    e: Emitter,
+    ofs: Sequence[ir.Value],
+    image: ir.Value | None,
+    cotangent: str,
+    narrow_to: ir.DataType | None,
+) -> Scaling | None:
+    """How one walk keeps its cotangents within float16's range, where they are float16."""
+    half_already = any(v.dtype == ir.DataType.FLOAT16 for v in ofs)
+    if narrow_to != ir.DataType.FLOAT16 and not half_already:
+        return None
+    known = None if image is None or image.shape is None else dim_of(image.shape, 0)
+    return Scaling(e, known, measured=cotangent == "input")
 
 
 def _checked_rules(rules: Sequence[str]) -> tuple[str, ...]:
@@ -238,13 +265,14 @@ def _batch(of: ir.Value, image: ir.Value | None) -> int | str | None:
 def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str) -> ir.Value:
     if reduce == "none":
         ct.shape = wrt.shape
-        return ct
+        return ct if wrt.dtype is None else e.cast(ct, wrt.dtype)
     axis = choose.channel_axis(wrt)
     shape = wrt.shape
     if shape is None or len(shape) < 3:
         raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
     left = [dim_of(shape, i) for i in range(len(shape)) if i != axis]
-    return e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
+    reduced = e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
+    return reduced if wrt.dtype is None else e.cast(reduced, wrt.dtype)
 
 
 def _add_output(e: Emitter, value: ir.Value, name: str, own: set[int]) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ...errors import UsageError
 from ..outputs import refuse_existing
-from .options import Force, Labels, PreprocessOption, Rules, say
+from . import drift
+from .options import Force, Json, Labels, PreprocessOption, Rules, say
 
 RULES = ("vanilla", "deconv", "guided")
 
@@ -46,11 +48,26 @@ def export(
     target: Annotated[
         str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
     ] = "portable",
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="TYPE", help="float32, float16 or bfloat16: weights, activations."),
+    ] = "float32",
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     external: Annotated[
         bool, typer.Option("--external", help="Keep the weights in OUT.data (always above 2 GB).")
     ] = False,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="IMAGE", help="Report the maps' drift on it; repeatable, folders too."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="What to compare with. [default: MODEL as it is]"),
+    ] = None,
+    json: Json = False,
     force: Force = False,
 ) -> None:
     """Write MODEL with a saliency output per rule: one file, standard operators."""
@@ -59,6 +76,8 @@ def export(
     from .. import labels as names_of_classes
 
     refuse_existing(output, force)
+    if not compare and (json or reference):
+        raise UsageError("--json and --reference go with --compare IMAGE")
     record = None if preprocess is None else parse(preprocess)
     names = None if labels is None else names_of_classes.load_labels(labels)
     graph = explain_graph(
@@ -70,12 +89,18 @@ def export(
         cotangent=cotangent,
         reduce=reduce,
         lowering=target,
+        dtype=dtype,
     )
     if record is not None:
         attach(graph.model, record)
     if names is not None and labels is not None:
         text = labels if labels == "imagenet" else jsonlib.dumps(names, ensure_ascii=False)
         graph.model.metadata_props[names_of_classes.KEY] = text
+    found = None
+    if compare:
+        # First: where it can't be compared, nothing is written.
+        asked = (target_class, cotangent, reduce, of or [], wrt or [])
+        found = drift.measured(graph, reference or model, compare, preprocess, asked)
     graph.save(output, external=external)
     for note in graph.notes:
         say(note)
@@ -85,4 +110,10 @@ def export(
     if not external and before:
         more = f", {100 * (size / before - 1):+.1f}% to the model's"
     chosen = f"{graph.of} by {graph.wrt}"
-    print(f"{output}: {', '.join(graph.rules)} of {chosen} ({size / 1e6:.1f} MB{more})")
+    line = f"{output}: {', '.join(graph.rules)} of {chosen} ({size / 1e6:.1f} MB{more})"
+    if found is not None and json:
+        print(jsonlib.dumps({"output": str(output), **found.to_dict()}, indent=2))
+        return
+    print(line)
+    if found is not None:
+        drift.show(found)

@@ -86,6 +86,7 @@ def export(
     cotangent: str = "class",
     reduce: str = "none",
     for_: str = "portable",
+    dtype: str = "float32",
 ) -> onnx.ModelProto:
     """Return the model with saliency outputs: an explicit backward pass in standard operators.
 
@@ -100,6 +101,8 @@ def export(
     reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest
         absolute value over channels (Simonyan et al. 2014).
     for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
+    dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
+        activations half. Inputs and outputs keep their types.
 
     Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
     ModelProto: use `backlight export`, which writes external data.
@@ -115,6 +118,7 @@ def export(
         cotangent=cotangent,
         reduce=reduce,
         lowering=for_,
+        dtype=dtype,
     ).to_proto()
 
 

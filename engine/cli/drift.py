@@ -1,0 +1,123 @@
+"""`backlight export --compare`: how far the exported graph's maps are from the model's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import UsageError
+from ...export.saliency import ExplainGraph
+from .. import images
+from ..compare import Drift, explained
+from .options import chosen_preprocess, say
+
+__all__ = ["Compared", "measured", "show"]
+
+METRICS = ("cosine", "ssim", "top")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The drift of each image under each rule, and how far the scores moved at most."""
+
+    reference: str
+    rows: tuple[Drift, ...]
+    scores: float
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Per rule, over the images."""
+        rules = dict.fromkeys(r.rule for r in self.rows)
+        return {
+            rule: {
+                m: float(np.mean([getattr(r, m) for r in self.rows if r.rule == rule]))
+                for m in METRICS
+            }
+            for rule in rules
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON: what is no number is null."""
+        plain: dict[str, Any] = _without_nan(
+            {
+                "reference": self.reference,
+                "largest_score_difference": self.scores,
+                "means": self.means(),
+                "images": [asdict(r) for r in self.rows],
+            }
+        )
+        return plain
+
+
+def measured(
+    graph: ExplainGraph,
+    reference: str,
+    paths: Sequence[Path],
+    preprocess: str | None,
+    asked: tuple[str, str, str, list[str], list[str]],
+) -> Compared:
+    """Explain the images with the graph and with `reference` in its own types, on the CPU.
+
+    asked: target class, cotangent, reduction, of and wrt of the export.
+    Raises UsageError where the two can't be compared, ImageError, ModelError.
+    """
+    from ..explainer import Explainer
+
+    target_class, cotangent, reduce, of, wrt = asked
+    if cotangent != "class" or reduce != "none" or len(of) > 1 or len(wrt) > 1:
+        raise UsageError(
+            "--compare takes maps of classes: --cotangent class, --reduce none, one --of and one "
+            "--wrt at most"
+        )
+    files = images.image_files(paths)
+    one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
+    plain = Explainer(
+        reference, graph.rules, of=one_of, wrt=one_wrt, providers="cpu", for_="portable"
+    )
+    spec = plain.input
+    chosen, note = chosen_preprocess(preprocess, plain.preprocess, reference, spec.dtype)
+    if note is not None:
+        say(note)
+    settled = images.fitted(chosen, spec)
+    batch = np.stack([images.prepare(images.decode(f), settled, spec).tensor for f in files])
+    candidate = Explainer(graph.to_proto(), graph.rules, providers="cpu")
+    baked = target_class != "input"
+    number = int(target_class) if target_class.isdecimal() else None
+    rows = explained(candidate, plain, batch, [f.name for f in files], target=number, baked=baked)
+    if not all(math.isfinite(getattr(r, m)) for r in rows for m in METRICS):
+        say("some maps are not finite")
+    mine = np.asarray(candidate(batch.astype(candidate.input.dtype)).scores, np.float64)
+    return Compared(
+        reference, tuple(rows), float(np.abs(mine - np.asarray(plain(batch).scores)).max())
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(found: Compared) -> None:
+    """A table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, width=120)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("drift of")
+    table.add_column("rule")
+    for heading in ("cosine", "SSIM", "top 1%"):
+        table.add_column(heading, justify="right")
+    for row in found.rows:
+        table.add_row(row.image, row.rule, *(f"{getattr(row, m):.4f}" for m in METRICS))
+    for rule, means in found.means().items():
+        table.add_row("mean", rule, *(f"{means[m]:.4f}" for m in METRICS))
+    console.print(table)
+    console.print(f"largest difference of a score: {found.scores:.2g}")

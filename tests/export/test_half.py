@@ -1,0 +1,213 @@
+"""Typed graphs of float16 and bfloat16: finite, close to float32, and as declared outside."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from backlight.engine import compare
+from backlight.engine.cli.options import BUNDLED, PHOTOS
+from backlight.engine.explainer import Explainer
+from backlight.errors import UnsupportedNode, UsageError
+from backlight.export.lowering.support import unsupported
+from backlight.export.saliency import explain_graph
+from backlight.export.scaling import cuts
+
+from .. import models
+from .harness import run_reference, run_runtime
+
+F, H = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+RULES = ("vanilla", "deconv", "guided")
+X = models.images(2, 3, 8, 8)
+FEEDS = {"x": X, "target": np.array([2, -1])}
+
+
+def drift(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> dict[str, float]:
+    return {r: compare.cosine(got[f"saliency_{r}"], want[f"saliency_{r}"]) for r in RULES}
+
+
+def test_inside_is_half_and_outside_as_declared() -> None:
+    proto = explain_graph(models.tiny(), dtype="float16").to_proto()
+    onnx.checker.check_model(proto, full_check=True)
+    ends = [*proto.graph.input, *proto.graph.output]
+    assert {v.name: v.type.tensor_type.elem_type for v in ends} == {
+        "x": F, "target": onnx.TensorProto.INT64, "prob": F,
+        **{f"saliency_{r}": F for r in RULES},
+    }  # fmt: skip
+    weights = {t.data_type for t in proto.graph.initializer if len(t.dims) > 1}
+    assert weights == {H}
+    inferred = onnx.shape_inference.infer_shapes(proto)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    made = {n.op_type: kinds.get(n.output[0]) for n in proto.graph.node}
+    assert made["Conv"] == made["Gemm"] == made["Relu"] == H
+    assert made["GlobalAveragePool"] == F
+
+
+@pytest.mark.parametrize("lowering", ["portable", "cuda", "tensorrt"])
+def test_agrees_with_float32_and_targets_take_it(lowering: str) -> None:
+    graph = explain_graph(models.tiny(), lowering=lowering, dtype="float16")
+    proto = graph.to_proto()
+    want = run_runtime(explain_graph(models.tiny()).to_proto(), FEEDS)
+    for run in (run_runtime, run_reference):
+        got = run(proto, FEEDS)
+        np.testing.assert_allclose(got["prob"], want["prob"], atol=2e-3)
+        assert min(drift(got, want).values()) > 0.9999
+    assert not unsupported(graph.model, lowering)
+
+
+@pytest.mark.parametrize("factor", [2.0**-6, 2.0**6])
+def test_a_deep_chain_of_tiny_and_of_huge_gradients(factor: float) -> None:
+    """Twelve layers that each scale by 2^-6 or 2^6: a cotangent without a scale is 0 or infinite
+    after four of them. Activations stay at 0, and Clip's gates open."""
+    eye = np.eye(3, dtype=np.float32)
+    weights = {"w": eye.reshape(3, 3, 1, 1) * np.float32(factor), "v": np.ones((5, 3), np.float32)}
+    weights |= {"low": np.float32(-30), "high": np.float32(30)}
+    lines, before = [], "x"
+    for i in range(12):
+        lines.append(f"h{i} = Conv({before}, w) r{i} = Clip(h{i}, low, high)")
+        before = f"r{i}"
+    model = models.parsed(
+        '<ir_version: 8, opset_import: ["": 18]> m (float[N,3,4,4] x) => (float[N,5] y) {'
+        + "\n".join([*lines, f"p = GlobalAveragePool({before})", "f = Flatten(p)"])
+        + "\ny = Gemm<transB=1>(f, v)\n}",
+        weights,
+    )
+    feeds = {"x": np.zeros((2, 3, 4, 4), np.float32), "target": np.array([0, 1])}
+    got = run_runtime(explain_graph(model, ("vanilla",), dtype="float16").to_proto(), feeds)
+    np.testing.assert_allclose(got["saliency_vanilla"], factor**12 / 16, rtol=2e-3)
+
+
+def test_rows_are_independent() -> None:
+    proto = explain_graph(models.tiny(), dtype="float16").to_proto()
+    x = X * np.array([1, 1e-3], np.float32).reshape(2, 1, 1, 1)
+    both = run_runtime(proto, {"x": x, "target": np.array([1, 3])})
+    alone = run_runtime(proto, {"x": x[1:], "target": np.array([3])})
+    for rule in RULES:
+        np.testing.assert_array_equal(both[f"saliency_{rule}"][1:], alone[f"saliency_{rule}"])
+
+
+@pytest.mark.parametrize("size", [2.0**-30, 2.0**25])
+def test_any_cotangent_from_outside(size: float) -> None:
+    kw = {"cotangent": "input", "of": "scores"}
+    half = explain_graph(models.tiny(), dtype="float16", **kw).to_proto()
+    plain = explain_graph(models.tiny(), **kw).to_proto()
+    ct = np.random.default_rng(4).standard_normal((2, 5)).astype(np.float32) * np.float32(size)
+    got, want = (run_runtime(p, {"x": X, "cotangent": ct}) for p in (half, plain))
+    assert min(drift(got, want).values()) > 0.9999
+    for rule in RULES:
+        a, b = (np.linalg.norm(r[f"saliency_{rule}"].astype(np.float64)) for r in (got, want))
+        assert a == pytest.approx(b, rel=5e-3)
+
+
+def test_a_model_in_float16_goes_the_usual_way() -> None:
+    source = models.tiny(output="float16[N,5] prob", dtype="float16")
+    for tensor in source.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for dtype in ("float32", "float16"):
+        proto = explain_graph(source, dtype=dtype).to_proto()
+        onnx.checker.check_model(proto, full_check=True)
+        got = run_runtime(proto, {**FEEDS, "x": X.astype(np.float16)})
+        assert got["saliency_vanilla"].dtype == np.float16
+        want = run_runtime(explain_graph(models.tiny()).to_proto(), FEEDS)
+        assert min(drift(got, want).values()) > 0.9999
+
+
+def test_bfloat16_by_the_reference() -> None:
+    proto = explain_graph(models.tiny(), dtype="bfloat16").to_proto()
+    onnx.checker.check_model(proto, full_check=True)
+    assert {t.data_type for t in proto.graph.initializer if len(t.dims) > 1} == {
+        onnx.TensorProto.BFLOAT16
+    }
+    want = run_runtime(explain_graph(models.tiny()).to_proto(), FEEDS)
+    got = run_reference(proto, FEEDS)
+    assert got["saliency_guided"].dtype == np.float32
+    # 8 bits of mantissa: two layers and a mean; a wrong gate costs more.
+    assert min(drift(got, want).values()) > 0.999
+
+
+def test_reduced_maps_are_undone_first() -> None:
+    """At its true size the largest gradient is 1e-9 here, nothing in float16."""
+    proto = models.tiny()
+    for tensor in proto.graph.initializer:
+        if tensor.name in "vw":
+            small = onnx.numpy_helper.to_array(tensor) * np.float32(2.0**-13)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(small, tensor.name))
+    got = run_runtime(explain_graph(proto, reduce="maxabs", dtype="float16").to_proto(), FEEDS)
+    want = run_runtime(explain_graph(proto, reduce="maxabs").to_proto(), FEEDS)
+    assert 0 < want["saliency_vanilla"].max() < 1e-7
+    assert compare.cosine(got["saliency_vanilla"], want["saliency_vanilla"]) > 0.99
+
+
+def test_small_numbers_and_squares_stay_in_float32() -> None:
+    body = """
+    s = Mul(x, x)
+    m = ReduceMean(s, axes)
+    a = Add(m, tiny)
+    q = Sqrt(a)
+    n = Div(x, q)
+    p = GlobalAveragePool(n)
+    f = Flatten(p)
+    scores = Gemm<transB=1>(f, v)
+"""
+    source = models.tiny(body=body)
+    del source.graph.initializer[:]
+    weights = {"v": np.eye(5, 3, dtype=np.float32), "tiny": np.float32(1e-12)}
+    for name, array in (weights | {"axes": np.array([1, 2, 3])}).items():
+        source.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    # Squares to 1e6 and to 1e-6: neither fits, and 1e-12 would be 0.
+    x = X * np.array([1e3, 1e-3], np.float32).reshape(2, 1, 1, 1)
+    feeds = {"x": x, "target": np.array([0, 1])}
+    got = run_runtime(explain_graph(source, dtype="float16").to_proto(), feeds)
+    want = run_runtime(explain_graph(source).to_proto(), feeds)
+    for row in (0, 1):
+        a, b = (r["saliency_vanilla"][row] for r in (got, want))
+        assert compare.cosine(a, b) > 0.999
+
+
+def test_cuts() -> None:
+    """Around a branch, not inside it."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,3] x) => (float[N,3] y) {
+    a = Relu(x)
+    b = Tanh(a)
+    c = Sigmoid(a)
+    d = Add(b, c)
+    y = Neg(d)
+}"""
+    from backlight.export.backward import path
+    from backlight.export.graph import load
+
+    graph = load(models.parsed(text)).graph
+    of, wrt = list(graph.outputs), list(graph.inputs)
+    nodes, leads = path(of, wrt)
+    assert {v.name for v in cuts(nodes, leads, of)} == {"a", "d", "y"}
+
+
+def test_refusals() -> None:
+    with pytest.raises(UsageError, match="accepted: float32, float16, bfloat16"):
+        explain_graph(models.tiny(), dtype="half")
+    with pytest.raises(UsageError, match="portable, cuda or tensorrt"):
+        explain_graph(models.tiny(), dtype="float16", lowering="cpu")
+    text = """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,3,8,8] x) => (float[N,3,8,8] y) {
+    q = QuantizeLinear(x, s, z)
+    y = DequantizeLinear(q, s, z)
+}"""
+    model = models.parsed(text, {"s": np.float32(0.1), "z": np.uint8(128)})
+    with pytest.raises(UnsupportedNode, match="quantised model.*a float model"):
+        explain_graph(model, of="y", dtype="float16")
+
+
+def test_squeezenet_on_photos() -> None:
+    """Measured: 0.9959 at worst in float16. A scale left out gives 0.98 and less."""
+    half = explain_graph(BUNDLED, dtype="float16")
+    assert not unsupported(explain_graph(BUNDLED, lowering="cuda", dtype="float16").model, "cuda")
+    plain = Explainer(str(BUNDLED), threads=1, for_="portable")
+    files = sorted(PHOTOS.glob("*.jpg"))[:2]
+    x = plain.load(files)
+    candidate = Explainer(half.to_proto(), threads=1)
+    for found in compare.explained(candidate, plain, x, [f.name for f in files]):
+        assert found.cosine > 0.994, found
+        assert found.ssim > 0.99 and found.top > 0.92, found
