@@ -5,7 +5,7 @@ Zeiler and Fergus 2014, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
+from .drilldown import SHARE, check_share, drill
 from .incremental import Choice, Chooser
 from .intake import SCORES, Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
@@ -25,7 +26,10 @@ from .session import Providers
 
 __all__ = ["Occluded", "Occlusion"]
 
-METHODS = ("auto", "dense", "incremental")
+# Scores of some windows' variants, or of all: (which, float32 [n, K]), each variant once.
+_Scores = Callable[[NDArray[np.int64] | None], Iterator[tuple[Any, Any]]]
+
+METHODS = ("auto", "dense", "incremental", "drilldown")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Occluded:
     window. logits: float32 [N, K], of the whole image. margins: float64 [N, n], how far the
     predicted class stays ahead of the next; below 0 the window changes the prediction.
     top: int64 [N, n], the top class without the window. plan: the windows. choice: how their
-    variants were scored.
+    variants were scored. scored: Boolean [N, n]; the drops and margins of windows that weren't
+    are interpolated, and their top class is -1.
     """
 
     heat: Any
@@ -49,6 +54,7 @@ class Occluded:
     top: NDArray[np.int64]
     plan: WindowPlan
     choice: Choice
+    scored: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class _Pass:
     drops: Any
     margins: Any
     top: Any
+    scored: Any
 
 
 class Occlusion:
@@ -76,7 +83,10 @@ class Occlusion:
         variants per run. preprocess, of, providers, threads: see Scorer.
     method: "dense" runs every variant whole. "incremental" computes what each window changes
         alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
-        pays; `chosen` says what was taken. See docs/occlusion.md.
+        pays. "drilldown" is approximate: it scores a coarse lattice of the windows, then those
+        where the map changes most, by the faster of the two ways, and interpolates the rest.
+        See docs/occlusion.md.
+    share: of the windows that "drilldown" scores.
 
     With score="logit", overlap="mean" and edges="clip" the map is that of captum.attr.Occlusion.
     Raises ModelError or UsageError.
@@ -99,7 +109,8 @@ class Occlusion:
         threads: int | None = None,
         memory: str | int | None = None,
         batch: int | None = None,
-        method: Literal["auto", "dense", "incremental"] = "auto",
+        method: Literal["auto", "dense", "incremental", "drilldown"] = "auto",
+        share: float = SHARE,
     ) -> None:
         if score not in SCORES:
             raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
@@ -119,7 +130,8 @@ class Occlusion:
             )
         )  # fmt: skip
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
-        self._choose = Chooser(self.scorer, method)
+        self.share = check_share(share)
+        self._choose = Chooser(self.scorer, "auto" if method == "drilldown" else method)
         fixed = self.scorer.own_shape()
         if fixed is not None:
             self.plan(fixed)
@@ -179,7 +191,8 @@ class Occlusion:
             margins=np.stack([host(p.margins) for p in passes]),
             top=np.stack([host(p.top) for p in passes]),
             plan=self._plan_of(taken),
-            choice=self._choose(self._plan_of(taken), 0)[0],
+            choice=self._choose(self._plan_of(taken), 0, self._scores_of)[0],
+            scored=np.stack([host(p.scored) for p in passes]),
         )
 
     def necessity(
@@ -235,32 +248,68 @@ class Occlusion:
         self, taken: Inputs, logits: Any, wanted: NDArray[np.int64], progress: Progress
     ) -> Iterator[_Pass]:
         """Image by image: drops, and the map they make."""
-        xp, closing = self.scorer.xp, self.scorer.closing
         plan = self._plan_of(taken)
-        self._choose(plan, len(taken))
-        clean = as_score(logits, self.score, closing, xp)
+        self._choose(plan, len(taken), self._scores_of)
         for index in range(len(taken)):
             image = self.scorer.planar(taken.images[index])
             base = self.scorer.baseline(image, self.baseline)
-            chosen = xp.asarray(wanted[index])
-            drops = xp.empty((len(chosen), len(plan)), np.float64)
-            margin = xp.empty(len(plan), np.float64)
-            top = xp.empty(len(plan), np.int64)
-            for which, found in self._scored(image, taken.row(index), plan, base):
-                score = as_score(found, self.score, closing, xp)[:, chosen]
-                drops[:, which] = (clean[index, chosen] - score).T
-                margin[which] = margins(found, logits[index], xp)
-                top[which] = found.argmax(axis=1)
-                progress(len(found))
-            heat = reduce(drops, plan, overlap=self.overlap, backend=self.scorer.backend)
-            yield _Pass(heat, drops, margin, top)
+            scores = self._scores(image, taken.row(index), plan, base)
+            yield self._pass(scores, logits[index], wanted[index], plan, progress)
 
-    def _scored(
+    def _pass(
+        self, scores: _Scores, logits: Any, wanted: NDArray[np.int64], plan: WindowPlan,
+        progress: Progress,
+    ) -> _Pass:  # fmt: skip
+        """One image. logits: [K], of the whole image. wanted: its classes."""
+        xp, closing = self.scorer.xp, self.scorer.closing
+        chosen = xp.asarray(wanted)
+        clean = as_score(logits[None], self.score, closing, xp)[0, chosen]
+        drops = xp.empty((len(chosen), len(plan)), np.float64)
+        margin = xp.empty(len(plan), np.float64)
+        top = xp.full(len(plan), -1, np.int64)
+        scored = np.zeros(len(plan), bool)
+
+        def see(some: NDArray[np.int64] | None) -> None:
+            for which, found in scores(some):
+                score = as_score(found, self.score, closing, xp)[:, chosen]
+                drops[:, which] = (clean - score).T
+                margin[which] = margins(found, logits, xp)
+                top[which] = found.argmax(axis=1)
+                scored[which] = True
+                progress(len(found))
+
+        def look(some: NDArray[np.int64]) -> NDArray[np.float64]:
+            see(some)
+            found = xp.concatenate([drops, margin[None]])[:, some]
+            return np.asarray(arrays.to_host(found), np.float64)
+
+        if self.method == "drilldown" and plan.counts is not None:
+            made, _ = drill(plan.counts, self.share, look)
+            drops, margin = xp.asarray(made[:-1]), xp.asarray(made[-1])
+            progress(len(plan) - int(scored.sum()))
+        else:
+            see(None)
+        heat = reduce(drops, plan, overlap=self.overlap, backend=self.scorer.backend)
+        return _Pass(heat, drops, margin, top, scored)
+
+    @property
+    def _scores_of(self) -> float:
+        """The share of the windows that are scored."""
+        return self.share if self.method == "drilldown" else 1.0
+
+    def _scores(
         self, image: Any, others: Mapping[str, Any], plan: WindowPlan, base: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        """Class scores of a plan's variants: (which, float32 [n, K]) in any order, each variant
-        once. which: a slice or an index array. Every method of scoring comes in here."""
-        _, boxes = self._choose(plan, 0)
-        if boxes is None:
-            return self.scorer.variants(image, others, plan, base)
-        return boxes.scores(boxes.start(image, base))
+    ) -> _Scores:
+        """What scores an image's variants, or some of them: (which, float32 [n, K]) in any order,
+        each variant once. which: a slice or an index array. Every method comes in here."""
+        _, boxes = self._choose(plan, 0, self._scores_of)
+        if boxes is not None:
+            taps, found = boxes.start(image, base), boxes
+            return lambda some: found.scores(taps, some)
+
+        def whole(some: NDArray[np.int64] | None) -> Iterator[tuple[Any, Any]]:
+            picked = plan if some is None else plan.select(some)
+            for at, logits in self.scorer.variants(image, others, picked, base):
+                yield (at if some is None else some[at]), logits
+
+        return whole

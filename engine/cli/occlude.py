@@ -71,9 +71,12 @@ def occlude(
         typer.Option(
             metavar="HOW",
             help="dense: every variant whole; incremental: what a window changes alone, exact; "
-            "auto: the faster.",
+            "auto: the faster; drilldown: approximate, fewer windows.",
         ),
     ] = "auto",
+    share: Annotated[
+        float, typer.Option(metavar="P", help="Of the windows that drilldown scores.")
+    ] = 0.2,
     of: Of = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
@@ -105,11 +108,12 @@ def occlude(
         score=score,  # type: ignore[arg-type]
         overlap=overlap,  # type: ignore[arg-type]
         method=method,  # type: ignore[arg-type]
+        share=share,
     )
     classes = job.classes(target_class)
     plan = engine.plan(job.shape)
     job.rehearse(engine.baseline)
-    settings = {
+    settings: dict[str, Any] = {
         "window": size,
         "stride": step,
         "edges": edges,
@@ -122,6 +126,9 @@ def occlude(
     }
     unit = " (pixels)" if baseline_space == "pixels" else ""
     look = f"{window} px windows, stride {stride}, replaced by {Path(baseline).name}{unit}"
+    if method == "drilldown":
+        settings["share"] = share
+        look += f"; approximate: {percent(share)} of the windows"
 
     def one(folder: OutputFolder) -> Any:
         def each(
@@ -181,6 +188,8 @@ def _scored(found: Occluded) -> dict[str, Any]:
         "method": choice.method,
         "estimated_speedup": choice.speedup,
         "why": choice.why,
+        "approximate": not bool(found.scored.all()),
+        "windows": int(found.scored.sum()),
     }
 
 

@@ -37,7 +37,7 @@ class Machine:
     stream: float = 8e9
     gather: float = 4e9
     row: float = 8e-9
-    node: float = 25e-6
+    node: float = 150e-6
     batch: float = 4e6
 
 

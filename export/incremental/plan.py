@@ -11,7 +11,7 @@ from shapes alone whether that pays; `Outline.build` then writes the graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -171,12 +171,16 @@ class IncrementalPlan:
         yield from self.finish(run, run("clean", self.start(image, baseline)), which)
 
     def finish(
-        self, run: Run, taps: Arrays, which: Ints | None = None
+        self,
+        run: Run,
+        taps: Arrays,
+        which: Ints | None = None,
+        batches: Iterable[Batch] | None = None,
     ) -> Iterator[tuple[Ints, Arrays]]:
         """The same from the clean graph's outputs. The tail sees several batches at a time, since
-        its dense layers read all their weights each time."""
+        its dense layers read all their weights each time. batches: made ahead."""
         waiting: list[tuple[Ints, Arrays]] = []
-        for batch in self.batches(which):
+        for batch in self.batches(which) if batches is None else batches:
             rows = sum(len(variants) for variants, _ in waiting) + len(batch.variants)
             if waiting and rows > self.tail_batch:
                 yield from self._close(run, waiting)

@@ -174,7 +174,7 @@ def test_a_bad_photo_does_not_stop_the_others(command, tmp_path, tiny, photos, c
         (["occlude", "--edges", "wrap"], "edges 'wrap'"),
         (["occlude", "--overlap", "max"], "accepted: mean, sum"),
         (["occlude", "--score", "loss"], "accepted: probability"),
-        (["occlude", "--method", "magic"], "accepted: auto, dense, incremental"),
+        (["occlude", "--method", "magic"], "accepted: auto, dense, incremental, drilldown"),
         (["occlude", "--necessity", "-1"], "--necessity -1"),
         (["occlude", "--baseline", "pink"], "baseline 'pink'"),
         (["occlude", "--baseline", "1,2"], "baseline has shape [2]"),

@@ -423,7 +423,7 @@ def test_on_a_real_gpu():
         ({"edges": "wrap"}, "edges 'wrap'"),
         ({"score": "loss"}, "accepted: probability, logit, logprob"),
         ({"overlap": "max"}, "accepted: mean, sum"),
-        ({"method": "magic"}, "accepted: auto, dense, incremental"),
+        ({"method": "magic"}, "accepted: auto, dense, incremental, drilldown"),
         ({"baseline": "pink"}, "baseline 'pink'"),
         ({"space": "lab"}, "'input', 'pixels'"),
         ({"memory": "lots"}, "accepted: bytes, or such as"),
