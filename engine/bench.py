@@ -8,6 +8,7 @@ would slow the other session's first runs. Memory and load time are taken in pro
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .. import __version__
@@ -37,7 +39,11 @@ BLOCK = 5  # runs in a row of one session
 
 @dataclass(frozen=True)
 class Row:
-    """One subject at one setting. Latencies in ms per run, peaks in MiB, load in ms."""
+    """One subject at one setting. Latencies in ms per run, memory in MiB, load in ms.
+
+    activations_mib: what the backward pass reads of the forward pass: 0 for the plain model, None
+    where shapes don't tell. bound_mib: 1.6 times the plain model's peak, and those activations.
+    """
 
     subject: str
     provider: str
@@ -50,7 +56,10 @@ class Row:
     images_per_s: float
     ratio: float  # of the median to the plain model's
     load_ms: float
+    load_ratio: float  # to the plain model's
     peak_mib: float
+    activations_mib: float | None
+    bound_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -94,13 +103,19 @@ def bench(
             subjects = _subjects(model, rules, lowering, folder)
             for count in threads:
                 sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
+                loads = _loads(subjects, provider, count)
                 for batch in batches:
                     feeds = _feeds(sessions["score"], batch, size)
                     times = _alternate(sessions, feeds, runs)
-                    base = float(np.median(times["score"]))
+                    peaks = {
+                        s: _peak(path, provider, count, feeds, folder)
+                        for s, path in subjects.items()
+                    }
                     for subject, path in subjects.items():
-                        load, peak = _probe(path, provider, count, feeds, folder)
-                        rows.append(_row(subject, provider, count, batch, times, base, load, peak))
+                        needs = 0.0 if subject == "score" else _activations(path, feeds)
+                        rows.append(
+                            _row(subject, provider, count, batch, times, loads, peaks, needs)
+                        )
     return Report(str(model), tuple(rows), device(), versions())
 
 
@@ -154,25 +169,22 @@ import json, resource, sys, time
 import numpy as np
 from backlight.engine.session import Session
 path, provider, threads, feeds = sys.argv[1:5]
-held = dict(np.load(feeds))
+held = dict(np.load(feeds)) if feeds else None
 start = time.perf_counter()
 session = Session(path, [provider], int(threads) or None)
 load = time.perf_counter() - start
-for _ in range(3):
+for _ in range(3 if held else 0):
     session.run(held)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([1000 * load, peak / (1024 * 1024 if sys.platform == "darwin" else 1024)]))
 """
+LOADS = 3  # processes, subjects taking turns; their median counts
 
 
-def _probe(
-    path: str, provider: str, threads: int | None, feeds: Mapping[str, NDArray[Any]], folder: Path
-) -> tuple[float, float]:
+def _child(path: str, provider: str, threads: int | None, feeds: str) -> tuple[float, float]:
     """Load time in ms and peak resident memory in MiB, in a process of its own."""
-    held = folder / "feeds.npz"
-    np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), str(held)],
+        [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), feeds],
         capture_output=True,
         text=True,
         check=False,
@@ -183,11 +195,61 @@ def _probe(
     return float(load), float(peak)
 
 
+def _loads(subjects: Mapping[str, str], provider: str, threads: int | None) -> dict[str, float]:
+    """Milliseconds until a session is ready."""
+    taken: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(LOADS):
+        for name, path in subjects.items():
+            taken[name].append(_child(path, provider, threads, "")[0])
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def _peak(
+    path: str, provider: str, threads: int | None, feeds: Mapping[str, NDArray[Any]], folder: Path
+) -> float:
+    """Peak resident memory of three runs, in MiB."""
+    held = folder / "feeds.npz"
+    np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
+    return _child(path, provider, threads, str(held))[1]
+
+
+def _activations(path: str, feeds: Mapping[str, NDArray[Any]]) -> float | None:
+    """MiB of the model's own tensors that nodes of the backward pass read."""
+    graph = ir.load(path).graph
+    sizes: dict[str, int] = {}
+    for value in graph.inputs:
+        fed = feeds.get(value.name or "")
+        for at, dim in enumerate(value.shape or () if fed is not None else ()):
+            if fed is not None and not isinstance(dim, int) and dim.value is not None:
+                sizes[str(dim.value)] = fed.shape[at]
+    total = 0.0
+    for node in graph:
+        for value in () if _ours(node) else node.outputs:
+            if not any(_ours(u.node) and u.node.op_type not in _SHAPES for u in value.uses()):
+                continue
+            if value.shape is None or value.dtype is None:
+                return None
+            dims = [d if isinstance(d, int) else sizes.get(str(d.value)) for d in value.shape]
+            if None in dims:
+                return None
+            total += value.dtype.itemsize * math.prod(d for d in dims if d is not None)
+    return total / 2**20
+
+
+_SHAPES = ("Shape", "Size")
+
+
+def _ours(node: ir.Node) -> bool:
+    return (node.name or "").startswith("backlight/")
+
+
 def _row(
     subject: str, provider: str, threads: int | None, batch: int,
-    times: Mapping[str, NDArray[np.float64]], base: float, load: float, peak: float,
+    times: Mapping[str, NDArray[np.float64]], loads: Mapping[str, float],
+    peaks: Mapping[str, float], needs: float | None,
 ) -> Row:  # fmt: skip
     p50, p90, p99 = (float(v) for v in np.percentile(times[subject], (50, 90, 99)))
+    bound = None if needs is None else round(1.6 * peaks["score"] + needs, 1)
     return Row(
         subject=subject,
         provider=provider,
@@ -198,9 +260,12 @@ def _row(
         p90=round(1000 * p90, 3),
         p99=round(1000 * p99, 3),
         images_per_s=round(batch / p50, 2),
-        ratio=round(p50 / base, 3),
-        load_ms=round(load, 1),
-        peak_mib=round(peak, 1),
+        ratio=round(p50 / float(np.median(times["score"])), 3),
+        load_ms=round(loads[subject], 1),
+        load_ratio=round(loads[subject] / loads["score"], 3),
+        peak_mib=round(peaks[subject], 1),
+        activations_mib=None if needs is None else round(needs, 1),
+        bound_mib=bound,
     )
 
 

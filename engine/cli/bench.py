@@ -74,13 +74,15 @@ def _show(report: object) -> None:
     table.add_column("")
     for heading in (
         "provider", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "x score",
-        "load ms", "peak MiB",
+        "load ms", "x score", "peak MiB", "bound MiB",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for row in report.rows:
         table.add_row(
             row.subject, row.provider, str(row.threads or "auto"), str(row.batch),
             f"{row.p50:.1f}", f"{row.p90:.1f}", f"{row.p99:.1f}", f"{row.images_per_s:.1f}",
-            f"{row.ratio:.2f}", f"{row.load_ms:.0f}", f"{row.peak_mib:.0f}",
+            f"{row.ratio:.2f}", f"{row.load_ms:.0f}", f"{row.load_ratio:.2f}",
+            f"{row.peak_mib:.0f}", "?" if row.bound_mib is None else f"{row.bound_mib:.0f}",
         )  # fmt: skip
     console.print(table)
+    console.print("bound: 1.6 x the plain model's peak, and the activations that the rules read")

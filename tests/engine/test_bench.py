@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 from backlight.engine.bench import bench
@@ -31,6 +33,12 @@ def test_rows_and_ratios(tiny):
             1000 * row.batch / row.p50, rel=0.1
         )  # p50 is rounded to 1 us
         assert row.load_ms > 0 and row.peak_mib > 10
+        assert row.load_ratio == 1 or row.subject != "score"
+        assert row.bound_mib == pytest.approx(
+            1.6 * next(r.peak_mib for r in report.rows if r.batch == row.batch)
+            + row.activations_mib,
+            abs=0.2,
+        )
     assert report.rows[0].ratio == 1
     assert {"backlight", "onnxruntime", "python"} <= set(report.versions)
 
@@ -53,3 +61,29 @@ def test_bad_settings(tmp_path, tiny, capsys):
     assert run(["bench", tiny, "--batch", "0"]) == 2
     assert run(["bench", str(tmp_path / "absent.onnx")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_the_activations_that_the_rules_read(tmp_path):
+    """Model: Conv -> Relu -> MaxPool -> Conv; guided reads the Relu's output, float32 [N,8,10,10]
+    (the pool's gradient too), and nothing else."""
+    text = """
+        <ir_version: 10, opset_import: ["": 18]>
+        net (float[N,3,10,10] x) => (float[N,5] y)
+        <float[8,3,3,3] w, float[5,8,5,5] v> {
+            h = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x, w)
+            r = Relu(h)
+            p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r)
+            s = Conv<kernel_shape = [5, 5]>(p, v)
+            y = Flatten(s)
+        }
+    """
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (8, 3, 3, 3)), ("v", (5, 8, 5, 5))):
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, tmp_path / "net.onnx")
+    report = bench(str(tmp_path / "net.onnx"), rules=(("guided",),), batches=(512,), runs=1)
+    # The seed reads the scores as well: 512 x 5.
+    want = 4 * 512 * (8 * 10 * 10 + 5) / 2**20
+    assert report.rows[1].activations_mib == pytest.approx(want, abs=0.05)
