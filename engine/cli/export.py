@@ -68,6 +68,10 @@ def export(
         typer.Option(metavar="MODEL", help="What to compare with. [default: MODEL as it is]"),
     ] = None,
     json: Json = False,
+    optimized: Annotated[
+        bool,
+        typer.Option("--optimized", help="As this machine's onnxruntime runs it: loads sooner."),
+    ] = False,
     force: Force = False,
 ) -> None:
     """Write MODEL with a saliency output per rule: one file, standard operators."""
@@ -76,6 +80,8 @@ def export(
     from .. import labels as names_of_classes
 
     refuse_existing(output, force)
+    if optimized and external:
+        raise UsageError("--optimized and --external exclude each other: an optimised file is one")
     if not compare and (json or reference):
         raise UsageError("--json and --reference go with --compare IMAGE")
     record = None if preprocess is None else parse(preprocess)
@@ -101,7 +107,12 @@ def export(
         # First: where it can't be compared, nothing is written.
         asked = (target_class, cotangent, reduce, of or [], wrt or [])
         found = drift.measured(graph, reference or model, compare, preprocess, asked)
-    graph.save(output, external=external)
+    if optimized:
+        from ..optimized import save_optimized
+
+        save_optimized(graph, output)
+    else:
+        graph.save(output, external=external)
     for note in graph.notes:
         say(note)
     size = output.stat().st_size
