@@ -89,7 +89,7 @@ def throughput(folder: Path, model: Path, count: int, batch: int, runs: int) -> 
 
     def decode() -> None:
         for file in first:
-            images.prepare(images.decode(file), record, embedder.input)
+            images.read(file, record, embedder.input)
 
     def whole() -> None:
         embed(embedder, pictures, folder / "store", preprocess=record, batch=batch, force=True)

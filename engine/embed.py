@@ -112,7 +112,7 @@ class Embedder:
         for file, label in zip(files, labels, strict=True):
             path = os.path.abspath(file)
             try:
-                seen = images.prepare(images.decode(file), preprocess, self.input)
+                seen = images.read(file, preprocess, self.input)
                 good.append((path, label, seen))
             except ImageError as err:
                 bad[path] = str(err)

@@ -24,7 +24,9 @@ __all__ = [
     "fitted",
     "image_files",
     "layout_of",
+    "opened",
     "prepare",
+    "read",
     "to_pixels",
 ]
 
@@ -64,7 +66,12 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def decode(path: str | os.PathLike[str]) -> Pixels:
-    """Read an image file as RGB pixels, uint8 [H, W, 3].
+    """Read an image file as RGB pixels, uint8 [H, W, 3]; see `opened`. Raises ImageError."""
+    return np.array(opened(path))
+
+
+def opened(path: str | os.PathLike[str]) -> Image.Image:
+    """Read an image file as Pillow's RGB image.
 
     Turned as EXIF says; CMYK, grey and palette become RGB; 16 bits become 8; transparency is laid
     over white; of an animation, the first frame. Raises ImageError for a file that is missing,
@@ -84,7 +91,8 @@ def decode(path: str | os.PathLike[str]) -> Pixels:
                         f"{path}: {image.width} x {image.height} pixels; at most {limit} are read"
                     )
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image), path)
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image, path)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -102,14 +110,14 @@ def decode(path: str | os.PathLike[str]) -> Pixels:
         raise ImageError(f"{path}: can't be read: {reason}") from err
 
 
-def _rgb(image: Image.Image, path: Path) -> Pixels:
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return np.repeat(_deep(np.asarray(image), path)[..., None], 3, axis=2)
+        return Image.fromarray(_deep(np.asarray(image), path)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, over)
-    return np.array(image.convert("RGB"))
+    return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep(values: NDArray[Any], path: Path) -> Pixels:
@@ -195,12 +203,17 @@ class Prepared:
     tensor: NDArray[Any]
 
 
-def prepare(pixels: Pixels, preprocess: Preprocess, spec: InputSpec) -> Prepared:
+def read(path: str | os.PathLike[str], preprocess: Preprocess, spec: InputSpec) -> Prepared:
+    """`prepare` of a file, without the detour over an array of its pixels. Raises ImageError."""
+    return prepare(opened(path), preprocess, spec)
+
+
+def prepare(pixels: Pixels | Image.Image, preprocess: Preprocess, spec: InputSpec) -> Prepared:
     """Crop or stretch, resize, and scale: [H, W, 3] -> the model's input. `preprocess` has a size
     (see `fitted`)."""
     assert preprocess.size is not None
     height, width = preprocess.size
-    image = Image.fromarray(pixels)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     box: tuple[float, float, float, float] = (0, 0, image.width, image.height)
     if preprocess.resize == "crop":
         factor = min(image.height / height, image.width / width) * preprocess.crop

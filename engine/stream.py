@@ -88,7 +88,7 @@ def groups(
 
     def read(file: Path) -> images.Prepared | ImageError:
         try:
-            return images.prepare(images.decode(file), preprocess, spec)
+            return images.read(file, preprocess, spec)
         except ImageError as err:
             return err
 
@@ -144,7 +144,7 @@ def group_of(
     results: list[images.Prepared | ImageError] = []
     for file in files[start : start + count]:
         try:
-            results.append(images.prepare(images.decode(file), preprocess, spec))
+            results.append(images.read(file, preprocess, spec))
         except ImageError as err:
             results.append(err)
     return _gathered(start, results, files)

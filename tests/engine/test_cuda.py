@@ -70,3 +70,21 @@ def test_the_maps_are_the_cpus(tiny):
     found = gpu.examine(tiny, 4, runs=2, tensorrt=False)
     assert found is not None and not found.failures
     assert found.nodes.get(gpu.CUDA)
+
+
+@pytest.mark.gpu
+def test_inversion_stays_on_the_device(tiny):
+    """Starts, priors, moves and steps in CuPy, the session's arrays bound where they lie."""
+    why = gpu.no_gpu()
+    if why is not None:
+        pytest.skip(why)
+    from backlight.engine.inversion import Inverter
+
+    x = models.images(2, 3, 8, 8).clip(0, 1)
+    made = {}
+    for provider in ("cuda", "cpu"):
+        inverter = Inverter(tiny, "r", steps=20, starts=2, preprocess="unit", providers=provider)
+        assert inverter.xp.__name__ == ("cupy" if provider == "cuda" else "numpy")
+        made[provider] = inverter(x)
+    # Convolutions may run in TF32 on CUDA: the errors are near, not equal.
+    np.testing.assert_allclose(made["cuda"].errors, made["cpu"].errors, rtol=0.05, atol=0.01)

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import backlight
+from backlight.engine import grid
 from backlight.engine.cli import run
 from backlight.engine.cli.layers import file_names, numbers
 from backlight.engine.page import Page
+from backlight.engine.pictures import font
 from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers, tap
 from backlight.errors import ModelError, UsageError
@@ -298,6 +300,16 @@ class TestCommonParts:
     def test_file_names_are_plain_and_no_two_the_same(self) -> None:
         names = file_names(["a/b", "a_b", "/model/Conv:0", "///"])
         assert list(names.values()) == ["a_b", "a_b-2", "model_Conv_0", "layer"]
+
+    def test_the_font_has_every_character_that_is_written(self) -> None:
+        """What it lacks would stand as a box on the pictures."""
+        face = font(13)
+        absent = bytes(face.getmask("\u0378"))
+        package = Path(grid.__file__).parent
+        texts = [file.read_text(encoding="utf-8") for file in package.rglob("*.py")]
+        beyond = {c for c in "".join(texts) if ord(c) > 127}
+        lacking = {c for c in beyond if bytes(face.getmask(c)) == absent}
+        assert lacking <= set("čž"), lacking  # of an author's name, in a docstring
 
     def test_a_page_escapes_its_text_and_loads_nothing(self) -> None:
         page = Page("<b>", "a & b")

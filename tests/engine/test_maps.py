@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,13 @@ class TestProject:
         assert purity(laid.points, group, laid.points, group) > 0.99
         with pytest.raises(UsageError, match="takes no new points"):
             laid.place(x)
+
+    def test_an_absent_package_is_named_with_its_extra(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "umap", None)
+        with pytest.raises(UsageError, match=r"umap-learn is not .*'backlight\[umap\]'"):
+            project(blobs()[0], "umap")
 
     def test_the_seed_and_the_perplexity_count(self) -> None:
         pytest.importorskip("openTSNE")
