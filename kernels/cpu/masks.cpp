@@ -106,17 +106,12 @@ void widen(float* wide, float* weights, const GridMasks& m, long long k, int wid
   }
 }
 
-void keep_row(float* keep, const float* wide, const GridMasks& m, long long k, int y, int row) {
+// keep: float, or 16-bit fixed_keep.
+template <class Work>
+void keep_row(Work* keep, const float* wide, const GridMasks& m, long long k, int y, int row) {
   const Tap t = tap(y + m.shifts[2 * k], m.rows, m.step_y);
   lerp_row(keep, wide + static_cast<long long>(t.low) * row,
            wide + static_cast<long long>(t.high) * row, t.weight, row);
-}
-
-// A mask's rows as blend_row wants them.
-const float* shares(const float* keep, std::vector<float>&, int) { return keep; }
-const std::int16_t* shares(const float* keep, std::vector<std::int16_t>& fixed, int n) {
-  fixed_row(fixed.data(), keep, n);
-  return fixed.data();
 }
 
 }  // namespace
@@ -207,10 +202,10 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
   const Split split(v.n, writer.threads(), s.height);
   parallel(split.items(), writer.threads(), [&](auto next) {
     const std::size_t grid = static_cast<std::size_t>(m.rows) * s.row;
-    std::vector<float> wide(grid * split.block), keep(size), weights(s.row);
+    std::vector<float> wide(grid * split.block), weights(s.row);
     using Work = typename Working<T>::type;
     std::vector<Work> image(static_cast<std::size_t>(size) * s.planes), base(image.size());
-    std::vector<Work> fixed(size);
+    std::vector<Work> keep(size);
     std::vector<T> scratch(size);
     for (long long item; (item = next()) >= 0;) {
       const int first = split.first(item), last = split.last(item);
@@ -227,11 +222,10 @@ void apply_grids(const Variants<T>& v, const GridMasks& m) {
           for (int r = 0; r < rows; ++r)
             keep_row(keep.data() + r * s.row, wide.data() + grid * (k - first), m, k, y + r,
                      s.row);
-          const Work* share = shares(keep.data(), fixed, count);
           for (int p = 0; p < s.planes; ++p) {
             T* out = stream ? scratch.data() : writer.out(k, p, y);
             const std::size_t offset = static_cast<std::size_t>(p) * size;
-            blend_row<T>(out, image.data() + offset, base.data() + offset, share, count);
+            blend_row<T>(out, image.data() + offset, base.data() + offset, keep.data(), count);
             if (stream) copy(writer.out(k, p, y), out, count, true);
           }
         }

@@ -61,8 +61,14 @@ BL_CLONES void lerp_run(float* __restrict out, float a, float b, const float* __
 #if defined(__GNUC__) && defined(__x86_64__)
 #define BL_AVX2 1
 #define BL_TARGET __attribute__((target("avx2,f16c")))
-// What blend_any spells out, by hand where compilers do worse: they know neither the instruction
-// for half nor the one that multiplies and rounds. Each returns how many elements it did.
+static bool has_avx2() {
+  static const bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  return found;
+}
+
+// What blend_any and lerp_any spell out, by hand where compilers do worse: they know neither the
+// instruction for half nor the one that multiplies and rounds, and narrow float through many
+// shuffles. Each returns how many elements it did.
 BL_TARGET static __m256 blend_eight(const float* image, const float* behind, const float* keep) {
   const __m256 k = _mm256_loadu_ps(keep), rest = _mm256_sub_ps(_mm256_set1_ps(1.0f), k);
   return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(image), k),
@@ -92,6 +98,26 @@ BL_TARGET static int blend_wide(Half* out, const float* image, const float* behi
   return i;
 }
 
+BL_TARGET static __m256i lerp_eight(const float* a, const float* b, __m256 w) {
+  const __m256 x = _mm256_loadu_ps(a), y = _mm256_loadu_ps(b);
+  const __m256 keep = _mm256_add_ps(x, _mm256_mul_ps(w, _mm256_sub_ps(y, x)));
+  const __m256 scaled = _mm256_mul_ps(keep, _mm256_set1_ps(32767.0f));
+  return _mm256_cvttps_epi32(_mm256_add_ps(scaled, _mm256_set1_ps(0.5f)));
+}
+
+BL_TARGET static int lerp_wide(std::int16_t* out, const float* a, const float* b, float w, int n) {
+  const __m256 weight = _mm256_set1_ps(w);
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m256i low = lerp_eight(a + i, b + i, weight);
+    const __m256i high = lerp_eight(a + i + 8, b + i + 8, weight);
+    // The pack works on halves of a register: the middle two quarters come out exchanged.
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), both);
+  }
+  return i;
+}
+
 // Sixteen 16-bit numbers: the multiplication is the one that rounds as blend_byte does.
 BL_TARGET static __m256i blend_sixteen(const std::int16_t* image, const std::int16_t* behind,
                                        const std::int16_t* keep) {
@@ -107,7 +133,6 @@ BL_TARGET static int blend_wide(unsigned char* out, const std::int16_t* image,
   for (; i + 32 <= n; i += 32) {
     const __m256i low = blend_sixteen(image + i, behind + i, keep + i);
     const __m256i high = blend_sixteen(image + i + 16, behind + i + 16, keep + i + 16);
-    // The pack works on halves of a register: the middle two quarters come out exchanged.
     const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0xd8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), bytes);
   }
@@ -147,8 +172,18 @@ BL_CLONES void prepare_row(std::int16_t* __restrict image, std::int16_t* __restr
   }
 }
 
-BL_CLONES void fixed_row(std::int16_t* __restrict fixed, const float* __restrict keep, int n) {
-  for (int i = 0; i < n; ++i) fixed[i] = static_cast<std::int16_t>(fixed_keep(keep[i]));
+BL_CLONES static void lerp_any(std::int16_t* __restrict out, const float* __restrict a,
+                               const float* __restrict b, float w, int n) {
+  for (int i = 0; i < n; ++i)
+    out[i] = static_cast<std::int16_t>(fixed_keep(lerp(a[i], b[i], w)));
+}
+
+void lerp_row(std::int16_t* out, const float* a, const float* b, float w, int n) {
+  int done = 0;
+#if BL_AVX2
+  if (has_avx2()) done = lerp_wide(out, a, b, w, n);
+#endif
+  lerp_any(out + done, a + done, b + done, w, n - done);
 }
 
 BL_CLONES static void blend_any(float* __restrict out, const float* __restrict image,
@@ -176,8 +211,7 @@ void blend_row(T* out, const typename Working<T>::type* image,
                int n) {
   int done = 0;
 #if BL_AVX2
-  static const bool supported = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-  if (supported) done = blend_wide(out, image, behind, keep, n);
+  if (has_avx2()) done = blend_wide(out, image, behind, keep, n);
 #endif
   blend_any(out + done, image + done, behind + done, keep + done, n - done);
 }

@@ -13,8 +13,9 @@ namespace backlight {
 void copy_row(void* dst, const void* src, std::size_t bytes, bool stream);
 void stream_fence();
 
-// out = a + w * (b - a)
+// out = a + w * (b - a), or the fixed_keep of that
 void lerp_row(float* out, const float* a, const float* b, float w, int n);
+void lerp_row(std::int16_t* out, const float* a, const float* b, float w, int n);
 
 // The same between two numbers, with a weight for each element.
 void lerp_run(float* out, float a, float b, const float* w, int n);
@@ -29,13 +30,12 @@ struct Working<unsigned char> {
   using type = std::int16_t;
 };
 
-// What blend_row wants of an image and a baseline: themselves, or for bytes x - base and base; and
-// of what a mask keeps: itself, or its fixed_keep.
+// What blend_row wants of an image and a baseline: themselves, or for bytes x - base and base. Of
+// what a mask keeps it wants itself, or its fixed_keep.
 void prepare_row(float* image, float* behind, const float* x, const float* base, int n);
 void prepare_row(float* image, float* behind, const Half* x, const Half* base, int n);
 void prepare_row(std::int16_t* image, std::int16_t* behind, const unsigned char* x,
                  const unsigned char* base, int n);
-void fixed_row(std::int16_t* fixed, const float* keep, int n);
 
 // out = the blend of what prepare_row gave, rounded to out's type: float, Half, unsigned char.
 template <class T>
