@@ -1,0 +1,223 @@
+"""Backlight beside its peers: PyTorch's autograd, torch.compile, captum, pytorch-grad-cam.
+
+    pip install '.[bench]' && pip install --no-deps grad-cam ttach opencv-python-headless
+    python -m benchmarks.fetch                # EfficientNet-Lite0's code
+    python -m benchmarks.peers [--net NAME] [--batch 1 4] [--seconds 15] [--json FILE]
+
+Everything in one process and in turn, two threads, 224x224, random weights: each side is given a
+batch and returns the scores and the gradient of each row's top score (captum and pytorch-grad-cam
+return maps only, and are told the class, which spares them a step). The plain forward pass on ONNX
+Runtime and OpenVINO is the yardstick. Rounds go on for `--seconds` per network and batch, three at
+least; figures are medians. A peer that is not installed, or fails, is left out and says why.
+
+pytorch-grad-cam explains one image at a time: a batch is a loop. It runs on a copy, whose modules
+it replaces, and drags in OpenCV and more that this needs nothing of: hence --no-deps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backlight.engine.bench import device, versions
+from backlight.engine.session import Session
+from backlight.export.saliency import explain_graph
+
+RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"
+NETS = ("resnet50", "vgg16", "squeezenet1_1", "mobilenet_v2", "efficientnet_lite0")
+THREADS, SIZE, PAUSE, AIM = 2, 224, 0.05, 1.6
+OURS = "Backlight "
+YARDSTICKS = ("ONNX Runtime, forward", "OpenVINO, forward")
+Run = Callable[[], Any]
+
+
+def built(name: str) -> Any:
+    """The network in PyTorch, in eval mode, its rectifiers out of place: hooks need that."""
+    import torch
+
+    from tests.networks import nets
+
+    if name == "efficientnet_lite0":
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent / ".cache" / "real"))
+        from efficientnet_lite_pytorch import EfficientNet
+
+        torch.manual_seed(0)
+        model = EfficientNet.from_name("efficientnet-lite0").eval()
+    else:
+        model = nets.build(nets.Net(name))
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def peers(model: Any, x: Any) -> dict[str, Run]:
+    """Name -> the call. x: a torch tensor [N, 3, H, W]."""
+    import torch
+
+    def gradient(network: Any) -> Run:
+        def run() -> Any:
+            image = x.detach().requires_grad_(True)
+            scores = network(image)
+            (found,) = torch.autograd.grad(scores.max(dim=1).values.sum(), image)
+            return scores.detach(), found
+
+        return run
+
+    with torch.no_grad():
+        top = model(x).argmax(dim=1)
+    found = {
+        "PyTorch, eager": gradient(model),
+        "PyTorch, torch.compile": gradient(torch.compile(model)),
+    }
+    try:
+        from captum.attr import Deconvolution, GuidedBackprop, Saliency
+
+        for method in (Saliency, GuidedBackprop, Deconvolution):
+            attribute = method(copy.deepcopy(model)).attribute
+            found[f"captum, {method.__name__}"] = lambda a=attribute: a(
+                x.detach().requires_grad_(True), target=top
+            )
+    except ImportError as err:
+        print(f"without captum: {err}")
+    try:
+        from pytorch_grad_cam import GuidedBackpropReLUModel
+
+        guided = GuidedBackpropReLUModel(copy.deepcopy(model), device="cpu")
+        found["pytorch-grad-cam, guided"] = lambda: [
+            guided(x[i : i + 1].detach(), int(top[i])) for i in range(len(x))
+        ]
+    except ImportError as err:
+        print(f"without pytorch-grad-cam: {err}")
+    return found
+
+
+def ours(path: Path, array: np.ndarray[Any, Any], folder: Path) -> dict[str, Run]:
+    """The graph of each rule, of all three, and the plain forward pass of the same file."""
+    name = Session(str(path), "cpu", THREADS).inputs[0].name
+
+    def session(file: Path) -> Run:
+        held = Session(str(file), "cpu", THREADS)
+        return lambda: held.run({name: array})
+
+    found = {YARDSTICKS[0]: session(path)}
+    for rules in (("vanilla",), ("deconv",), ("guided",), ("vanilla", "deconv", "guided")):
+        file = folder / f"{path.stem}-{'-'.join(rules)}.onnx"
+        explain_graph(path, rules, target_class="top1", lowering="cpu").save(file)
+        found[OURS + (rules[0] if len(rules) == 1 else "all three")] = session(file)
+    try:
+        import openvino
+
+        core = openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY",
+                    "INFERENCE_PRECISION_HINT": "f32"}  # fmt: skip
+        request = core.compile_model(str(path), "CPU", settings).create_infer_request()
+        found[YARDSTICKS[1]] = lambda: request.infer({0: array})
+    except ImportError as err:
+        print(f"without OpenVINO: {err}")
+    return found
+
+
+def measured(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of each call, in turn, after two that warm up."""
+    alive = {}
+    for name, run in runs.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                run()
+                run()
+            alive[name] = run
+        except Exception as err:  # a peer's failure is its own
+            print(f"without {name}: {' '.join(str(err).split())[:120]}")
+    taken: dict[str, list[float]] = {name: [] for name in alive}
+    end = time.perf_counter() + seconds
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while time.perf_counter() < end or min(map(len, taken.values())) < 3:
+            for name, run in alive.items():
+                time.sleep(PAUSE)  # the other runtime's threads spin for a while
+                start = time.perf_counter()
+                run()
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return taken
+
+
+def examined(name: str, batches: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """A row per batch: the median and the spread of every side, and the ratios."""
+    import torch
+
+    from tests.networks import nets
+
+    torch.set_num_threads(THREADS)
+    model = built(name)
+    path = folder / f"{name}.onnx"
+    nets.export(model, nets.Net(name), "legacy", path)
+    rows = []
+    for batch in batches:
+        x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        taken = measured({**ours(path, x.numpy(), folder), **peers(model, x)}, seconds)
+        middle = {n: round(statistics.median(t), 2) for n, t in taken.items()}
+        those = [n for n in middle if not n.startswith(OURS) and n not in YARDSTICKS]
+        best = min(those, key=lambda n: middle[n])
+        row = {
+            "network": name, "batch": batch, "rounds": min(map(len, taken.values())),
+            "median_ms": middle,
+            "range_ms": {n: [round(min(t), 2), round(max(t), 2)] for n, t in taken.items()},
+            "best_peer": best,
+            "times_the_best_peer": round(middle[best] / middle[f"{OURS}vanilla"], 2),
+        }  # fmt: skip
+        rows.append(row)
+        print(f"\n{name}, batch {batch}, {row['rounds']} rounds")
+        base = middle[YARDSTICKS[0]]
+        for side, took in sorted(middle.items(), key=lambda item: item[1]):
+            print(f"  {side:28}{took:9.1f} ms {1e3 * batch / took:8.1f} images/s"
+                  f" {took / base:6.2f} x forward")  # fmt: skip
+        print(f"  {row['times_the_best_peer']} times the best peer's throughput ({best})",
+              flush=True)  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", action="append", choices=NETS, help="repeatable [all]")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    found = versions()
+    for package in ("torch", "captum", "grad-cam", "openvino"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    print(f"{device()}; " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
+        for name in given.net or NETS:
+            rows += examined(name, given.batch, given.seconds, Path(folder))
+            # Kept after each network, beside those of earlier calls.
+            given.json.parent.mkdir(parents=True, exist_ok=True)
+            before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
+            mine = {(r["network"], r["batch"]) for r in rows}
+            kept = [r for r in before if (r["network"], r["batch"]) not in mine]
+            report = {"device": device(), "versions": found, "rows": kept + rows}
+            given.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
