@@ -95,6 +95,8 @@ def bench(
     """
     if runs < 1 or min(batches) < 1:
         raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
+    if size is not None and size < 1:
+        raise UsageError(f"size {size}; expected 1 or more")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)

@@ -59,8 +59,10 @@ def test_bad_settings(tmp_path, tiny, capsys):
         bench(str(fixed), batches=(1,), runs=2)
     assert run(["bench", tiny, "--runs", "0"]) == 2
     assert run(["bench", tiny, "--batch", "0"]) == 2
+    assert run(["bench", tiny, "--size", "0"]) == 2
+    assert run(["bench", tiny, "--size", "-3"]) == 2
     assert run(["bench", str(tmp_path / "absent.onnx")]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
 def test_the_activations_that_the_rules_read(tmp_path):
