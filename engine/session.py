@@ -179,7 +179,7 @@ def _remedy(model: Any, err: Exception) -> str:
     metadata = read(model)[0].metadata_props
     if metadata.get("backlight.dtype") != "bfloat16":
         return ""
-    return "; the CPU provider has no bfloat16 kernels: --provider cuda, or --dtype float16"
+    return "; of bfloat16 this provider lacks kernels: run it on TensorRT, or export --dtype float16"
 
 
 def _short(name: str) -> str:

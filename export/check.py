@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
-from . import choose, seed
+from . import choose, half, seed
 from .backward import differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
@@ -96,17 +96,19 @@ def check(
     wrt: str | None = None,
     rules: Sequence[str] = ("vanilla", "deconv", "guided"),
     lowering: str = "portable",
+    dtype: str = "float32",
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
     lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
     target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
-    of the model.
+    of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
 
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.
     """
     maps = {rule: lowered(rule, lowering) for rule in rules}
+    half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
     loaded = load(model)
@@ -143,7 +145,9 @@ def check(
     if lowering in TARGETS:
         whole = load(model)
         if not blocked and nodes:
-            whole = explain_graph(model, rules, of=of, wrt=wrt, lowering=lowering).model
+            whole = explain_graph(
+                model, rules, of=of, wrt=wrt, lowering=lowering, dtype=dtype
+            ).model
         refused = unsupported(whole, lowering)
     output = None if score is None else score.output
     closes = None if output is None else choose.closing(output)

@@ -30,6 +30,9 @@ def check(
     target: Annotated[
         str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
     ] = "portable",
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="As export's: with --for cuda or tensorrt.")
+    ] = "float32",
     json: Json = False,
 ) -> None:
     """Say what can be differentiated; exit code 2 when something stands in the way.
@@ -39,7 +42,7 @@ def check(
     """
     from ...export.check import check as run_check
 
-    report = run_check(model, of=of, wrt=wrt, lowering=target)
+    report = run_check(model, of=of, wrt=wrt, lowering=target, dtype=dtype)
     if json:
         print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
