@@ -179,7 +179,7 @@ def _remedy(model: Any, err: Exception) -> str:
     metadata = read(model)[0].metadata_props
     if metadata.get("backlight.dtype") != "bfloat16":
         return ""
-    return "; of bfloat16 this provider lacks kernels: run it on TensorRT, or export --dtype float16"
+    return "; it lacks bfloat16 kernels: run the file on TensorRT, or export --dtype float16"
 
 
 def _short(name: str) -> str:
