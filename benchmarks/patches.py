@@ -5,7 +5,9 @@
 As `benchmarks.embed`: the same pictures, the same network with random weights, the forward pass on
 batches that lie decoded in memory, runs in turn. Each pass reads the files, decodes, resizes, runs
 up to the layer and keeps the nine strongest activations of all its channels; the forward pass goes
-on to the class scores. The merge's share is its time within the pass, in the pass's own thread.
+on to the class scores. What a pass takes over a single picture (reading and compiling the model,
+receptive fields) is its set-up: it is taken off, as the forward pass has it behind it too. The
+merge's share is its time within the pass, in the pass's own thread.
 Bounds: 95 % of the forward pass; 2 % for the merge.
 """
 
@@ -81,25 +83,31 @@ def measured(folder: Path, model: Path, count: int, batch: int, runs: int) -> di
 
     merging = {name: [0.0] for name in asked}
 
-    def looking(name: str) -> Callable[[], object]:
+    def looking(name: str, given: Path, seen: list[float]) -> Callable[[], object]:
         def run() -> None:
             with Merging() as clock:
-                patches(model, pictures, asked[name], preprocess=record, batch=batch,
+                patches(model, given, asked[name], preprocess=record, batch=batch,
                         providers="cpu")  # fmt: skip
-            merging[name].append(clock.seconds)
+            seen.append(clock.seconds)
 
         return run
 
     tasks: dict[str, Callable[[], object]] = {"forward": forward}
-    seen = alternate(tasks | {name: looking(name) for name in asked}, runs)
+    for name in asked:
+        tasks[name] = looking(name, pictures, merging[name])
+        tasks[f"{name}, set-up"] = looking(name, first[0], [])
+    seen = alternate(tasks, runs)
     rows = []
     for name, names in asked.items():
-        ratios = [f / p for f, p in zip(seen["forward"], seen[name], strict=True)]
-        shares = [m / p for m, p in zip(merging[name][-runs:], seen[name], strict=True)]
+        setup = statistics.median(seen[f"{name}, set-up"])
+        passes = [took - setup for took in seen[name]]
+        ratios = [f / p for f, p in zip(seen["forward"], passes, strict=True)]
+        shares = [m / p for m, p in zip(merging[name][-runs:], passes, strict=True)]
         rows.append(
             {
                 "layers": names,
-                "images/s": count / statistics.median(seen[name]),
+                "images/s": count / statistics.median(passes),
+                "set-up s": setup,
                 "patches / forward": statistics.median(ratios),
                 "spread": [min(ratios), max(ratios)],
                 "merge share": statistics.median(shares),
@@ -136,7 +144,8 @@ def main() -> None:
         low, high = row["spread"]
         print(
             f"{row['images/s']:7.1f} images/s, ratio {row['patches / forward']:.3f} "
-            f"({low:.3f} to {high:.3f}), merge {100 * row['merge share']:.1f} %: "
+            f"({low:.3f} to {high:.3f}), merge {100 * row['merge share']:.1f} %, "
+            f"set-up {row['set-up s']:.2f} s: "
             f"{', '.join(row['layers'])}"
         )
     if given.json:
