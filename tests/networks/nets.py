@@ -42,6 +42,9 @@ NETS = [
     Net("vit_b_16"),
     Net("swin_t"),
 ]
+# Of a variance, where layers are normalised. A channel behind one that is mostly off hardly varies:
+# scaled up to variance 1, its rounding would be too, and again in each layer that follows.
+EPSILON = 0.1
 EXPORTERS = ("dynamo", "legacy")
 
 
@@ -66,6 +69,7 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
                 torch.nn.init.normal_(module.bias, std=0.02)
         elif isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
+            module.eps = EPSILON
             signs = torch.where(torch.rand(module.num_features) < 0.6, 3.0, -3.0)
             torch.nn.init.zeros_(module.bias)
             module.bias.data += signs
@@ -88,8 +92,10 @@ def _normalize(model: torch.nn.Module, x: torch.Tensor) -> None:
 
     def settle(module: Any, _: Any, y: torch.Tensor) -> torch.Tensor:
         axes = (0, 2, 3) if y.ndim == 4 else (0, 1)
-        mean, scale = y.mean(axes), y.std(axes)
+        mean, scale = y.mean(axes), (y.var(axes) + EPSILON).sqrt()
         signs = torch.where(torch.rand(y.shape[1]) < 0.6, 3.0, -3.0)
+        if module is layers[-1]:
+            signs = signs.abs()  # a class whose score is mostly negative has no gradient
         module.weight.data /= scale.reshape(-1, *[1] * (module.weight.ndim - 1))
         module.bias.data = (module.bias.data - mean) / scale + signs
         line = [1, -1] + [1] * (y.ndim - 2)
@@ -99,8 +105,7 @@ def _normalize(model: torch.nn.Module, x: torch.Tensor) -> None:
 
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
-    # Not the last one: a class whose score is mostly negative has no gradient behind a Relu.
-    hooks = [m.register_forward_hook(settle) for m in layers[:-1]]
+    hooks = [m.register_forward_hook(settle) for m in layers]
     with torch.no_grad():
         model.eval()(x)
     for hook in hooks:
