@@ -153,6 +153,10 @@ def sliding(
     return WindowPlan(size, _frozen(boxes), counts, channelwise)
 
 
+# Of all grids of a plan: a byte each, eight while they are drawn.
+MOST_CELLS = 2**28
+
+
 def rise(
     shape: Sequence[int],
     n: int = 4000,
@@ -167,7 +171,8 @@ def rise(
     ceil(size / cells) pixels, then cropped at a random shift below one cell. Bilinear, with
     half-pixel centres and clamped edges. Petsiuk et al. 2018, section 3.2.
 
-    Raises UsageError: n or cells below 1, more cells than pixels, a probability outside (0, 1].
+    Raises UsageError: n or cells below 1, more cells than pixels, more than MOST_CELLS in all, a
+    probability outside (0, 1].
     """
     size = _shape(shape)
     if n < 1:
@@ -177,6 +182,9 @@ def rise(
     rows, cols = _numbers("cells", cells, (2,))
     if rows < 1 or cols < 1 or rows > size[1] or cols > size[2]:
         raise UsageError(f"{rows}x{cols} cells; accepted: 1 to the image's {size[1]}x{size[2]}")
+    if n * rows * cols > MOST_CELLS:
+        most = MOST_CELLS // (rows * cols)
+        raise UsageError(f"{n} masks of {rows}x{cols} cells; accepted: at most {most}")
     cell = (-(-size[1] // rows), -(-size[2] // cols))
     random = np.random.default_rng(seed)
     grids = (random.random((n, rows, cols)) < probability).astype(np.uint8)

@@ -160,6 +160,7 @@ BAD_PLANS = [
     (lambda: sliding(IMAGE, 4, 1, edges="wrap"), "edges 'wrap'"),
     (lambda: sliding((8, 10), 4, 1), "image shape"),
     (lambda: rise(IMAGE, 0), "0 masks"),
+    (lambda: rise(IMAGE, 99_999_999_999), "99999999999 masks of 7x7 cells; accepted: at most"),
     (lambda: rise(IMAGE, 5, cells=0), "0x0 cells"),
     (lambda: rise(IMAGE, 5, cells=9), "9x9 cells"),
     (lambda: rise(IMAGE, 5, probability=0), "probability 0"),
