@@ -6,7 +6,6 @@ on the CPU two single-threaded runs side by side beat one run on two threads.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, UsageError
-from ..export.graph import ModelLike, read
+from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess, from_json
 from . import images
+from .digest import model_hash
 from .features import features
 from .session import Providers
 from .store import Embeddings, Row, Source
@@ -257,27 +256,3 @@ def embedder_of(
         )
     made = Embedder(found, source.tensor, providers=providers, threads=threads)
     return made, from_json(source.preprocess, str(store.path))
-
-
-def model_hash(model: ModelLike) -> str:
-    """sha256 of a model, its external data included: of the file's bytes where it is a file."""
-    digest = hashlib.sha256()
-    loaded: ir.Model
-    loaded, _ = read(model)
-    if isinstance(model, (str, os.PathLike)):
-        _add_file(digest, Path(model))
-    elif isinstance(model, bytes):
-        digest.update(model)
-    else:
-        digest.update(ir.to_proto(loaded).SerializeToString(deterministic=True))
-    held = (v.const_value for v in loaded.graph.initializers.values())
-    beside = {Path(t.path) for t in held if isinstance(t, ir.ExternalTensor)}
-    for file in sorted(beside):
-        _add_file(digest, file)
-    return digest.hexdigest()
-
-
-def _add_file(digest: Any, file: Path) -> None:
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)

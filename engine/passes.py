@@ -14,26 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, OutputError
-from ..export.graph import ModelLike
 from .outputs import write_bytes
 from .stream import Skipped
 from .topk import TopK
 
-__all__ = ["PassState", "digest_of", "listing_of"]
-
-
-def digest_of(model: ModelLike) -> str:
-    """The model's hash, so that a state goes on with the same one only."""
-    if isinstance(model, (str, Path)):
-        data = Path(model).read_bytes()
-    elif isinstance(model, bytes):
-        data = model
-    else:
-        import onnx_ir as ir
-
-        proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-        data = proto.SerializeToString(deterministic=True)  # type: ignore[union-attr]
-    return hashlib.sha256(data).hexdigest()
+__all__ = ["PassState", "listing_of"]
 
 
 def listing_of(files: Sequence[Path]) -> str:

@@ -23,9 +23,10 @@ from ..export.receptive import ReceptiveField
 from . import images
 from .activations import maps_of, refuse_flat
 from .crops import LayerPatches
+from .digest import model_hash
 from .grid import BLANK, Row, Tile, figure, sheet
 from .images import Pixels
-from .passes import PassState, digest_of, listing_of
+from .passes import PassState, listing_of
 from .session import Providers
 from .stream import Group, Skipped, ahead, found_files, group_of, lanes_of, turn_of
 from .taps import Taps
@@ -223,7 +224,7 @@ def patches(
     if not files:
         raise skipped[0].error if skipped else ImageError("no images given; expected a folder")
     tops = {name: TopK(len(kept[name]), k, one_per_image) for name in taps.names}
-    saved = PassState(state, {"model": digest_of(model), "layers": list(taps.names), "k": k,
+    saved = PassState(state, {"model": model_hash(model), "layers": list(taps.names), "k": k,
         "channels": None if channels is None else list(channels), "one_per_image": one_per_image,
         "preprocess": settled.to_json(), "batch": batch, "files": listing_of(files)},
         every)  # fmt: skip

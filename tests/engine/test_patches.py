@@ -204,6 +204,17 @@ def test_a_state_of_something_else_is_refused(model: Path, folder: Path, tmp_pat
     same(found_in(model, folder, state=state, fresh=True), want)
 
 
+def test_other_weights_beside_the_file_are_another_model(folder: Path, tmp_path: Path) -> None:
+    """A state that went on with them would mix two models' activations."""
+    file, weights, state = tmp_path / "m.onnx", tmp_path / "m.data", tmp_path / "state.npz"
+    onnx.save(tiny(), file, save_as_external_data=True, location=weights.name, size_threshold=0)
+    found_in(file, folder, state=state)
+    held = np.frombuffer(weights.read_bytes(), np.float32) * np.float32(1.5)
+    weights.write_bytes(held.tobytes())
+    with pytest.raises(OutputError, match="other model"):
+        found_in(file, folder, state=state)
+
+
 def test_k_larger_than_the_set_is_said(model: Path, folder: Path) -> None:
     few = found_in(model, folder, one_per_image=True, k=100)
     assert few.notes == [f"k is 100, but {COUNT} images give {COUNT} for a channel"]
