@@ -1,0 +1,94 @@
+"""Drill-down against the exact map: how near, and how much faster than dense occlusion.
+
+    python -m benchmarks.drilldown [MODEL.onnx ...] [--share 0.2 ...] [--photos 5] [--json FILE]
+        [--speed]
+
+Window 16, stride 4, on the bundled photos; default: the bundled SqueezeNet. SSIM and the recall of
+the top 1% and 5% of pixels are of the heat map. The exact map is method="incremental"; dense time
+is that of every 20th window, scaled up. Planning and compiling come before the clock.
+--speed: no exact map (for random weights, whose map means nothing).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from backlight.engine import images
+from backlight.engine.cli.options import BUNDLED, PHOTOS
+from backlight.engine.compare import ssim, top_overlap
+from backlight.engine.occlusion import Occlusion
+from backlight.engine.scoring import Scorer
+
+
+def measure(model: str, args: argparse.Namespace) -> list[dict[str, object]]:
+    scorer = Scorer(model, preprocess=args.preprocess, threads=args.threads)
+    record = images.fitted(scorer.preprocess, scorer.input)
+    settings = {"window": 16, "stride": 4}
+    exact = Occlusion(scorer, method="incremental", **settings)
+    near = {s: Occlusion(scorer, method="drilldown", share=s, **settings) for s in args.share}
+    rows: list[dict[str, object]] = []
+    for file in sorted(PHOTOS.glob("*.jpg"))[: args.photos]:
+        x = images.prepare(images.decode(file), record, scorer.input).tensor[None]
+        plan = exact.plan(scorer.plan_shape(x.shape[1:]))
+        image = scorer.planar(x[0])
+        base = scorer.baseline(image, "mean")
+        few = plan.select(np.arange(0, len(plan), 20))
+        list(scorer.variants(image, {}, few.select(np.arange(8)), base))
+        start = time.perf_counter()
+        list(scorer.variants(image, {}, few, base))
+        dense = (time.perf_counter() - start) * len(plan) / len(few)
+        want = None if args.speed else exact.measure(x).heat[0, 0]
+        for share, occlude in near.items():
+            if not rows or share not in [r["share"] for r in rows]:
+                occlude._choose(plan, len(plan), share)  # plans and compiles
+            start = time.perf_counter()
+            found = occlude.measure(x)
+            took = time.perf_counter() - start
+            row: dict[str, object] = {
+                "model": Path(model).stem, "photo": file.stem, "share": share,
+                "windows": int(found.scored.sum()), "method": found.choice.method,
+                "seconds": took, "dense_seconds": dense, "speedup": dense / took,
+            }  # fmt: skip
+            if want is not None:
+                heat = found.heat[0, 0]
+                row |= {"ssim": ssim(heat, want), "top1": top_overlap(heat, want, 0.01),
+                        "top5": top_overlap(heat, want, 0.05)}  # fmt: skip
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=[str(BUNDLED)])
+    parser.add_argument("--share", type=float, nargs="+", default=[0.2])
+    parser.add_argument("--photos", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--preprocess")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    report = []
+    print(f"{'':16}{'share':>6}{'speed-up':>9}{'SSIM':>6}{'least':>6}{'top 1%':>7}{'top 5%':>7}")
+    for model in args.models:
+        rows = measure(model, args)
+        report += rows
+        for share in args.share:
+            some = [r for r in rows if r["share"] == share]
+            values = {k: [float(r[k]) for r in some if k in r] for k in  # type: ignore[arg-type]
+                      ("speedup", "ssim", "top1", "top5")}  # fmt: skip
+            line = f"{Path(model).stem:16}{share:6}{np.median(values['speedup']):9.1f}"
+            if values["ssim"]:
+                line += f"{np.mean(values['ssim']):6.2f}{min(values['ssim']):6.2f}"
+                line += f"{np.mean(values['top1']):7.2f}{np.mean(values['top5']):7.2f}"
+            print(line, flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
