@@ -89,3 +89,9 @@ def test_the_activations_that_the_rules_read(tmp_path):
     # The seed reads the scores as well: 512 x 5.
     want = 4 * 512 * (8 * 10 * 10 + 5) / 2**20
     assert report.rows[1].activations_mib == pytest.approx(want, abs=0.05)
+
+
+def test_the_peak_is_the_measured_process_s_own(tiny):
+    ballast = np.ones(2**26)  # 512 MiB here, which Linux would count there
+    report = bench(tiny, rules=(("guided",),), batches=(1,), threads=(1,), runs=1)
+    assert all(row.peak_mib < 400 for row in report.rows), ballast.nbytes
