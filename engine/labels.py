@@ -57,7 +57,7 @@ def class_number(given: str, labels: Sequence[str] | None) -> int:
     """A class by number or by name: -1 for "top1" and "input". Raises UsageError."""
     if given in ("top1", "input"):
         return -1
-    if given.isdecimal():
+    if given.isascii() and given.isdecimal() and len(given) <= 18:
         return int(given)
     if labels is not None:
         # The bundled names list synonyms: "tabby, tabby cat".

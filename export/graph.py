@@ -125,10 +125,14 @@ def _check_external(proto: onnx.ModelProto, folder: Path | None, source: str) ->
         if folder is None:
             raise ModelError(f"{what}; give the model as a file, so that its folder is known")
         inside = folder.resolve()
-        file = (folder / location).resolve()
+        try:
+            file = (folder / location).resolve()
+            there = file.is_file()
+        except (OSError, ValueError):  # a name too long, or with a NUL in it
+            raise ModelError(f"{what}, which is no file's name") from None
         if not location or os.path.isabs(location) or not file.is_relative_to(inside):
             raise ModelError(f"{what}, outside the model's folder: refused")
-        if not file.is_file():
+        if not there:
             raise ModelError(f"{what}, which is missing")
         try:
             offset, length = int(entry.get("offset", 0)), int(entry.get("length", 0))

@@ -6,7 +6,7 @@ No image is touched here; engine/images.py does what the record says.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from ..errors import UsageError
 
 KEY = "backlight.preprocess"
+MAX = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _numbers(value: Any, count: int) -> bool:
         and not isinstance(value, str)
         and len(value) == count
         and all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+            # Finite; and an int may be larger than any float.
+            isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= MAX
             for v in value
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,11 @@ class ExplainGraph:
     def save(self, path: str | os.PathLike[str], *, external: bool = False) -> None:
         """Write the model, whole or not at all; above 2 GB (or with external=True) the weights
         go to `<name>.data` beside it. Raises OutputError."""
-        save_model(self.model, Path(path), external or weight_bytes(self.model) > PROTO_LIMIT)
+        save_model(self.model, Path(path), self.keeps_data_aside(external))
+
+    def keeps_data_aside(self, external: bool = False) -> bool:
+        """Whether `save` writes `<name>.data`: because it was asked to, or above 2 GB."""
+        return external or weight_bytes(self.model) > PROTO_LIMIT
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -82,7 +87,7 @@ def explain_graph(
     if reduce not in ("none", "maxabs"):
         raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
     narrow_to = half.checked(dtype, lowering)
-    if isinstance(target_class, str) and target_class.lstrip("-").isdigit():
+    if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
         target_class = int(target_class)
     maps = {rule: lowered(rule, lowering) for rule in rules}
 
@@ -176,16 +181,18 @@ def _checked_rules(rules: Sequence[str]) -> tuple[str, ...]:
 
 def _reserve_names(graph: ir.Graph, rules: Sequence[str]) -> None:
     """Free the contract's names inside the model; refuse a model whose own ends have them."""
-    ours = {"target", "cotangent", *(f"saliency_{rule}" for rule in rules)}
+    values = ir.convenience.create_value_mapping(graph)
+    # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
+    names = "|".join(f"saliency_{rule}" for rule in rules)
+    ours = {n for n in values if re.fullmatch(rf"target|(cotangent|{names})(_[0-9]+)?", n)}
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     clash = sorted(ours & {name for name in ends if name})
     if clash:
         raise ModelError(
             f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
-            f"expected a model without {', '.join(sorted(ours))}"
+            f"expected a model without target, cotangent, {names.replace('|', ', ')}"
         )
-    values = ir.convenience.create_value_mapping(graph)
-    for name in ours & values.keys():
+    for name in sorted(ours):
         values[name].name = f"{name}/own"
 
 

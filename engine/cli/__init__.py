@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from errno import ENAMETOOLONG
 
 import typer
 
@@ -99,6 +100,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader went away (`| head`): nothing is left to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as err:  # a name too long for a file, a disk that is full
+        where = f"{err.filename}: " if err.filename else ""
+        return _failed(f"{where}{err.strerror or err}", 2 if err.errno == ENAMETOOLONG else 1)
 
 
 def _failed(message: str, code: int) -> int:

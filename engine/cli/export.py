@@ -102,6 +102,8 @@ def export(
     if names is not None and labels is not None:
         text = labels if labels == "imagenet" else jsonlib.dumps(names, ensure_ascii=False)
         graph.model.metadata_props[names_of_classes.KEY] = text
+    if not optimized and graph.keeps_data_aside(external):
+        refuse_existing(output.with_name(f"{output.name}.data"), force)
     found = None
     if compare:
         # First: where it can't be compared, nothing is written.

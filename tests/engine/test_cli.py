@@ -164,6 +164,15 @@ def test_export_for_a_runtime_and_every_option(tmp_path, tiny, target):
     assert found["saliency_guided"].shape == (2, 8, 8)
 
 
+def test_weights_beside_the_model_are_an_output_too(tmp_path, tiny, capsys):
+    out = tmp_path / "out.onnx"
+    (tmp_path / "out.onnx.data").write_bytes(b"mine")
+    fails(capsys, ["export", tiny, "-o", out, "--external"], "out.onnx.data: exists already")
+    assert not out.exists() and (tmp_path / "out.onnx.data").read_bytes() == b"mine"
+    assert run(["export", str(tiny), "-o", str(out), "--external", "--force"]) == 0
+    run_runtime(onnx.load(out), {"x": models.images(1, 3, 8, 8), "target": np.array([0])})
+
+
 def test_export_a_cotangent_as_input(tmp_path, tiny):
     out = tmp_path / "out.onnx"
     assert run(["export", str(tiny), "-o", str(out), "--of", "r", "--cotangent", "input"]) == 0
@@ -197,6 +206,12 @@ def test_check(tiny, capsys, tmp_path):
         (["export", "TINY", "-o", "OUT", "--of", "scorse"], "scores"),
         (["export", "TINY", "-o", "OUT", "--for", "tpu"], "tensorrt"),
         (["export", "TINY", "-o", "OUT", "--preprocess", "x"], "imagenet-caffe"),
+        (["export", "TINY", "-o", "OUT", "--preprocess", '{"x": 1}' * 99], "File name too long"),
+        (["export", "TINY", "-o", "OUT", "--target-class", "--3"], "input, top1 or a number"),
+        (["export", "TINY", "-o", "OUT", "--target-class", "²"], "input, top1 or a number"),
+        (["export", "TINY", "-o", "OUT", "--target-class", "9" * 5000], "input, top1 or"),
+        (["explain", "-m", "TINY", "-o", "DIR", "--target-class", "9" * 5000], "class number"),
+        (["explain", "-m", "TINY", "photo" * 99, "-o", "DIR"], "File name too long"),
         (["export", "TINY", "-o", "TMP/no/such/out.onnx"], "does not exist"),
         (["export", "TINY", "-o", "TMP"], "a folder"),
         (["export", "TINY", "-o", "TINY"], "exists already; --force"),

@@ -207,6 +207,7 @@ def test_sizes_that_contradict():
         ('{"preset": "caffe"}', "imagenet-caffe"),
         ('{"sise": 3}', "unknown key 'sise'.*size"),
         ('{"size": 0}', "size 0"),
+        (f'{{"scale": 1{"0" * 400}}}', "scale"),  # larger than any float
         ('{"size": [1, 2, 3]}', "size"),
         ('{"std": 0}', "std"),
         ('{"mean": [1, 2]}', "mean"),

@@ -148,6 +148,18 @@ def test_external_data_through_a_link_is_refused(tmp_path: Path):
         backlight.export(inner / "m.onnx")
 
 
+@pytest.mark.parametrize("location", ["w" * 300, "w\0.bin"])
+def test_external_data_in_what_is_no_file_name(tmp_path: Path, location: str):
+    model = models.tiny()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="no file's name"):
+        backlight.export(tmp_path / "m.onnx")
+
+
 def test_missing_and_short_external_data(tmp_path: Path):
     onnx.save(
         models.tiny(), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin",

@@ -239,6 +239,22 @@ def test_a_model_with_our_names_inside_keeps_working():
     run_runtime(graph, {"x": models.images(1, 3, 8, 8), "target": np.array([0])})
 
 
+def test_a_model_with_our_numbered_names_inside_keeps_working():
+    body = models.BODY
+    for theirs, ours in (("h", "saliency_vanilla_0"), ("r", "cotangent_1"), ("p", "cotangent_0")):
+        body = body.replace(f"{theirs} =", f"{ours} =").replace(f"({theirs})", f"({ours})")
+    model = models.tiny(body=body)
+    graph = backlight.export(
+        model, ("vanilla",), of=["scores", "f"], wrt=["x", "f"], cotangent="input"
+    )
+    onnx.checker.check_model(graph, full_check=True)
+    feeds = {"x": models.images(1, 3, 8, 8), "cotangent_0": models.images(1, 5)}
+    feeds["cotangent_1"] = models.images(1, 4, 1, 1).reshape(1, 4)
+    found = run_runtime(graph, feeds)
+    want = feeds["cotangent_0"] @ models.weights()["v"] + feeds["cotangent_1"]
+    np.testing.assert_allclose(found["saliency_vanilla_1"], want, rtol=1e-5)
+
+
 def test_an_exported_file_is_not_exported_twice():
     with pytest.raises(ModelError, match="exported one"):
         backlight.export(backlight.export(models.tiny()))
