@@ -7,8 +7,8 @@
 Everything in one process and in turn, two threads, 224x224, random weights: each side is given a
 batch and returns the scores and the gradient of each row's top score (captum and pytorch-grad-cam
 return maps only, and are told the class, which spares them a step). The plain forward pass on ONNX
-Runtime and OpenVINO is the yardstick. Rounds go on for `--seconds` per network and batch, three at
-least; figures are medians. A peer that is not installed, or fails, is left out and says why.
+Runtime and OpenVINO is the yardstick. Rounds of blocks go on for `--seconds` per network and batch,
+two at least; figures are medians. A peer that is not installed, or fails, is left out and says why.
 
 pytorch-grad-cam explains one image at a time: a batch is a loop. It runs on a copy, whose modules
 it replaces, and drags in OpenCV and more that this needs nothing of: hence --no-deps.
@@ -37,7 +37,7 @@ from backlight.export.saliency import explain_graph
 
 RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"
 NETS = ("resnet50", "vgg16", "squeezenet1_1", "mobilenet_v2", "efficientnet_lite0")
-THREADS, SIZE, PAUSE, AIM = 2, 224, 0.05, 1.6
+THREADS, SIZE, PAUSE, BLOCK = 2, 224, 0.05, 3
 OURS = "Backlight "
 YARDSTICKS = ("ONNX Runtime, forward", "OpenVINO, forward")
 Run = Callable[[], Any]
@@ -133,7 +133,7 @@ def ours(path: Path, array: np.ndarray[Any, Any], folder: Path) -> dict[str, Run
 
 
 def measured(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of each call, in turn, after two that warm up."""
+    """Milliseconds of each call, sides taking turns in blocks; the first run of a block is free."""
     alive = {}
     for name, run in runs.items():
         try:
@@ -148,12 +148,15 @@ def measured(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
     end = time.perf_counter() + seconds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        while time.perf_counter() < end or min(map(len, taken.values())) < 3:
+        while time.perf_counter() < end or min(map(len, taken.values())) < 2 * BLOCK:
             for name, run in alive.items():
-                time.sleep(PAUSE)  # the other runtime's threads spin for a while
-                start = time.perf_counter()
+                # The other runtime's threads spin for a while, and its weights fill the caches.
+                time.sleep(PAUSE)
                 run()
-                taken[name].append(1e3 * (time.perf_counter() - start))
+                for _ in range(BLOCK):
+                    start = time.perf_counter()
+                    run()
+                    taken[name].append(1e3 * (time.perf_counter() - start))
     return taken
 
 
@@ -175,14 +178,14 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
         those = [n for n in middle if not n.startswith(OURS) and n not in YARDSTICKS]
         best = min(those, key=lambda n: middle[n])
         row = {
-            "network": name, "batch": batch, "rounds": min(map(len, taken.values())),
+            "network": name, "batch": batch, "runs": min(map(len, taken.values())),
             "median_ms": middle,
             "range_ms": {n: [round(min(t), 2), round(max(t), 2)] for n, t in taken.items()},
             "best_peer": best,
             "times_the_best_peer": round(middle[best] / middle[f"{OURS}vanilla"], 2),
         }  # fmt: skip
         rows.append(row)
-        print(f"\n{name}, batch {batch}, {row['rounds']} rounds")
+        print(f"\n{name}, batch {batch}, {row['runs']} runs")
         base = middle[YARDSTICKS[0]]
         for side, took in sorted(middle.items(), key=lambda item: item[1]):
             print(f"  {side:28}{took:9.1f} ms {1e3 * batch / took:8.1f} images/s"
