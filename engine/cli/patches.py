@@ -109,7 +109,12 @@ def patches(
     expected = [f"{n}.png" for n in names.values()] + ["patches.json"]
     files = [*expected, *(["patches.html"] if html else [])]
     chosen = numbers(channels, "--channels")
-    with results_in(output, files, force) as results:
+    # While the state is there, a pass that was killed wrote what lies beside it.
+    killed = (output / STATE).exists()
+    for name in [*files, STATE] if killed else ():
+        for half in output.glob(f".{name[:40]}-*"):
+            half.unlink()
+    with results_in(output, files, force or killed) as results:
         found = found_patches(
             path,
             folder,

@@ -378,3 +378,26 @@ def test_several_layers_cost_one_forward_pass(
     assert sum(rows for rows, _ in one) == COUNT
     assert [rows for rows, _ in runs] == [rows for rows, _ in one]
     assert {outputs for _, outputs in runs} == {2}
+
+
+def test_a_command_killed_between_its_files_can_be_started_again(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backlight.engine.outputs import OutputFolder
+
+    out = tmp_path / "out"
+    command = ["patches", str(model), str(folder), "-l", "r", "-o", str(out)]
+    command += ["--preprocess", "unit", "--threads", "1"]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFolder, "json", killed)
+        assert run(command) == 130
+    assert (out / "r.png").exists()
+    (out / ".patches.json-half").touch()
+    assert run(command) == 2  # two files can't be read
+    assert sorted(f.name for f in out.iterdir()) == ["patches.json", "r.png"]
+    assert run(command) == 2
+    assert (out / "patches.json").exists()
