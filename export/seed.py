@@ -26,8 +26,8 @@ def check_class(of: ir.Value, target_class: str | int) -> None:
             raise UsageError(f"target class '{target_class}'; accepted: input, top1 or a number")
         return
     count = class_count(of)
-    if target_class < 0 or (count is not None and target_class >= count):
-        last = "" if count is None else f" to {count - 1}"
+    if not 0 <= target_class < (2**63 if count is None else count):
+        last = " and up" if count is None else f" to {count - 1}"
         raise UsageError(f"class {target_class} is out of range; '{of.name}' has classes 0{last}")
 
 

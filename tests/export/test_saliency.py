@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
 import backlight
 from backlight.errors import ModelError, UsageError
+from backlight.export import seed
 from backlight.export.saliency import explain_graph
 
 from .. import models
@@ -280,6 +282,14 @@ def test_bad_arguments(arguments, says):
     with pytest.raises(UsageError, match=says) as caught:
         backlight.export(models.tiny(), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 10**30])
+def test_a_class_is_an_int64_where_their_number_is_open(number):
+    scores = ir.Value(name="scores", shape=ir.Shape(["N", "K"]))
+    seed.check_class(scores, 2**63 - 1)
+    with pytest.raises(UsageError, match="out of range; 'scores' has classes 0 and up"):
+        seed.check_class(scores, number)
 
 
 def test_the_given_model_is_not_changed():

@@ -25,6 +25,7 @@ LIMIT = 1e-3  # float32
 SHARP = LIMIT / 10
 # Another order of summation, another set of vector instructions: so much more than was measured.
 SAFETY = 4
+TARGETS = (3, 700)  # the class of each row
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,23 @@ def _harm(model: torch.nn.Module, x: torch.Tensor, rounding: list[float]) -> lis
     return harm.tolist()
 
 
+def _steady(model: torch.nn.Module, exact: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether PyTorch's own map of one image, [C, H, W], is in float32 what it is in float64."""
+    single, double = (
+        reference.saliency(m, x[None].to(dtype), [TARGETS[0]], "vanilla")[1].numpy()
+        for m, dtype in ((model, torch.float32), (exact, torch.float64))
+    )
+    return relative(single, double) <= SHARP
+
+
 @lru_cache(maxsize=1)
-def sharp_images(net: nets.Net, tries: int = 60) -> tuple[torch.nn.Module, torch.Tensor]:
+def sharp_images(net: nets.Net, tries: int = 40) -> tuple[torch.nn.Module, torch.Tensor]:
     """The network, and two images on which no rectifier or max pool sits near a decision.
 
     Of millions of gates a few may land so near zero that the order of summation decides them, and
-    one gate changes a whole map by 1e-3 or more. That says nothing of a rule. PyTorch's own
-    forward pass alone chooses: the first two images that rounding won't harm by more than SHARP,
-    or of `tries` the two that it can harm least.
+    one gate changes a whole map by 1e-3 or more. That says nothing of a rule. PyTorch alone
+    chooses: the first two images that rounding won't harm by more than SHARP; where `tries` hold
+    no such two, those that it can harm least and that it does not harm in PyTorch's own float32.
     """
     model = nets.build(net)
     rounding = _rounding(model, nets.images(net))
@@ -143,10 +153,15 @@ def sharp_images(net: nets.Net, tries: int = 60) -> tuple[torch.nn.Module, torch
     for seed in range(0, tries, 4):
         x = nets.images(net, rows=4, seed=seed)
         found += zip(_harm(model, x, rounding), x, strict=True)
-        found = sorted(found, key=lambda pair: pair[0])[:2]
-        if found[-1][0] < SHARP**2:
-            break
-    return model, torch.stack([x for _, x in found])
+        found = sorted(found, key=lambda pair: pair[0])[:12]
+        if found[1][0] < SHARP**2:
+            return model, torch.stack([x for _, x in found[:2]])
+    exact = copy.deepcopy(model).double()
+    steady: list[torch.Tensor] = []
+    for _, x in found:
+        if len(steady) < 2 and _steady(model, exact, x):
+            steady.append(x)
+    return model, torch.stack((steady + [x for _, x in found])[:2])
 
 
 @lru_cache(maxsize=1)
@@ -165,7 +180,7 @@ def wanted(net: nets.Net, target: tuple[int, int]) -> tuple[dict[str, np.ndarray
 def compare(net: nets.Net, exporter: str, lowering: str = "portable") -> Outcome:
     """Export with PyTorch, explain with Backlight, compare on two rows of different classes."""
     model, x = sharp_images(net)
-    target = (3, 700)
+    target = TARGETS
     want, itself = wanted(net, target)
     with tempfile.TemporaryDirectory() as folder:
         path, made = Path(folder) / "model.onnx", Path(folder) / "explained.onnx"

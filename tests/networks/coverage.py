@@ -15,6 +15,8 @@ import traceback
 from importlib.metadata import version
 from pathlib import Path
 
+from backlight.engine.bench import device
+
 from .compare import LIMIT, Outcome, compare
 from .nets import EXPORTERS, NETS
 
@@ -57,6 +59,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="the same as JSON")
     options = parser.parse_args(argv)
     only = [n for n in options.only.split(",") if n]
+    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "onnx", "onnxruntime"))
+    foot = (
+        f"\n{device()}; {packages}, Python {platform.python_version()}, "
+        f"lowering: {options.lowering}.\n"
+    )
     outcomes: list[Outcome] = []
     failures: list[tuple[str, str, str]] = []
     for net in NETS:
@@ -71,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             outcomes.append(outcome)
             print(outcome, "" if outcome.ok else "<-- out of bounds", flush=True)
-    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "onnx", "onnxruntime"))
-    foot = f"\n{packages}, Python {platform.python_version()}, lowering: {options.lowering}.\n"
+            if options.write:  # as far as it has come
+                options.write.write_text(HEAD + table(outcomes, failures) + foot)
     text = HEAD + table(outcomes, failures) + foot
     print(text)
     if options.write:
