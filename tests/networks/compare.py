@@ -139,7 +139,7 @@ def _steady(model: torch.nn.Module, exact: torch.nn.Module, x: torch.Tensor) -> 
 
 
 @lru_cache(maxsize=1)
-def sharp_images(net: nets.Net, tries: int = 40) -> tuple[torch.nn.Module, torch.Tensor]:
+def sharp_images(net: nets.Net, tries: int = 200) -> tuple[torch.nn.Module, torch.Tensor]:
     """The network, and two images on which no rectifier or max pool sits near a decision.
 
     Of millions of gates a few may land so near zero that the order of summation decides them, and
