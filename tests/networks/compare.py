@@ -25,6 +25,8 @@ LIMIT = 1e-3  # float32
 SHARP = LIMIT / 10
 # Another order of summation, another set of vector instructions: so much more than was measured.
 SAFETY = 4
+# Images looked at, the ones of networks that CI tests fewer: it has no time for more.
+TRIES, TRIES_IN_CI = 200, 60
 TARGETS = (3, 700)  # the class of each row
 
 
@@ -139,18 +141,18 @@ def _steady(model: torch.nn.Module, exact: torch.nn.Module, x: torch.Tensor) -> 
 
 
 @lru_cache(maxsize=1)
-def sharp_images(net: nets.Net, tries: int = 200) -> tuple[torch.nn.Module, torch.Tensor]:
+def sharp_images(net: nets.Net) -> tuple[torch.nn.Module, torch.Tensor]:
     """The network, and two images on which no rectifier or max pool sits near a decision.
 
     Of millions of gates a few may land so near zero that the order of summation decides them, and
     one gate changes a whole map by 1e-3 or more. That says nothing of a rule. PyTorch alone
-    chooses: the first two images that rounding won't harm by more than SHARP; where `tries` hold
-    no such two, those that it can harm least and that it does not harm in PyTorch's own float32.
+    chooses: the first two images that rounding won't harm by more than SHARP; where TRIES hold no
+    such two, those that it can harm least and that it does not harm in PyTorch's own float32.
     """
     model = nets.build(net)
     rounding = _rounding(model, nets.images(net))
     found: list[tuple[float, torch.Tensor]] = []
-    for seed in range(0, tries, 4):
+    for seed in range(0, TRIES_IN_CI if net.small else TRIES, 4):
         x = nets.images(net, rows=4, seed=seed)
         found += zip(_harm(model, x, rounding), x, strict=True)
         found = sorted(found, key=lambda pair: pair[0])[:12]
