@@ -30,8 +30,8 @@ from backlight.engine import images
 from backlight.engine.patches import patches
 from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers
-from backlight.engine.topk import TopK
 from backlight.export.preprocess import PRESETS
+from backlight.kernels.topk import TopK
 
 from .embed import alternate, machine, made_pictures, resnet18
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "../kernels/cpu/masks.h"
+#include "streams.h"
 
 namespace py = pybind11;
 namespace bl = backlight;
@@ -201,7 +202,7 @@ void paint(Array<float> heat, const Array<double>& values, const Array<int>& lab
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "Masked variants and their reduction on the CPU.";
+  m.doc() = "Masked variants and their reduction, pictures and feature maps, on the CPU.";
   // noconvert: an array of another dtype is refused, never copied (a copy would swallow writes).
   m.def("apply_windows", &apply_windows, py::arg("image").noconvert(), py::arg("base").noconvert(),
         py::arg("out").noconvert(), py::arg("shape"), py::arg("boxes").noconvert(),
@@ -221,4 +222,5 @@ PYBIND11_MODULE(_native, m) {
         py::arg("values").noconvert(), py::arg("table").noconvert());
   m.def("paint", &paint, py::arg("heat").noconvert(), py::arg("values").noconvert(),
         py::arg("labels").noconvert());
+  register_streams(m);
 }

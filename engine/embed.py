@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import ImageError, UsageError
 from ..export.graph import ModelLike
@@ -129,7 +128,7 @@ class Embedder:
 
 def small(pixels: images.Pixels, side: int) -> images.Pixels:
     """What the model saw as uint8 [side, side, 3], by area averages."""
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX))
+    return images.resized(pixels, (side, side), "box")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError, ModelError, UsageError
 from ..export.preprocess import Preprocess
+from ..kernels.resample import FILTERS, Box, resample
 
 __all__ = [
     "InputSpec",
@@ -27,6 +29,7 @@ __all__ = [
     "opened",
     "prepare",
     "read",
+    "resized",
     "to_pixels",
 ]
 
@@ -34,7 +37,10 @@ Pixels = NDArray[np.uint8]
 
 SUFFIXES = frozenset(".bmp .gif .jfif .jpeg .jpg .png .ppm .tif .tiff .webp .avif".split())
 DEFAULT_SIZE = 224
+# Larger files are left to Pillow to read as it goes.
+_AT_ONCE = 1 << 26
 _FILTERS = {
+    "box": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -79,12 +85,15 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     """
     path = Path(path)
     try:
-        if path.stat().st_size == 0:
+        size = path.stat().st_size
+        if size == 0:
             raise ImageError(f"{path}: empty; expected an image")
         with warnings.catch_warnings():
             # Above the limit Pillow warns, above twice the limit it raises: here both are refused.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            # At once: Pillow reads a JPEG file in dozens of small pieces.
+            source = io.BytesIO(path.read_bytes()) if size <= _AT_ONCE else path
+            with Image.open(source) as image:
                 limit = Image.MAX_IMAGE_PIXELS
                 if limit is not None and image.width * image.height > limit:
                     raise ImageError(
@@ -117,7 +126,7 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, over)
-    return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep(values: NDArray[Any], path: Path) -> Pixels:
@@ -213,15 +222,27 @@ def prepare(pixels: Pixels | Image.Image, preprocess: Preprocess, spec: InputSpe
     (see `fitted`)."""
     assert preprocess.size is not None
     height, width = preprocess.size
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    box: tuple[float, float, float, float] = (0, 0, image.width, image.height)
+    wide, tall = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
+    box: Box = (0, 0, wide, tall)
     if preprocess.resize == "crop":
-        factor = min(image.height / height, image.width / width) * preprocess.crop
+        factor = min(tall / height, wide / width) * preprocess.crop
         w, h = width * factor, height * factor
-        left, top = (image.width - w) / 2, (image.height - h) / 2
+        left, top = (wide - w) / 2, (tall - h) / 2
         box = (left, top, left + w, top + h)
-    seen = np.array(image.resize((width, height), _FILTERS[preprocess.interpolation], box=box))
+    seen = resized(pixels, (height, width), preprocess.interpolation, box)
     return Prepared(seen, to_tensor(seen, preprocess, spec))
+
+
+def resized(
+    image: Pixels | Image.Image, size: tuple[int, int], interpolation: str, box: Box | None = None
+) -> Pixels:
+    """A picture in RGB, or a box of it, as uint8 [height, width, 3]: what Pillow makes of it."""
+    if interpolation in FILTERS:
+        made = resample(image, size, interpolation, box)
+        if made is not None:
+            return made
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return np.array(image.resize(size[::-1], _FILTERS[interpolation], box=box))
 
 
 def to_tensor(seen: Pixels, preprocess: Preprocess, spec: InputSpec) -> NDArray[Any]:

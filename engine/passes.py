@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, OutputError
+from ..kernels.topk import TopK
 from .outputs import write_bytes
 from .stream import Skipped
-from .topk import TopK
 
 __all__ = ["PassState", "listing_of"]
 

@@ -20,6 +20,7 @@ from ..errors import ImageError, UsageError
 from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..export.receptive import ReceptiveField
+from ..kernels.topk import TopK
 from . import images
 from .activations import maps_of, refuse_flat
 from .crops import LayerPatches
@@ -30,7 +31,6 @@ from .passes import PassState, listing_of
 from .session import Providers
 from .stream import Group, Skipped, ahead, found_files, group_of, lanes_of, turn_of
 from .taps import Taps
-from .topk import TopK
 
 __all__ = ["LayerPatches", "Patches", "patches"]
 

@@ -2,7 +2,7 @@
 # shape: (planes, height, row elements, inner), as struct Shape in masks.h.
 from typing import Any
 
-from numpy import float32, float64, int32, uint8
+from numpy import float32, float64, int32, int64, uint8
 from numpy.typing import NDArray
 
 def apply_windows(
@@ -47,3 +47,31 @@ def accumulate_segments(
     total: NDArray[float64], values: NDArray[float64], table: NDArray[uint8]
 ) -> None: ...
 def paint(heat: NDArray[float32], values: NDArray[float64], labels: NDArray[int32]) -> None: ...
+
+# spans: int32 [2, outputs], first and count; weights: int32 [outputs, most], as in resample.py.
+def resample(
+    out: NDArray[uint8],
+    pixels: NDArray[uint8],
+    y_spans: NDArray[int32],
+    y_weights: NDArray[int32],
+    x_spans: NDArray[int32],
+    x_weights: NDArray[int32],
+) -> None: ...
+def resample_arrow(
+    out: NDArray[uint8],
+    pixels: Any,
+    height: int,
+    width: int,
+    y_spans: NDArray[int32],
+    y_weights: NDArray[int32],
+    x_spans: NDArray[int32],
+    x_weights: NDArray[int32],
+) -> None: ...
+def merge_topk(
+    values: NDArray[float32],
+    image: NDArray[int64],
+    position: NDArray[int64],
+    maps: NDArray[float32],
+    index: NDArray[int64],
+    one_each: bool,
+) -> None: ...

@@ -2,15 +2,10 @@
 
 #include <cstring>
 
+#include "clones.h"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
-#endif
-
-// GCC builds each function for the baseline and for AVX2, and picks one when the module loads.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__gnu_linux__)
-#define BL_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define BL_CLONES
 #endif
 
 namespace backlight {

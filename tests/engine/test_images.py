@@ -232,3 +232,16 @@ def test_records_travel_whole():
     assert made.color == "BGR" and made.size == (227, 227)
     with pytest.raises(UsageError, match="neither a preset"):
         parse("torch")
+
+
+def test_resizing_is_pillows_whoever_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the native module, without it, and where Pillow goes another way round."""
+    values = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    for source, box in ((values, (3.5, 0, 100, 90)), (values.repeat(6, axis=0), None)):
+        image = Image.fromarray(source)
+        want = np.array(image.resize((56, 48), Image.Resampling.BICUBIC, box=box))
+        np.testing.assert_array_equal(images.resized(source, (48, 56), "bicubic", box), want)
+        with monkeypatch.context() as without:
+            without.setattr(images, "resample", lambda *_: None)
+            for given in (source, image):
+                np.testing.assert_array_equal(images.resized(given, (48, 56), "bicubic", box), want)

@@ -21,8 +21,8 @@ from backlight.engine.taps import Taps
 from backlight.errors import BacklightError, ImageError, OutputError, UsageError
 from backlight.export.preprocess import Preprocess
 
+from ..kernels.test_topk import by_sorting
 from ..models import model_m, parsed, tiny
-from .test_topk import by_sorting
 
 COUNT = 21
 

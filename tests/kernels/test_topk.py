@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backlight.engine.topk import TopK
+from backlight.kernels import topk
+from backlight.kernels.topk import TopK
 
 
 def by_sorting(
@@ -40,12 +41,25 @@ def entries(top: TopK) -> list[list[tuple[float, int, int]]]:
     ]
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("one_per_image", [False, True])
 @pytest.mark.parametrize("batch", [1, 3, 20])
 @pytest.mark.parametrize("kind", ["normal", "ties", "zeros", "nan"])
-def test_equals_a_full_sort(kind: str, batch: int, one_per_image: bool) -> None:
+@pytest.mark.parametrize("area", [(4, 5), (9, 11)])  # with and without a vector's worth
+def test_equals_a_full_sort(
+    area: tuple[int, int],
+    kind: str,
+    batch: int,
+    one_per_image: bool,
+    native: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not native:
+        monkeypatch.setattr(topk, "native", None)
+    elif topk.native is None:
+        pytest.skip("native module not built")
     rng = np.random.default_rng(3)
-    maps = rng.standard_normal((20, 6, 4, 5)).astype(np.float32)
+    maps = rng.standard_normal((20, 6, *area)).astype(np.float32)
     if kind == "ties":
         maps = rng.integers(0, 4, maps.shape).astype(np.float32)
     elif kind == "zeros":  # behind a Relu, most units at 0
