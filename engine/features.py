@@ -162,7 +162,9 @@ def _refuse_what_has_no_rows(value: ir.Value) -> None:
     if value.dtype is not None and value.dtype not in FLOATS:
         raise UsageError(f"'{name}' is {value.dtype.name.lower()}; an embedding needs a float")
     if shape is None:
-        raise UsageError(f"the shape of '{name}' can't be told; name another tensor")
+        raise UsageError(
+            f"the shape of '{name}' can't be told{choose.culprit(value)}; name another tensor"
+        )
     if len(shape) < 2:
         raise UsageError(f"'{name}' has {len(shape)} dimension(s); an embedding needs [N, …]")
 

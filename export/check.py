@@ -114,6 +114,8 @@ def check(
     loaded = load(model)
     graph = loaded.graph
     score = None if of is not None else choose.class_scores(graph)
+    if score is not None:
+        choose.refuse_maps(score.of)
     target = choose.tensor(graph, of) if of is not None else score.of  # type: ignore[union-attr]
     image = None if wrt is not None else choose.image_input(graph)
     start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
@@ -139,6 +141,13 @@ def check(
                 "a differentiable way between the two",
             )
         )  # fmt: skip
+    elif not blocked and target.shape is None:
+        last = nodes[-1]
+        why = f"'{target.name}' has no known rank{choose.culprit(target)}"
+        findings.append(
+            Finding("obstacle", last.name or "", last.op_type, why, "shapes that fit each other")
+        )
+        blocked.add(last)
     findings += _notes(nodes, maps, declared, opset)
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
     refused: tuple[Refusal, ...] = ()

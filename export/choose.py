@@ -142,6 +142,31 @@ def class_scores(graph: ir.Graph) -> Score:
     raise ModelError(f"{len(outputs)} outputs could be class scores ({names}); name one with --of")
 
 
+def refuse_maps(scores: ir.Value) -> None:
+    """Raise ModelError where the class scores [N, K, ...] have positions."""
+    if scores.shape is not None and not _is_matrix(scores.shape) and len(scores.shape) > 2:
+        raise ModelError(
+            f"'{scores.name}' is no tensor of class scores: it has {len(scores.shape)} "
+            "dimensions; expected [N, K], or name a tensor with --of"
+        )
+
+
+def culprit(value: ir.Value) -> str:
+    """The node that keeps a value's shape from being known, for a message."""
+    seen = {value}
+    waiting = [value]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None:
+            continue
+        behind = [v for v in node.inputs if v is not None and v.shape is None]
+        if not behind:
+            return f": no shape follows from what {node.op_type} '{node.name}' reads"
+        waiting += [v for v in behind if v not in seen]
+        seen.update(behind)
+    return ""
+
+
 def _is_matrix(shape: ir.Shape) -> bool:
     return len(shape) >= 2 and all(dim_of(shape, i) == 1 for i in range(2, len(shape)))
 

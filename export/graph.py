@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
 from .fold import fold_constants
+from .structure import check_external, check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
@@ -34,15 +35,18 @@ def load(model: ModelLike, opset: int = EMITTED_OPSET) -> ir.Model:
     folder.
     """
     loaded, source = read(model)
-    _check_structure(loaded, source)
+    if opset_of(loaded) < OLDEST_OPSET:
+        raise ModelError(f"{source}: opset {opset_of(loaded)}; supported: {OLDEST_OPSET} and up")
+    check_structure(loaded, source)
     try:
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:
             common.InlinePass()(loaded)
             common.RemoveUnusedFunctionsPass()(loaded)  # type: ignore[no-untyped-call]
+        check_nodes(loaded, opset_of(loaded), source)
         common.NameFixPass()(loaded)
         loaded = _upgrade(loaded, source, opset)
-        _settle_shapes(loaded)
+        settle_shapes(loaded, source)
         common.NameFixPass()(loaded)
     except InputError:
         raise
@@ -59,7 +63,8 @@ def opset_of(model: ir.Model) -> int:
 def read(model: ModelLike) -> tuple[ir.Model, str]:
     """The model as it is, and its name for messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
-        return ir.from_proto(ir.to_proto(model)), model.graph.name or "the model"
+        # Not by way of a message: that forgets which folder the weights outside it lie in.
+        return model.clone(), model.graph.name or "the model"
     folder: Path | None = None
     if isinstance(model, onnx.ModelProto):
         proto, source = model, model.graph.name or "the model"
@@ -91,7 +96,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
             raise ModelError(f"{source}: not an ONNX model, or truncated") from err
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
-    _check_external(proto, folder, source)
+    check_external(proto, folder, source)
     try:
         loaded = ir.from_proto(proto)
         if folder is not None:
@@ -99,73 +104,6 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     except Exception as err:  # a malformed graph: onnx-ir raises many kinds
         raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
     return loaded, source
-
-
-def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    found = list(graph.initializer)
-    for sparse in graph.sparse_initializer:
-        found += [sparse.values, sparse.indices]
-    for node in graph.node:
-        for attribute in node.attribute:
-            found += [attribute.t] if attribute.HasField("t") else []
-            found += attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                found += _tensors(inner)
-    return found
-
-
-def _check_external(proto: onnx.ModelProto, folder: Path | None, source: str) -> None:
-    """Refuse external data outside the model's folder; name what is missing or too short."""
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entry = {e.key: e.value for e in tensor.external_data}
-        location = entry.get("location", "")
-        what = f"{source}: tensor '{tensor.name}' has its data in '{location}'"
-        if folder is None:
-            raise ModelError(f"{what}; give the model as a file, so that its folder is known")
-        inside = folder.resolve()
-        try:
-            file = (folder / location).resolve()
-            there = file.is_file()
-        except (OSError, ValueError):  # a name too long, or with a NUL in it
-            raise ModelError(f"{what}, which is no file's name") from None
-        if not location or os.path.isabs(location) or not file.is_relative_to(inside):
-            raise ModelError(f"{what}, outside the model's folder: refused")
-        if not there:
-            raise ModelError(f"{what}, which is missing")
-        try:
-            offset, length = int(entry.get("offset", 0)), int(entry.get("length", 0))
-        except ValueError:
-            raise ModelError(f"{what} at an offset that is no number") from None
-        if offset < 0 or length < 0 or file.stat().st_size < offset + length:
-            raise ModelError(f"{what}, which is truncated")
-
-
-def _check_structure(model: ir.Model, source: str) -> None:
-    """What ONNX's checker would say of names and data, without its copies of the weights."""
-    opset = opset_of(model)
-    if opset < OLDEST_OPSET:
-        raise ModelError(f"{source}: opset {opset}; supported: {OLDEST_OPSET} and up")
-    if not model.graph.outputs:
-        raise ModelError(f"{source}: not a valid ONNX model: it has no output")
-    for value in (*model.graph.outputs, *(v for n in model.graph for v in n.inputs)):
-        if value is None or value.producer() is not None or value.is_graph_input():
-            continue
-        if not value.is_initializer():
-            raise ModelError(
-                f"{source}: not a valid ONNX model: '{value.name}' is used, but nothing makes it"
-            )
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is None or isinstance(tensor, ir.ExternalTensor):
-            continue
-        try:
-            whole = tensor.dtype == ir.DataType.STRING or len(tensor.tobytes()) == tensor.nbytes
-        except Exception:  # a tensor with no data, or less than its shape says
-            whole = False
-        if not whole:
-            raise ModelError(f"{source}: truncated: initializer '{name}' lacks data")
 
 
 def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
@@ -189,13 +127,16 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
     return model
 
 
-def _settle_shapes(model: ir.Model) -> None:
-    """Infer shapes and fold constants, in turn, until neither finds more."""
-    for _ in range(6):
+def settle_shapes(model: ir.Model, source: str) -> None:
+    """Infer shapes and fold constants, in turn, until neither finds more. Raises ModelError."""
+    try:
+        for _ in range(6):
+            infer_shapes(model)
+            if not fold_constants(model):
+                return
         infer_shapes(model)
-        if not fold_constants(model):
-            return
-    infer_shapes(model)
+    except Exception as err:  # see `load`
+        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
 
 
 def infer_shapes(model: ir.Model) -> None:

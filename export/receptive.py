@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError, UsageError
 from . import choose
 from .emit import dim_of
-from .fold import fold_constants
-from .graph import ModelLike, infer_shapes, load, opset_of
+from .graph import ModelLike, load, opset_of, settle_shapes
 from .span_rules import spans_of
 from .spans import EMPTY, Span, Step, compressed
 
@@ -235,10 +234,7 @@ def _settle(
     for node in model.graph:
         for value in node.outputs:
             declared[value], value.shape = value.shape, None
-    for _ in range(6):
-        infer_shapes(model)
-        if not fold_constants(model):
-            break
+    settle_shapes(model, f"input '{image.name}' as {fixed}")
     for value, known in declared.items():
         # Behind an operator that inference doesn't know, what the model says itself.
         if value.shape is None and known is not None and len(known):

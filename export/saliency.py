@@ -206,13 +206,7 @@ def _tensors_of(
     named = [choose.tensor(graph, name) for name in _names(of)]
     if not named:
         score = choose.class_scores(graph)
-        if score.of.shape is not None and len(score.of.shape) > 2:
-            dims = [dim_of(score.of.shape, i) for i in range(2, len(score.of.shape))]
-            if any(d != 1 for d in dims):
-                raise ModelError(
-                    f"'{score.of.name}' is no tensor of class scores: it has {len(dims) + 2} "
-                    "dimensions; expected [N, K], or name a tensor with --of"
-                )
+        choose.refuse_maps(score.of)
         return [score.of], score.output
     return named, choose.holding_output(graph, named[0])
 

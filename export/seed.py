@@ -6,13 +6,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from . import choose
 from .emit import Emitter, dim_of
 
 
 def class_count(of: ir.Value) -> int | None:
     """The number of classes of a score tensor [N, K, ...]; None when dynamic. [N] has one."""
     if of.shape is None:
-        raise ModelError(f"'{of.name}' has no known rank; name another tensor with --of")
+        raise ModelError(
+            f"'{of.name}' has no known rank{choose.culprit(of)}; name another tensor with --of"
+        )
     if len(of.shape) < 2:
         return 1
     dim = dim_of(of.shape, 1)

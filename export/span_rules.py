@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..errors import ModelError
 from .spans import (
     EMPTY,
     Span,
@@ -347,5 +348,10 @@ def spans_of(step: Step, spans: Sequence[Span | None], size: int) -> list[Span |
             return [RULES[node.op_type](step, spans)] * outputs
     except UnknownShapeError:
         pass
+    except (ArithmeticError, LookupError, TypeError, ValueError) as err:
+        # A graph that contradicts itself; ONNX's shape inference lets many of those pass.
+        raise ModelError(
+            f"{node.op_type} '{node.name}' (opset {step.opset}) doesn't fit what it reads: {err}"
+        ) from err
     ranks = [0 if v.shape is None else len(v.shape) for v in node.outputs]
     return [whole(rank, size) for rank in ranks]

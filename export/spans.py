@@ -24,6 +24,8 @@ from .rules.op import constant
 Span = NDArray[np.int64]
 
 EMPTY = 2**40
+# Padding that no picture has: what a file says of it isn't tried out.
+MOST = 2**20
 
 
 class UnknownShapeError(Exception):
@@ -92,8 +94,10 @@ def whole(rank: int, size: int) -> Span:
 
 
 def merged(span: Span, axes: Sequence[int], keep: bool = True) -> Span:
-    """The union along tensor axes."""
+    """The union along tensor axes. Raises UnknownShapeError for axes that the span hasn't got."""
     rank = span.ndim - 1
+    if not all(-rank <= a < rank for a in axes):
+        raise UnknownShapeError
     return np.asarray(span.min(axis=tuple(a % rank + 1 for a in axes), keepdims=keep))
 
 
@@ -112,6 +116,8 @@ def union(spans: Sequence[Span | None]) -> Span:
 def stretched(span: Span, axis: int, before: int, after: int, step: Step) -> Span:
     """An axis with padding: EMPTY, or going on in even steps. Negative padding cuts."""
     count = span.shape[axis]
+    if before + after > MOST:
+        raise UnknownShapeError
     at = np.arange(-before, count + after)
     found = span.take(at.clip(0, count - 1), axis)
     shape = [1] * span.ndim

@@ -175,6 +175,85 @@ def test_missing_and_short_external_data(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("length", "kept", "says"),
+    [
+        (None, 428, "truncated: expected 432 bytes from byte 0"),
+        (None, 0, "truncated"),
+        (100, 432, "100 bytes of it, but its shape needs 432"),
+        (10**12, 432, "its shape needs 432"),
+    ],
+)
+def test_external_data_that_its_shape_does_not_fit(tmp_path: Path, length, kept, says):
+    """A file may leave the length out: the shape says what is needed."""
+    model = models.tiny()
+    tensor = model.graph.initializer[0]
+    (tmp_path / "w.bin").write_bytes(tensor.raw_data[:kept])
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    if length is not None:
+        tensor.external_data.add(key="length", value=str(length))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=f"'w'.*w.bin.*{says}"):
+        backlight.export(tmp_path / "m.onnx")
+
+
+def test_a_loaded_graph_keeps_its_external_data(tmp_path: Path):
+    """What is given as an onnx-ir model, as `reconstruct` and `embed` do, knows its folder."""
+    onnx.save(
+        models.tiny(), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    once = load(tmp_path / "m.onnx")
+    assert explain_graph(once).to_proto().graph.initializer[0].raw_data
+    assert once.graph.initializers["w"].const_value is not None
+    assert len(once.graph.outputs) == 1  # what was given is not changed
+
+
+def test_nodes_out_of_order_and_in_a_circle(tmp_path: Path):
+    model = models.tiny()
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    same_maps(model)
+    model = models.tiny()
+    model.graph.node[0].input[0] = model.graph.node[2].output[0]
+    with pytest.raises(ModelError, match="read each other in a circle"):
+        load(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda n: n.attribute.add(name="axis", type="INTS", ints=[1]), "attribute 'axis' is INTS"),
+        (lambda n: n.input.append("scores"), r"Softmax 'prob' \(opset 11\) has 2 inputs"),
+        (lambda n: n.ClearField("input"), "has 0 inputs; expected 1$"),
+    ],
+)
+def test_nodes_that_are_not_what_the_standard_says(change, says: str):
+    """Such an attribute takes ONNX's version converter, and the process, with it."""
+    model = models.tiny(opset=11)
+    change(model.graph.node[-1])
+    with pytest.raises(ModelError, match=says):
+        load(model)
+    model = models.tiny(opset=11)
+    model.graph.node[2].op_type = "Concat"
+    with pytest.raises(ModelError, match="Concat.*lacks its attribute 'axis'"):
+        load(model)
+
+
+def test_a_shape_that_nothing_follows_from_names_its_node():
+    model = models.tiny()
+    model.graph.initializer[2].CopyFrom(
+        onnx.numpy_helper.from_array(np.ones((7, 9), np.float32), "v")
+    )
+    with pytest.raises(ModelError, match=r"'scores' has no known rank: .* Gemm 'node_4' reads"):
+        backlight.export(model)
+    report = check(model)
+    assert not report.ok and report.obstacles[0].operator == "Gemm"
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "empty"),
