@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ..errors import ImageError
 from . import images
-from .pictures import FAINT, INK, MARGIN, PAPER, font, shortened, wrapped
+from .fonts import font
+from .pictures import FAINT, INK, MARGIN, PAPER, shortened, wrapped
 
 __all__ = ["Colors", "picture_map", "scatter", "shrunk", "thumbnails"]
 
@@ -108,7 +109,7 @@ def _names(
         ) and top < plot.height - 40:  # fmt: skip
             top += 6
         taken.append((left, top, left + width, top + 18))
-        draw.text((left, top), text, _dark(colors[name]), face, stroke_width=3, stroke_fill=PAPER)
+        face.write(draw, (left, top), text, _dark(colors[name]), stroke_width=3, stroke_fill=PAPER)
 
 
 def _legend(colors: Colors, count: int, joined: NDArray[np.bool_]) -> list[tuple[Rgb, str]]:
@@ -133,15 +134,15 @@ def _framed(
     height = max(top + plot.height, top + 22 * len(legend)) + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 2), shortened(heading, big, width - 2 * MARGIN), INK, big)
+    big.write(draw, (MARGIN, MARGIN - 2), shortened(heading, big, width - 2 * MARGIN), INK)
     for number, line in enumerate(lines):
-        draw.text((MARGIN, MARGIN + 26 + 20 * number), line, FAINT, middle)
+        middle.write(draw, (MARGIN, MARGIN + 26 + 20 * number), line, FAINT)
     sheet.paste(plot, (MARGIN, top))
     left = 2 * MARGIN + plot.width
     for number, (color, text) in enumerate(legend):
         y = top + 22 * number
         draw.ellipse((left, y + 4, left + 10, y + 14), color)
-        draw.text((left + 18, y), shortened(text, small, LEGEND - 34), INK, small)
+        small.write(draw, (left + 18, y), shortened(text, small, LEGEND - 34), INK)
     return sheet
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .fonts import font
 from .images import Pixels
-from .pictures import FAINT, INK, MARGIN, PAPER, font, shortened, wrapped
+from .pictures import FAINT, INK, MARGIN, PAPER, shortened, wrapped
 
 __all__ = ["Row", "Tile", "figure", "fitted_to", "sheet", "tiled"]
 
@@ -101,17 +102,17 @@ def sheet(
     height = top + sum(step) + (4 + LINE * len(notes) if notes else 0) + MARGIN
     picture = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN - 2), shortened(heading, big, inner), INK, big)
+    big.write(draw, (MARGIN, MARGIN - 2), shortened(heading, big, inner), INK)
     for number, line in enumerate(lines):
-        draw.text((MARGIN, MARGIN + 26 + 20 * number), line, FAINT, middle)
+        middle.write(draw, (MARGIN, MARGIN + 26 + 20 * number), line, FAINT)
     for index, (row, images) in enumerate(zip(rows, pictures, strict=True)):
         if titled:
             below = top
             for line in titles[index][0]:
-                draw.text((MARGIN, below), line, INK, middle)
+                middle.write(draw, (MARGIN, below), line, INK)
                 below += 18
             for line in titles[index][1]:
-                draw.text((MARGIN, below), line, FAINT, small)
+                small.write(draw, (MARGIN, below), line, FAINT)
                 below += LINE
         tall = max((p.height for p in images if p is not None), default=0)
         for column, (tile, image) in enumerate(zip(row.tiles, images, strict=True)):
@@ -123,8 +124,8 @@ def sheet(
             if tile.label:
                 text = shortened(tile.label, small, side)
                 at = left + (side - small.getlength(text)) / 2
-                draw.text((at, top + tall + 1), text, FAINT, small)
+                small.write(draw, (at, top + tall + 1), text, FAINT)
         top += step[index]
     for number, line in enumerate(notes):
-        draw.text((MARGIN, top + 4 + LINE * number), line, FAINT, small)
+        small.write(draw, (MARGIN, top + 4 + LINE * number), line, FAINT)
     return picture

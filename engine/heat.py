@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from .fonts import font
 from .images import Pixels
-from .pictures import FAINT, INK, enlarged, font
+from .pictures import FAINT, INK, enlarged
 
 __all__ = ["coloured", "diverging", "outlined", "over_photo", "sequential", "with_bar"]
 
@@ -84,7 +85,7 @@ def with_bar(picture: Pixels, bar: Colours, ticks: Sequence[tuple[float, str]]) 
     for place, text in ticks:
         y = inset + (1 - place) * (tall - 1)
         draw.line((left + BAR, y, left + BAR + 2, y), fill=FAINT)
-        draw.text((left + BAR + 5, y), text, INK, font(11), anchor="lm")
+        draw.text((left + BAR + 5, y), text, INK, font(11).own, anchor="lm")
     return np.array(image)
 
 

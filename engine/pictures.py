@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import Face, font
 from .images import Pixels, channels_last, in_rgb
 
 __all__ = ["Cell", "caption_of", "magnitude", "panel", "saliency_picture", "signed"]
@@ -70,13 +70,7 @@ class Cell:
     caption: str
 
 
-@lru_cache(maxsize=8)
-def font(size: int) -> Any:
-    """Pillow's own font, so that pictures look the same on every machine."""
-    return ImageFont.load_default(size)
-
-
-def wrapped(text: str, face: Any, width: int) -> list[str]:
+def wrapped(text: str, face: Face, width: int) -> list[str]:
     """Words put into lines no wider than `width` pixels; a word alone may be wider."""
     lines: list[str] = []
     for word in text.split():
@@ -88,7 +82,7 @@ def wrapped(text: str, face: Any, width: int) -> list[str]:
     return lines
 
 
-def shortened(text: str, face: Any, width: int) -> str:
+def shortened(text: str, face: Face, width: int) -> str:
     """Text cut with an ellipsis so that it fits."""
     if face.getlength(text) <= width:
         return text
@@ -116,15 +110,15 @@ def panel(heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     inner = width - 2 * MARGIN
-    draw.text((MARGIN, MARGIN - 2), shortened(heading, big, inner), INK, big)
+    big.write(draw, (MARGIN, MARGIN - 2), shortened(heading, big, inner), INK)
     if detail:
-        draw.text((MARGIN, MARGIN + 25), shortened(detail, middle, inner), FAINT, middle)
+        middle.write(draw, (MARGIN, MARGIN + 25), shortened(detail, middle, inner), FAINT)
     left = MARGIN
     for cell, picture, lines, wide in zip(cells, shown, captions, widths, strict=True):
         sheet.paste(Image.fromarray(picture), (left, top))
         below = top + tall + 6
-        draw.text((left, below), shortened(cell.title, middle, wide), INK, middle)
+        middle.write(draw, (left, below), shortened(cell.title, middle, wide), INK)
         for row, line in enumerate(lines):
-            draw.text((left, below + 20 + 15 * row), line, FAINT, small)
+            small.write(draw, (left, below + 20 + 15 * row), line, FAINT)
         left += wide + MARGIN
     return sheet
