@@ -110,8 +110,11 @@ class Embedder:
         for file, label in zip(files, labels, strict=True):
             path = os.path.abspath(file)
             try:
+                path.encode()
                 seen = images.read(file, preprocess, self.input)
                 good.append((path, label, seen))
+            except UnicodeEncodeError:
+                bad[path] = f"{path}: a name that is no UTF-8 text, as stores have it; rename it"
             except ImageError as err:
                 bad[path] = str(err)
         if not good:

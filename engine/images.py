@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = frozenset(".bmp .gif .jfif .jpeg .jpg .png .ppm .tif .tiff .webp .avif".split())
+# What Pillow hands to Ghostscript, whatever the file is called.
+PROGRAMS = frozenset(("EPS", "WMF"))
 DEFAULT_SIZE = 224
 # Larger files are left to Pillow to read as it goes.
 _AT_ONCE = 1 << 26
@@ -85,7 +88,10 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise ImageError(f"{path}: a folder, pipe or device; expected an image file")
+        size = about.st_size
         if size == 0:
             raise ImageError(f"{path}: empty; expected an image")
         with warnings.catch_warnings():
@@ -94,6 +100,10 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
             # At once: Pillow reads a JPEG file in dozens of small pieces.
             source = io.BytesIO(path.read_bytes()) if size <= _AT_ONCE else path
             with Image.open(source) as image:
+                if image.format in PROGRAMS:
+                    raise ImageError(
+                        f"{path}: {image.format} is a program to run; expected JPEG, PNG …"
+                    )
                 limit = Image.MAX_IMAGE_PIXELS
                 if limit is not None and image.width * image.height > limit:
                     raise ImageError(
@@ -110,7 +120,7 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{path}: not an image that can be read; expected JPEG, PNG …") from None
     except Image.DecompressionBombError:
         raise ImageError(
-            f"{path}: more pixels than twice the limit of {Image.MAX_IMAGE_PIXELS}"
+            f"{path}: too many pixels; at most {Image.MAX_IMAGE_PIXELS} are read"
         ) from None
     except MemoryError:
         raise ImageError(f"{path}: too large for memory") from None

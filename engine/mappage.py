@@ -73,7 +73,9 @@ def map_page(
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     page = Template(_TEMPLATE.read_text(encoding="utf-8"))
     # safe_substitute leaves the script's own ${…} alone.
-    return page.safe_substitute(title=html.escape(title), data=text).encode()
+    return page.safe_substitute(title=html.escape(title), data=text).encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _short(paths: Sequence[str]) -> list[str]:

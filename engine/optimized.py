@@ -38,7 +38,7 @@ def save_optimized(graph: ExplainGraph, path: Path) -> None:
     if 2 * weight_bytes(graph.model) > PROTO_LIMIT:  # both passes' weights, in one message
         raise ModelError("the model is too large for --optimized: its weights are above 1 GB")
     settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
         made = Path(folder) / "optimized.onnx"
         settings.optimized_model_filepath = str(made)

@@ -109,7 +109,9 @@ class OutputFolder:
 
     def json(self, name: str, value: Any) -> Path:
         """Write a JSON file."""
-        return self.data(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        # The lone surrogates that stand for a name's undecodable bytes become JSON's escapes.
+        return self.data(name, text.encode("utf-8", "backslashreplace"))
 
     def data(self, name: str, data: bytes) -> Path:
         """Write bytes."""

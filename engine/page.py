@@ -98,4 +98,4 @@ class Page:
             "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
             f"<title>{title}</title>\n<style>\n{_STYLE}\n</style></head>\n<body>\n"
             f"<h1>{title}</h1>\n" + nav + "\n".join(self._body) + "\n</body></html>\n"
-        ).encode()
+        ).encode("utf-8", "backslashreplace")

@@ -253,6 +253,8 @@ def patches(
     missing = {bad.file for bad in skipped}
     count = sum(str(f) not in missing for f in files)
     if count == 0:
+        if state is not None:  # nothing in it to go on from
+            Path(state).unlink(missing_ok=True)
         raise skipped[-1].error
     result = {
         name: _placed(name, fields[name], axes[name], kept[name], top) for name, top in tops.items()

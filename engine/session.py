@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -105,7 +106,7 @@ class Session:
         if "CUDAExecutionProvider" in names and hasattr(ort, "preload_dlls"):
             ort.preload_dlls(directory="")  # cuDNN and cuBLAS from the packages beside it
         settings = ort.SessionOptions()
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4  # its errors come as exceptions, and are said once
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"threads {threads}; expected 1 or more")
@@ -205,9 +206,14 @@ def _source(
     return os.fspath(model)
 
 
+# "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) ", where the runtime was built.
+_BUILT_AT = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z\[])")
+
+
 def one_line(err: BaseException) -> str:
-    """An error's text on one line, cut at 300 characters."""
-    text = " ".join(str(err).split())
+    """An error's text on one line, without places in the runtime's source, cut at 300
+    characters."""
+    text = _BUILT_AT.sub("", " ".join(str(err).split()))
     return text[:300] or type(err).__name__
 
 

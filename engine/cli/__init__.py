@@ -5,12 +5,17 @@ Exit codes: 0 done; 1 the run failed; 2 bad usage or bad input, with one line on
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
+import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from errno import ENAMETOOLONG
+from typing import Any
 
 import typer
 
@@ -67,7 +72,20 @@ def _app() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    sys.exit(run(arguments))
+    _on_interrupt(_stop)
+    # A file's name may hold what no encoding has; JSON stays JSON.
+    codecs.register_error("backlight", escaped)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backlight")
+    code = INTERRUPTED
+    try:
+        code = run(arguments)
+    except BaseException:  # a library may make another error of a Ctrl-C, or a second one comes
+        if not _stopped:
+            raise
+        code = _failed("", INTERRUPTED)
+    _on_interrupt(signal.SIG_IGN)  # all is said and done
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +100,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="backlight",
             standalone_mode=False,
         )
+        sys.stdout.flush()
         # Some versions of typer turn Ctrl-C into this code themselves, and say nothing.
         if code == INTERRUPTED:
             return _failed("interrupted", INTERRUPTED)
@@ -98,13 +117,44 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _failed("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader went away (`| head`): nothing is left to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
     except OSError as err:  # a name too long for a file, a disk that is full
+        _drop_stdout()
         where = f"{err.filename}: " if err.filename else ""
         return _failed(f"{where}{err.strerror or err}", 2 if err.errno == ENAMETOOLONG else 1)
 
 
+def escaped(err: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, as JSON and Python write it; for `codecs.register_error`."""
+    assert isinstance(err, UnicodeEncodeError)
+    return json.dumps(err.object[err.start : err.end])[1:-1], err.end
+
+
+_stopped: list[int] = []
+
+
+def _stop(number: int, _: Any) -> None:
+    _stopped.append(number)
+    raise KeyboardInterrupt
+
+
+def _on_interrupt(handler: Any) -> None:
+    """Set what Ctrl-C does, where it is not ignored for good (a background job of a script)."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _drop_stdout() -> None:
+    """What waits for a stdout that takes no more would be an error again as Python exits."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _failed(message: str, code: int) -> int:
+    if _stopped:
+        message, code = "interrupted", INTERRUPTED
     print(f"backlight: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -20,6 +20,7 @@ from .layers import (
     model_path,
     numbers,
     print_layers,
+    results_in,
     wanted_layers,
     write_page,
 )
@@ -75,7 +76,7 @@ def activations(
     """
     from .. import images
     from ..activations import PER, Activations, maps_of, refuse_flat
-    from ..outputs import OutputFolder, names_of
+    from ..outputs import names_of
     from ..page import Page
     from ..stream import found_files, groups
     from ..taps import Taps, layers
@@ -110,66 +111,66 @@ def activations(
     stems = names_of(files)
     names = file_names(taps.names)
     expected = [f"{stem}-{names[n]}.png" for stem in stems for n in taps.names]
-    folder = OutputFolder(
-        output, [*expected, "activations.json", *(["activations.html"] if html else [])], force
-    )
+    expected += ["activations.json", *(["activations.html"] if html else [])]
     page = Page(
         f"Activations of {Path(path).stem}",
         "What each layer makes of a photo: a tile per channel, with its number and its largest "
         "activation below.",
     )
     entries: list[dict[str, Any]] = []
-    with track(len(files), "running") as step:
-        for group in groups(files, record, taps.input, batch):
-            skipped += group.skipped
-            found = taps(group.tensor) if len(group.index) else {}
-            for row, index in enumerate(group.index.tolist()):
-                if html:
-                    page.section(files[index].name)
-                for name in taps.names:
-                    maps = maps_of(found[name], axes[name])[row]
-                    one = Activations(name, maps, group.pixels[row])
-                    title = f"{name} of {Path(path).stem} on {files[index].name}"
-                    picture = one.picture(
-                        chosen, sort=sort, overlay=overlay, per=per, limit=limit, title=title
-                    )
-                    base = f"{stems[index]}-{names[name]}"
-                    folder.picture(f"{base}.png", picture)
-                    folder.array(f"{base}.npy", maps)
+    with results_in(output, expected, force) as folder:
+        with track(len(files), "running") as step:
+            for group in groups(files, record, taps.input, batch):
+                skipped += group.skipped
+                found = taps(group.tensor) if len(group.index) else {}
+                for row, index in enumerate(group.index.tolist()):
                     if html:
-                        page.picture(picture, title, f"The values: {base}.npy")
-                    strongest = one.channels(5, sort=True)
-                    entries.append(
-                        {
-                            "file": str(files[index]),
-                            "layer": name,
-                            "shape": list(maps.shape),
-                            "picture": f"{base}.png",
-                            "values": f"{base}.npy",
-                            "strongest": [
-                                {"channel": c, "activation": round(float(one.strength[c]), 6)}
-                                for c in strongest
-                            ],
-                        }
-                    )
-                    if not json:
-                        shown = ", ".join(map(str, strongest))
-                        step.print(f"{base}.png: strongest channels {shown}")
-            step.advance(group.stop - group.start)
-    for bad in skipped:
-        say(f"skipped: {bad.error}")
-    summary = {
-        "model": path,
-        "normalised_per": per,
-        "preprocess": jsonlib.loads(record.to_json()),
-        "maps": entries,
-        "skipped": [bad.as_dict() for bad in skipped],
-    }
-    folder.json("activations.json", summary)
-    if html:
-        write_page(folder, "activations.html", page)
-    if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-    if skipped:
-        sys.stdout.flush()
-        raise typer.Exit(2)
+                        page.section(files[index].name)
+                    for name in taps.names:
+                        maps = maps_of(found[name], axes[name])[row]
+                        one = Activations(name, maps, group.pixels[row])
+                        title = f"{name} of {Path(path).stem} on {files[index].name}"
+                        picture = one.picture(
+                            chosen, sort=sort, overlay=overlay, per=per, limit=limit, title=title
+                        )
+                        base = f"{stems[index]}-{names[name]}"
+                        folder.picture(f"{base}.png", picture)
+                        folder.array(f"{base}.npy", maps)
+                        if html:
+                            page.picture(picture, title, f"The values: {base}.npy")
+                        strongest = one.channels(5, sort=True)
+                        entries.append(
+                            {
+                                "file": str(files[index]),
+                                "layer": name,
+                                "shape": list(maps.shape),
+                                "picture": f"{base}.png",
+                                "values": f"{base}.npy",
+                                "strongest": [
+                                    {"channel": c, "activation": round(float(one.strength[c]), 6)}
+                                    for c in strongest
+                                ],
+                            }
+                        )
+                        if not json:
+                            shown = ", ".join(map(str, strongest))
+                            step.print(f"{base}.png: strongest channels {shown}")
+                step.advance(group.stop - group.start)
+        for bad in skipped:
+            say(f"skipped: {bad.error}")
+        summary = {
+            "model": path,
+            "normalised_per": per,
+            "preprocess": jsonlib.loads(record.to_json()),
+            "maps": entries,
+            "skipped": [bad.as_dict() for bad in skipped],
+        }
+        if entries:
+            folder.json("activations.json", summary)
+        if entries and html:
+            write_page(folder, "activations.html", page)
+        if json:
+            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        if skipped:
+            sys.stdout.flush()
+            raise typer.Exit(2)

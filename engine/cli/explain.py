@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from .layers import results_in
 from .options import (
     PHOTOS,
     Batch,
@@ -29,6 +30,7 @@ from .options import (
     bundled_or,
     chosen_labels,
     chosen_preprocess,
+    counted,
     say,
 )
 
@@ -74,7 +76,7 @@ def explain(
     gradient in the input's layout. MODEL may be a file that `backlight export` wrote.
     """
     from ..explainer import Explainer
-    from ..outputs import OutputFolder, names_of
+    from ..outputs import names_of
 
     path = bundled_or(model)
     if batch < 1:
@@ -95,24 +97,25 @@ def explain(
     for note in run.notes:
         say(note)
     names = names_of(files)
-    folder = OutputFolder(output, ["summary.json", *(f"{n}.png" for n in names)], force)
-    entries, skipped = run.all(files, names, folder, batch, quiet=json)
-    bad += skipped
-    for failed in bad:
-        say(f"skipped: {failed.error}")
-    summary = run.summary(path, entries, bad)
-    folder.json("summary.json", summary)
-    if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-    elif entries:
-        ms = sum(e["ms"] for e in entries) / len(entries)
-        print(
-            f"{len(entries)} images, {ms:.1f} ms each on {explainer.session.provider} "
-            f"(score and {len(rules)} maps) -> {folder.path}/"
-        )
-    if bad:
-        sys.stdout.flush()
-        raise typer.Exit(2)
+    with results_in(output, ["summary.json", *(f"{n}.png" for n in names)], force) as folder:
+        entries, skipped = run.all(files, names, folder, batch, quiet=json)
+        bad += skipped
+        for failed in bad:
+            say(f"skipped: {failed.error}")
+        summary = run.summary(path, entries, bad)
+        if entries:
+            folder.json("summary.json", summary)
+        if json:
+            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        elif entries:
+            ms = sum(e["ms"] for e in entries) / len(entries)
+            print(
+                f"{counted(len(entries))}, {ms:.1f} ms each on {explainer.session.provider} "
+                f"(score and {len(rules)} maps) -> {folder.path}/"
+            )
+        if bad:
+            sys.stdout.flush()
+            raise typer.Exit(2)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ def export(
     from ...export.saliency import explain_graph
     from .. import labels as names_of_classes
 
+    if output.exists() and Path(model).exists() and output.samefile(model):
+        raise UsageError(f"{output}: the model itself; take another name for the output")
     refuse_existing(output, force)
     if optimized and external:
         raise UsageError("--optimized and --external exclude each other: an optimised file is one")

@@ -11,7 +11,7 @@ import typer
 
 from ...errors import UsageError
 from .layers import file_names, results_in, write_page
-from .options import PHOTOS, chosen_labels, chosen_preprocess, say
+from .options import PHOTOS, chosen_labels, chosen_preprocess, counted, say
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
@@ -258,7 +258,7 @@ def maximize(asked: Asked) -> None:
     if asked.json:
         print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        print(f"{len(entries)} images -> {asked.output}/")
+        print(f"{counted(len(entries))} -> {asked.output}/")
 
 
 def _stacked(values: list[Any]) -> Any:

@@ -117,14 +117,14 @@ def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[O
     """The folder for the results; a run that fails leaves no empty one behind."""
     from ..outputs import OutputFolder
 
-    existed = output.exists()
+    made = [p for p in (output, *output.parents) if not p.exists()]
     folder = OutputFolder(output, expected, force)
     try:
         yield folder
     except BaseException:
-        if not existed:
-            with suppress(OSError):  # it holds something: a saved state
-                output.rmdir()
+        with suppress(OSError):  # it holds something: whole results, a saved state
+            for path in made:
+                path.rmdir()
         raise
 
 

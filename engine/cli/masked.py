@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
-from .options import PHOTOS, bundled_or, chosen_labels, chosen_preprocess, say
+from .layers import results_in
+from .options import PHOTOS, bundled_or, chosen_labels, chosen_preprocess, counted, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -208,7 +209,7 @@ def run_job(
 ) -> None:  # fmt: skip
     """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
     from .. import images
-    from ..outputs import OutputFolder, names_of
+    from ..outputs import names_of
     from .progress import track
 
     found: list[Path] = []
@@ -222,36 +223,37 @@ def run_job(
         raise job.bad[0][1]
     names = names_of(files)
     expected = [f"{n}{end}" for n in names for end in (".png", ".npy")]
-    folder = OutputFolder(output, ["summary.json", *expected], force)
-    do = one(folder)
-    start = time.perf_counter()
-    with track(each * len(files), title) as step:
-        for file, name in zip(files, names, strict=True):
-            try:
-                prepared = images.prepare(images.decode(file), job.preprocess, job.scorer.input)
-            except ImageError as err:
-                job.bad.append((str(file), err))
-                step.advance(each)
-                continue
-            entry, line = do(job, file, name, prepared, step.advance)
-            job.entries.append(entry)
-            if not json:
-                step.print(line)
-    for _, error in job.bad:
-        say(f"skipped: {error}")
-    summary = _summary(job, settings)
-    folder.json("summary.json", summary)
-    if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-    elif job.entries:
-        seconds = (time.perf_counter() - start) / len(job.entries)
-        print(
-            f"{len(job.entries)} images, {seconds:.1f} s each on {job.scorer.session.provider} "
-            f"-> {folder.path}/"
-        )
-    if job.bad:
-        sys.stdout.flush()
-        raise typer.Exit(2)
+    with results_in(output, ["summary.json", *expected], force) as folder:
+        do = one(folder)
+        start = time.perf_counter()
+        with track(each * len(files), title) as step:
+            for file, name in zip(files, names, strict=True):
+                try:
+                    prepared = images.prepare(images.decode(file), job.preprocess, job.scorer.input)
+                except ImageError as err:
+                    job.bad.append((str(file), err))
+                    step.advance(each)
+                    continue
+                entry, line = do(job, file, name, prepared, step.advance)
+                job.entries.append(entry)
+                if not json:
+                    step.print(line)
+        for _, error in job.bad:
+            say(f"skipped: {error}")
+        summary = _summary(job, settings)
+        if job.entries:
+            folder.json("summary.json", summary)
+        if json:
+            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        elif job.entries:
+            seconds = (time.perf_counter() - start) / len(job.entries)
+            print(
+                f"{counted(len(job.entries))}, {seconds:.1f} s each on "
+                f"{job.scorer.session.provider} -> {folder.path}/"
+            )
+        if job.bad:
+            sys.stdout.flush()
+            raise typer.Exit(2)
 
 
 def _summary(job: Job, settings: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ __all__ = [
     "Threads",
     "bundled_or",
     "chosen_preprocess",
+    "counted",
     "say",
 ]
 
@@ -77,7 +78,12 @@ def bundled_or(model: str | None) -> str:
 
 def say(text: str) -> None:
     """A line for people, on stderr."""
-    print(f"backlight: {text}", file=sys.stderr)
+    print(f"backlight: {' '.join(text.split())}", file=sys.stderr)
+
+
+def counted(number: int) -> str:
+    """So many images, for people."""
+    return "1 image" if number == 1 else f"{number} images"
 
 
 def chosen_preprocess(

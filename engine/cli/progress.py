@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 __all__ = ["Step", "track"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Step:
@@ -30,7 +33,8 @@ class Step:
         """A line on stdout."""
         if self._bar is not None and sys.stdout.isatty():
             self._bar.console.file.flush()
-        print(line, flush=True)
+        # A file's name may hold anything: a line stays a line, and the terminal as it was.
+        print(_CONTROL.sub("?", line), flush=True)
 
 
 @contextmanager

@@ -1,5 +1,29 @@
-"""`python -m backlight`."""
+"""The command `backlight`, also as `python -m backlight`.
 
-from .engine.cli import main
+Does as little as possible before Ctrl-C has its handler: loading the command line takes a moment,
+and Python answers a Ctrl-C in it with a traceback.
+"""
 
-main()
+import os
+import signal
+from typing import Any
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    # Where it is ignored (a background job of a shell script), it stays ignored.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _leave)
+    from .engine.cli import main as run
+
+    run()
+
+
+def _leave(*_: Any) -> None:
+    """Nothing is begun yet, nothing is to be tidied up."""
+    os.write(2, b"backlight: interrupted\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

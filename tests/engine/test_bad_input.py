@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,10 @@ import onnx
 import pytest
 from PIL import Image
 
+from backlight import embed
 from backlight.engine.cli import run
+from backlight.engine.page import Page
+from backlight.engine.passes import listing_of
 
 from .. import models
 
@@ -61,3 +68,140 @@ def test_weights_beside_the_model(command: str, tmp_path: Path, photo: Path, cap
     )  # fmt: skip
     assert call(command, folder / "m.onnx", photo, tmp_path / "out") == 0
     assert capsys.readouterr().err == ""
+
+
+# The commands that read photos.
+READING = [c for c, words in COMMANDS.items() if "{p}" in words]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.onnx"
+    onnx.save(models.tiny(), path)
+    return path
+
+
+@pytest.mark.parametrize("command", READING)
+def test_photos_that_are_all_broken_leave_nothing(command: str, tmp_path: Path, tiny: Path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"no photo")
+    (photos / "b.png").write_bytes(b"")
+    before = listed(tmp_path)
+    assert call(command, tiny, photos, tmp_path / "new" / "out") == 2
+    err = capsys.readouterr().err
+    assert "a.jpg: not an image" in err or "b.png: empty" in err
+    assert "Traceback" not in err
+    if command != "embed":  # a store remembers what it could not read
+        assert listed(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "{o}" in COMMANDS[c]])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shape": "N,5,8,8", "channels": 5}, "5 channels"),
+        ({"body": models.BODY.replace("Relu", "Covn"), "shape": "N,3,8,8"}, "Covn"),
+    ],
+)
+def test_models_that_cannot_be_used_leave_nothing(
+    command: str, change: dict, says: str, tmp_path: Path, photo: Path, capsys
+):
+    onnx.save(models.tiny(**change), tmp_path / "m.onnx")
+    before = listed(tmp_path)
+    code = call(command, tmp_path / "m.onnx", photo, tmp_path / "new" / "out.onnx")
+    said = capsys.readouterr().err
+    if code == 0:  # filters, or a layer before what is in the way
+        assert said == ""
+        return
+    assert code == 2 and len(said.splitlines()) == 1 and "Traceback" not in said
+    assert says in said or "--layer" in said or "does not exist" in said
+    assert listed(tmp_path) == before
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, tiny: Path, photo: Path):
+    """Undecodable bytes, a newline, an escape sequence: one line each, and JSON stays JSON."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = [b"a\xff.png", b"b\n.png", b"c\x1b[31m.png"]
+    for name in names:
+        (photos / os.fsdecode(name)).write_bytes(photo.read_bytes())
+    command = [sys.executable, "-m", "backlight", "explain", "-m", tiny, photos, "-o",
+               tmp_path / "out", "--preprocess", "unit", "--rule", "guided"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line[:7].rstrip() for line in done.stdout.splitlines()] == [
+        "a\\udcff", "b?.png", "c?[31m.", "3 image"
+    ]  # fmt: skip
+    summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+    assert [Path(i["file"]).name for i in summary["images"]] == [os.fsdecode(n) for n in names]
+    assert Page("\udcff").to_bytes()
+    assert listing_of([photos / os.fsdecode(n) for n in names])
+    found = embed(tiny, [photos], tmp_path / "store", preprocess="unit")
+    assert (found.added, [Path(p).name for p in found.skipped]) == (2, ["a\udcff.png"])
+    assert "a name that is no UTF-8 text" in next(iter(found.skipped.values()))
+
+
+@pytest.mark.parametrize("name", ["x.eps", "x.jpg"])
+def test_a_picture_that_is_a_program_is_not_run(name: str, tmp_path: Path, tiny: Path, capsys):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    file = tmp_path / name
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    assert call("explain", tiny, file, tmp_path / "out") == 2
+    assert f"{name}: EPS is a program to run; expected JPEG" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, tiny: Path, capsys):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert call("explain", tiny, tmp_path / "pipe.jpg", tmp_path / "out") == 2
+    assert "pipe.jpg: a folder, pipe or device" in capsys.readouterr().err
+
+
+def test_a_model_is_not_overwritten_by_its_own_export(tmp_path: Path, tiny: Path, capsys):
+    data = tiny.read_bytes()
+    other = tmp_path / "link.onnx"
+    other.symlink_to(tiny)
+    for output in (tiny, other):
+        assert run(["export", str(tiny), "-o", str(output), "--force"]) == 2
+        assert "the model itself; take another name" in capsys.readouterr().err
+    assert tiny.read_bytes() == data
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+def test_a_stdout_that_takes_no_more(tiny: Path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "backlight", "check", tiny],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "backlight: No space left on device\n")
+
+
+INTERRUPTING = """
+import os, signal, sys
+wanted = sys.argv.pop(1)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from backlight.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["typer", "backlight.engine.cli.export", "numpy", "onnx", "PIL.Image", "onnxruntime"]
+)
+def test_ctrl_c_while_it_starts(module: str, tmp_path: Path, tiny: Path, photo: Path):
+    """As each of these is loaded: one line, no traceback, no other error made of it."""
+    before = listed(tmp_path)
+    words = COMMANDS["explain"].split()
+    arguments = [w.format(m=tiny, p=photo, o=tmp_path / "out") for w in words]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTING, module, *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "backlight: interrupted\n")
+    assert listed(tmp_path) == before
