@@ -16,6 +16,8 @@ from ..emit import Emitter, dim_of
 
 # A power of two: products are exact. y * HUGE >= 1 for every y above 1e-30.
 HUGE = 2.0**100
+# Above every cotangent: what is taken from one to make it negative. 2^126 y >= BAR from 2^-78 on.
+BAR = 2.0**48
 # The runtime's blocks are of 8 or 16 channels; tensors of fewer stay outside anyway.
 BLOCK = 8
 
@@ -64,18 +66,70 @@ def above(e: Emitter, y: ir.Value) -> ir.Value:
     return depthwise(e, y, HUGE, None, 0.0, 1.0)
 
 
-def between(e: Emitter, y: ir.Value, high: float) -> ir.Value:
-    """[0 < y < high] as 0.0 or 1.0, for 0 <= y <= high.
+def folded(e: Emitter, y: ir.Value, high: float) -> ir.Value:
+    """0 becomes high, all else stays: for 0 <= y <= high, so that one bound tells what two did.
 
-    K (high - y) is 0 at high, 1 or more at the last float below it, under C everywhere; at y = 0
-    C is taken from it first. The runtime fuses the sum and the HardSigmoid into the second
-    convolution; a Clip behind a sum it would take out of the layout.
+    y - t is y itself from 2^24 t on, and -t for 0, which a leaky rectifier of slope -high / t turns
+    into high. The runtime fuses it into the convolution.
     """
-    k = 2.0 ** (26 - int(np.floor(np.log2(high))))
-    c = 2.0**28
-    low = depthwise(e, y, 2.0**126, -c, -c, 0.0)
-    both = e.Add(depthwise(e, y, -k, high * k), low, _shape=y.shape)
-    return e.HardSigmoid(both, alpha=1.0, beta=0.0, _shape=y.shape)
+    t = 2.0**-80
+    return e.LeakyRelu(depthwise(e, y, 1.0, -t), alpha=-high / t, _shape=y.shape)
+
+
+def _step(high: float) -> float:
+    """A power of two that lifts the distance from high to the next float below it to 1."""
+    mantissa, exponent = np.frexp(np.float32(high))
+    return float(2.0 ** (24 + (mantissa == 0.5) - int(exponent)))
+
+
+def between(e: Emitter, y: ir.Value, high: float) -> ir.Value:
+    """[0 < y < high] as 0.0 or 1.0, for 0 <= y <= high."""
+    step = _step(high)
+    return depthwise(e, folded(e, y, high), -step, high * step, 0.0, 1.0)
+
+
+def shut(e: Emitter, y: ir.Value, high: float) -> ir.Value:
+    """0 where 0 < y < high, else -BAR; high may be infinite."""
+    if high == float("inf"):
+        return depthwise(e, y, 2.0**126, -BAR, -BAR, 0.0)
+    step = _step(high) * BAR
+    return depthwise(e, folded(e, y, high), -step, high * step - BAR, -BAR, 0.0)
+
+
+def rectified(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | None:
+    """max(ct, 0) where 0 < y < high, else 0, as max(ct + shut, 0); None where that gains nothing.
+
+    Sum and rectifier are fused into the convolution that made ct: no product, no pass of its own.
+    A convolution has one sum to give, but where ct is a sum of two, the other one has it.
+    """
+    made = ct.producer()
+    if made is None or ct.uses() or not _inside(high):
+        return None
+    if made.op_type == "Conv":
+        return e.Relu(e.Add(ct, shut(e, y, high), _shape=y.shape), _shape=y.shape)
+    parts = [v for v in made.inputs if v is not None]
+    alone = [len(v.uses()) == 1 and _made_by_conv(v) for v in parts]
+    if made.op_type == "Add" and len(parts) == 2 and all(alone):
+        first = e.Add(parts[0], shut(e, y, high), _shape=y.shape)
+        return e.Relu(e.Add(first, parts[1], _shape=y.shape), _shape=y.shape)
+    return None
+
+
+def gate(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | None:
+    """ct where 0 < y < high, else 0, in the layout; None for bounds that can't be told there."""
+    if not _inside(high):
+        return None
+    mask = above(e, y) if high == float("inf") else between(e, y, high)
+    return e.Mul(ct, mask, _shape=y.shape)
+
+
+def _inside(high: float) -> bool:
+    return high == float("inf") or 2.0**-20 < high < 2.0**20
+
+
+def _made_by_conv(value: ir.Value) -> bool:
+    made = value.producer()
+    return made is not None and made.op_type == "Conv"
 
 
 def enter(e: Emitter, ct: ir.Value) -> ir.Value:

@@ -16,55 +16,65 @@ import onnx_ir as ir
 from ..emit import Emitter
 from ..rules import Cotangents, Op, Rule, rectifier, registry
 from ..rules.conv import Window, flipped, kernel_of, window_of
-from ..rules.pool import pool_window
 from .blocked import (
-    above,
-    between,
     blocked,
     channels_of,
+    depthwise,
     enter,
+    gate,
     put_apart,
+    rectified,
     repeated,
     resized,
     sized,
 )
+from .first_match import ceiling, gated, mark, max_pool, max_pool_gated
+
+INFINITE = float("inf")
 
 
 def relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """[h > 0] g."""
-    if not blocked(op.y):
-        return rectifier.relu(e, op, ct)
-    return (e.Mul(ct, above(e, op.y), _shape=op.y.shape),)
+    if gated(ct, op.y):
+        return (ct,)
+    return (gate(e, ct, op.y, INFINITE),) if blocked(op.y) else rectifier.relu(e, op, ct)
 
 
 def relu_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    """[h > 0] max(g, 0): the runtime fuses the Relu into the convolution that made g."""
-    if not blocked(op.y):
-        return rectifier.relu_guided(e, op, (ct,))
-    return (e.Mul(e.Relu(ct), above(e, op.y), _shape=op.y.shape),)
-
-
-def _clip_gate(e: Emitter, op: Op, ct: ir.Value) -> ir.Value | None:
-    high = op.const(2)
-    if not rectifier.is_rectifier(op) or not blocked(op.y) or any(op.wants[1:]):
-        return None
-    if op.input(2) is None:
-        return e.Mul(ct, above(e, op.y), _shape=op.y.shape)
-    if high is None or not 2.0**-20 < float(high.reshape(())) < 2.0**20:
-        return None
-    return e.Mul(ct, between(e, op.y, float(high.reshape(()))), _shape=op.y.shape)
+    """[h > 0] max(g, 0)."""
+    return (_guided(e, op, ct, INFINITE),) if _here(op, ct) else rectifier.relu_guided(e, op, (ct,))
 
 
 def clip(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """[0 < h < high] g, from the clipped y: it equals a bound exactly where h is beyond it."""
-    gated = _clip_gate(e, op, ct)
-    return rectifier.clip(e, op, ct) if gated is None else (gated, None, None)
+    high = _ceiling(op)
+    if high is not None and gated(ct, op.y):
+        return (ct, None, None)
+    held = gate(e, ct, op.y, high) if high is not None and blocked(op.y) else None
+    return rectifier.clip(e, op, ct) if held is None else (held, None, None)
 
 
 def clip_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """[0 < h < high] max(g, 0)."""
-    gated = _clip_gate(e, op, e.Relu(ct))
-    return rectifier.clip_guided(e, op, (ct,)) if gated is None else (gated, None, None)
+    high = _ceiling(op)
+    held = _guided(e, op, ct, high) if high is not None and _here(op, ct) else None
+    return rectifier.clip_guided(e, op, (ct,)) if held is None else (held, None, None)
+
+
+def _ceiling(op: Op) -> float | None:
+    return None if any(op.wants[1:]) else ceiling(op.y)
+
+
+def _here(op: Op, ct: ir.Value) -> bool:
+    return gated(ct, op.y) or blocked(op.y)
+
+
+def _guided(e: Emitter, op: Op, ct: ir.Value, high: float) -> ir.Value | None:
+    """By a sum in the convolution that made ct, or a product; None for bounds of no use here."""
+    if gated(ct, op.y):
+        return e.Relu(ct)
+    held = rectified(e, ct, op.y, high)
+    return gate(e, e.Relu(ct), op.y, high) if held is None else held
 
 
 def conv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
@@ -130,7 +140,7 @@ def _spread(e: Emitter, op: Op, ct: ir.Value, scale: float) -> ir.Value | None:
     dims = op.dims()
     if not (sized(op.x) and sized(ct)) or dims[2] is None or dims[3] is None:
         return None
-    return repeated(e, e.Mul(ct, scale), (dims[2], dims[3]))
+    return repeated(e, depthwise(e, ct, scale), (dims[2], dims[3]))
 
 
 def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
@@ -141,6 +151,9 @@ def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     made = ct.producer()
     values = [op.need(i) for i in range(len(op))]
     plain = made is not None and made.op_type == "Conv" and len(made.inputs) == 2
+    if gated(ct, op.y):
+        split = registry()["Concat"](e, op, (ct,))
+        return tuple(None if p is None else mark(p, values) for p in split)
     if not plain or made is None or made.attributes.get_int("group", 1) != 1 or len(values) == 1:
         return registry()["Concat"](e, op, (ct,))
     if op.attr("axis") not in (1, -3) or not all(blocked(v) for v in (op.y, *values)):
@@ -155,33 +168,6 @@ def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         parts.append(e.Conv(source, part, **attributes, _shape=value.shape) if wanted else None)
         start = end
     return tuple(parts)
-
-
-def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    """The portable rule; where windows don't overlap, MaxUnpool is a scatter in half the time.
-
-    It overwrites where a scatter adds: no good for windows that overlap.
-    """
-    win = pool_window(op)
-    plain = len(op.node.outputs) == 1 and op.x.dtype == ir.DataType.FLOAT
-    apart = all(k <= s for k, s in zip(win.reach, win.strides, strict=True))
-    # The runtime refuses other sizes of its output.
-    apart = apart and not any((*win.begins, *win.ends)) and not op.attr("ceil_mode", 0)
-    if not plain or not apart:
-        return registry()["MaxPool"](e, op, (ct,))
-    attributes = {a.name: a.value for a in op.node.attributes.values() if a.name != "storage_order"}
-    where = e.op("MaxPool", [op.x], _outputs=2, **attributes)[1]
-    where.dtype, where.shape = ir.DataType.INT64, op.y.shape
-    return (
-        e.MaxUnpool(
-            ct,
-            where,
-            e.Shape(op.x),
-            kernel_shape=list(win.kernel),
-            strides=list(win.strides),
-            _shape=op.x.shape,
-        ),
-    )
 
 
 def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
@@ -218,6 +204,14 @@ RULES: dict[str, Rule] = {
     "ReduceMean": _like("ReduceMean", reduce_mean),
 }
 BY_VARIANT: dict[str, dict[str, Rule]] = {
-    "vanilla": {"Relu": _like("Relu", relu), "Clip": _like("Clip", clip)},
-    "guided": {"Relu": _like("Relu", relu_guided), "Clip": _like("Clip", clip_guided)},
+    "vanilla": {
+        "Relu": _like("Relu", relu),
+        "Clip": _like("Clip", clip),
+        "MaxPool": _like("MaxPool", max_pool_gated),
+    },
+    "guided": {
+        "Relu": _like("Relu", relu_guided),
+        "Clip": _like("Clip", clip_guided),
+        "MaxPool": _like("MaxPool", max_pool_gated),
+    },
 }

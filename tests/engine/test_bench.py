@@ -67,7 +67,7 @@ def test_bad_settings(tmp_path, tiny, capsys):
 
 def test_the_activations_that_the_rules_read(tmp_path):
     """Model: Conv -> Relu -> MaxPool -> Conv; guided reads the Relu's output, float32 [N,8,10,10]
-    (the pool's gradient too), and nothing else."""
+    (the pool's gradient too), the pool's output, and nothing else."""
     text = """
         <ir_version: 10, opset_import: ["": 18]>
         net (float[N,3,10,10] x) => (float[N,5] y)
@@ -87,7 +87,7 @@ def test_the_activations_that_the_rules_read(tmp_path):
     onnx.save(model, tmp_path / "net.onnx")
     report = bench(str(tmp_path / "net.onnx"), rules=(("guided",),), batches=(512,), runs=1)
     # The seed reads the scores as well: 512 x 5.
-    want = 4 * 512 * (8 * 10 * 10 + 5) / 2**20
+    want = 4 * 512 * (8 * 10 * 10 + 8 * 5 * 5 + 5) / 2**20
     assert report.rows[1].activations_mib == pytest.approx(want, abs=0.05)
 
 

@@ -121,6 +121,24 @@ def test_a_relu_at_its_kink(rule: str) -> None:
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("high", [6.0, 1.0, 0.1, 20.0, 3.3, 255.0, np.inf])
+def test_a_guided_gate_that_is_a_sum(high: float) -> None:
+    """Behind a convolution it is a sum within it: exact for cotangents up to 2^24, all passed."""
+    high32 = np.float32(high)
+    points = [0.0, high32, np.nextafter(high32, np.float32(0)), 1e-23, -1e-23, 0.5, -3.0, 1e6]
+    x = np.resize(np.array(points, np.float32), (1, 8, 7, 7))
+    consts = {"low": np.array(0.0), "high": np.array(high32), "w": 1e7 * np.eye(8)[..., None, None]}
+    text = "h = Clip(x, low, high) y = Conv<kernel_shape = [1, 1]>(h, w)"
+    if high == np.inf:
+        text = text.replace("Clip(x, low, high)", "Relu(x)")
+        del consts["low"], consts["high"]
+        x[np.isinf(x)] = 7
+    model = build(text, {"x": x}, consts, 18, "float32")
+    graph, got, want = lowered_and_portable(model, x, "guided")
+    np.testing.assert_array_equal(got, want)
+    assert "Mul" not in operators(graph)
+
+
 def ties(shape: tuple[int, ...]) -> Array:
     """Four values: most windows hold their maximum more than once."""
     return np.random.default_rng(3).integers(-2, 2, shape).astype(np.float64)
@@ -152,6 +170,73 @@ def test_pools_whose_windows_do_not_overlap(
     graph, got, want = lowered_and_portable(model, x)
     np.testing.assert_array_equal(got, want)
     assert ("MaxUnpool" in operators(graph)) == apart
+
+
+OVERLAPPING = [
+    ("kernel_shape = [3, 3], strides = [2, 2]", (2, 16, 13, 12)),
+    ("kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1", (2, 16, 12, 13)),
+    ("kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]", (2, 16, 12, 11)),
+    ("kernel_shape = [3, 3], strides = [2, 2], pads = [0, 0, 1, 1]", (2, 16, 12, 12)),
+    ("kernel_shape = [3, 3], strides = [1, 1], pads = [1, 1, 1, 1]", (2, 16, 9, 7)),
+    ('kernel_shape = [3, 3], strides = [2, 2], auto_pad = "SAME_UPPER"', (2, 16, 12, 11)),
+    ("kernel_shape = [2, 2], strides = [2, 2]", (2, 16, 9, 8)),
+    ("kernel_shape = [2, 3], strides = [3, 1], dilations = [2, 2]", (2, 16, 14, 13)),
+    ("kernel_shape = [1, 4], strides = [1, 3], pads = [0, 2, 0, 1]", (2, 16, 5, 16)),
+]
+RECTIFIERS = {
+    "Relu": "h = Relu(x)",
+    "ReLU6": "h = Clip(x, low, high)",
+    "of two": "a, b = Split<axis = 1, num_outputs = 2>(x) ra = Relu(a) rb = Relu(b) "
+    "h = Concat<axis = 1>(ra, rb)",
+    "none": "h = Neg(x)",
+}
+
+
+@pytest.mark.parametrize("rule", ["vanilla", "deconv", "guided"])
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(("attributes", "shape"), OVERLAPPING)
+@pytest.mark.parametrize("kind", RECTIFIERS)
+def test_a_pool_behind_a_rectifier(
+    kind: str, attributes: str, shape: tuple[int, ...], batch: int | str, rule: str
+) -> None:
+    """Windows full of ties, of zeros, and of floats next to each other, bit for bit."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(-2, 9, shape).astype(np.float32)
+    close = (rng.random(shape) < 0.5) & (x > 0)  # 0 has but subnormal neighbours
+    x[close] = np.nextafter(x[close], np.float32(9))
+    consts = {"low": np.array(0.0), "high": np.array(6.0)}
+    text = f"{RECTIFIERS[kind]}\n y = MaxPool<{attributes}>(h)"
+    model = build(text, {"x": x}, consts, 20, "float32", {"x": (batch, *shape[1:])})
+    graph, got, want = lowered_and_portable(model, x, rule)
+    np.testing.assert_array_equal(got, want)
+    indices = [n for n in graph.graph.node if n.op_type == "MaxPool" and len(n.output) > 1]
+    assert (len(indices) == 0) == (kind != "none")
+
+
+POOLED = """
+    r = Relu(x)
+    p = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(r)
+    y = Conv<kernel_shape = [3, 3]>(p, w)
+"""
+BRANCHED = (
+    POOLED.replace("y =", "c =")
+    + """
+    q = AveragePool<kernel_shape = [3, 3], strides = [4, 4]>(r)
+    y = Add(c, q)
+"""
+)
+
+
+@pytest.mark.parametrize("rule", ["vanilla", "guided"])
+@pytest.mark.parametrize(("text", "gates"), [(POOLED, 1), (BRANCHED, 2)])
+def test_a_gate_before_the_pool_is_enough(text: str, gates: int, rule: str) -> None:
+    """Unless another path reaches the rectifier too: then the sum is gated once more."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((2, 16, 12, 12)), rng.standard_normal((16, 16, 3, 3))
+    model = build(text, {"x": x}, {"w": w}, 18, "float32", {"x": ("N", 16, 12, 12)})
+    graph, got, want = lowered_and_portable(model, x, rule)
+    np.testing.assert_allclose(got, want, rtol=RTOL, atol=1e-4)
+    assert operators(graph).count("Clip") == gates
 
 
 FIRE = """
