@@ -9,6 +9,7 @@ from ..emit import Emitter
 from ..rules import Rule, RuleMap
 from ..variants import variant
 from . import cpu, cuda, tensorrt
+from .order import put_masks_first
 from .stack import stack_products
 
 # Per target, whatever the variant; then what differs between the variants.
@@ -37,3 +38,4 @@ def finish(e: Emitter, target: str) -> None:
     """What a target does with the whole graph, once all rules are written."""
     if target == "cpu":
         stack_products(e)
+        put_masks_first(e)
