@@ -214,7 +214,7 @@ def test_check(tiny, capsys, tmp_path):
         (["explain", "-m", "TINY", "photo" * 99, "-o", "DIR"], "File name too long"),
         (["export", "TINY", "-o", "TMP/no/such/out.onnx"], "does not exist"),
         (["export", "TINY", "-o", "TMP"], "a folder"),
-        (["export", "TINY", "-o", "TINY"], "exists already; --force"),
+        (["export", "TINY", "-o", "TINY"], "the model itself; take another name"),
         (["export", "TMP/text.txt", "-o", "OUT"], "not an ONNX model"),
         (["explain", "-m", "TINY", "TMP/absent.png", "-o", "DIR"], "absent.png: no such file"),
         (["explain", "-m", "TINY", "TMP/empty", "-o", "DIR"], "without images"),
@@ -249,7 +249,7 @@ def test_existing_outputs_are_kept_unless_forced(tmp_path, tiny, photos, capsys)
     arguments = ["explain", "-m", str(tiny), str(photos), "-o", str(out), "--preprocess", "unit"]
     assert run(arguments) == 0
     (out / "one.png").write_bytes(b"mine")
-    fails(capsys, arguments, "exists already; --force")
+    fails(capsys, arguments, "the model itself; take another name")
     assert (out / "one.png").read_bytes() == b"mine"
     assert run([*arguments, "--force"]) == 0
     assert Image.open(out / "one.png").size[0] > 100
