@@ -195,7 +195,7 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         extra[i] = begin - end + rest
         if extra[i] < 0:
             pads[i], extra[i], cut = begin, 0, True
-        elif extra[i] < max(win.strides[i], win.dilations[i]):
+        elif extra[i] < win.strides[i]:  # ONNX Runtime asks for that, dilated or not
             pads[i] = begin
         else:
             pads[i], extra[i] = max(end - rest, 0), max(rest - end, 0)
