@@ -139,10 +139,8 @@ def backward(
         if why is not None:
             raise _unsupported(node, why)
         rule = rules[node.op_type]
-        if rule.outputs == "first" and cts[0] is None:
-            raise UnsupportedNode(
-                f"{node.op_type} '{node.name}': no gradient rule for its further outputs"
-            )
+        if rule.outputs == "first" and any(ct is not None for ct in cts[1:]):
+            raise _unsupported(node, "no gradient rule for its further outputs, only for the first")
         if scaling is not None:
             pairs = zip(node.outputs, cts, strict=True)
             cts = tuple(None if ct is None else scaling.at(v, ct) for v, ct in pairs)
@@ -160,6 +158,8 @@ def backward(
             for primal, found in zip(node.inputs, cotangents, strict=False):
                 if primal is None or found is None or primal not in leads:
                     continue
+                if found.shape is None and all(v.shape is None for v in node.outputs):
+                    found = _of_any_rank(e, found, primal)
                 pending.setdefault(primal, []).append(_fit(e, found, primal))
                 if scaling is not None:
                     scaling.arrive(primal)
@@ -217,6 +217,19 @@ def _fit(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
     if ct.dtype is None and primal.dtype is not None:
         ct.dtype = primal.dtype
     return ct
+
+
+def _of_any_rank(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
+    """A cotangent of unknown rank, behind which its primal may have been broadcast: summed over
+    the leading axes that the primal lacks, in the run."""
+    if primal.shape is None:
+        return ct
+    rank = len(primal.shape)
+    if rank == 0:
+        return e.ReduceSum(ct, keepdims=0, _shape=[])
+    tail = e.Shape(ct, start=-rank)
+    lined = e.Reshape(ct, vector(e, [-1, tail]), _shape=[None] * (rank + 1))
+    return e.ReduceSum(lined, [0], keepdims=0, _shape=[None] * rank)
 
 
 def unbroadcast(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:

@@ -202,8 +202,8 @@ def _tried(
         if why is not None:
             return Finding("obstacle", name, node.op_type, why, _accepted(node, rules))
         rule = rules[node.op_type]
-        if rule.outputs == "first" and node.outputs[0] not in leads:
-            why = "no gradient rule for its further outputs"
+        if rule.outputs == "first" and any(v in leads for v in node.outputs[1:]):
+            why = "no gradient rule for its further outputs, only for the first"
             return Finding("obstacle", name, node.op_type, why, "a use of its first output")
         cts = tuple(
             ir.Value(name=e.name("ct"), shape=v.shape, type=_float_type(v, node))

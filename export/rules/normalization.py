@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
+from .reduction import many
 
 FLOAT = ir.DataType.FLOAT
 
@@ -119,9 +122,43 @@ def group_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return d_x, d_scale, d_bias
 
 
-@vjp("LayerNormalization", 17)
-def layer_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return _layer(e, op, ct, center=True)
+@vjp("LayerNormalization", 17, outputs="all")
+def layer_normalization(e: Emitter, op: Op, cts: Cotangents) -> Cotangents:
+    """Further outputs, where they are used: the mean, and 1 / deviation."""
+    extra = [ct for ct in cts[1:] if ct is not None]
+    if cts[0] is None:
+        return (_by_statistics(e, op, cts),)
+    d_x, *rest = _layer(e, op, cts[0], center=True)
+    if extra:
+        assert d_x is not None
+        d_x = e.Add(d_x, _by_statistics(e, op, cts), _shape=op.x.shape)
+    return (d_x, *rest)
+
+
+def _by_statistics(e: Emitter, op: Op, cts: Cotangents) -> ir.Value:
+    """The cotangent of x by way of Mean and InvStdDev (i): d_m / n - d_i i^2 (hat / n)."""
+    axes, compute = _layer_axes(op), _stashed(op)
+    x = e.cast(op.x, compute)
+    hat, inverse = _standardized(e, x, axes, float(op.attr("epsilon", 1e-5)))
+    # What one element adds to a mean over the axes: 1 / n.
+    share = e.Reciprocal(e.cast(many(e, op.x, inverse), compute))
+    total: ir.Value | None = None
+    for index, ct in enumerate(cts[1:], start=1):
+        if ct is None:
+            continue
+        part = e.Mul(e.cast(ct, compute), share)
+        if index == 1:
+            part = e.Expand(part, e.Shape(x), _shape=op.x.shape)
+        else:
+            part = e.Mul(e.Neg(part), e.Mul(hat, e.Mul(inverse, inverse)), _shape=op.x.shape)
+        total = part if total is None else e.Add(total, part, _shape=op.x.shape)
+    assert total is not None
+    return e.cast(total, op.x.dtype)
+
+
+def _layer_axes(op: Op) -> list[int]:
+    rank = op.rank()
+    return list(range(int(op.attr("axis", -1)) % rank, rank))
 
 
 @vjp("RMSNormalization", 23)
@@ -130,9 +167,7 @@ def rms_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 
 def _layer(e: Emitter, op: Op, ct: ir.Value, center: bool) -> Cotangents:
-    rank = op.rank()
-    axes = list(range(int(op.attr("axis", -1)) % rank, rank))
-    compute = _stashed(op)
+    axes, compute = _layer_axes(op), _stashed(op)
     x, wide, scale = e.cast(op.x, compute), e.cast(ct, compute), op.need(1)
     hat, inverse = _standardized(e, x, axes, float(op.attr("epsilon", 1e-5)), center)
     g = e.Mul(wide, e.cast(scale, compute), _shape=op.x.shape)
@@ -169,7 +204,10 @@ def _channel_sum(e: Emitter, op: Op, value: ir.Value, before: int, after: int) -
     if channels is None:
         raise op.unsupported("a dynamic number of channels", "a fixed one")
     # [N, C, rest] as an image of one channel and height C: an average pool over heights.
-    flat = e.Reshape(value, [0, 1, channels, -1])
+    rest = op.dims()[2:]
+    known = [d for d in rest if d is not None]
+    line = prod(known) if len(known) == len(rest) else -1  # a batch may be of none
+    flat = e.Reshape(value, [0, 1, channels, line])
     size = before + after + 1
     pooled = e.AveragePool(
         flat, kernel_shape=[size, 1], pads=[before, 0, after, 0], count_include_pad=1

@@ -31,6 +31,12 @@ def is_noop(op: Op) -> bool:
     return op.input(1) is None or (op.const(1) is not None and op.axes(1, op.rank()) is None)
 
 
+def many(e: Emitter, x: ir.Value, y: ir.Value) -> ir.Value:
+    """How many elements of x went into each of y, as int64. In a batch of none: 0, where 0 / 0
+    would end the process, not the run."""
+    return e.Div(e.Size(x), e.Max(e.Size(y), 1))
+
+
 def again(e: Emitter, op: Op, op_type: str, value: ir.Value) -> ir.Value:
     """Reduce `value` over the node's axes, keeping them as 1."""
     # Axes that only the run knows may turn out empty: then they must mean what they mean there.
@@ -61,7 +67,7 @@ def reduce_mean(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         known = [s for s in sizes if s is not None]
         if len(known) == len(sizes):
             return spread(e, op, e.Mul(ct, 1.0 / prod(known))), None
-    count = e.cast(e.Div(e.Size(op.x), e.Size(op.y)), ct.dtype)
+    count = e.cast(many(e, op.x, op.y), ct.dtype)
     return spread(e, op, e.Div(ct, count)), None
 
 
@@ -107,14 +113,14 @@ def reduce_sum_square(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return e.Mul(e.Mul(op.x, 2.0), ct, _shape=op.x.shape), None
 
 
-@vjp("ReduceLogSum", 18)
+@vjp("ReduceLogSum", 18, 28)
 def reduce_log_sum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if is_noop(op):
         return e.Div(ct, op.x), None
     return spread(e, op, e.Div(ct, e.Exp(op.y))), None
 
 
-@vjp("ReduceLogSumExp", 18)
+@vjp("ReduceLogSumExp", 18, 28)
 def reduce_log_sum_exp(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if is_noop(op):
         return ct, None

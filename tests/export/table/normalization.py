@@ -103,6 +103,13 @@ def _layer(
     return Row(op, name, f"y = {op}{attributes}({', '.join(shapes)})", shapes, function, **more)
 
 
+def _layer_parts(x: Any, s: Any, b: Any) -> tuple[Any, Any, Any]:
+    """LayerNormalization over the axes of its scale, with its further outputs."""
+    axes = tuple(range(-s.dim(), 0))
+    mean, inverse = x.mean(axes, keepdim=True), (x.var(axes, correction=0, keepdim=True) + 0.1)
+    return F.layer_norm(x, s.shape, s, b, 0.1), mean, inverse.rsqrt()
+
+
 def _rms(x: Any, s: Any, axes: tuple[int, ...] = (-1,), epsilon: float = 1e-5) -> Any:
     """F.rms_norm, with a scale of any shape that broadcasts."""
     return x / ((x * x).mean(axes, keepdim=True) + epsilon).sqrt() * s
@@ -241,6 +248,40 @@ ROWS: list[Row] = [
         {**LINE, "s": (4,), "b": (4,)},
         lambda x, s, b: F.layer_norm(x, (4,), s, b),
         no_reference=ONE_STASH,
+    ),
+    *(
+        Row(
+            "LayerNormalization",
+            f"{name} used too",
+            f"h, m, i = LayerNormalization<axis = {axis}, epsilon = 0.1>(x, s, b)\n{text}",
+            {**LINE, "s": scale, "b": scale},
+            function,
+            opsets=(17,),
+            dims=dims,
+        )
+        for axis, scale, dims in ((-1, (4,), {}), (1, (3, 4), {"x": ("N", "T", "D")}))
+        for name, text, function in (
+            (
+                "its mean",
+                "v = CastLike(m, h)\ny = Add(h, v)",
+                lambda x, s, b: _layer_parts(x, s, b)[0] + _layer_parts(x, s, b)[1],
+            ),
+            (
+                "its deviation",
+                "v = CastLike(i, h)\ny = Mul(h, v)",
+                lambda x, s, b: _layer_parts(x, s, b)[0] * _layer_parts(x, s, b)[2],
+            ),
+        )
+    ),
+    Row(
+        "LayerNormalization",
+        "its mean and deviation alone",
+        "h, m, i = LayerNormalization<epsilon = 0.1>(x, s)\n"
+        "a = CastLike(m, x)\nb = CastLike(i, x)\ny = Div(a, b)",
+        LINE,
+        lambda x: x.mean(-1, keepdim=True) * (x.var(-1, correction=0, keepdim=True) + 0.1).sqrt(),
+        consts={"s": np.array([1.0, 2.0, -1.0, 0.5])},
+        opsets=(17,),
     ),
     _layer(
         "RMSNormalization",
