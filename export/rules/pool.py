@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
 from .conv import Window, by_transposed, sizes_of, window_of
+from .reduction import many
 
 INT64 = ir.DataType.INT64
 
@@ -35,12 +36,17 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 
 def pool_window(op: Op) -> Window:
-    """The window of a pool. Raises UnsupportedNode where its output's size is in doubt.
+    """The window of a pool. Raises UnsupportedNode where its place or output's size is in doubt.
 
     In ceil_mode no window may start in the end pads: version 22 says so and runtimes do so at any
     version, but for those before 22 ONNX infers one position more.
     """
     win = window_of(op, tuple(int(k) for k in op.attr("kernel_shape")))
+    if any(d > 1 for d in win.dilations) and str(op.attr("auto_pad", "")).startswith("SAME"):
+        raise op.unsupported(
+            f"auto_pad = {op.attr('auto_pad')} with dilations, which ONNX Runtime ignores there",
+            "pads",
+        )
     sizes, outs = sizes_of(op.x), sizes_of(op.y)
     for i in win.axes:
         n, out = sizes[i], outs[i]
@@ -176,7 +182,7 @@ def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if len(known) == len(sizes):
         share = e.Mul(ct, 1.0 / prod(known))
     else:
-        share = e.Div(ct, e.cast(e.Div(e.Size(op.x), e.Size(op.y)), ct.dtype))
+        share = e.Div(ct, e.cast(many(e, op.x, op.y), ct.dtype))
     return (e.Expand(share, e.Shape(op.x), _shape=op.x.shape),)
 
 
@@ -185,7 +191,9 @@ def global_max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """To the first maximum in row-major order."""
     dtype = ct.dtype
     assert dtype is not None
-    flat = e.Reshape(op.x, [0, 0, -1])
+    known = [s for s in sizes_of(op.x) if s is not None]
+    line = prod(known) if len(known) == len(sizes_of(op.x)) else -1  # a batch may be of none
+    flat = e.Reshape(op.x, [0, 0, line])
     first = e.ArgMax(flat, axis=2, keepdims=1)
     zeros = e.Expand(e.const(0, dtype), e.Shape(flat), _dtype=dtype)
     got = e.ScatterElements(zeros, first, e.Reshape(ct, [0, 0, 1]), axis=2, _dtype=dtype)

@@ -46,6 +46,15 @@ IN_PADS = "kernel_shape = [2, 2], strides = [3, 3], pads = [0, 0, 1, 1], ceil_mo
             )
             for op in ("MaxPool", "AveragePool")
         ),
+        *(
+            (
+                f'y = {op}<kernel_shape = [2, 2], dilations = [2, 1], auto_pad = "SAME_LOWER">(x)',
+                W,
+                None,
+                f"{op} .*auto_pad = SAME_LOWER with dilations, which ONNX Runtime .*; supported: p",
+            )
+            for op in ("MaxPool", "LpPool")
+        ),
         (
             "y = AveragePool<kernel_shape = [2, 2], ceil_mode = 1>(x)",
             W,
