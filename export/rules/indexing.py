@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from . import Cotangents, Emitter, Op, vjp
 from .crop import placed, scatter_back
-from .shape import INT64, minus, size_of, vector, zeros_like
+from .shape import INT64, minus, shape_of, size_of, vector, zeros_like
 
 Ints = NDArray[np.int64]
 # Above this many repeats of one element, a scatter is the smaller graph.
@@ -98,36 +100,77 @@ def gather_nd(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     ), None
 
 
-def _scatter_kind(op: Op) -> str:
-    kind = str(op.attr("reduction", "none"))
-    if kind not in ("none", "add"):
-        raise op.unsupported(f"reduction = {kind}", "reduction = none or add")
-    return kind
+Pick = Callable[[ir.Value], ir.Value]
+Put = Callable[..., ir.Value]
 
 
 @vjp("ScatterElements", 18)
 def scatter_elements(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Overwritten data gets nothing; with duplicates the standard leaves open who wins."""
-    axis, kind = int(op.attr("axis", 0)), _scatter_kind(op)
-    indices, updates = op.need(1), op.need(2)
-    d_updates = e.GatherElements(ct, indices, axis=axis, _shape=updates.shape)
-    d_data = ct
-    if kind == "none":
-        d_data = e.ScatterElements(
-            ct, indices, zeros_like(e, updates), axis=axis, _shape=op.x.shape, _dtype=ct.dtype
+    axis, indices = int(op.attr("axis", 0)), op.need(1)
+    like = op.need(2).shape
+
+    def pick(value: ir.Value) -> ir.Value:
+        return e.GatherElements(value, indices, axis=axis, _shape=like)
+
+    def put(data: ir.Value, updates: ir.Value, how: str | None = None) -> ir.Value:
+        return e.ScatterElements(
+            data, indices, updates, axis=axis, reduction=how, _shape=op.x.shape, _dtype=data.dtype
         )
-    return d_data, None, d_updates
+
+    return _scattered(e, op, ct, pick, put)
 
 
 @vjp("ScatterND", 18)
 def scatter_nd(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    kind = _scatter_kind(op)
-    indices, updates = op.need(1), op.need(2)
-    d_updates = e.GatherND(ct, indices, _shape=updates.shape)
-    d_data = ct
+    indices, like = op.need(1), op.need(2).shape
+
+    def pick(value: ir.Value) -> ir.Value:
+        return e.GatherND(value, indices, _shape=like)
+
+    def put(data: ir.Value, updates: ir.Value, how: str | None = None) -> ir.Value:
+        return e.ScatterND(
+            data, indices, updates, reduction=how, _shape=op.x.shape, _dtype=data.dtype
+        )
+
+    return _scattered(e, op, ct, pick, put)
+
+
+def _scattered(e: Emitter, op: Op, ct: ir.Value, pick: Pick, put: Put) -> Cotangents:
+    """The adjoint of a scatter. pick: the elements at its indices; put: the scatter itself."""
+    kind, updates = str(op.attr("reduction", "none")), op.need(2)
     if kind == "none":
-        zeros = zeros_like(e, updates)
-        d_data = e.ScatterND(ct, indices, zeros, _shape=op.x.shape, _dtype=ct.dtype)
+        d_data = put(ct, zeros_like(e, updates)) if op.wants[0] else None
+        return d_data, None, pick(ct) if op.wants[2] else None
+    if kind == "add":
+        return ct, None, pick(ct) if op.wants[2] else None
+    if kind == "mul":
+        return _multiplied(e, op, ct, pick, put)
+    if kind in ("max", "min"):
+        # Ties share evenly, as PyTorch's scatter_reduce has it.
+        mine = e.cast(e.Equal(op.x, op.y), ct.dtype)
+        theirs = e.cast(e.Equal(updates, pick(op.y)), ct.dtype)
+        share = e.Div(ct, put(mine, theirs, "add"), _shape=op.x.shape)
+        d_updates = e.Mul(pick(share), theirs) if op.wants[2] else None
+        return e.Mul(share, mine) if op.wants[0] else None, None, d_updates
+    raise op.unsupported(f"reduction = {kind}", "none, add, mul, max, min")
+
+
+def _multiplied(e: Emitter, op: Op, ct: ir.Value, pick: Pick, put: Put) -> Cotangents:
+    """Each factor gets the product of the others, also right where one of them is 0."""
+    data, updates = op.x, op.need(2)
+    d_data = d_updates = None
+    if op.wants[0]:
+        ones = e.Expand(e.const(1, ct.dtype), shape_of(e, data), _shape=data.shape, _dtype=ct.dtype)
+        d_data = e.Mul(ct, put(ones, updates, "mul"))
+    if op.wants[2]:
+        zero = e.Equal(updates, 0.0)
+        safe = e.Where(zero, 1.0, updates, _dtype=ct.dtype, _shape=updates.shape)
+        product = pick(e.Mul(ct, put(data, safe, "mul")))
+        zeros = pick(put(zeros_like(e, data), e.cast(zero, ct.dtype), "add"))
+        only = e.Where(e.Equal(zeros, 1.0), product, 0.0, _dtype=ct.dtype)
+        none = e.Where(e.Equal(zeros, 0.0), e.Div(product, safe), 0.0, _dtype=ct.dtype)
+        d_updates = e.Where(zero, only, none, _dtype=ct.dtype, _shape=updates.shape)
     return d_data, None, d_updates
 
 

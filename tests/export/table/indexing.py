@@ -204,38 +204,88 @@ def _scatter(x: Any, index: np.ndarray, u: Any, add: bool) -> Any:
     return x.scatter_add(1, at, u) if add else x.scatter(1, at, u)
 
 
-SCATTER_ELEMENTS = [
-    Row(
-        "ScatterElements",
-        f"{name}{', at run time' * late}{', dynamic' * dynamic}",
-        f"y = ScatterElements<axis = {axis}{attributes}>(x, i, u)",
-        {"x": (2, 3, 4), **({"i": index} if late else {}), "u": (2, 2, 4)},
-        lambda x, *rest, index=index, add="add" in name: _scatter(x, index, rest[-1], add),
-        consts={} if late else {"i": index},
-        dims={**NAMED, "u": ("M", "K", "W")} if dynamic else {},
-        opsets=opsets,
-    )
-    for name, axis, attributes, index, opsets in (
-        ("plain", 1, "", ONCE, (11, 13, 16, 18)),
-        ("none, negative axis", -2, ', reduction = "none"', ONCE, (16, 18)),
-        ("add", 1, ', reduction = "add"', TWICE, (16, 18)),
-    )
-    for late, dynamic in ((False, False), (True, False), (False, True))
-] + [
-    Row(
-        "ScatterElements",
-        "default axis, updates alone",
-        "y = ScatterElements(x, i, u)",
-        {"x": (3, 2), "u": (2, 1)},
-        lambda x, u: x.scatter(0, torch.tensor([[2], [0]]), u),
-        consts={"i": np.array([[2], [0]])},
-        wrt=["u"],
-        opsets=(18,),
-        no_reference=SHORT,
-    ),
-]
+SCATTER_ELEMENTS = (
+    [
+        Row(
+            "ScatterElements",
+            f"{name}{', at run time' * late}{', dynamic' * dynamic}",
+            f"y = ScatterElements<axis = {axis}{attributes}>(x, i, u)",
+            {"x": (2, 3, 4), **({"i": index} if late else {}), "u": (2, 2, 4)},
+            lambda x, *rest, index=index, add="add" in name: _scatter(x, index, rest[-1], add),
+            consts={} if late else {"i": index},
+            dims={**NAMED, "u": ("M", "K", "W")} if dynamic else {},
+            opsets=opsets,
+        )
+        for name, axis, attributes, index, opsets in (
+            ("plain", 1, "", ONCE, (11, 13, 16, 18)),
+            ("none, negative axis", -2, ', reduction = "none"', ONCE, (16, 18)),
+            ("add", 1, ', reduction = "add"', TWICE, (16, 18)),
+        )
+        for late, dynamic in ((False, False), (True, False), (False, True))
+    ]
+    + [
+        Row(
+            "ScatterElements",
+            f"{how}, {name}",
+            f'y = ScatterElements<axis = 1, reduction = "{how}">(x, i, u)',
+            {"x": (2, 3, 4), "u": (2, 2, 4)},
+            lambda x, u, index=index, kind=kind: x.scatter_reduce(
+                1, torch.tensor(index % 3), u, kind, include_self=True
+            ),
+            consts={"i": index},
+            opsets=opsets,
+            sample=distinct,
+        )
+        for how, kind, opsets in (
+            ("mul", "prod", (16, 18)),
+            ("max", "amax", (18,)),
+            ("min", "amin", (18,)),
+        )
+        for name, index in (("each once", ONCE), ("repeats", TWICE))
+    ]
+    + [
+        Row(
+            "ScatterElements",
+            "default axis, updates alone",
+            "y = ScatterElements(x, i, u)",
+            {"x": (3, 2), "u": (2, 1)},
+            lambda x, u: x.scatter(0, torch.tensor([[2], [0]]), u),
+            consts={"i": np.array([[2], [0]])},
+            wrt=["u"],
+            opsets=(18,),
+            no_reference=SHORT,
+        ),
+    ]
+)
+
+REDUCED: dict[str, Any] = {
+    "mul": lambda a, b: a * b,
+    "max": lambda a, b: torch.maximum(a, b),
+    "min": lambda a, b: torch.minimum(a, b),
+}
+
+
+def _reduced_nd(how: str, x: Any, index: np.ndarray, u: Any) -> Any:
+    """ScatterND with a reduction, an update after the other."""
+    for place, update in zip(index, u, strict=True):
+        at = tuple(torch.tensor([k]) for k in place)
+        x = x.index_put(at, REDUCED[how](x[at], update[None]))
+    return x
+
 
 SCATTER_ND = [
+    Row(
+        "ScatterND",
+        f"{how}, repeats",
+        f'y = ScatterND<reduction = "{how}">(x, i, u)',
+        {"x": (2, 3, 2), "u": (3, 2)},
+        lambda x, u, how=how: _reduced_nd(how, x, np.array([[1, 2], [0, -1], [1, 2]]), u),
+        consts={"i": np.array([[1, 2], [0, -1], [1, 2]])},
+        opsets=opsets,
+        sample=distinct,
+    )
+    for how, opsets in (("mul", (16, 18)), ("max", (18,)), ("min", (18,)))
+] + [
     Row(
         "ScatterND",
         f"{name}{', at run time' * late}{', dynamic' * dynamic}",
@@ -343,6 +393,24 @@ EXACT: list[Exact] = [
         np.array([1.0, 2.0, 4.0, 8.0]),
         {"x": np.array([2.0, 13.0, 0.0])},
         consts={"i": ints(1, 0, 1, 1)},
+    ),
+    Exact(
+        "ScatterElements",
+        "the product of the others, at 0",
+        'y = ScatterElements<reduction = "mul">(x, i, u)',
+        {"x": np.array([3.0, 5.0, 7.0]), "u": np.array([0.0, 2.0, 0.0, 0.0])},
+        np.array([1.0, 10.0, 100.0]),
+        {"x": np.array([0.0, 0.0, 100.0]), "u": np.array([6.0, 0.0, 0.0, 0.0])},
+        consts={"i": ints(0, 0, 1, 1)},
+    ),
+    Exact(
+        "ScatterElements",
+        "ties of a maximum share evenly",
+        'y = ScatterElements<reduction = "max">(x, i, u)',
+        {"x": np.array([3.0, 5.0, 7.0]), "u": np.array([3.0, 3.0, 6.0, 3.0])},
+        np.array([8.0, 10.0, 100.0]),
+        {"x": np.array([2.0, 0.0, 100.0]), "u": np.array([2.0, 2.0, 10.0, 2.0])},
+        consts={"i": ints(0, 0, 1, 0)},
     ),
     Exact(
         "ScatterElements",
