@@ -27,16 +27,14 @@ SHIFTED = ("half_pixel", "half_pixel_symmetric", "asymmetric")
 @vjp("Resize", 18, 19)
 def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """A MatMul per resized axis, or a sum over the copies of each element where it was repeated.
-    Raises UnsupportedNode for antialias, and for dynamic axes other than by whole repeats."""
+    Raises UnsupportedNode for dynamic axes other than by whole repeats."""
     rank = op.rank()
-    if op.attr("antialias", 0):
-        raise op.unsupported("antialias = 1", "antialias = 0")
     axes = [int(a) % rank for a in op.attr("axes", range(rank))]
     folds: dict[int, int] = {}
     result = ct
     for place, axis in enumerate(axes):
         scale = _scale(op, place, axes)
-        if scale in (None, 1.0) and _same(op, axis):
+        if scale in (None, 1.0) and (_same(op, axis) or _asked_same(op, place, axis)):
             continue
         size, out = op.dims()[axis], op.dims(op.y)[axis]
         if size is None or out is None:
@@ -67,6 +65,60 @@ def _same(op: Op, axis: int) -> bool:
     if x is None or y is None or op.attr("coordinate_transformation_mode") == CROP:
         return False
     return dim_of(x, axis) is not None and dim_of(x, axis) == dim_of(y, axis)
+
+
+def _asked_same(op: Op, place: int, axis: int) -> bool:
+    """Whether the size that the run computes for an axis is the one it has: what exporters write
+    for a batch of any size is Concat(Shape(x)[:2], [h, w])."""
+    sizes, crop = op.input(3), op.attr("coordinate_transformation_mode") == CROP
+    if sizes is None or crop or op.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return False
+    origin = _origin(sizes, place)
+    if origin is None:
+        return False
+    tensor, at = origin
+    if tensor is op.x:
+        return at == axis
+    if tensor.shape is None or op.x.shape is None:
+        return False
+    dim = dim_of(op.x.shape, axis)
+    return dim is not None and dim == dim_of(tensor.shape, at)
+
+
+def _origin(value: ir.Value, index: int) -> tuple[ir.Value, int] | None:
+    """The tensor and the axis whose size element `index` of an int vector (or a number) is."""
+    node = value.producer()
+    source = None if node is None or not node.inputs else node.inputs[0]
+    if node is None or source is None:
+        return None
+    op = Op(node, ())
+    if node.op_type == "Shape":
+        start = int(op.attr("start", 0))
+        return source, index + start if start >= 0 else index + op.rank() + start
+    if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+        return _origin(source, index)
+    if node.op_type == "Gather":
+        indices = op.const(1)
+        if indices is None or index >= indices.size:
+            return None
+        at = int(indices.reshape(-1)[index])
+        return _origin(source, at) if at >= 0 else None
+    if node.op_type == "Slice":
+        starts, steps = op.const(1), op.const(4) if op.input(4) is not None else None
+        if starts is None or starts.size != 1 or int(starts.reshape(())) < 0:
+            return None
+        if op.input(4) is not None and (steps is None or (steps != 1).any()):
+            return None
+        return _origin(source, index + int(starts.reshape(())))
+    if node.op_type == "Concat":
+        for part in node.inputs:
+            length = None if part is None or part.shape is None else dim_of(part.shape, 0)
+            if part is None or not isinstance(length, int):
+                return None
+            if index < length:
+                return _origin(part, index)
+            index -= length
+    return None
 
 
 def _scale(op: Op, place: int, axes: list[int]) -> float | None:
@@ -135,6 +187,8 @@ def interpolation(op: Op, size: int, out: int, scale: float, place: int = 0) -> 
     single = _source(op, size, out, scale, place, np.float32)
     if mode == "nearest":
         matrix[rows, np.clip(_rounded(op, single), 0, size - 1)] = 1
+    elif mode in ("linear", "cubic") and op.attr("antialias", 0) and scale < 1:
+        _antialiased(op, matrix, _source(op, size, out, scale, place, np.float64), scale)
     elif mode == "linear":
         x = _source(op, size, out, scale, place, np.float64)
         low = np.floor(x).astype(np.int64)
@@ -198,15 +252,34 @@ def _rounded(op: Op, x: Places) -> NDArray[np.int64]:
 
 def _cubic(op: Op, matrix: Matrix, x: Places) -> None:
     """Keys' kernel on the four neighbours; those outside are the border, or left out."""
-    size = matrix.shape[1]
-    a = float(op.attr("cubic_coeff_a", -0.75))
     low = np.floor(x).astype(np.int64)
     taps = low[:, None] + np.arange(-1, 3)
-    distance = np.abs(x[:, None] - taps)
+    _weighed(op, matrix, taps, _keys(op, np.abs(x[:, None] - taps)))
+
+
+def _keys(op: Op, distance: Places) -> Places:
+    a = float(op.attr("cubic_coeff_a", -0.75))
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    weight = np.where(distance <= 1, near, far)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+def _antialiased(op: Op, matrix: Matrix, x: Places, scale: float) -> None:
+    """The kernel of linear or cubic, widened by 1 / scale, on all that it then reaches."""
+    linear = op.attr("mode") == "linear"
+    start = int(np.floor(-(1 if linear else 2) / scale)) + 1
+    low = np.ceil(x).astype(np.int64) - 1
+    taps = low[:, None] + np.arange(start, 2 - start)
+    distance = np.abs(x[:, None] - taps) * scale
+    weight = np.maximum(1 - distance, 0) if linear else _keys(op, distance)
+    _weighed(op, matrix, taps, weight / weight.sum(axis=1, keepdims=True))
+
+
+def _weighed(op: Op, matrix: Matrix, taps: NDArray[np.int64], weight: Places) -> None:
+    """Add each row's weights at its taps: those outside are the border, or left out."""
+    size = matrix.shape[1]
     if op.attr("exclude_outside", 0):
         weight = np.where((taps >= 0) & (taps < size), weight, 0)
-        weight /= weight.sum(axis=1, keepdims=True)
-    np.add.at(matrix, (np.arange(len(x))[:, None], np.clip(taps, 0, size - 1)), weight)
+        weight = weight / weight.sum(axis=1, keepdims=True)
+    rows = np.arange(len(taps))[:, None]
+    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1)), weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,18 @@ except ImportError:  # the rows' torch functions are then not called
 
 FLAT = {"x": (3, 4)}
 IMAGE = {"x": (1, 2, 2, 3)}
+SHRUNK = (0.43, 1.5, 0.6)
+# What exporters write for sizes of two axes and a batch of any size.
+BATCH = """
+    shape = Shape(x)
+    front = Slice(shape, zero, two)
+    sizes = Concat<axis = 0>(front, ends)
+    y = Resize<mode = "linear">(x, , , sizes)"""
+PICKED = """
+    shape = Shape(x)
+    images = Gather(shape, zero)
+    sizes = Concat<axis = 0>(images, one, ends)
+    y = Resize<mode = "linear">(x, , , sizes)"""
 
 # Where output i of m lies among n inputs, at scale s, as the standard has it.
 COORDINATES: dict[str, Callable[[int, int, int, float], float]] = {
@@ -46,21 +59,49 @@ def linear(p: float, n: int) -> list[tuple[int, float]]:
     return [(low, 1 - p + low), (low + 1, p - low)]
 
 
+def triangle(d: float) -> float:
+    return max(1 - d, 0)
+
+
+def keys(d: float, a: float = -0.75) -> float:
+    """Keys' kernel, of parameter a."""
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
 def cubic(a: float = -0.75, inside: bool = False) -> Taps:
     """Keys' kernel, of parameter a; inside: nothing outside the input has a weight."""
-
-    def weight(d: float) -> float:
-        if d <= 1:
-            return (a + 2) * d**3 - (a + 3) * d**2 + 1
-        return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
 
     def taps(p: float, n: int) -> list[tuple[int, float]]:
         places = [math.floor(p) + k for k in (-1, 0, 1, 2)]
         kept = [k for k in places if 0 <= k < n] if inside else places
-        total = sum(weight(abs(p - k)) for k in kept) if inside else 1.0
-        return [(k, weight(abs(p - k)) / total) for k in kept]
+        total = sum(keys(abs(p - k), a) for k in kept) if inside else 1.0
+        return [(k, keys(abs(p - k), a) / total) for k in kept]
 
     return taps
+
+
+def widened(kernel: Callable[[float], float], scale: float, inside: bool) -> Taps:
+    """A kernel at 1 / scale times its width: what antialias does where it shrinks an image."""
+
+    def taps(p: float, n: int) -> list[tuple[int, float]]:
+        reach = math.ceil(2 / scale)
+        places = range(math.floor(p) - reach, math.ceil(p) + reach + 1)
+        kept = [k for k in places if 0 <= k < n or not inside]
+        weights = [kernel(abs(p - k) * scale) for k in kept]
+        return [(k, w / sum(weights)) for k, w in zip(kept, weights, strict=True)]
+
+    return taps
+
+
+def antialiased(
+    x: Any, scales: Sequence[float], how: str, kernel: Callable[[float], float], inside: bool
+) -> Any:
+    for axis, scale in enumerate(scales):
+        taps = widened(kernel, min(float(np.float32(scale)), 1.0), inside)
+        x = by_scales((scale,), how, taps, (axis,))(x)
+    return x
 
 
 def resized(x: Any, axis: int, positions: Sequence[float], taps: Taps) -> Any:
@@ -372,6 +413,53 @@ ROWS: list[Row] = [
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     ),
+    *[
+        _scaled(
+            f"antialias, {mode}, {how}{', inside' * inside}",
+            SHRUNK,
+            partial(antialiased, scales=SHRUNK, how=how, kernel=kernel, inside=bool(inside)),
+            (18, 19),
+            {"x": (7, 2, 6)},
+            {"runtime": False},  # ONNX Runtime resizes two axes of three, beside the first
+            mode=mode,
+            antialias=1,
+            exclude_outside=inside,
+            coordinate_transformation_mode=how,
+        )
+        for mode, kernel in (("linear", triangle), ("cubic", keys))
+        for how, inside in (("half_pixel", 0), ("half_pixel", 1), ("asymmetric", 0))
+    ],
+    *[
+        _sized(
+            f"antialias, PyTorch's {mode}",
+            (1, 1, 3, 4),
+            lambda x, mode=mode: F.interpolate(x, size=(3, 4), mode=f"bi{mode}", antialias=True),
+            (18, 19),
+            {"x": (1, 1, 7, 6)},
+            mode=mode,
+            antialias=1,
+            exclude_outside=1,
+            cubic_coeff_a=-0.5,
+        )
+        for mode in ("linear", "cubic")
+    ],
+    *[
+        Row(
+            "Resize",
+            f"a batch of any size, by {name}",
+            text,
+            {"x": (2, 1, 2, 3)},
+            lambda x: F.interpolate(x, size=(5, 4), mode="bilinear"),
+            consts={
+                "ends": np.array([5, 4]),
+                "zero": np.array([0]),
+                "one": np.array([1]),
+                "two": np.array([2]),
+            },
+            dims={"x": ("N", 1, 2, 3)},
+        )
+        for name, text in (("Slice", BATCH), ("Gather", PICKED))
+    ],
     _scaled(
         "antialias = 0",
         (1.0, 2.0),
