@@ -72,11 +72,16 @@ def clip(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if high is not None:
         inside = gate(e, inside, e.Less(op.x, high))
     d_low = d_high = None
-    # Max before Min: where the bounds cross, the upper one wins.
+    # Min of Max: where the bounds cross, the upper one holds back everything.
+    crossed = None if low is None or high is None else e.Greater(low, high)
     if high is not None and op.wants[2]:
-        d_high = _total(e, gate(e, ct, e.GreaterOrEqual(op.x, high)), high)
+        held = e.GreaterOrEqual(op.x, high)
+        held = held if crossed is None else e.Or(held, crossed)
+        d_high = _total(e, gate(e, ct, held), high)
     if low is not None and op.wants[1]:
-        d_low = _total(e, gate(e, ct, e.LessOrEqual(op.x, low)), low)
+        held = e.LessOrEqual(op.x, low)
+        held = held if crossed is None else e.And(held, e.Not(crossed))
+        d_low = _total(e, gate(e, ct, held), low)
     return inside, d_low, d_high
 
 

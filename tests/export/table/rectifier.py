@@ -128,6 +128,14 @@ EXACT: list[Exact] = [
         {"x": np.array([0.0, 0.0, 5.0]), "low": np.array(2.0), "high": np.array(-3.0)},
     ),
     Exact(
+        "Clip",
+        "of bounds that cross, the upper one gets all",
+        "y = Clip(x, low, high)",
+        {"x": np.array([-1.0, 7.0, 3.0]), "low": np.array(4.0), "high": np.array(0.0)},
+        CT,
+        {"x": np.zeros(3), "low": np.array(0.0), "high": np.array(4.0)},
+    ),
+    Exact(
         "LeakyRelu",
         "at 0",
         "y = LeakyRelu<alpha = 0.5>(x)",
