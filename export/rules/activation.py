@@ -49,7 +49,7 @@ def selu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return _exponential(e, op, ct, e.Add(op.y, alpha * gamma), gamma)
 
 
-@vjp("Celu", 12, smooth=True)
+@vjp("Celu", 12, 28, smooth=True)
 def celu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     alpha = float(op.attr("alpha", 1.0))
     return _exponential(e, op, ct, e.Exp(e.Div(e.Min(op.x, 0.0, _shape=op.x.shape), alpha)), 1.0)

@@ -84,7 +84,7 @@ def _drop(
     return e.Squeeze(ct, [axis], _shape=primal.shape)
 
 
-@vjp("Einsum", 12)
+@vjp("Einsum", 12, 28)
 def einsum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """The cotangent takes the place of the operand: 'ij,jk->ik' gives 'ik,jk->ij' for the first.
 

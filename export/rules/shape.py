@@ -104,7 +104,7 @@ def dropout(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (ct,)
 
 
-@vjp("Cast", 13, 19, 21, 23, 24, 25)
+@vjp("Cast", 13, 19, 21, 23, 24, 25, 28)
 def cast(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Between float types; a cast to or from integers ends the way."""
     return (e.cast(ct, op.x.dtype),)
@@ -187,21 +187,23 @@ def tile(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return summed, None
 
 
-@vjp("DepthToSpace", 13)
+@vjp("DepthToSpace", 13, 28)
 def depth_to_space(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     block = int(op.attr("blocksize"))
     if op.attr("mode", "DCR") == "DCR":
         return (e.SpaceToDepth(ct, blocksize=block, _shape=op.x.shape),)
     # CRD has no inverse operator: SpaceToDepth puts the blocks before the channels.
     c, h, w = (size_of(e, op.x, axis) for axis in (1, 2, 3))
-    six = e.Reshape(ct, vector(e, [0, -1, h, block, w, block]))
+    outer = c // block**2 if isinstance(c, int) else -1
+    six = e.Reshape(ct, vector(e, [0, outer, h, block, w, block]))
     moved = e.Transpose(six, perm=[0, 1, 3, 5, 2, 4])
     return (e.Reshape(moved, vector(e, [0, c, h, w]), _shape=op.x.shape),)
 
 
-@vjp("SpaceToDepth", 13)
+@vjp("SpaceToDepth", 13, 28)
 def space_to_depth(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return (e.DepthToSpace(ct, blocksize=int(op.attr("blocksize")), mode="DCR", _shape=op.x.shape),)
+    block, mode = int(op.attr("blocksize")), op.attr("mode", "DCR")  # mode: from opset 28
+    return (e.DepthToSpace(ct, blocksize=block, mode=mode, _shape=op.x.shape),)
 
 
 @vjp("Trilu", 14)

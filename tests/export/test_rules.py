@@ -30,7 +30,9 @@ for _module in pkgutil.iter_modules(table.__path__):
     ROWS += _loaded.ROWS
     EXACT += _loaded.EXACT
 
-NEWEST = 25  # the newest opset that the tests' runtime runs
+NEWEST = 28  # the newest opset that the tests' onnx defines
+# Refused as not covered: nothing runs these yet that could serve as an oracle.
+UNTRIED = {("QuantizeLinear", 28), ("DequantizeLinear", 28)}
 
 
 def cotangent(row: Row, shape: tuple[int, ...]) -> np.ndarray:
@@ -123,7 +125,7 @@ def versions(op_type: str) -> list[int]:
     all_schemas = onnx.defs.get_all_schemas_with_history()
     since = sorted(s.since_version for s in all_schemas if s.name == op_type and s.domain == "")
     old = [v for v in since if v <= 7][-1:]
-    return old + [v for v in since if 7 < v <= NEWEST]
+    return old + [v for v in since if 7 < v <= NEWEST and (op_type, v) not in UNTRIED]
 
 
 @pytest.mark.parametrize("op_type", sorted(registry()))

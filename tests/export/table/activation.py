@@ -53,7 +53,7 @@ ROWS: list[Row] = [
         (7, 22),
         "alpha = 0.5, gamma = 2.0",
     ),
-    *_rows("Celu", lambda x: F.celu(x), (12, 22)),
+    *_rows("Celu", lambda x: F.celu(x), (12, 22, 28)),
     *_rows("Celu", lambda x: F.celu(x, 0.5), (12, 22), "alpha = 0.5"),
     *_rows(
         "HardSigmoid",

@@ -53,7 +53,7 @@ def _einsum(equation: str, *shapes: tuple[int, ...], name: str = "", **more: Any
         f'y = Einsum<equation = "{equation}">({", ".join(names)})',
         dict(zip(names, shapes, strict=True)),
         lambda *operands: torch.einsum(equation, *operands),
-        opsets=(12,),
+        opsets=(12, 28) if equation == "ij,jk->ik" else (12,),
         **more,
     )
 

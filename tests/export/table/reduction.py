@@ -49,6 +49,8 @@ def _opsets(op: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
         return (7,), (11,), (13,)
     if op in ("ReduceMax", "ReduceMin"):
         return (7,), (11, 12, 13), (18, 20)
+    if op in ("ReduceLogSum", "ReduceLogSumExp"):
+        return (7,), (11, 13), (18, 28)
     return (7,), (11, 13), (18,)
 
 

@@ -243,7 +243,9 @@ SAME = [
 CASTS = (15, 19, 21, 23, 24, 25)
 CAST = [
     # In float64 this is the identity, and x stays what y is: in float32 it would not.
-    _row("Cast", "to what it is", "<to = 11>(x)", lambda x: x * 1, (7, 9, 13, 18), runtime=False),
+    _row(
+        "Cast", "to what it is", "<to = 11>(x)", lambda x: x * 1, (7, 9, 13, 18, 28), runtime=False
+    ),
     *[
         Row(
             op,
@@ -458,7 +460,12 @@ DEEP = {"x": (1, 8, 2, 3)}
 WIDE = {"x": (1, 2, 4, 6)}
 BLOCKS = [
     _row(
-        "DepthToSpace", "plain", "<blocksize = 2>(x)", lambda x: _depth_first(x, 2), (7, 11), DEEP
+        "DepthToSpace",
+        "plain",
+        "<blocksize = 2>(x)",
+        lambda x: _depth_first(x, 2),
+        (7, 11, 28),
+        DEEP,
     ),
     *[
         _row(
@@ -480,7 +487,16 @@ BLOCKS = [
             (", dynamic", (13,), {"dims": {"x": ("N", "C", "H", "W")}}),
         )
     ],
-    _row("SpaceToDepth", "plain", "<blocksize = 2>(x)", lambda x: _space(x, 2), (7, 13), WIDE),
+    _row("SpaceToDepth", "plain", "<blocksize = 2>(x)", lambda x: _space(x, 2), (7, 13, 28), WIDE),
+    _row(
+        "SpaceToDepth",
+        "CRD",
+        '<blocksize = 2, mode = "CRD">(x)',
+        lambda x: F.pixel_unshuffle(x, 2),
+        (28,),
+        WIDE,
+        runtime=False,  # ONNX Runtime does not know the mode yet
+    ),
     _row(
         "SpaceToDepth",
         "dynamic",
