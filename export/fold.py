@@ -146,6 +146,7 @@ def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:
     if any(v.is_graph_input() or v.is_initializer() for v in branch.outputs):
         return False
     results = list(branch.outputs)
+    branch.outputs.clear()
     for value in list(branch.initializers.values()):
         branch.initializers.pop(value.name or "")
         value.name = f"{node.name}/{value.name}"

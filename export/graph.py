@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
 from .fold import fold_constants
+from .legacy import align_functions, densify, harden, help_inference, soften
 from .structure import check_external, check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -41,6 +42,7 @@ def load(model: ModelLike, opset: int = EMITTED_OPSET) -> ir.Model:
     try:
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:
+            align_functions(loaded)
             common.InlinePass()(loaded)
             common.RemoveUnusedFunctionsPass()(loaded)  # type: ignore[no-untyped-call]
         check_nodes(loaded, opset_of(loaded), source)
@@ -98,7 +100,13 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
     check_external(proto, folder, source)
     try:
-        loaded = ir.from_proto(proto)
+        loaded = ir.from_proto(densify(proto))
+        for imports in (
+            loaded.graph.opset_imports,
+            *(f.opset_imports for f in loaded.functions.values()),
+        ):
+            if "ai.onnx" in imports:  # the standard domain, spelled out
+                imports.setdefault("", imports.pop("ai.onnx"))
         if folder is not None:
             ir.external_data.set_base_dir(loaded.graph, folder)
     except Exception as err:  # a malformed graph: onnx-ir raises many kinds
@@ -111,8 +119,6 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
     opset = opset_of(model)
     if opset < wanted:
         from onnx import version_converter
-
-        from .legacy import harden, soften
 
         soften(model)
         try:
@@ -132,7 +138,8 @@ def settle_shapes(model: ir.Model, source: str) -> None:
     try:
         for _ in range(6):
             infer_shapes(model)
-            if not fold_constants(model):
+            told = help_inference(model)
+            if not fold_constants(model) and not told:
                 return
         infer_shapes(model)
     except Exception as err:  # see `load`

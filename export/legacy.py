@@ -2,7 +2,62 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import onnx_ir as ir
+
+
+def densify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with sparse tensors written out; itself where it has none, else a copy."""
+    graph = proto.graph
+    sparse = any(a.HasField("sparse_tensor") for n in graph.node for a in n.attribute)
+    if not sparse and not graph.sparse_initializer:
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.sparse_initializer:
+        copy.graph.initializer.append(_dense(tensor))
+    del copy.graph.sparse_initializer[:]
+    for node in copy.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("sparse_tensor"):
+                dense = _dense(attribute.sparse_tensor)
+                attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
+    return copy
+
+
+def _dense(tensor: onnx.SparseTensorProto) -> onnx.TensorProto:
+    values = onnx.numpy_helper.to_array(tensor.values)
+    at = onnx.numpy_helper.to_array(tensor.indices)
+    array = np.zeros(tuple(tensor.dims), values.dtype)
+    if at.ndim == 1:  # places in the flattened tensor
+        array.reshape(-1)[at] = values
+    else:
+        array[tuple(at.T)] = values
+    return onnx.numpy_helper.from_array(array, tensor.values.name)
+
+
+def align_functions(model: ir.Model) -> None:
+    """Give functions, in place, the model's version of the standard operators where all that they
+    use is the same in both: then they can be inlined. One of a standard operator's name goes:
+    runtimes take their own."""
+    wanted = model.graph.opset_imports.get("")
+    for key in [k for k in model.functions if k[0] in ("", "ai.onnx") and _version(k[1], wanted)]:
+        del model.functions[key]
+    for function in model.functions.values():
+        own = function.opset_imports.get("")
+        if wanted is None or own in (None, wanted):
+            continue
+        used = {n.op_type for n in function.graph.all_nodes() if n.domain in ("", "ai.onnx")}
+        if all(_version(op, own) == _version(op, wanted) for op in used):
+            function.opset_imports[""] = wanted
+
+
+def _version(op_type: str, opset: int | None) -> int | None:
+    try:
+        return int(onnx.defs.get_schema(op_type, opset or 1, "").since_version)
+    except onnx.defs.SchemaError:
+        return None
 
 
 def soften(model: ir.Model) -> None:
@@ -11,25 +66,65 @@ def soften(model: ir.Model) -> None:
 
 
 def harden(model: ir.Model, opset: int) -> None:
-    """Mend, in place, what the converter wrote for a model of this opset: Clip's bounds are
-    float32 whatever x is, and Resize has opset 11's defaults."""
+    """Mend, in place, what the converter wrote for a model of this opset: Clip's bounds and what
+    Pad fills in are float32 whatever x is, Pad keeps attributes that became inputs, and Resize has
+    opset 11's defaults."""
     for node in model.graph:
         if node.op_type == "Resize" and opset < 11:
             _resize_as_before(node)
-        if node.op_type != "Clip" or node.inputs[0] is None or node.inputs[0].dtype is None:
+        if node.op_type == "Pad":
+            for name in ("pads", "paddings", "value"):
+                node.attributes.pop(name, None)
+        typed = {"Clip": (1, 2), "Pad": (2,)}.get(node.op_type)
+        if typed is None or node.inputs[0] is None or node.inputs[0].dtype is None:
             continue
         dtype = node.inputs[0].dtype
-        for index, bound in list(enumerate(node.inputs))[1:]:
+        for index in typed:
+            bound = node.inputs[index] if index < len(node.inputs) else None
             tensor = None if bound is None else ir.convenience.get_const_tensor(bound)
             if bound is None or tensor is None or tensor.dtype == dtype:
                 continue
-            made = ir.tensor(
-                tensor.numpy().astype(dtype.numpy()), name=f"{bound.name}/{dtype.name}"
-            )
-            value = ir.Value(name=made.name, const_value=made, shape=ir.Shape(tensor.shape.numpy()))
-            value.dtype = dtype
-            model.graph.register_initializer(value)
-            node.replace_input_with(index, value)
+            _retype(model, node, index, dtype)
+
+
+def _retype(model: ir.Model, node: ir.Node, index: int, dtype: ir.DataType) -> None:
+    """Give a node a constant input in another dtype."""
+    old = node.inputs[index]
+    tensor = None if old is None else ir.convenience.get_const_tensor(old)
+    assert old is not None
+    assert tensor is not None
+    name = f"{old.name}/{dtype.name}"
+    value = model.graph.initializers.get(name)
+    if value is None:
+        made = ir.tensor(tensor.numpy().astype(dtype.numpy()), name=name)
+        value = ir.Value(name=name, const_value=made, shape=ir.Shape(tensor.shape.numpy()))
+        value.dtype = dtype
+        model.graph.register_initializer(value)
+    node.replace_input_with(index, value)
+
+
+def help_inference(model: ir.Model) -> bool:
+    """Tell ONNX's shape inference, in place, what it can't find: that Split keeps the rank where
+    the run has its sizes, and Pad with int32 axes. True if there was something to tell."""
+    told = False
+    for node in model.graph:
+        if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
+            continue
+        if node.op_type == "Pad" and len(node.inputs) > 3 and node.inputs[3] is not None:
+            tensor = ir.convenience.get_const_tensor(node.inputs[3])
+            if tensor is not None and tensor.dtype == ir.DataType.INT32:
+                _retype(model, node, 3, ir.DataType.INT64)
+                told = True
+        shape = node.inputs[0].shape
+        if node.op_type != "Split" or shape is None or not len(shape):
+            continue
+        dims: list[int | ir.SymbolicDim | None] = list(shape)
+        dims[node.attributes.get_int("axis", 0) % len(dims)] = None
+        for value in node.outputs:
+            if value.shape is None:
+                value.shape = ir.Shape(dims)
+                told = True
+    return told
 
 
 def _resize_as_before(node: ir.Node) -> None:

@@ -254,6 +254,23 @@ ROWS: list[Row] = [
     ],
     Row(
         "Pad",
+        "attributes, a value that is not used",
+        'y = Pad<mode = "edge", pads = [0, 1, 2, 0, 2, 1], value = 1.5>(x)',
+        SMALL,
+        lambda x: _torch_pad(x, (0, 1, 2, 0, 2, 1), "edge"),
+        opsets=(7,),
+    ),
+    Row(
+        "Pad",
+        "int32 axes",
+        "y = Pad(x, pads, , axes)",
+        SMALL,
+        lambda x: _torch_pad(x, (0, 0, 2, 0, 0, 1), "constant"),
+        consts={"pads": ints(2, 1), "axes": np.array([-1], np.int32)},
+        opsets=(18, 21),
+    ),
+    Row(
+        "Pad",
         "attributes, a value",
         "y = Pad<pads = [0, 1, 2, 0, 2, 1], value = 1.5>(x)",
         SMALL,
