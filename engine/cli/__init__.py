@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the run failed; 2 bad usage or bad input, with one line on
 
 from __future__ import annotations
 
+import _thread
 import codecs
 import importlib
 import io
@@ -13,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from errno import ENAMETOOLONG
 from typing import Any
@@ -73,6 +75,7 @@ def _app() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     _on_interrupt(_stop)
+    sys.unraisablehook = _unraisable
     # A file's name may hold what no encoding has; JSON stays JSON.
     codecs.register_error("backlight", escaped)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -85,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _failed("", INTERRUPTED)
     _on_interrupt(signal.SIG_IGN)  # all is said and done
+    if code == INTERRUPTED:
+        # Python would go on to wait for threads, and may end as if killed by the signal.
+        os._exit(code)
     sys.exit(code)
 
 
@@ -137,6 +143,14 @@ _stopped: list[int] = []
 def _stop(number: int, _: Any) -> None:
     _stopped.append(number)
     raise KeyboardInterrupt
+
+
+def _unraisable(what: Any) -> None:
+    """A Ctrl-C that arrives in a finalizer or a callback is lost there: it is sent once more."""
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _on_interrupt(handler: Any) -> None:

@@ -7,7 +7,6 @@ and imports no runtime.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from .errors import BacklightError
 
@@ -15,8 +14,11 @@ from .errors import BacklightError
 # room once, here, lets the function keep it: later imports of its modules don't rebind it.
 from .export import __name__ as _room  # noqa: F401
 
+# Not from typing: that alone takes longer to load than all the rest here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     import onnx
 

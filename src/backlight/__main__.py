@@ -4,9 +4,14 @@ Does as little as possible before Ctrl-C has its handler: loading the command li
 and Python answers a Ctrl-C in it with a traceback.
 """
 
+from __future__ import annotations
+
 import os
 import signal
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main() -> None:

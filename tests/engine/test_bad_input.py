@@ -13,6 +13,7 @@ import onnx
 import pytest
 from PIL import Image
 
+import backlight
 from backlight import embed
 from backlight.engine.cli import run
 from backlight.engine.page import Page
@@ -70,6 +71,7 @@ def test_weights_beside_the_model(command: str, tmp_path: Path, photo: Path, cap
     assert capsys.readouterr().err == ""
 
 
+SRC = str(Path(backlight.__file__).parents[1])
 # The commands that read photos.
 READING = [c for c, words in COMMANDS.items() if "{p}" in words]
 
@@ -205,3 +207,15 @@ def test_ctrl_c_while_it_starts(module: str, tmp_path: Path, tiny: Path, photo: 
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "backlight: interrupted\n")
     assert listed(tmp_path) == before
+
+
+def test_the_entry_point_loads_next_to_nothing():
+    """What is loaded before Ctrl-C has its handler answers it with a traceback."""
+    code = "import sys; before = set(sys.modules); import backlight.__main__; "
+    code += "print(*sorted(set(sys.modules) - before))"
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {SRC!r}); {code}"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert not {"typing", "re", "dataclasses", "collections.abc", "json"} & set(found)
+    assert len(found) < 40, found
