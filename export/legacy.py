@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .rules.op import Op
+
 
 def densify(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with sparse tensors written out; itself where it has none, else a copy."""
@@ -61,8 +63,26 @@ def _version(op_type: str, opset: int | None) -> int | None:
 
 
 def soften(model: ir.Model) -> None:
-    """Rewrite, in place, forms of old opsets that the converter refuses or gets wrong."""
+    """Rewrite, in place, forms of old opsets that the converter refuses or gets wrong. Raises
+    UnsupportedNode for a BatchNormalization that trains, or has statistics for each pixel."""
     model.ir_version = max(model.ir_version, 4)
+    if model.graph.opset_imports.get("", 14) >= 14:
+        return
+    for node in model.graph.all_nodes():
+        if node.op_type == "BatchNormalization" and node.domain == "":
+            _soften_batch_normalization(node)
+
+
+def _soften_batch_normalization(node: ir.Node) -> None:
+    op = Op(node, ())
+    if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+        raise op.unsupported("its training outputs are used", "its first output alone")
+    node.resize_outputs(1)
+    if "spatial" in node.attributes and not op.attr("spatial"):
+        shape = op.need(1).shape
+        if shape is None or len(shape) > 1:
+            raise op.unsupported("spatial = 0", "spatial = 1")
+    node.attributes.pop("spatial", None)  # for one number per channel, it says nothing
 
 
 def harden(model: ir.Model, opset: int) -> None:
@@ -71,7 +91,7 @@ def harden(model: ir.Model, opset: int) -> None:
     opset 11's defaults."""
     for node in model.graph:
         if node.op_type == "Resize" and opset < 11:
-            _resize_as_before(node)
+            _resize_as_before(model, node)
         if node.op_type == "Pad":
             for name in ("pads", "paddings", "value"):
                 node.attributes.pop(name, None)
@@ -127,11 +147,29 @@ def help_inference(model: ir.Model) -> bool:
     return told
 
 
-def _resize_as_before(node: ir.Node) -> None:
+def _resize_as_before(model: ir.Model, node: ir.Node) -> None:
     """Up to opset 10, Resize and Upsample know no coordinate modes: output i lies at i / scale,
-    which ONNX Runtime rounds down, and up where it shrinks an image."""
+    which ONNX Runtime rounds down, and up along an axis that shrinks. One node for each."""
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    scales = None if given is None else ir.convenience.get_const_tensor(given)
-    shrinks = scales is not None and bool((scales.numpy() < 1).any())
+    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    scales = np.ones(0) if tensor is None else tensor.numpy()
     node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+    shrinks, grows = bool((scales < 1).any()), bool((scales > 1).any())
     node.attributes.add(ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"))
+    linear = node.attributes.get_string("mode", "nearest") != "nearest"
+    if linear or not (shrinks and grows) or given is None:
+        return
+    parts = []
+    for kind, part in (("down", np.minimum(scales, 1)), ("up", np.maximum(scales, 1))):
+        made = ir.tensor(part, name=f"{given.name}/{node.name}/{kind}")
+        value = ir.Value(name=made.name, const_value=made, shape=ir.Shape(part.shape))
+        value.dtype = made.dtype
+        model.graph.register_initializer(value)
+        parts.append(value)
+    inputs = [node.inputs[0], node.inputs[1], parts[0]]
+    first = ir.Node("", "Resize", inputs, list(node.attributes.values()), name=f"{node.name}/down")
+    first.outputs[0].name = f"{node.outputs[0].name}/down"
+    model.graph.insert_before(node, first)
+    node.replace_input_with(0, first.outputs[0])
+    node.replace_input_with(2, parts[1])
+    node.attributes.add(ir.AttrString("nearest_mode", "floor"))

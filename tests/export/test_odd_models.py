@@ -144,6 +144,37 @@ def test_a_further_output_without_a_rule_is_refused() -> None:
     assert "further outputs" in found.reason
 
 
+NORMALIZED = """<ir_version: 7, opset_import: ["": 9]>
+g (float[2,3,2,2] x) => (float[2,3,2,2] y) { y%s = BatchNormalization%s(x, s, b, b, v) }"""
+
+
+def normalized(outputs: str, attributes: str, shape: tuple[int, ...] = (3,)) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(NORMALIZED % (outputs, attributes))
+    for name in "sbv":
+        value = np.full(shape, 2.0 + ord(name) % 5, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return model
+
+
+def test_old_forms_of_batch_normalization() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    feeds = {"x": x, "cotangent": x - 5}
+    want = run_runtime(vjp_graph(normalized("", ""), ["x"]), feeds)
+    for outputs, attributes in (("", "<spatial = 0>"), (", m, v1, sm, sv", "<spatial = 1>")):
+        got = run_runtime(vjp_graph(normalized(outputs, attributes), ["x"]), feeds)
+        for name, value in want.items():
+            np.testing.assert_array_equal(got[name], value)
+
+
+def test_what_batch_normalization_refuses() -> None:
+    with pytest.raises(UnsupportedNode, match="BatchNorm.*: spatial = 0; supported: spatial = 1"):
+        vjp_graph(normalized("", "<spatial = 0>", (3, 2, 2)), ["x"])
+    trained = normalized(", m, u, k, l", "")
+    trained.graph.output.append(onnx.helper.make_tensor_value_info("m", 1, [3]))
+    with pytest.raises(UnsupportedNode, match="BatchNorm.*: its training outputs are used; supp"):
+        vjp_graph(trained, ["x"])
+
+
 BATCHES = {
     "Conv": "y = Conv<strides = [2, 2]>(x, w)",
     "MaxPool": "y = MaxPool<kernel_shape = [2, 2]>(x)",

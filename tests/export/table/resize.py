@@ -302,6 +302,17 @@ ROWS: list[Row] = [
     ],
     Row(
         "Resize",
+        "opset 10, shrunk and grown",
+        f"{floats('scales', (0.4, 1.7))}y = Resize(x, scales)",
+        {"x": (5, 4)},
+        lambda x: by_scales((1.7,), "asymmetric", nearest("floor"), (1,))(
+            by_scales((0.4,), "asymmetric", nearest("ceil"), (0,))(x)
+        ),
+        opsets=(10,),
+        no_reference=OLD,
+    ),
+    Row(
+        "Resize",
         "Upsample with attributes",
         'y = Upsample<mode = "nearest", scales = [1.0, 1.0, 2.0, 3.0]>(x)',
         IMAGE,
