@@ -111,7 +111,7 @@ def check(
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
-    loaded = load(model)
+    loaded = load(model, keep=[name for name in (of, wrt) if name is not None])
     graph = loaded.graph
     score = None if of is not None else choose.class_scores(graph)
     if score is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ _NEVER = frozenset(
 )
 
 
-def fold_constants(model: ir.Model) -> bool:
-    """Replace nodes whose outputs can be computed now by initializers. True if any was."""
+def fold_constants(model: ir.Model, keep: Collection[str] = ()) -> bool:
+    """Replace nodes whose outputs can be computed now by initializers. True if any was.
+
+    keep: tensors that somebody will name: neither they nor what is computed from them is folded.
+    """
     changed = False
     graph = model.graph
     outputs = {id(v) for v in graph.outputs}
@@ -33,6 +37,9 @@ def fold_constants(model: ir.Model) -> bool:
         if node.domain != "" or node.op_type in _NEVER or node.op_type == "Constant":
             continue
         if any(id(v) in outputs for v in node.outputs) or _reads_graph(node):
+            continue
+        named = node.outputs if node.op_type in ("Shape", "Size") else (*node.inputs, *node.outputs)
+        if any(v is not None and v.name in keep for v in named):
             continue
         results = _evaluate(model, node)
         if results is None:

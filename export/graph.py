@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import onnx
@@ -26,12 +26,13 @@ EMITTED_IR = 10
 _LIGHT = 1024
 
 
-def load(model: ModelLike, opset: int = EMITTED_OPSET) -> ir.Model:
+def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = ()) -> ir.Model:
     """Read a model and bring it into the transform's form; what was given is not changed.
 
     Functions are inlined, opset 7 and up is upgraded to `opset` where lower, constant subgraphs are
     folded, shapes are inferred, every node and value has a name. Initializers are no longer inputs.
-    Weights in external files stay there, memory-mapped.
+    Weights in external files stay there, memory-mapped. keep: tensors not to be folded away, nor
+    what is computed from them: a gradient by a weight goes through its Transpose.
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
     """
@@ -48,7 +49,7 @@ def load(model: ModelLike, opset: int = EMITTED_OPSET) -> ir.Model:
         check_nodes(loaded, opset_of(loaded), source)
         common.NameFixPass()(loaded)
         loaded = _upgrade(loaded, source, opset)
-        settle_shapes(loaded, source)
+        settle_shapes(loaded, source, keep)
         common.NameFixPass()(loaded)
     except InputError:
         raise
@@ -133,13 +134,13 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
     return model
 
 
-def settle_shapes(model: ir.Model, source: str) -> None:
+def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> None:
     """Infer shapes and fold constants, in turn, until neither finds more. Raises ModelError."""
     try:
         for _ in range(6):
             infer_shapes(model)
             told = help_inference(model)
-            if not fold_constants(model) and not told:
+            if not fold_constants(model, keep) and not told:
                 return
         infer_shapes(model)
     except Exception as err:  # see `load`

@@ -91,7 +91,7 @@ def explain_graph(
         target_class = int(target_class)
     maps = {rule: lowered(rule, lowering) for rule in rules}
 
-    loaded = load(model, half.opset_for(narrow_to))
+    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)))
     graph = loaded.graph
     _reserve_names(graph, rules)
     ofs, score_output = _tensors_of(graph, of)

@@ -144,6 +144,22 @@ def test_a_further_output_without_a_rule_is_refused() -> None:
     assert "further outputs" in found.reason
 
 
+def test_a_weight_behind_constant_arithmetic() -> None:
+    text = """g (double[2,4] x) => (double[2,3] y) {
+    w3 = Transpose(w)
+    w2 = Mul(w3, w3)
+    y = MatMul(x, w2)
+}"""
+    model = onnx.parser.parse_model(HEAD + text)
+    w = np.arange(1.0, 13.0).reshape(3, 4)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    x, ct = np.arange(8.0).reshape(2, 4), np.arange(6.0).reshape(2, 3)
+    got = run_runtime(vjp_graph(model, ["w", "w3"]), {"x": x, "cotangent": ct})
+    np.testing.assert_allclose(got["saliency_vanilla_0"], 2 * w * (ct.T @ x))
+    np.testing.assert_allclose(got["saliency_vanilla_1"], got["saliency_vanilla_0"].T)
+    assert check(model, of="y", wrt="w").ok
+
+
 NORMALIZED = """<ir_version: 7, opset_import: ["": 9]>
 g (float[2,3,2,2] x) => (float[2,3,2,2] y) { y%s = BatchNormalization%s(x, s, b, b, v) }"""
 
