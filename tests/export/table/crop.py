@@ -268,6 +268,7 @@ ROWS: list[Row] = [
         lambda x: _torch_pad(x, (0, 0, 2, 0, 0, 1), "constant"),
         consts={"pads": ints(2, 1), "axes": np.array([-1], np.int32)},
         opsets=(18, 21),
+        runtime=False,  # ONNX Runtime takes int64 alone
     ),
     Row(
         "Pad",
