@@ -75,11 +75,15 @@ class Space:
     def _pixels(self) -> Index:
         return Index(self.store.pixels.reshape(len(self.store), -1))
 
-    def check(self, files: Sequence[Path], k: int) -> None:
-        """Raise UsageError where the store has fewer than k pictures beside one of the files."""
+    def most(self, files: Sequence[Path]) -> tuple[int, list[Path]]:
+        """How many pictures the store has beside any of the files, and which of them it holds."""
         there = set(self.store.paths)
         inside = [f for f in files if os.path.abspath(f) in there]
-        most = len(self.store) - (1 if inside else 0)
+        return len(self.store) - (1 if inside else 0), inside
+
+    def check(self, files: Sequence[Path], k: int) -> None:
+        """Raise UsageError where the store has fewer than k pictures beside one of the files."""
+        most, inside = self.most(files)
         if not 1 <= k <= most:
             beside = f" beside {inside[0]}" if inside else ""
             raise UsageError(

@@ -73,7 +73,8 @@ def explain(
     """Explain photos: a panel, the raw maps and a summary for each, in DIR.
 
     Panels show the crop that the model saw beside each rule's map. Raw maps (.npy) are the signed
-    gradient in the input's layout. MODEL may be a file that `backlight export` wrote.
+    gradient in the input's layout. MODEL may be a file that `backlight export` wrote. Guided and
+    deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
     """
     from ..explainer import Explainer
     from ..outputs import names_of

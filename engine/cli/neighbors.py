@@ -13,6 +13,8 @@ from ...errors import UsageError
 from .layers import Html, write_page
 from .options import Force, Json, Model, OutputDir, Provider, say
 
+NEAREST = 8
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -22,7 +24,10 @@ def register(app: typer.Typer) -> None:
 def neighbors(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.")],
     image: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Images and folders.")],
-    k: Annotated[int, typer.Option("-k", metavar="K", help="Neighbours of each image.")] = 8,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="K", help="Neighbours of each image. [8, or all of a few]"),
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", metavar="M", help="l2 or cosine; repeatable. [both]"),
@@ -63,6 +68,8 @@ def neighbors(
         raise skipped[0].error
     embedder, preprocess = embedder_of(held, model, providers=provider or None)
     space = Space(held, embedder, preprocess, metrics, method)
+    if k is None:
+        k = max(min(NEAREST, space.most(files)[0]), 1)
     space.check(files, k)
     names = names_of(files)
     expected = ["neighbors.json", *(f"{n}.png" for n in names)]

@@ -219,3 +219,15 @@ def test_the_entry_point_loads_next_to_nothing():
     ).stdout.split()  # fmt: skip
     assert not {"typing", "re", "dataclasses", "collections.abc", "json"} & set(found)
     assert len(found) < 40, found
+
+
+def test_neighbours_in_a_store_of_a_few(tmp_path: Path, tiny: Path, photo: Path, capsys):
+    """Without -k all that there are, where they are fewer than eight."""
+    pytest.importorskip("pyarrow")
+    pixels = np.asarray(Image.open(photo))
+    for number in range(3):
+        Image.fromarray(np.roll(pixels, number, 0)).save(tmp_path / f"{number}.png")
+    assert call("embed", tiny, tmp_path, tmp_path / "store") == 0
+    assert run(["neighbors", str(tmp_path / "store"), str(photo), "-o", str(tmp_path / "o")]) == 0
+    found = json.loads((tmp_path / "o" / "neighbors.json").read_bytes())
+    assert found["k"] == 3 and len(found["images"][0]["nearest"]["l2"]) == 3
