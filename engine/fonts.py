@@ -55,7 +55,7 @@ def _inner(name: str, size: float) -> Any:
 def _has(name: str, letter: str) -> bool:
     """Whether a font has a letter: what it lacks looks as U+FFFF does, which is none."""
     face = _inner(name, 16)
-    if face is None:
+    if face is None or not letter.isprintable():  # controls, and bytes of a name that is no text
         return False
     return letter == " " or bytes(face.getmask(letter)) != bytes(face.getmask("\uffff"))
 

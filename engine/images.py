@@ -59,6 +59,8 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for given in paths:
         path = Path(given)
+        if not os.fspath(given):  # an unset variable of a script; to Path it is the folder here
+            raise ImageError("an empty path; expected an image or a folder of images")
         if path.is_dir():
             inside = sorted(
                 f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()

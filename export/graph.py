@@ -86,6 +86,8 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
                 raise ModelError(f"{source}: no such file; expected an .onnx file") from None
             except OSError as err:
                 raise ModelError(f"{source}: can't be read: {err.strerror}") from err
+            except ValueError:  # a NUL in it
+                raise ModelError(f"{source!r}: no file's name; expected an .onnx file") from None
         else:
             raise ModelError(
                 f"a model can't be a {type(model).__name__}; "

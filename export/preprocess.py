@@ -6,7 +6,6 @@ No image is touched here; engine/images.py does what the record says.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ import onnx_ir as ir
 from ..errors import UsageError
 
 KEY = "backlight.preprocess"
-MAX = sys.float_info.max
+# float32 holds what comes of the largest and the smallest: 255 * 1e18 / 1e-18.
+MAX, LEAST = 1e18, 1e-18
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,11 @@ def _checked(key: str, value: Any, source: str) -> Any:
         return int(sides[0]), int(sides[1])
     if key in ("mean", "std"):
         parts = [value] * 3 if _numbers([value], 1) else value
-        if not (_numbers(parts, 3) or _numbers(parts, 1)) or (key == "std" and 0 in parts):
-            raise UsageError(f"{source}: {key} {value!r}; expected three numbers (std not 0)")
+        known = _numbers(parts, 3) or _numbers(parts, 1)
+        if not known or (key == "std" and min(parts) < LEAST):
+            raise UsageError(f"{source}: {key} {value!r}; expected three numbers (std above 0)")
         return tuple(float(p) for p in parts)
-    if not _numbers([value], 1) or value == 0 or (key == "crop" and not 0 < value <= 1):
+    if not _numbers([value], 1) or abs(value) < LEAST or (key == "crop" and not 0 < value <= 1):
         wanted = "a number above 0, up to 1" if key == "crop" else "a number other than 0"
         raise UsageError(f"{source}: {key} {value!r}; expected {wanted}")
     return float(value)

@@ -132,8 +132,10 @@ class Job:
         if file.suffix.lower() == ".npy":
             try:
                 values = np.load(file, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as err:
+            except Exception as err:  # NumPy raises many kinds on broken files
                 raise UsageError(f"{file}: no .npy file that can be read: {err}") from err
+            if not isinstance(values, np.ndarray):
+                raise UsageError(f"{file}: an archive; expected an .npy file with one array")
             return as_baseline(values, space)  # type: ignore[arg-type]
         shown = images.prepare(images.decode(file), self.preprocess, self.scorer.input)
         return as_baseline(self.scorer.planar(shown.tensor))

@@ -6,8 +6,6 @@ and imports no runtime.
 
 from __future__ import annotations
 
-import importlib
-
 from .errors import BacklightError
 
 # The room `backlight.export` and the function `backlight.export()` share a name. Importing the
@@ -126,6 +124,8 @@ def export(
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'backlight' has no attribute {name!r}")
 

@@ -7,7 +7,9 @@ and Python answers a Ctrl-C in it with a traceback.
 from __future__ import annotations
 
 import os
-import signal
+
+# The module behind `signal`, which loads for longer than all the rest here together.
+from _signal import SIG_IGN, SIGINT, getsignal, signal  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command line and exit."""
     # Where it is ignored (a background job of a shell script), it stays ignored.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _leave)
+    if getsignal(SIGINT) != SIG_IGN:
+        signal(SIGINT, _leave)
     from .engine.cli import main as run
 
     run()

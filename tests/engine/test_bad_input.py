@@ -231,3 +231,35 @@ def test_neighbours_in_a_store_of_a_few(tmp_path: Path, tiny: Path, photo: Path,
     assert run(["neighbors", str(tmp_path / "store"), str(photo), "-o", str(tmp_path / "o")]) == 0
     found = json.loads((tmp_path / "o" / "neighbors.json").read_bytes())
     assert found["k"] == 3 and len(found["images"][0]["nearest"]["l2"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ('{"std": [-1, 1, 1]}', "std above 0"),
+        ('{"std": 1e-300}', "std above 0"),
+        ('{"scale": 1e300}', "a number other than 0"),
+        ('{"mean": 1e308, "scale": -1}', "three numbers"),
+    ],
+)
+def test_records_beyond_float32(record: str, says: str, tmp_path: Path, tiny: Path, capsys):
+    """What would be NaN for every photo is said of the record, not of each photo."""
+    (tmp_path / "p.json").write_text(record)
+    arguments = ["explain", "-m", str(tiny), "-o", str(tmp_path / "o")]
+    assert run([*arguments, "--preprocess", str(tmp_path / "p.json")]) == 2
+    assert says in (err := capsys.readouterr().err) and len(err.splitlines()) == 1
+
+
+def test_names_that_are_none(tmp_path: Path, tiny: Path, capsys):
+    assert run(["explain", "-m", str(tiny), "", "-o", str(tmp_path / "o")]) == 2
+    assert "an empty path; expected an image" in capsys.readouterr().err
+    assert run(["check", "a\0b"]) == 2
+    assert "'a\\x00b': no file's name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04junk", b"\x93NUMPY\x01\x00"])
+def test_baselines_that_are_no_array(data: bytes, tmp_path: Path, tiny: Path, photo: Path, capsys):
+    (tmp_path / "b.npy").write_bytes(data)
+    words = [w.format(m=tiny, p=photo, o=tmp_path / "o") for w in COMMANDS["occlude"].split()]
+    assert run([*words, "--baseline", str(tmp_path / "b.npy")]) == 2
+    assert "b.npy: no .npy file that can be read" in capsys.readouterr().err

@@ -249,7 +249,7 @@ def test_existing_outputs_are_kept_unless_forced(tmp_path, tiny, photos, capsys)
     arguments = ["explain", "-m", str(tiny), str(photos), "-o", str(out), "--preprocess", "unit"]
     assert run(arguments) == 0
     (out / "one.png").write_bytes(b"mine")
-    fails(capsys, arguments, "the model itself; take another name")
+    fails(capsys, arguments, "exists already; --force")
     assert (out / "one.png").read_bytes() == b"mine"
     assert run([*arguments, "--force"]) == 0
     assert Image.open(out / "one.png").size[0] > 100
