@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, Rules, bundled_or
+from .options import Json, bundled_or
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,13 @@ def bench(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="An ONNX classifier. [SqueezeNet 1.1]")
     ] = None,
-    rule: Rules = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="vanilla, deconv or guided; repeatable. [vanilla alone, then all three]",
+        ),
+    ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Batch size; repeatable. [1, 4]")
     ] = None,

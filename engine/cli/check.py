@@ -23,9 +23,12 @@ def register(app: typer.Typer) -> None:
 
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
-    of: Annotated[str | None, typer.Option(metavar="T", help="Tensor to explain.")] = None,
+    of: Annotated[
+        str | None, typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]")
+    ] = None,
     wrt: Annotated[
-        str | None, typer.Option(metavar="T", help="Tensor to take the gradient by.")
+        str | None,
+        typer.Option(metavar="T", help="Tensor to take the gradient by. [default: the image]"),
     ] = None,
     target: Annotated[
         str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")

@@ -11,7 +11,7 @@ import typer
 
 from ...errors import UsageError
 from .layers import Html, write_page
-from .options import Force, Json, Model, OutputDir, Provider, say
+from .options import Force, Json, OutputDir, Provider, say
 
 NEAREST = 8
 
@@ -36,7 +36,12 @@ def neighbors(
         str, typer.Option(metavar="HOW", help="auto, numpy or faiss; all are exact.")
     ] = "auto",
     output: OutputDir = Path("neighbors"),
-    model: Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="STORE's model. [default: where it was]"
+        ),
+    ] = None,
     provider: Provider = None,
     html: Html = False,
     force: Force = False,

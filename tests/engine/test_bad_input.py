@@ -263,3 +263,16 @@ def test_baselines_that_are_no_array(data: bytes, tmp_path: Path, tiny: Path, ph
     words = [w.format(m=tiny, p=photo, o=tmp_path / "o") for w in COMMANDS["occlude"].split()]
     assert run([*words, "--baseline", str(tmp_path / "b.npy")]) == 2
     assert "b.npy: no .npy file that can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("neighbors", "STORE's model. [default: where it was]"),
+        ("bench", "[vanilla alone, then all three]"),
+        ("check", "[default: the class scores]"),
+    ],
+)
+def test_help_says_the_defaults(command: str, says: str, capsys):
+    assert run([command, "--help"]) == 0
+    assert says in " ".join(capsys.readouterr().out.split())
