@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -124,16 +124,29 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
         from onnx import version_converter
 
         soften(model)
+        declared = {v.name: v.shape for v in _made(model)}
         try:
             model = _through(model, lambda proto: version_converter.convert_version(proto, wanted))
         except Exception as err:  # the C++ converter's errors have no common class
             raise ModelError(
                 f"{source}: opset {opset} can't be upgraded to {wanted}: {_first_line(err)}"
             ) from err
+        _declare(model, declared)
         infer_shapes(model)
         harden(model, opset)
     model.ir_version = max(model.ir_version, EMITTED_IR)
     return model
+
+
+def _made(model: ir.Model) -> Iterator[ir.Value]:
+    return (v for n in model.graph for v in n.outputs)
+
+
+def _declare(model: ir.Model, shapes: Mapping[str | None, ir.Shape | None]) -> None:
+    """Take back the shapes that the converter has inferred: by the rules of the old opset, which
+    has a Slice of version 10 keep a dimension of unknown size."""
+    for value in _made(model):
+        value.shape = shapes.get(value.name)
 
 
 def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> None:
