@@ -24,6 +24,7 @@ _ELEMENTWISE = frozenset(
     "Less LessOrEqual Log Max Min Mod Mul Neg Not Or Pow Reciprocal Relu Sigmoid Sign Sin "
     "Softmax Softplus Sqrt Sub Sum Tanh Where Xor".split()
 )
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _BOOLEAN = frozenset("And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Xor".split())
 _INT64 = frozenset("ArgMax ArgMin NonZero Shape Size".split())
 # Operators whose further operands are shapes, axes and the like, never of the first one's dtype.
@@ -126,6 +127,19 @@ class Emitter:
         **attributes: Any,
     ) -> tuple[ir.Value, ...]:
         """Append one node and return its outputs (the earlier ones for the same operands)."""
+        given = operands[0] if operands else None
+        if (
+            op_type in ("ScatterElements", "ScatterND")
+            and attributes.get("reduction")
+            and isinstance(given, ir.Value)
+            and given.dtype in _HALVES
+        ):
+            # ONNX Runtime's CPU provider adds no halves up, and sums of many want more bits.
+            wide = [operands[0], operands[2]]
+            data, updates = (self.cast(v, ir.DataType.FLOAT) for v in wide)
+            attributes |= {"_dtype": ir.DataType.FLOAT, "_shape": _shape}
+            result = self.op(op_type, [data, operands[1], updates], **attributes)[0]
+            return (self.cast(result, given.dtype),)
         # Where's condition is no model for its branches.
         typed = operands[1:] if op_type == "Where" else operands
         first = next((o for o in typed if isinstance(o, ir.Value)), None)

@@ -130,9 +130,11 @@ class Scaling:
         return first if isinstance(first, str) and first == self._batch else 1
 
     def _across(self, factor: ir.Value, ct: ir.Value) -> ir.Value:
-        """[rows] -> [rows, 1, ...], to multiply with the tensor."""
-        rank = 0 if ct.shape is None else len(ct.shape)
-        if rank < 2:
+        """[rows] -> [rows, 1, ...], to multiply with the tensor; [1] -> [] for a number."""
+        rank = 1 if ct.shape is None else len(ct.shape)
+        if rank == 0:
+            return self._e.Squeeze(factor, [0], _shape=[])
+        if rank == 1:
             return factor
         assert factor.shape is not None
         ones = [1] * (rank - 1)

@@ -191,6 +191,48 @@ def test_what_batch_normalization_refuses() -> None:
         vjp_graph(trained, ["x"])
 
 
+@pytest.mark.parametrize("opset", [10, 11, 13])
+def test_a_slice_of_an_axis_of_any_size_has_another_size(opset: int) -> None:
+    """What broadcasts behind it is summed: 1 of 3 is left, added to all 3."""
+    text = f"""<ir_version: 7, opset_import: ["": {opset}]>
+g (float[N,W] x) => (float[N,W] y) {{
+    s = Slice(x, from, to, axes)
+    y = Mul(s, x)
+}}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for name, value in (("from", 1), ("to", 2), ("axes", 1)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    got = run_runtime(vjp_graph(model, ["x"]), {"x": x, "cotangent": np.ones((2, 3), np.float32)})
+    want = np.repeat(x[:, 1:2], 3, axis=1)
+    want[:, 1] += x.sum(axis=1)
+    np.testing.assert_array_equal(got["saliency_vanilla"], want)
+
+
+HALVES = {
+    "MaxPool": "y = MaxPool<kernel_shape = [2, 2]>(x)",
+    "Gather": "i = Constant<value = int64[6] {1,1,1,1,1,0}>()\n    y = Gather<axis = 2>(x, i)",
+    "a number": "y = ReduceMean<keepdims = 0>(x)",
+}
+
+
+@pytest.mark.parametrize("what", HALVES)
+def test_a_model_in_half_runs_on_the_cpu(what: str) -> None:
+    """ONNX Runtime's CPU provider adds up no halves in a scatter."""
+    x = np.random.default_rng(5).standard_normal((2, 2, 3, 3))
+    maps = []
+    for kind, sort in (("float", np.float32), ("float16", np.float16)):
+        text = f"g ({kind}[2,2,3,3] x) => ({kind} y) {{\n    {HALVES[what]}\n}}"
+        model = onnx.parser.parse_model(HEAD + text)
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        ct = run_runtime(model, {"x": x.astype(sort)})["y"]
+        got = run_runtime(vjp_graph(model, ["x"]), {"x": x.astype(sort), "cotangent": ct})
+        maps.append(got["saliency_vanilla"])
+    assert maps[1].dtype == np.float16
+    np.testing.assert_allclose(maps[1], maps[0], rtol=5e-3, atol=5e-3)
+
+
 BATCHES = {
     "Conv": "y = Conv<strides = [2, 2]>(x, w)",
     "MaxPool": "y = MaxPool<kernel_shape = [2, 2]>(x)",
