@@ -168,7 +168,12 @@ def read_column(part: Path, column: str) -> Any:
     parquet = pyarrow()
     try:
         table = parquet.read_table(part, columns=[column], page_checksum_verification=True)
-        return table[column]
+        found = table[column]
+        # A damaged footer may say one thing of the part and another of a column.
+        rows = parquet.read_metadata(part).num_rows
+        if len(found) != rows:
+            raise ValueError(f"{len(found)} rows of '{column}', {rows} in all")
+        return found
     except Exception as err:  # pyarrow has no common class for what damage can do
         raise InputError(
             f"{part}: damaged: {' '.join(str(err).split())[:200]}; remove it, and run "

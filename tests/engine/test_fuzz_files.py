@@ -263,10 +263,10 @@ def stores(folder: Path, first: int, count: int) -> None:
 
 def test_stores(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    stores(tmp_path, 0, 40)
+    stores(tmp_path, 1000, 60)
 
 
 @pytest.mark.slow
 def test_many_stores(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    stores(tmp_path, 1000, 2000)
+    stores(tmp_path, 5000, 2000)
