@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import onnx
 import pytest
 
+import backlight
+from backlight.engine import compare
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
+
+from ..export.harness import run_runtime
+from ..export.test_quantize import quantised
 
 CAT = str(PHOTOS / "chelsea.jpg")
 
@@ -34,6 +41,42 @@ def test_another_lowering_differs_in_rounding_alone(tmp_path, capsys):
     assert run(arguments) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["images"][0]["cosine"] > 0.9999
+
+
+def test_an_optimised_file_drifts_as_reported(tmp_path, capsys):
+    """The report is of the file that is written: the same from that file by hand."""
+    out = tmp_path / "optimized.onnx"
+    arguments = ["export", str(BUNDLED), "-o", str(out), "--rule", "vanilla", "--for", "cpu"]
+    assert run([*arguments, "--optimized", "--compare", CAT, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["images"]
+    written = onnx.load(out)
+    assert any(n.domain == "com.microsoft.nchwc" for n in written.graph.node) or (
+        len(written.graph.node) < len(backlight.export(BUNDLED, ("vanilla",)).graph.node)
+    )
+    plain = backlight.Explainer(str(BUNDLED), ("vanilla",), for_="portable")
+    x = plain.load([CAT])
+    feeds = {written.graph.input[0].name: x, "target": np.array([-1])}
+    got = run_runtime(written, feeds)["saliency_vanilla"]
+    want = plain(x).saliency["vanilla"]
+    assert row["cosine"] == pytest.approx(compare.cosine(got, want), abs=1e-6) and row["top"] > 0.99
+    np.testing.assert_allclose(got, want, atol=1e-4 * float(np.abs(want).max()))
+
+
+def test_a_quantised_model_against_its_float_one(tmp_path, capsys):
+    """--reference on a QDQ model: its drift from the float one, where from itself it has none."""
+    pytest.importorskip("onnxruntime.quantization")
+    plain = backlight.Explainer(str(BUNDLED), ("guided",), for_="portable")
+    model = quantised(BUNDLED, plain.load([CAT]), tmp_path, per_channel=True)
+    arguments = ["export", str(model), "-o", str(tmp_path / "out.onnx"), "--rule", "guided"]
+    found = {}
+    for name, more in {"itself": [], "float": ["--reference", str(BUNDLED)]}.items():
+        assert run([*arguments, "--force", "--compare", CAT, "--json", *more]) == 0
+        report = json.loads(capsys.readouterr().out)
+        found[name] = report["means"]["guided"] | {"moved": report["largest_score_difference"]}
+        assert report["reference"] == (more[1] if more else str(model))
+    assert found["itself"]["cosine"] > 0.99999 and found["itself"]["moved"] == 0
+    # Measured 0.95: 7-bit weights, 8-bit activations.
+    assert 0.9 < found["float"]["cosine"] < 0.99 and found["float"]["moved"] > 0
 
 
 @pytest.mark.parametrize(
