@@ -127,13 +127,14 @@ def against_a_copy(backend: str, size: int, n: int, pairs: int) -> Iterator[dict
                     }
 
 
-def against_captum(size: int, n: int, pairs: int) -> dict[str, Any] | None:
-    """Occlusion's own mask building (captum calls it once per batch), and ours, to one buffer."""
-    try:
-        import torch
-        from captum.attr import Occlusion
-    except ImportError:
-        return None
+def beside_captum(size: int, n: int) -> dict[str, Action]:
+    """Occlusion's own mask building (captum calls it once per batch), and ours, to one buffer.
+
+    Raises ImportError where there is no captum.
+    """
+    import torch
+    from captum.attr import Occlusion
+
     image = picture(size, "float32")
     plan = sliding(image.shape, 16, 4)
     stop = min(n, len(plan))
@@ -164,7 +165,16 @@ def against_captum(size: int, n: int, pairs: int) -> dict[str, Any] | None:
     want = apply(image, plan, base)[order]
     if not np.array_equal(captum().numpy(), want):
         raise SystemExit("captum's variants differ from ours")
-    seen = alternate({"apply": ours, "captum": captum}, pairs, wall_clock)
+    return {"apply": ours, "captum": captum}
+
+
+def against_captum(size: int, n: int, pairs: int) -> dict[str, Any] | None:
+    """Both in turn; None where there is no captum."""
+    try:
+        actions = beside_captum(size, n)
+    except ImportError:
+        return None
+    seen = alternate(actions, pairs, wall_clock)
     return {**seen, "times faster": seen["captum"]["seconds"] / seen["apply"]["seconds"]}
 
 

@@ -1,12 +1,12 @@
 """What an explanation costs beside the score, on five networks: time, memory, load.
 
-    python -m benchmarks.saliency [NAME …] [--json FILE] [--runs 15] [--memory]
+    python -m benchmarks.saliency [NAME …] [--json FILE] [--runs 15] [--batch 1 4] [--memory]
 
 Plain model, one rule (vanilla), all three rules: sessions of one process, in alternation, on two
 threads, at 224x224 (SqueezeNet: the bundled one, at its own 227). ResNet-50, VGG16 and MobileNetV2
 are torchvision's with random weights, EfficientNet-Lite0 has its own (benchmarks/fetch.py).
---memory: ResNet-50 at batch 1, 8 and 32 instead, for the peaks. Results of networks that weren't
-asked for stay in FILE as they are.
+--memory: ResNet-50 at batch 1, 8 and 32 instead, for the peaks. Results of networks and batches
+that weren't asked for stay in FILE as they are.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NETWORKS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--batch", type=int, nargs="+", help="[1 4; with --memory 1 8 32]")
     parser.add_argument("--memory", action="store_true")
     given = parser.parse_args(arguments)
     unknown = sorted(set(given.names) - set(NETWORKS))
@@ -90,12 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = ["resnet50"] if given.memory else given.names or list(NETWORKS)
     for at, name in enumerate(names):
         batches, runs = ((1, 8, 32), 1) if given.memory else ((1, 4), given.runs)
+        batches = tuple(given.batch or batches)
         report = bench(str(network(name)), threads=(2,), batches=batches, runs=runs, size=224)
         if not at:
             print(report.device, *(f"{k} {v}" for k, v in report.versions.items()), sep=", ")
         show(name, report)
+        kind = "memory" if given.memory else name
         kept = report.to_dict() | {"model": name}
-        found["memory" if given.memory else name] = kept
+        before = found.get(kind, {}).get("rows", [])
+        kept["rows"] = [r for r in before if r["batch"] not in batches] + list(kept["rows"])
+        found[kind] = kept
         if given.json:
             given.json.write_text(json.dumps(found, indent=1) + "\n")
 

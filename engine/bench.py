@@ -34,7 +34,7 @@ from .session import Session, dims_of, numpy_dtype
 __all__ = ["Report", "Row", "bench"]
 
 PAUSE = 0.05  # seconds; onnxruntime's threads spin for less than that
-BLOCK = 5  # runs in a row of one session
+BLOCK = 5  # runs in a row of one session, at most: a third of all, so that blocks alternate
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,12 @@ def _alternate(
     for session in sessions.values():
         for _ in range(max(2, runs // 5)):
             session.run(feeds)
+    block = max(1, min(BLOCK, runs // 3))
     while min(map(len, taken.values())) < runs:
         for name, session in sessions.items():
             time.sleep(PAUSE)
             session.run(feeds)
-            for _ in range(min(BLOCK, runs - len(taken[name]))):
+            for _ in range(min(block, runs - len(taken[name]))):
                 start = time.perf_counter()
                 session.run(feeds)
                 taken[name].append(time.perf_counter() - start)

@@ -1,0 +1,51 @@
+"""Claims: embeddings and top patches of a folder at 0.95 of the bare forward pass
+(benchmarks.embed, benchmarks.patches)."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from backlight.engine import images
+from backlight.engine.embed import Embedder, embed
+from backlight.engine.patches import patches
+from backlight.engine.session import Session
+from backlight.engine.taps import layers
+
+from ..embed import made_pictures
+
+COUNT, BATCH = 64, 16
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return made_pictures(tmp_path_factory.mktemp("pictures"), COUNT)
+
+
+@pytest.mark.parametrize("task", ["forward", "embed", "patches"])
+def test_a_folder(benchmark, model, pictures, task, tmp_path):
+    pytest.importorskip("pyarrow", reason="pip install '.[maps]'")
+    benchmark.group = f"a folder of {COUNT} pictures"
+    embedder = Embedder(model, providers="cpu")
+    record = images.fitted(embedder.preprocess, embedder.input)
+    last = [x.name for x in layers(model) if x.op == "Relu" and x.field.is_spatial][-1]
+
+    def forward() -> None:
+        for _ in range(COUNT // BATCH):
+            bare.run({bare.inputs[0].name: x})
+
+    def embedded() -> None:
+        embed(embedder, pictures, tmp_path / "store", preprocess=record, batch=BATCH, force=True)
+
+    def strongest() -> None:
+        patches(model, pictures, [last], preprocess=record, batch=BATCH, providers="cpu")
+
+    if task == "forward":
+        bare = Session(str(model), "cpu", len(os.sched_getaffinity(0)))
+        first = sorted(pictures.iterdir())[:BATCH]
+        made = (images.prepare(images.decode(f), record, embedder.input).tensor for f in first)
+        x = np.stack(list(made))
+    run = {"forward": forward, "embed": embedded, "patches": strongest}[task]
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
