@@ -16,7 +16,7 @@ from backlight.engine.taps import layers
 
 from ..embed import made_pictures
 
-COUNT, BATCH = 64, 16
+COUNT, BATCH = 32, 16
 
 
 @pytest.fixture(scope="module")
