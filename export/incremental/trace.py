@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .intervals import POINT, ZERO, Extent, Pair, Stencil, boxes_extent
+from .intervals import POINT, ZERO, Extent, Pair, Reach, Stencil, boxes_extent
 from .local import Local, describe, spatial
 from .prepare import Prepared
 
@@ -73,8 +73,11 @@ class Trace:
                 yield value
 
 
-def trace(prepared: Prepared, boxes: NDArray[np.int32]) -> Trace:
-    """Follow windows, int32 [n, 6], as far as operators allow."""
+def trace(prepared: Prepared, boxes: NDArray[np.int32], reach: Reach | None = None) -> Trace:
+    """Follow windows, int32 [n, 6], as far as operators allow.
+
+    reach: how far changes are followed; None: all the way, exactly.
+    """
     lo, hi = boxes_extent(boxes)
     known: dict[tuple[object, ...], Extent] = {}
 
@@ -82,10 +85,13 @@ def trace(prepared: Prepared, boxes: NDArray[np.int32]) -> Trace:
         return known.setdefault(extent.key, extent)
 
     extents: dict[ir.Value, Extent] = {}
+    size: Pair = (1, 1)
     for root in prepared.roots:
-        size = spatial(root)
-        assert size is not None
+        found = spatial(root)
+        assert found is not None
+        size = found
         extents[root] = interned(Extent(size, lo, hi))
+    scale = np.array(size)[:, None]
     local: dict[ir.Node, Local] = {}
     nodes = tuple(n for n in prepared.nodes if n not in prepared.prefix)
     for node in nodes:
@@ -102,8 +108,9 @@ def trace(prepared: Prepared, boxes: NDArray[np.int32]) -> Trace:
         extent = extents[moving[0]]  # type: ignore[index]
         for value in moving[1:]:
             extent = extent.union(extents[value])  # type: ignore[index]
-        size = _size(node.outputs)
-        extent = extent.through(how.stencil, size)
+        extent = extent.through(how.stencil, _size(node.outputs))
+        if reach is not None:
+            extent = extent.within(reach, (hi - lo + 1) / scale, (lo + hi + 1) / (2 * scale))
         for value in node.outputs:
             extents[value] = interned(extent)
     return Trace(prepared, nodes, extents, local)
