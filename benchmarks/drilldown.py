@@ -1,6 +1,6 @@
 """Drill-down against the exact map: how near, and how much faster than dense occlusion.
 
-    python -m benchmarks.drilldown [MODEL.onnx ...] [--share 0.2 ...] [--photos 5] [--json FILE]
+    python -m benchmarks.drilldown [MODEL.onnx ...] [--share 0.6 ...] [--photos 5] [--json FILE]
         [--speed]
 
 Window 16, stride 4, on the bundled photos; default: the bundled SqueezeNet. SSIM and the recall of
@@ -21,6 +21,7 @@ import numpy as np
 from backlight.engine import images
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.compare import ssim, top_overlap
+from backlight.engine.drilldown import SHARE
 from backlight.engine.occlusion import Occlusion
 from backlight.engine.scoring import Scorer
 
@@ -45,13 +46,14 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, object]]:
         want = None if args.speed else exact.measure(x).heat[0, 0]
         for share, occlude in near.items():
             if not rows or share not in [r["share"] for r in rows]:
-                occlude._choose(plan, len(plan), share)  # plans and compiles
+                occlude._ways(plan, len(plan))  # plans and compiles
             start = time.perf_counter()
             found = occlude.measure(x)
             took = time.perf_counter() - start
             row: dict[str, object] = {
                 "model": Path(model).stem, "photo": file.stem, "share": share,
-                "windows": int(found.scored.sum()), "method": found.choice.method,
+                "windows": int(found.scored.sum()), "rough": int(found.rough.sum()),
+                "method": found.choice.method,
                 "seconds": took, "dense_seconds": dense, "speedup": dense / took,
             }  # fmt: skip
             if want is not None:
@@ -65,7 +67,7 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=[str(BUNDLED)])
-    parser.add_argument("--share", type=float, nargs="+", default=[0.2])
+    parser.add_argument("--share", type=float, nargs="+", default=[SHARE])
     parser.add_argument("--photos", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--preprocess")

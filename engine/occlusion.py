@@ -17,8 +17,8 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
-from .drilldown import SHARE, check_share, drill
-from .incremental import Choice, Chooser
+from .drilldown import REACH, SHARE, check_share, coarse_share, corrected, drill
+from .incremental import Choice, Chooser, Incremental
 from .intake import SCORES, Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
 from .scoring import Progress, Scorer, no_progress
@@ -30,6 +30,9 @@ __all__ = ["Occluded", "Occlusion"]
 _Scores = Callable[[NDArray[np.int64] | None], Iterator[tuple[Any, Any]]]
 
 METHODS = ("auto", "dense", "incremental", "drilldown")
+# "drilldown" scores roughly where that is estimated to be so many times as fast as exactly: below,
+# the exact scores that rough ones need beside them cost more than is won.
+ROUGHLY = 1.8
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class Occluded:
     window. logits: float32 [N, K], of the whole image. margins: float64 [N, n], how far the
     predicted class stays ahead of the next; below 0 the window changes the prediction.
     top: int64 [N, n], the top class without the window. plan: the windows. choice: how their
-    variants were scored. scored: Boolean [N, n]; the drops and margins of windows that weren't
-    are interpolated, and their top class is -1.
+    variants were scored. scored: Boolean [N, n], exactly; the drops and margins of windows that
+    weren't are approximate, and their top class is -1. rough: Boolean [N, n], those scored on boxes
+    that were cut.
     """
 
     heat: Any
@@ -55,6 +59,7 @@ class Occluded:
     plan: WindowPlan
     choice: Choice
     scored: NDArray[np.bool_]
+    rough: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,17 @@ class _Pass:
     margins: Any
     top: Any
     scored: Any
+    rough: Any
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How variants are scored. boxes: exactly, on boxes; None: whole. rough: on boxes that are cut,
+    or None. choice: for people."""
+
+    choice: Choice
+    boxes: Incremental | None
+    rough: Incremental | None
 
 
 class Occlusion:
@@ -84,8 +100,9 @@ class Occlusion:
     method: "dense" runs every variant whole. "incremental" computes what each window changes
         alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
         pays. "drilldown" is approximate: it scores a coarse lattice of the windows, then those
-        where the map changes most, by the faster of the two ways, and interpolates the rest.
-        See docs/occlusion.md.
+        where the map changes most, and interpolates the rest. Where boxes that are cut near their
+        window are faster by far, it scores those, and the coarse lattice exactly too. See
+        docs/occlusion.md.
     share: of the windows that "drilldown" scores.
 
     With score="logit", overlap="mean" and edges="clip" the map is that of captum.attr.Occlusion.
@@ -132,6 +149,7 @@ class Occlusion:
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
         self.share = check_share(share)
         self._choose = Chooser(self.scorer, "auto" if method == "drilldown" else method)
+        self._choose_rough = Chooser(self.scorer, "auto", REACH) if method == "drilldown" else None
         fixed = self.scorer.own_shape()
         if fixed is not None:
             self.plan(fixed)
@@ -191,8 +209,9 @@ class Occlusion:
             margins=np.stack([host(p.margins) for p in passes]),
             top=np.stack([host(p.top) for p in passes]),
             plan=self._plan_of(taken),
-            choice=self._choose(self._plan_of(taken), 0, self._scores_of)[0],
-            scored=np.stack([host(p.scored) for p in passes]),
+            choice=self._ways(self._plan_of(taken), 0).choice,
+            scored=np.stack([p.scored for p in passes]),
+            rough=np.stack([p.rough for p in passes]),
         )
 
     def necessity(
@@ -249,16 +268,17 @@ class Occlusion:
     ) -> Iterator[_Pass]:
         """Image by image: drops, and the map they make."""
         plan = self._plan_of(taken)
-        self._choose(plan, len(taken), self._scores_of)
+        ways = self._ways(plan, len(taken))
         for index in range(len(taken)):
             image = self.scorer.planar(taken.images[index])
             base = self.scorer.baseline(image, self.baseline)
-            scores = self._scores(image, taken.row(index), plan, base)
-            yield self._pass(scores, logits[index], wanted[index], plan, progress)
+            scores = self._scores(image, taken.row(index), plan, base, ways)
+            rough = None if ways.rough is None else _on(ways.rough, image, base)
+            yield self._pass(scores, rough, logits[index], wanted[index], plan, progress)
 
     def _pass(
-        self, scores: _Scores, logits: Any, wanted: NDArray[np.int64], plan: WindowPlan,
-        progress: Progress,
+        self, scores: _Scores, rough: _Scores | None, logits: Any, wanted: NDArray[np.int64],
+        plan: WindowPlan, progress: Progress,
     ) -> _Pass:  # fmt: skip
         """One image. logits: [K], of the whole image. wanted: its classes."""
         xp, closing = self.scorer.xp, self.scorer.closing
@@ -267,45 +287,56 @@ class Occlusion:
         drops = xp.empty((len(chosen), len(plan)), np.float64)
         margin = xp.empty(len(plan), np.float64)
         top = xp.full(len(plan), -1, np.int64)
-        scored = np.zeros(len(plan), bool)
+        scored, roughly = np.zeros(len(plan), bool), np.zeros(len(plan), bool)
 
-        def see(some: NDArray[np.int64] | None) -> None:
-            for which, found in scores(some):
+        def see(
+            way: _Scores, some: NDArray[np.int64] | None, seen: NDArray[np.bool_]
+        ) -> NDArray[np.float64]:
+            for which, found in way(some):
                 score = as_score(found, self.score, closing, xp)[:, chosen]
                 drops[:, which] = (clean - score).T
                 margin[which] = margins(found, logits, xp)
-                top[which] = found.argmax(axis=1)
-                scored[which] = True
-                progress(len(found))
-
-        def look(some: NDArray[np.int64]) -> NDArray[np.float64]:
-            see(some)
-            found = xp.concatenate([drops, margin[None]])[:, some]
-            return np.asarray(arrays.to_host(found), np.float64)
+                if seen is scored:
+                    top[which] = found.argmax(axis=1)
+                progress(int((~(scored | roughly)[which]).sum()))
+                seen[which] = True
+            made = xp.concatenate([drops, margin[None]])
+            return np.asarray(arrays.to_host(made if some is None else made[:, some]), np.float64)
 
         if self.method == "drilldown" and plan.counts is not None:
-            made, _ = drill(plan.counts, self.share, look)
+            if rough is None:
+                made, _ = drill(plan.counts, self.share, lambda w: see(scores, w, scored))
+            else:
+                made, _ = corrected(
+                    plan.counts, self.share,
+                    lambda w: see(rough, w, roughly), lambda w: see(scores, w, scored),
+                )  # fmt: skip
             drops, margin = xp.asarray(made[:-1]), xp.asarray(made[-1])
-            progress(len(plan) - int(scored.sum()))
+            progress(int((~(scored | roughly)).sum()))
         else:
-            see(None)
+            see(scores, None, scored)
         heat = reduce(drops, plan, overlap=self.overlap, backend=self.scorer.backend)
-        return _Pass(heat, drops, margin, top, scored)
+        return _Pass(heat, drops, margin, top, scored, roughly)
 
-    @property
-    def _scores_of(self) -> float:
-        """The share of the windows that are scored."""
-        return self.share if self.method == "drilldown" else 1.0
+    def _ways(self, plan: WindowPlan, images: int) -> _Ways:
+        """How the windows of so many more images are scored."""
+        if self._choose_rough is None or plan.counts is None or self.share == 1:
+            choice, boxes = self._choose(plan, images)
+            return _Ways(choice, boxes, None)
+        near, rough = self._choose_rough(plan, images, self.share)
+        share = self.share if rough is None else coarse_share(plan.counts)
+        choice, boxes = self._choose(plan, images, share)
+        if rough is None or (near.speedup or 0) < ROUGHLY * (choice.speedup or 1):
+            return _Ways(choice, boxes, None)
+        return _Ways(near, boxes, rough)
 
     def _scores(
-        self, image: Any, others: Mapping[str, Any], plan: WindowPlan, base: Any
+        self, image: Any, others: Mapping[str, Any], plan: WindowPlan, base: Any, ways: _Ways
     ) -> _Scores:
         """What scores an image's variants, or some of them: (which, float32 [n, K]) in any order,
         each variant once. which: a slice or an index array. Every method comes in here."""
-        _, boxes = self._choose(plan, 0, self._scores_of)
-        if boxes is not None:
-            taps, found = boxes.start(image, base), boxes
-            return lambda some: found.scores(taps, some)
+        if ways.boxes is not None:
+            return _on(ways.boxes, image, base)
 
         def whole(some: NDArray[np.int64] | None) -> Iterator[tuple[Any, Any]]:
             picked = plan if some is None else plan.select(some)
@@ -313,3 +344,9 @@ class Occlusion:
                 yield (at if some is None else some[at]), logits
 
         return whole
+
+
+def _on(boxes: Incremental, image: Any, base: Any) -> _Scores:
+    """Scores on boxes."""
+    taps = boxes.start(image, base)
+    return lambda some: boxes.scores(taps, some)

@@ -75,8 +75,8 @@ def occlude(
         ),
     ] = "auto",
     share: Annotated[
-        float, typer.Option(metavar="P", help="Of the windows that drilldown scores.")
-    ] = 0.2,
+        float, typer.Option(metavar="P", help="Of the windows that drilldown scores; 1: exact.")
+    ] = 0.6,
     of: Of = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
@@ -190,6 +190,7 @@ def _scored(found: Occluded) -> dict[str, Any]:
         "why": choice.why,
         "approximate": not bool(found.scored.all()),
         "windows": int(found.scored.sum()),
+        "rough": int(found.rough.sum()),
     }
 
 

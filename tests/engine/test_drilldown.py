@@ -12,7 +12,7 @@ from backlight.engine import images
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.compare import ssim, top_overlap
-from backlight.engine.drilldown import drill, interpolated
+from backlight.engine.drilldown import coarse_share, corrected, drill, interpolated
 from backlight.engine.occlusion import Occlusion
 from backlight.errors import UsageError
 
@@ -45,6 +45,26 @@ def test_windows_go_where_the_map_changes() -> None:
     coarse, few = drill(counts, 0.01, lambda w: truth[:, w])
     assert len(few) == 2 * 11 * 10, "the coarse pass is whole"
     assert np.abs(values - truth).max() < np.abs(coarse - truth).max()
+
+
+def test_rough_scores_keep_their_texture_and_lose_their_offset() -> None:
+    """Rough scores that are off by a bilinear field are put right everywhere."""
+    counts = (1, 21, 17)
+    y, x = np.meshgrid(np.arange(21.0), np.arange(17.0), indexing="ij")
+    truth = np.random.default_rng(0).normal(size=(2, 21 * 17))
+    off = (1 + 2 * y - x + 0.1 * x * y).reshape(1, -1)
+    seen: dict[str, Any] = {"rough": [], "exact": []}
+
+    def look(name: str, values: Any) -> Any:
+        return lambda w: seen[name].append(w) or values[:, w]
+
+    got, exact = corrected(counts, 1.0, look("rough", truth + off), look("exact", truth))
+    np.testing.assert_allclose(got, truth, atol=1e-11)
+    assert len(exact) == 6 * 5 == round(coarse_share(counts) * 21 * 17)
+    np.testing.assert_array_equal(np.concatenate(seen["exact"]), exact)
+    assert len(np.concatenate(seen["rough"])) == 21 * 17
+    got, _ = corrected(counts, 0.5, look("rough", truth + off), look("exact", truth))
+    np.testing.assert_allclose(got[:, exact], truth[:, exact], atol=1e-11)
 
 
 def test_what_lies_between_is_bilinear() -> None:
@@ -92,6 +112,29 @@ def test_the_map_of_a_photo_is_near() -> None:
     close = ssim(near.heat[0, 0], want.heat[0, 0])
     assert close > 0.93 and top_overlap(near.heat[0, 0], want.heat[0, 0], 0.05) > 0.75
     assert close > ssim(coarse.heat[0, 0], want.heat[0, 0])
+
+
+def test_cut_boxes_stand_in_for_exact_scores() -> None:
+    """SqueezeNet on a photo, 0.6 of the windows on cut boxes and a coarse lattice exactly."""
+    settings: dict[str, Any] = {"window": 24, "stride": 6, "threads": 2}
+    exact = Occlusion(BUNDLED, method="incremental", **settings)
+    record = exact.scorer.preprocess
+    assert record is not None
+    file = PHOTOS / "chelsea.jpg"
+    x = images.prepare(images.decode(file), record, exact.scorer.input).tensor[None]
+    want = exact.measure(x)
+    near = Occlusion(exact.scorer, method="drilldown", share=0.6, **settings)
+    near._ways(want.plan, 1000)  # as if many images came: boxes pay for their planning
+    steps: list[int] = []
+    got = near.measure(x, progress=steps.append)
+    assert sum(steps) == len(want.plan), "progress counts a window once"
+    assert abs(got.rough.mean() - 0.6) < 0.01 and 0.05 < got.scored.mean() < 0.1
+    assert (got.choice.speedup or 0) > 1.8 * (want.choice.speedup or 0)
+    at = got.scored[0]
+    assert np.abs(got.drops[0, 0, at] - want.drops[0, 0, at]).max() <= 1e-4 * np.ptp(want.drops)
+    np.testing.assert_array_equal(got.top[0, at], want.top[0, at])
+    assert (got.top[0, ~at] == -1).all()
+    assert ssim(got.heat[0, 0], want.heat[0, 0]) > 0.85
 
 
 @pytest.mark.parametrize(("method", "share"), [("drilldown", 1.0), ("dense", 0.1)])
