@@ -2,7 +2,8 @@
 
     python -m tests.networks.coverage [--only resnet18,vgg11] [--for portable] [--write FILE]
 
-Takes more than half an hour on two cores. Exit code 1 when a figure is out of bounds.
+Takes more than half an hour on two cores. In pieces: `--only NAMES --json FILE`, which keeps the
+rows of other networks that FILE holds. Exit code 1 when a figure is out of bounds.
 """
 
 from __future__ import annotations
@@ -58,13 +59,27 @@ def page(outcomes: list[Outcome], failures: list[tuple[str, str, str]]) -> str:
     return HEAD + table(outcomes, failures) + rest
 
 
+def ordered(outcomes: list[Outcome]) -> list[Outcome]:
+    """In the order of the networks' list."""
+    names = [net.name for net in NETS]
+    return sorted(outcomes, key=lambda o: (names.index(o.net), o.exporter))
+
+
+def kept(file: Path | None, again: set[str]) -> list[Outcome]:
+    """What an earlier run left in `file`, without the networks that are measured again."""
+    if file is None or not file.exists():
+        return []
+    rows = [Outcome(**row) for row in json.loads(file.read_text())]
+    return ordered([row for row in rows if row.net not in again])
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="names, comma-separated")
     parser.add_argument("--exporters", default=",".join(EXPORTERS))
     parser.add_argument("--for", dest="lowering", default="portable")
     parser.add_argument("--write", type=Path, help="the Markdown file to write")
-    parser.add_argument("--json", type=Path, help="the same as JSON")
+    parser.add_argument("--json", type=Path, help="rows as JSON; others' rows in it are kept")
     options = parser.parse_args(argv)
     only = [n for n in options.only.split(",") if n]
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "onnx", "onnxruntime"))
@@ -72,11 +87,10 @@ def main(argv: list[str] | None = None) -> int:
         f"\n{device()}; {packages}, Python {platform.python_version()}, "
         f"lowering: {options.lowering}.\n"
     )
-    outcomes: list[Outcome] = []
     failures: list[tuple[str, str, str]] = []
-    for net in NETS:
-        if only and net.name not in only:
-            continue
+    todo = [net for net in NETS if not only or net.name in only]
+    outcomes = kept(options.json, {net.name for net in todo})
+    for net in todo:
         for exporter in options.exporters.split(","):
             try:
                 outcome = compare(net, exporter, options.lowering)
@@ -84,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
                 traceback.print_exc()
                 failures.append((net.name, exporter, f"{type(err).__name__}: {err}"[:160]))
                 continue
-            outcomes.append(outcome)
+            outcomes = ordered([*outcomes, outcome])
             print(outcome, "" if outcome.ok else "<-- out of bounds", flush=True)
             if options.write:  # as far as it has come
                 options.write.write_text(page(outcomes, failures) + foot)
