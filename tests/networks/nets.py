@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
     """The network in eval mode. He-normal weights; batch statistics taken from noise.
 
     Batch norms get biases of +-3 by channel: some channels are mostly on, some mostly off, and
-    few units sit within rounding of a rectifier's kink (see `compare.sharp_images`).
+    few units sit within rounding of a rectifier's kink (see `compare.sharp_images`). A hard swish
+    has its kinks at +-3: before it they are +-6.
     """
     models = torchvision_models()
     torch.manual_seed(seed)
@@ -62,6 +64,13 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model: torch.nn.Module = getattr(models, net.name)(weights=None, **extra)
+    hard = {
+        id(layer)
+        for row in model.modules()
+        if isinstance(row, torch.nn.Sequential)
+        for layer, after in itertools.pairwise(row)
+        if isinstance(after, torch.nn.Hardswish)
+    }
     for module in model.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -70,7 +79,8 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
         elif isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
             module.eps = EPSILON
-            signs = torch.where(torch.rand(module.num_features) < 0.6, 3.0, -3.0)
+            shift = 6.0 if id(module) in hard else 3.0
+            signs = torch.where(torch.rand(module.num_features) < 0.6, shift, -shift)
             torch.nn.init.zeros_(module.bias)
             module.bias.data += signs
     kinds = [type(module) for module in model.modules()]
