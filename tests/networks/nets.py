@@ -20,18 +20,21 @@ class Net:
     name: str
     size: int = 224
     small: bool = False  # in CI
+    # Means before rectifiers, in standard deviations. Of the units of large networks more lie near
+    # a kink, so these have them further off.
+    apart: float = 3.0
 
 
 NETS = [
     Net("alexnet"),
     Net("vgg11"),
-    Net("vgg16_bn"),
+    Net("vgg16_bn", apart=4.0),
     Net("resnet18", small=True),
     Net("resnet50"),
-    Net("resnext50_32x4d"),
-    Net("googlenet"),
-    Net("inception_v3", 299),
-    Net("densenet121"),
+    Net("resnext50_32x4d", apart=4.0),
+    Net("googlenet", apart=4.0),
+    Net("inception_v3", 299, apart=4.0),
+    Net("densenet121", apart=4.0),
     Net("squeezenet1_0", small=True),
     Net("mobilenet_v2", small=True),
     Net("mobilenet_v3_large"),
@@ -52,9 +55,9 @@ EXPORTERS = ("dynamo", "legacy")
 def build(net: Net, seed: int = 0) -> torch.nn.Module:
     """The network in eval mode. He-normal weights; batch statistics taken from noise.
 
-    Batch norms get biases of +-3 by channel: some channels are mostly on, some mostly off, and
-    few units sit within rounding of a rectifier's kink (see `compare.sharp_images`). A hard swish
-    has its kinks at +-3: before it they are +-6.
+    Batch norms get biases of +-`apart` by channel: some channels are mostly on, some mostly off,
+    and few units sit within rounding of a rectifier's kink (see `compare.sharp_images`). A hard
+    swish has its kinks at +-3: before it they are 3 more.
     """
     models = torchvision_models()
     torch.manual_seed(seed)
@@ -79,13 +82,13 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
         elif isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
             module.eps = EPSILON
-            shift = 6.0 if id(module) in hard else 3.0
+            shift = net.apart + 3 * (id(module) in hard)
             signs = torch.where(torch.rand(module.num_features) < 0.6, shift, -shift)
             torch.nn.init.zeros_(module.bias)
             module.bias.data += signs
     kinds = [type(module) for module in model.modules()]
     if torch.nn.ReLU in kinds and torch.nn.BatchNorm2d not in kinds:
-        _normalize(model, images(net, rows=4))
+        _normalize(model, images(net, rows=4), net.apart)
     # A pass in training mode fills the running statistics with this noise's own.
     model.train()
     for module in model.modules():
@@ -96,14 +99,14 @@ def build(net: Net, seed: int = 0) -> torch.nn.Module:
     return model.eval()
 
 
-def _normalize(model: torch.nn.Module, x: torch.Tensor) -> None:
+def _normalize(model: torch.nn.Module, x: torch.Tensor, apart: float) -> None:
     """Where there is no batch norm, the same by hand (Mishkin and Matas 2016): each layer's
-    output gets variance 1 on noise, and means of +-3 by channel, from the first layer on."""
+    output gets variance 1 on noise, and means of +-`apart` by channel, from the first layer on."""
 
     def settle(module: Any, _: Any, y: torch.Tensor) -> torch.Tensor:
         axes = (0, 2, 3) if y.ndim == 4 else (0, 1)
         mean, scale = y.mean(axes), (y.var(axes) + EPSILON).sqrt()
-        signs = torch.where(torch.rand(y.shape[1]) < 0.6, 3.0, -3.0)
+        signs = torch.where(torch.rand(y.shape[1]) < 0.6, apart, -apart)
         if module is layers[-1]:
             signs = signs.abs()  # a class whose score is mostly negative has no gradient
         module.weight.data /= scale.reshape(-1, *[1] * (module.weight.ndim - 1))
