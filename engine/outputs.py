@@ -57,17 +57,21 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 def names_of(files: Iterable[Path]) -> list[str]:
     """A name for each file's outputs: its stem, with a number where two are the same."""
+    return numbered(file.stem or "image" for file in files)
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, with a number where two are the same, in capitals or not."""
     taken: set[str] = set()
-    names = []
-    for file in files:
-        stem = name = file.stem or "image"
-        count = 1
-        while name.casefold() in taken:
+    made = []
+    for name in names:
+        own, count = name, 1
+        while own.casefold() in taken:
             count += 1
-            name = f"{stem}-{count}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+            own = f"{name}-{count}"
+        taken.add(own.casefold())
+        made.append(own)
+    return made
 
 
 class OutputFolder:

@@ -76,7 +76,7 @@ def activations(
     """
     from .. import images
     from ..activations import PER, Activations, maps_of, refuse_flat
-    from ..outputs import names_of
+    from ..outputs import names_of, numbered
     from ..page import Page
     from ..stream import found_files, groups
     from ..taps import Taps, layers
@@ -108,9 +108,11 @@ def activations(
     files, skipped = found_files(image or [str(PHOTOS)])
     if not files:
         raise skipped[0].error
-    stems = names_of(files)
-    names = file_names(taps.names)
-    expected = [f"{stem}-{names[n]}.png" for stem in stems for n in taps.names]
+    short = file_names(taps.names)
+    each = [(stem, name) for stem in names_of(files) for name in taps.names]
+    # Photo a, layer b-c and photo a-b, layer c are two.
+    bases = numbered(f"{stem}-{short[name]}" for stem, name in each)
+    expected = [f"{base}.png" for base in bases]
     expected += ["activations.json", *(["activations.html"] if html else [])]
     page = Page(
         f"Activations of {Path(path).stem}",
@@ -126,14 +128,14 @@ def activations(
                 for row, index in enumerate(group.index.tolist()):
                     if html:
                         page.section(files[index].name)
-                    for name in taps.names:
+                    own = bases[index * len(taps.names) :]
+                    for base, name in zip(own, taps.names, strict=False):
                         maps = maps_of(found[name], axes[name])[row]
                         one = Activations(name, maps, group.pixels[row])
                         title = f"{name} of {Path(path).stem} on {files[index].name}"
                         picture = one.picture(
                             chosen, sort=sort, overlay=overlay, per=per, limit=limit, title=title
                         )
-                        base = f"{stems[index]}-{names[name]}"
                         folder.picture(f"{base}.png", picture)
                         folder.array(f"{base}.npy", maps)
                         if html:

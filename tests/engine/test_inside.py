@@ -16,6 +16,7 @@ from backlight.engine import grid
 from backlight.engine.cli import run
 from backlight.engine.cli.layers import file_names, numbers
 from backlight.engine.fonts import DEJAVU, _has
+from backlight.engine.outputs import numbered
 from backlight.engine.page import Page
 from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers, tap
@@ -296,6 +297,11 @@ class TestCommonParts:
         for wrong in ("", "3-1", "a", "-1", "1,,2", "1-2-3"):
             with pytest.raises(UsageError, match="--channels"):
                 numbers(wrong, "--channels")
+
+    def test_photo_a_layer_b_c_is_not_photo_a_b_layer_c(self) -> None:
+        assert numbered(["a-b-c", "a-b", "A-B-c", "a-b-c-2"]) == [
+            "a-b-c", "a-b", "A-B-c-2", "a-b-c-2-2",
+        ]  # fmt: skip
 
     def test_file_names_are_plain_and_no_two_the_same(self) -> None:
         names = file_names(["a/b", "a_b", "/model/Conv:0", "///"])
