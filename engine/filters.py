@@ -19,6 +19,7 @@ from ..export.preprocess import Preprocess, of_metadata
 from ..export.rules.op import constant
 from .grid import Row, Tile, sheet, tiled
 from .images import Pixels
+from .patch_embedding import patch_embedding
 from .taps import CONVOLUTIONS, named
 
 __all__ = ["Filters", "filters"]
@@ -125,7 +126,8 @@ def _chosen(given: Sequence[int] | None, count: int, limit: int, what: str) -> l
 def filters(
     model: ModelLike, layer: str | None = None, *, preprocess: Preprocess | None = None
 ) -> Filters:
-    """The filters of a layer; default: the first convolution that reads the image.
+    """The filters of a layer; default: the first convolution, or a linear layer that reads patches
+    of the image (or all of it) before any convolution.
 
     model: a path, bytes or an onnx.ModelProto. layer: the tensor that a convolution makes, or
     what an activation or a normalisation makes of it, or the node's name.
@@ -136,8 +138,27 @@ def filters(
     graph = loaded.graph
     found = [n for n in graph if n.op_type in CONVOLUTIONS and n.domain == ""]
     name = Path(model).name if isinstance(model, (str, Path)) else "the model"
+    own = preprocess or of_metadata(dict(loaded.metadata_props), name)
+    order = "RGB" if own is None or own.color == "L" else own.color
+    linear = None
+    if layer is not None:
+        linear = _behind(graph, layer, ("MatMul", "Gemm"))
+    elif not found or not _reads_image(graph, found[0]):
+        linear = next((n for n in graph if n.op_type in ("MatMul", "Gemm")), None)
+    if linear is not None:
+        dense = patch_embedding(model)
+        if dense is not None and (layer is None or dense.layer == linear.outputs[0].name):
+            colors = order if dense.weights.shape[1] == 3 else None
+            return Filters(dense.layer, dense.weights, dense.strides, 1, colors)
+        if dense is not None and not found:
+            raise UsageError(
+                f"no convolution makes '{layer}', nor is it a patch embedding; there is "
+                f"'{dense.layer}'"
+            )
     if not found:
-        raise ModelError(f"{name} has no convolution, so it has no filters to show")
+        raise ModelError(
+            f"{name} has no convolution and no linear layer over pixels: no filters to show"
+        )
     node = found[0] if layer is None else _convolution(graph, layer)
     weights = constant(node.inputs[1])
     label = node.outputs[0].name or ""
@@ -155,8 +176,7 @@ def filters(
         weights = weights.reshape(groups * each, c // groups, *kernel)
     color = None
     if weights.shape[1] == 3 and groups == 1 and _reads_image(graph, node):
-        own = preprocess or of_metadata(dict(loaded.metadata_props), name)
-        color = "RGB" if own is None or own.color == "L" else own.color
+        color = order
     strides = tuple(node.attributes.get_ints("strides", [1, 1]))
     return Filters(label, np.asarray(weights), strides, groups, color)
 
@@ -167,19 +187,29 @@ def _convolution(graph: ir.Graph, layer: str) -> ir.Node:
         users = [u.node for u in graph.initializers[layer].uses()]
         if users and users[0].op_type in CONVOLUTIONS:
             return users[0]
-    value: ir.Value | None = named(graph, layer)
-    while value is not None:
-        node = value.producer()
-        if node is None:
-            break
-        if node.op_type in CONVOLUTIONS:
-            return node
-        value = node.inputs[0] if node.op_type in _POINTWISE else None
+    found = _behind(graph, layer, CONVOLUTIONS)
+    if found is not None:
+        return found
     names = [n.outputs[0].name for n in graph if n.op_type in CONVOLUTIONS]
     raise UsageError(
         f"no convolution makes '{layer}'; convolutions: {', '.join(str(n) for n in names[:4])}"
         + (" … (--list shows them all)" if len(names) > 4 else "")
     )
+
+
+def _behind(graph: ir.Graph, layer: str, operators: Sequence[str]) -> ir.Node | None:
+    """The node of one of the operators that makes a tensor, or what is done to it value by value.
+    Raises UsageError for an unknown name."""
+    if layer in graph.initializers:
+        return None
+    value: ir.Value | None = named(graph, layer)
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in operators:
+            return node
+        if node.op_type not in _POINTWISE:
+            return None
+        value = next((v for v in node.inputs if v is not None and constant(v) is None), None)
+    return None
 
 
 def _reads_image(graph: ir.Graph, node: ir.Node) -> bool:

@@ -150,6 +150,44 @@ class TestFilters:
         with pytest.raises(UsageError, match="no convolution makes 'y'"):
             backlight.filters(patch_embedding(), "y")
 
+    @pytest.mark.parametrize("order", ["pixels, colour", "colour, pixels"])
+    def test_patch_embeddings_without_a_convolution(self, order: str) -> None:
+        """Patches cut out by Reshape and Transpose, a norm, and a linear layer over each: the same
+        filters as the convolution that does the same."""
+        kernel = np.random.default_rng(0).standard_normal((6, 3, 4, 2)).astype(np.float32)
+        last = "0, 2, 4, 3, 5, 1" if order == "pixels, colour" else "0, 2, 4, 1, 3, 5"
+        weights = kernel.transpose(0, 2, 3, 1) if order == "pixels, colour" else kernel
+        proto = parsed(
+            f"""<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,12,6] x) => (float y)
+<int64[6] cut = {{0, 3, 3, 4, 3, 2}}, int64[3] rows = {{0, 9, 24}}>
+{{ a = Reshape(x, cut)  b = Transpose<perm=[{last}]>(a)  c = Reshape(b, rows)
+  d = LayerNormalization(c, gain)  e = MatMul(d, w)  y = Add(e, bias) }}""",
+            {
+                "w": np.ascontiguousarray(weights.reshape(6, 24).T),
+                "gain": np.ones(24, np.float32),
+                "bias": np.ones(6, np.float32),
+            },
+        )
+        for layer in (None, "e", "y"):
+            found = backlight.filters(proto, layer)
+            assert (found.layer, found.color, found.strides) == ("e", "RGB", (4, 2))
+            np.testing.assert_array_equal(found.weights, kernel)
+
+    def test_a_linear_layer_over_all_pixels(self) -> None:
+        w = np.random.default_rng(0).standard_normal((5, 48)).astype(np.float32)
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,1,8,6] x) => (float y) { f = Flatten(x)  h = Gemm<transB=1>(f, w)  r = Relu(h)
+  y = MatMul(r, v) }""",
+            {"w": w, "v": np.ones((5, 2), np.float32)},
+        )
+        found = backlight.filters(proto)
+        assert (found.layer, found.color) == ("h", None)
+        np.testing.assert_array_equal(found.weights, w.reshape(5, 1, 8, 6))
+        with pytest.raises(UsageError, match="no convolution makes 'y'"):
+            backlight.filters(proto, "y")
+
     def test_deeper_and_grouped_layers_are_grey(self) -> None:
         rng = np.random.default_rng(0)
         proto = parsed(

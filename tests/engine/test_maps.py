@@ -75,7 +75,7 @@ class TestProject:
 
     @pytest.mark.slow  # compiles UMAP's loops at import
     def test_umap(self) -> None:
-        pytest.importorskip("umap")
+        pytest.importorskip("umap", reason="umap-learn isn't there: backlight[umap]")
         x, group = blobs()
         laid = project(x, "umap", seed=4)
         np.testing.assert_array_equal(project(x, "umap", seed=4).points, laid.points)
