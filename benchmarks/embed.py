@@ -10,20 +10,13 @@ decodes, resizes, runs and writes the store. The model is PyTorch's ResNet-18 wi
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import statistics
-import tempfile
-import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from backlight.engine import images
 from backlight.engine.embed import Embedder, embed
@@ -31,45 +24,7 @@ from backlight.engine.neighbors import Index
 from backlight.engine.session import Session
 from backlight.export.preprocess import PRESETS
 
-PHOTOS = Path(images.__file__).parent / "assets" / "photos"
-PICTURE = (500, 375)
-
-
-def made_pictures(folder: Path, count: int) -> Path:
-    """Crops and flips of the bundled photos, of one size."""
-    rng = np.random.default_rng(0)
-    photos = [Image.open(p).convert("RGB") for p in sorted(PHOTOS.glob("*.jpg"))]
-    for number in range(count):
-        photo = photos[number % len(photos)]
-        share = rng.uniform(0.5, 0.95)
-        w, h = (int(s * share) for s in photo.size)
-        left, top = rng.integers(photo.width - w), rng.integers(photo.height - h)
-        part = photo.crop((left, top, left + w, top + h)).resize(PICTURE)
-        part = ImageOps.mirror(part) if number % 2 else part
-        part.save(folder / f"{number:05d}.jpg", quality=88)
-    return folder
-
-
-def resnet18(folder: Path) -> Path:
-    """ResNet-18 with random weights, as the newer of PyTorch's exporters writes it."""
-    from tests.networks import nets
-
-    net = next(n for n in nets.NETS if n.name == "resnet18")
-    path = folder / "resnet18.onnx"
-    nets.export(nets.build(net), net, "dynamo", path)
-    return path
-
-
-def alternate(tasks: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each task, in turn; one round before that does not count."""
-    seen: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(runs + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if number:
-                seen[name].append(time.perf_counter() - start)
-    return seen
+from .pictures import alternate, made_pictures, options, reporting
 
 
 def throughput(folder: Path, model: Path, count: int, batch: int, runs: int) -> dict[str, Any]:
@@ -145,39 +100,7 @@ def searching(count: int, width: int, runs: int) -> list[dict[str, Any]]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(
-            (v.partition(":")[2].strip() for v in lines if v.startswith("model na")), model
-        )
-    packages = ("onnxruntime", "numpy", "pillow", "faiss-cpu", "pyarrow")
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{p: metadata.version(p) for p in packages},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--pictures", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--vectors", type=int, default=100_000)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine()}
-    print(", ".join(f"{k} {v}" for k, v in report["machine"].items()))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = given.model or resnet18(folder)
-        row = throughput(folder, model, given.pictures, given.batch, given.runs)
-    report["embed"] = row
+def say_throughput(row: dict[str, Any]) -> None:
     low, high = row["spread"]
     print(
         f"\n{row['model']}, batch {row['batch']}: forward {row['forward images/s']:.1f} images/s, "
@@ -185,16 +108,29 @@ def main() -> None:
         f"({low:.3f} to {high:.3f}; bound 0.95); decoding one picture takes "
         f"{row['decode ms, one thread']:.2f} ms of one thread"
     )
-    report["neighbors"] = searching(given.vectors, given.width, given.runs)
-    print(f"\n8 of {given.vectors} x {given.width}; ms; bound 1.2")
+
+
+def say_neighbors(rows: list[dict[str, Any]], vectors: int, width: int) -> None:
+    print(f"\n8 of {vectors} x {width}; ms; bound 1.2")
     print(f"{'metric':8}{'queries':>8}{'faiss':>9}{'auto':>9}{'ratio':>7}{'numpy':>9}{'ratio':>7}")
-    for row in report["neighbors"]:
+    for row in rows:
         print(
             f"{row['metric']:8}{row['queries']:8}{row['faiss ms']:9.1f}{row['auto ms']:9.1f}"
             f"{row['auto / faiss']:7.2f}{row['numpy ms']:9.1f}{row['numpy / faiss']:7.2f}"
         )
-    if given.json:
-        given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--vectors", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=512)
+    given = parser.parse_args()
+    with reporting(given) as (folder, model, report):
+        row = throughput(folder, model, given.pictures, given.batch, given.runs)
+        report["embed"] = row
+        say_throughput(row)
+        report["neighbors"] = searching(given.vectors, given.width, given.runs)
+        say_neighbors(report["neighbors"], given.vectors, given.width)
 
 
 if __name__ == "__main__":

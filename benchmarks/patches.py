@@ -13,11 +13,8 @@ Bounds: 95 % of the forward pass; 2 % for the merge.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +30,7 @@ from backlight.engine.taps import Taps, layers
 from backlight.export.preprocess import PRESETS
 from backlight.kernels.topk import TopK
 
-from .embed import alternate, machine, made_pictures, resnet18
+from .pictures import alternate, made_pictures, options, reporting
 
 BOUND, MERGE = 0.95, 0.02
 
@@ -124,20 +121,10 @@ def measured(folder: Path, model: Path, count: int, batch: int, runs: int) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--pictures", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine()}
-    print(", ".join(f"{k} {v}" for k, v in report["machine"].items()))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = given.model or resnet18(folder)
+    given = options(__doc__).parse_args()
+    with reporting(given) as (folder, model, report):
         found = measured(folder, model, given.pictures, given.batch, given.runs)
-    report["patches"] = found
+        report["patches"] = found
     print(f"\n{found['model']}, batch {found['batch']}: forward {found['forward images/s']:.1f} "
           f"images/s; bounds: ratio {BOUND}, merge {100 * MERGE:.0f} %")  # fmt: skip
     for row in found["rows"]:
@@ -148,8 +135,6 @@ def main() -> None:
             f"set-up {row['set-up s']:.2f} s: "
             f"{', '.join(row['layers'])}"
         )
-    if given.json:
-        given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from backlight.engine.patches import patches
 from backlight.engine.session import Session
 from backlight.engine.taps import layers
 
-from ..embed import made_pictures
+from ..pictures import made_pictures
 
 COUNT, BATCH = 32, 16
 
