@@ -19,9 +19,9 @@ from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
 from .drilldown import REACH, SHARE, check_share, coarse_share, corrected, drill
 from .incremental import Choice, Chooser, Incremental
-from .intake import SCORES, Inputs, Score, as_score, class_targets
+from .intake import Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
-from .scoring import Progress, Scorer, no_progress
+from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
 
 __all__ = ["Occluded", "Occlusion"]
@@ -129,8 +129,6 @@ class Occlusion:
         method: Literal["auto", "dense", "incremental", "drilldown"] = "auto",
         share: float = SHARE,
     ) -> None:
-        if score not in SCORES:
-            raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
         if overlap not in ("mean", "sum"):
             raise UsageError(f"overlap '{overlap}'; accepted: mean, sum")
         if method not in METHODS:
@@ -138,13 +136,9 @@ class Occlusion:
         self.window, self.stride, self.edges = window, stride, edges
         self.overlap, self.score, self.method = overlap, score, method
         self.baseline = as_baseline(baseline, space)
-        self.scorer = (
-            model
-            if isinstance(model, Scorer)
-            else Scorer(
-                model, of=of, preprocess=preprocess, providers=providers, threads=threads,
-                memory=memory, batch=batch,
-            )
+        self.scorer = scorer_for(
+            model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
+            memory=memory, batch=batch,
         )  # fmt: skip
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
         self.share = check_share(share)

@@ -17,8 +17,8 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
 from . import arrays
-from .intake import SCORES, Inputs, Score, as_score, class_targets
-from .scoring import Progress, Scorer, no_progress
+from .intake import Inputs, Score, as_score, class_targets
+from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
 
 __all__ = ["Rise", "Risen"]
@@ -81,8 +81,6 @@ class Rise:
         memory: str | int | None = None,
         batch: int | None = None,
     ) -> None:
-        if score not in SCORES:
-            raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
         if tolerance is not None and not 0 < tolerance < 1:
             raise UsageError(f"tolerance {tolerance}; accepted: between 0 and 1")
         if seed < 0:
@@ -90,19 +88,10 @@ class Rise:
         self.masks, self.cells, self.probability = masks, cells, probability
         self.seed, self.tolerance, self.score = seed, tolerance, score
         self.baseline = as_baseline(baseline, space)
-        self.scorer = (
-            model
-            if isinstance(model, Scorer)
-            else Scorer(
-                model,
-                of=of,
-                preprocess=preprocess,
-                providers=providers,
-                threads=threads,
-                memory=memory,
-                batch=batch,
-            )
-        )
+        self.scorer = scorer_for(
+            model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
+            memory=memory, batch=batch,
+        )  # fmt: skip
         self._plans: dict[tuple[int, int, int], GridPlan] = {}
         # What is wrong with the masks is said before any image comes.
         self.plan(self.scorer.own_shape() or (1, 4096, 4096))

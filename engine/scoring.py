@@ -22,10 +22,10 @@ from ..export.seed import class_count
 from ..kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from . import arrays, images, labels
 from .budget import Footprint, free_host, parse_memory, rows_within
-from .intake import Inputs, check_images
+from .intake import SCORES, Inputs, check_images
 from .session import Providers, Session, dims_of, numpy_dtype
 
-__all__ = ["Progress", "Scorer", "input_space", "no_progress"]
+__all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 
 # Of variants done (since the last call), called after each batch.
 Progress = Callable[[int], None]
@@ -259,6 +259,29 @@ class Scorer:
         if found.ndim > 1 and flat.shape[1] != found.shape[1]:
             raise ModelError(f"class scores '{self.output}' have positions; expected [N, classes]")
         return flat.astype(np.float32)
+
+
+def scorer_for(
+    model: ModelLike | Scorer,
+    score: str,
+    *,
+    of: str | None,
+    preprocess: Preprocess | str | None,
+    providers: Providers,
+    threads: int | None,
+    memory: str | int | None,
+    batch: int | None,
+) -> Scorer:
+    """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
+    one. score: checked, see intake.Score. Raises UsageError or ModelError."""
+    if score not in SCORES:
+        raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
+    if isinstance(model, Scorer):
+        return model
+    return Scorer(
+        model, of=of, preprocess=preprocess, providers=providers, threads=threads,
+        memory=memory, batch=batch,
+    )  # fmt: skip
 
 
 def input_space(preprocess: Preprocess) -> InputSpace:

@@ -16,8 +16,8 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, as_baseline, paint, segments
 from . import arrays
-from .intake import SCORES, Score, as_score, class_targets
-from .scoring import Progress, Scorer, no_progress
+from .intake import Score, as_score, class_targets
+from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
 
 __all__ = ["Segments"]
@@ -53,17 +53,11 @@ class Segments:
         memory: str | int | None = None,
         batch: int | None = None,
     ) -> None:
-        if score not in SCORES:
-            raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
         self.score = score
         self.baseline = as_baseline(baseline, space)
-        self.scorer = (
-            model
-            if isinstance(model, Scorer)
-            else Scorer(
-                model, of=of, preprocess=preprocess, providers=providers, threads=threads,
-                memory=memory, batch=batch,
-            )
+        self.scorer = scorer_for(
+            model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
+            memory=memory, batch=batch,
         )  # fmt: skip
 
     def __call__(
