@@ -36,17 +36,7 @@ def inversion(asked: Asked) -> None:
     record = _record(asked)
     steps = INVERT_STEPS if asked.steps is None else asked.steps
     inverters = [
-        Inverter(
-            asked.model,
-            layer,
-            steps=steps,
-            starts=asked.starts,
-            seed=asked.seed,
-            preprocess=record,
-            providers=asked.provider or None,
-            threads=asked.threads,
-        )
-        for layer in asked.layers
+        Inverter(asked.model, layer, **_settings(asked, record, steps)) for layer in asked.layers
     ]
     record, spec = inverters[0].preprocess, inverters[0].spec
     for note in dict.fromkeys(n for i in inverters for n in i.notes):
@@ -165,12 +155,7 @@ def maximize(asked: Asked) -> None:
             layer,
             unit=asked.unit,
             start=asked.start,
-            steps=steps,
-            starts=asked.starts,
-            seed=asked.seed,
-            preprocess=record,
-            providers=asked.provider or None,
-            threads=asked.threads,
+            **_settings(asked, record, steps),
         )
         for layer in wanted
     ]
@@ -265,6 +250,18 @@ def _stacked(values: list[Any]) -> Any:
     import numpy as np
 
     return np.concatenate(values)
+
+
+def _settings(asked: Asked, record: Preprocess, steps: int) -> dict[str, Any]:
+    """What both methods are told."""
+    return {
+        "steps": steps,
+        "starts": asked.starts,
+        "seed": asked.seed,
+        "preprocess": record,
+        "providers": asked.provider or None,
+        "threads": asked.threads,
+    }
 
 
 def _record(asked: Asked) -> Preprocess:
