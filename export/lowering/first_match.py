@@ -70,10 +70,12 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     win = pool_window(op)
     if len(op.node.outputs) > 1 or op.x.dtype != ir.DataType.FLOAT:
         return registry()["MaxPool"](e, op, (ct,))
+    unpooled = _unpooled(e, op, ct, win)
+    if unpooled is not None:
+        return (unpooled,)
     if _held_by(op, win):
         return (_scattered(e, op, ct, win),)
-    unpooled = _unpooled(e, op, ct, win)
-    return registry()["MaxPool"](e, op, (ct,)) if unpooled is None else (unpooled,)
+    return registry()["MaxPool"](e, op, (ct,))
 
 
 def max_pool_gated(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
