@@ -69,6 +69,8 @@ def peers(model: Any, x: Any) -> dict[str, Run]:
     """Name -> the call. x: a torch tensor [N, 3, H, W]."""
     import torch
 
+    from tests.builders import torchvision_models
+
     def gradient(network: Any) -> Run:
         def run() -> Any:
             image = x.detach().requires_grad_(True)
@@ -94,6 +96,7 @@ def peers(model: Any, x: Any) -> dict[str, Run]:
             )
     except ImportError as err:
         print(f"without captum: {err}")
+    torchvision_models()  # pytorch-grad-cam imports torchvision, whose operators may be missing
     try:
         from pytorch_grad_cam import GuidedBackpropReLUModel
 
