@@ -182,6 +182,7 @@ def test_a_stdout_that_takes_no_more(tiny: Path):
 
 INTERRUPTING = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 wanted = sys.argv.pop(1)
 class Finder:
     def find_spec(self, name, path=None, target=None):
