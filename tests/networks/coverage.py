@@ -56,6 +56,14 @@ def page(outcomes: list[Outcome], failures: list[tuple[str, str, str]]) -> str:
     shown = {o.net for o in outcomes} | {net for net, _, _ in failures}
     missing = [net.name for net in NETS if net.name not in shown]
     rest = f"\nNot measured in this run: {', '.join(missing)}.\n" if missing else ""
+    over = [
+        f"{o.net} ({o.exporter})" for o in outcomes if max(o.vanilla, o.deconv, o.guided) > LIMIT
+    ]
+    if over:
+        rest += (
+            f"\nOver {LIMIT:g}: {', '.join(over)}.\nNot shown, but likely: gates or pools within "
+            "rounding, which the runtime sums in another\norder than PyTorch.\n"
+        )
     return HEAD + table(outcomes, failures) + rest
 
 
