@@ -51,7 +51,7 @@ void resampled(Array<std::uint8_t> out, const std::uint8_t* in, int height, int 
           "out: shape");
   std::uint8_t* to = out.mutable_data();
   const py::gil_scoped_release release;
-  bl::resample(to, in, height, width, step, y, x);
+  bl::resample(to, in, width, step, y, x);
 }
 
 void resample(Array<std::uint8_t> out, const Array<std::uint8_t>& in,

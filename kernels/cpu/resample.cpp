@@ -74,9 +74,8 @@ void turn_in(std::uint8_t* to, const std::uint8_t* from, std::ptrdiff_t row, int
 
 }  // namespace
 
-void resample(std::uint8_t* out, const std::uint8_t* in, int height, int width, int step,
-              const Axis& y, const Axis& x) {
-  (void)height;
+void resample(std::uint8_t* out, const std::uint8_t* in, int width, int step, const Axis& y,
+              const Axis& x) {
   const Span rows = reads(y), columns = reads(x);
   const std::ptrdiff_t line = static_cast<std::ptrdiff_t>(width) * step;
   const std::ptrdiff_t wide = 4 * static_cast<std::ptrdiff_t>(x.length);

@@ -17,9 +17,9 @@ struct Axis {
 
 constexpr int kWeightBits = 32 - 8 - 2;
 
-// in: rows of `width` pixels of `step` bytes (3, or 4 of which the last is passed over), `height` of
-// them. out: [y.length, x.length, 3]. Columns first, rounded to bytes, then rows.
-void resample(std::uint8_t* out, const std::uint8_t* in, int height, int width, int step,
-              const Axis& y, const Axis& x);
+// in: rows of `width` pixels of `step` bytes (3, or 4 of which the last is passed over), as many as
+// y reads. out: [y.length, x.length, 3]. Columns first, rounded to bytes, then rows.
+void resample(std::uint8_t* out, const std::uint8_t* in, int width, int step, const Axis& y,
+              const Axis& x);
 
 }  // namespace backlight
