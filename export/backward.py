@@ -87,6 +87,9 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
     return values
 
 
+FURTHER = "no gradient rule for its further outputs, only for the first"
+
+
 def obstacle(node: ir.Node, rules: RuleMap, opset: int) -> str | None:
     """Why no rule covers this node, or None when one does."""
     integers = on_integers(node)
@@ -140,7 +143,7 @@ def backward(
             raise _unsupported(node, why)
         rule = rules[node.op_type]
         if rule.outputs == "first" and any(ct is not None for ct in cts[1:]):
-            raise _unsupported(node, "no gradient rule for its further outputs, only for the first")
+            raise _unsupported(node, FURTHER)
         if scaling is not None:
             pairs = zip(node.outputs, cts, strict=True)
             cts = tuple(None if ct is None else scaling.at(v, ct) for v, ct in pairs)

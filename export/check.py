@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..errors import UnsupportedNode
 from . import choose, half, seed
-from .backward import differentiable, obstacle, operator_version, path
+from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
 from .lowering import emitter, lowered
@@ -203,8 +203,7 @@ def _tried(
             return Finding("obstacle", name, node.op_type, why, _accepted(node, rules))
         rule = rules[node.op_type]
         if rule.outputs == "first" and any(v in leads for v in node.outputs[1:]):
-            why = "no gradient rule for its further outputs, only for the first"
-            return Finding("obstacle", name, node.op_type, why, "a use of its first output")
+            return Finding("obstacle", name, node.op_type, FURTHER, "a use of its first output")
         cts = tuple(
             ir.Value(name=e.name("ct"), shape=v.shape, type=_float_type(v, node))
             if v in leads

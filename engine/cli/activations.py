@@ -108,11 +108,12 @@ def activations(
     files, skipped = found_files(image or [str(PHOTOS)])
     if not files:
         raise skipped[0].error
-    short = file_names(taps.names)
-    each = [(stem, name) for stem in names_of(files) for name in taps.names]
+    stems, short = names_of(files), file_names(taps.names)
+    each = [(stem, name) for stem in stems for name in taps.names]
     # Photo a, layer b-c and photo a-b, layer c are two.
-    bases = numbered(f"{stem}-{short[name]}" for stem, name in each)
-    expected = [f"{base}.png" for base in bases]
+    made = numbered(f"{stem}-{short[name]}" for stem, name in each)
+    bases = dict(zip(each, made, strict=True))
+    expected = [f"{base}.png" for base in made]
     expected += ["activations.json", *(["activations.html"] if html else [])]
     page = Page(
         f"Activations of {Path(path).stem}",
@@ -128,8 +129,8 @@ def activations(
                 for row, index in enumerate(group.index.tolist()):
                     if html:
                         page.section(files[index].name)
-                    own = bases[index * len(taps.names) :]
-                    for base, name in zip(own, taps.names, strict=False):
+                    for name in taps.names:
+                        base = bases[stems[index], name]
                         maps = maps_of(found[name], axes[name])[row]
                         one = Activations(name, maps, group.pixels[row])
                         title = f"{name} of {Path(path).stem} on {files[index].name}"
