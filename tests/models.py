@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+from PIL import Image
 
 Array = np.ndarray[Any, Any]
 
@@ -85,3 +87,11 @@ m (float[N,1,4,4] x) => (float[N,4] y) {
 def images(count: int, *shape: int, seed: int = 1) -> Array:
     """Normal numbers, float32 [count, *shape]."""
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
+
+
+def noise_photo(folder: Path) -> Path:
+    """A picture of noise, 24 x 20, in a file."""
+    path = folder / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path

@@ -24,10 +24,7 @@ from .. import models
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
+    return models.noise_photo(tmp_path)
 
 
 # {m}: the model, {p}: the photo, {o}: the output.

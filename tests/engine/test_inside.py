@@ -22,15 +22,12 @@ from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers, tap
 from backlight.errors import ModelError, UsageError
 
-from ..models import images, parsed, tiny
+from ..models import images, noise_photo, parsed, tiny
 
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
+    return noise_photo(tmp_path)
 
 
 @pytest.fixture
