@@ -139,6 +139,24 @@ def test_a_guided_gate_that_is_a_sum(high: float) -> None:
     assert "Mul" not in operators(graph)
 
 
+def test_masks_stand_before_all_cotangents() -> None:
+    """Two rectifiers deep: what the second one's mask reads is the model's own alone."""
+    x = np.random.default_rng(0).standard_normal((2, 8, 7, 7)).astype(np.float32)
+    weights = np.random.default_rng(1).standard_normal((8, 8, 1, 1))
+    text = "h = Relu(x) c = Conv<kernel_shape = [1, 1]>(h, w) r = Relu(c) "
+    text += "y = Conv<kernel_shape = [1, 1]>(r, w)"
+    graph, got, want = lowered_and_portable(build(text, {"x": x}, {"w": weights}, 18, "float32"), x)
+    np.testing.assert_allclose(got, want, rtol=RTOL, atol=1e-4)
+    begun, masks = {"cotangent"}, 0
+    for node in graph.graph.node:
+        if begun & set(node.input):
+            begun.update(node.output)
+        elif node.op_type == "Clip":
+            masks += 1
+            assert begun == {"cotangent"}, f"{node.name} stands behind a cotangent"
+    assert masks == 2
+
+
 def ties(shape: tuple[int, ...]) -> Array:
     """Four values: most windows hold their maximum more than once."""
     return np.random.default_rng(3).integers(-2, 2, shape).astype(np.float64)
