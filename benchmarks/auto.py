@@ -24,11 +24,11 @@ import onnx
 
 from backlight import Occlusion
 from backlight.engine.bench import device
+from backlight.engine.cli.options import BUNDLED
 from backlight.engine.occlusion import Occluded
 
 from .incremental import image_shape, network
 
-BUNDLED = "engine/assets/squeezenet1_1.onnx"
 NAMES = ("squeezenet", "resnet18", "mobilenet_v2", "alexnet")
 JOBS = ((64, 64), (64, 32), (112, 5), (16, 12), (16, 5))  # window, stride
 AIM = 1.03
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{device()}; model, window, stride, windows, dense, auto, auto / dense (aim {AIM})")
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names or NAMES:
-            path = BUNDLED
+            path = str(BUNDLED)
             if name != "squeezenet":
                 path = str(Path(folder) / f"{name}.onnx")
                 onnx.save(network(name), path)
