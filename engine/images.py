@@ -54,7 +54,8 @@ _FILTERS = {
 def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The files themselves, and in place of each folder the images anywhere under it, sorted.
 
-    Raises ImageError for a path that isn't there and for a folder without images.
+    Raises ImageError for a path that isn't there and for a folder without images, UsageError for
+    a model.
     """
     found: list[Path] = []
     for given in paths:
@@ -69,6 +70,8 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 known = ", ".join(sorted(SUFFIXES))
                 raise ImageError(f"{path}: a folder without images; looked for {known}")
             found += inside
+        elif path.suffix.lower() == ".onnx":  # else the bundled model would explain the rest
+            raise UsageError(f"{path}: a model where an image is expected; see --model")
         elif path.exists():
             found.append(path)
         else:
@@ -127,7 +130,8 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     except MemoryError:
         raise ImageError(f"{path}: too large for memory") from None
     except Exception as err:  # Pillow's decoders raise many kinds on broken files
-        reason = " ".join(str(err).split()) or type(err).__name__
+        told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        reason = " ".join(told.split()) or type(err).__name__
         raise ImageError(f"{path}: can't be read: {reason}") from err
 
 

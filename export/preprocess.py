@@ -80,7 +80,8 @@ def parse(given: str) -> Preprocess:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise UsageError(f"{path}: can't be read as text: {err}") from err
+        reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: can't be read: {reason}; expected a JSON file") from err
     return from_json(text, str(path))
 
 

@@ -150,6 +150,15 @@ def test_a_picture_that_is_a_program_is_not_run(name: str, tmp_path: Path, tiny:
     assert f"{name}: EPS is a program to run; expected JPEG" in capsys.readouterr().err
 
 
+def test_a_model_among_the_photos_is_not_skipped(tmp_path: Path, tiny: Path, photo: Path, capsys):
+    """`backlight explain my.onnx photo.jpg`: not the bundled model's maps in place of its own."""
+    assert run(["explain", str(tiny), str(photo), "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"backlight: {tiny}: a model where an image is expected; see --model\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path, tiny: Path, capsys):
     os.mkfifo(tmp_path / "pipe.jpg")
