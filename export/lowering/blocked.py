@@ -103,7 +103,7 @@ def rectified(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | 
     A convolution has one sum to give, but where ct is a sum of two, the other one has it.
     """
     made = ct.producer()
-    if made is None or ct.uses() or not _inside(high):
+    if made is None or ct.uses() or not inside(high):
         return None
     if made.op_type == "Conv":
         return e.Relu(e.Add(ct, shut(e, y, high), _shape=y.shape), _shape=y.shape)
@@ -117,13 +117,14 @@ def rectified(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | 
 
 def gate(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | None:
     """ct where 0 < y < high, else 0, in the layout; None for bounds that can't be told there."""
-    if not _inside(high):
+    if not inside(high):
         return None
     mask = above(e, y) if high == float("inf") else between(e, y, high)
     return e.Mul(ct, mask, _shape=y.shape)
 
 
-def _inside(high: float) -> bool:
+def inside(high: float) -> bool:
+    """Whether a bound can be told in the layout."""
     return high == float("inf") or 2.0**-20 < high < 2.0**20
 
 

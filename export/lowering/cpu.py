@@ -22,6 +22,7 @@ from .blocked import (
     depthwise,
     enter,
     gate,
+    inside,
     put_apart,
     rectified,
     repeated,
@@ -73,6 +74,8 @@ def _guided(e: Emitter, op: Op, ct: ir.Value, high: float) -> ir.Value | None:
     """By a sum in the convolution that made ct, or a product; None for bounds of no use here."""
     if gated(ct, op.y):
         return e.Relu(ct)
+    if not inside(high):
+        return None
     held = rectified(e, ct, op.y, high)
     return gate(e, e.Relu(ct), op.y, high) if held is None else held
 
