@@ -17,7 +17,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
-from .drilldown import REACH, SHARE, check_share, coarse_share, corrected, drill
+from .drilldown import REACH, SHARE, check_share, corrected, drill, exact_share
 from .incremental import Choice, Chooser, Incremental
 from .intake import Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
@@ -99,10 +99,10 @@ class Occlusion:
         variants per run. preprocess, of, providers, threads: see Scorer.
     method: "dense" runs every variant whole. "incremental" computes what each window changes
         alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
-        pays. "drilldown" is approximate: it scores a coarse lattice of the windows, then those
+        pays. "drilldown" is approximate: it scores a lattice of the windows, ever denser, last
         where the map changes most, and interpolates the rest. Where boxes that are cut near their
-        window are faster by far, it scores those, and the coarse lattice exactly too. See
-        docs/occlusion.md.
+        window are faster by far, it scores those, and a coarse lattice and the strongest windows
+        exactly. See docs/occlusion.md.
     share: of the windows that "drilldown" scores.
 
     With score="logit", overlap="mean" and edges="clip" the map is that of captum.attr.Occlusion.
@@ -294,7 +294,7 @@ class Occlusion:
                     top[which] = found.argmax(axis=1)
                 progress(int((~(scored | roughly)[which]).sum()))
                 seen[which] = True
-            made = xp.concatenate([drops, margin[None]])
+            made = xp.concatenate([drops, -margin[None]])  # high: the window matters
             return np.asarray(arrays.to_host(made if some is None else made[:, some]), np.float64)
 
         if self.method == "drilldown" and plan.counts is not None:
@@ -305,7 +305,7 @@ class Occlusion:
                     plan.counts, self.share,
                     lambda w: see(rough, w, roughly), lambda w: see(scores, w, scored),
                 )  # fmt: skip
-            drops, margin = xp.asarray(made[:-1]), xp.asarray(made[-1])
+            drops, margin = xp.asarray(made[:-1]), xp.asarray(-made[-1])
             progress(int((~(scored | roughly)).sum()))
         else:
             see(scores, None, scored)
@@ -318,7 +318,7 @@ class Occlusion:
             choice, boxes = self._choose(plan, images)
             return _Ways(choice, boxes, None)
         near, rough = self._choose_rough(plan, images, self.share)
-        share = self.share if rough is None else coarse_share(plan.counts)
+        share = self.share if rough is None else exact_share(plan.counts)
         choice, boxes = self._choose(plan, images, share)
         if rough is None or (near.speedup or 0) < ROUGHLY * (choice.speedup or 1):
             return _Ways(choice, boxes, None)

@@ -76,7 +76,7 @@ def occlude(
     ] = "auto",
     share: Annotated[
         float, typer.Option(metavar="P", help="Of the windows that drilldown scores; 1: exact.")
-    ] = 0.6,
+    ] = 0.4,
     of: Of = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,

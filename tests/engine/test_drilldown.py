@@ -12,7 +12,7 @@ from backlight.engine import images
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.compare import ssim, top_overlap
-from backlight.engine.drilldown import coarse_share, corrected, drill, interpolated
+from backlight.engine.drilldown import SHARE, STRONGEST, corrected, drill, exact_share, interpolated
 from backlight.engine.occlusion import Occlusion
 from backlight.errors import UsageError
 
@@ -31,8 +31,8 @@ def test_windows_go_where_the_map_changes() -> None:
     counts = (2, 41, 37)
     truth = field(counts)
     asked: list[Any] = []
-    values, scored = drill(counts, 0.2, lambda w: asked.append(w) or truth[:, w])  # type: ignore
-    assert len(scored) == round(0.2 * truth.shape[1]), "the budget is spent"
+    values, scored = drill(counts, 0.15, lambda w: asked.append(w) or truth[:, w])  # type: ignore
+    assert len(scored) == round(0.15 * truth.shape[1]), "the budget is spent"
     every = np.concatenate(asked)
     assert len(np.unique(every)) == len(every) == len(scored), "no window is scored twice"
     np.testing.assert_array_equal(values[:, scored], truth[:, scored])
@@ -60,11 +60,47 @@ def test_rough_scores_keep_their_texture_and_lose_their_offset() -> None:
 
     got, exact = corrected(counts, 1.0, look("rough", truth + off), look("exact", truth))
     np.testing.assert_allclose(got, truth, atol=1e-11)
-    assert len(exact) == 6 * 5 == round(coarse_share(counts) * 21 * 17)
-    np.testing.assert_array_equal(np.concatenate(seen["exact"]), exact)
+    assert len(exact) == 6 * 5 + round(STRONGEST * 21 * 17)
+    assert abs(len(exact) - exact_share(counts) * 21 * 17) < 1
+    asked = np.concatenate(seen["exact"])
+    assert len(asked) == len(exact), "no window is scored twice"
+    np.testing.assert_array_equal(np.sort(asked), exact)
     assert len(np.concatenate(seen["rough"])) == 21 * 17
-    got, _ = corrected(counts, 0.5, look("rough", truth + off), look("exact", truth))
+    got, exact = corrected(counts, 0.5, look("rough", truth + off), look("exact", truth))
     np.testing.assert_allclose(got[:, exact], truth[:, exact], atol=1e-11)
+
+
+def test_a_texture_that_alternates_along_an_axis_is_seen() -> None:
+    """Every second row and column sees one of its two phases; half of all windows see both."""
+    counts = (1, 41, 37)
+    truth = np.broadcast_to((-1.0) ** np.arange(41)[:, None], (41, 37)).reshape(1, -1)
+    values, scored = drill(counts, (21 * 19 + 20 * 18) / (41 * 37), lambda w: truth[:, w])
+    assert len(scored) == 21 * 19 + 20 * 18
+    seen = values[0].reshape(41, 37)
+    pairs = (seen[1:] + seen[:-1])[2:-2] / 2
+    means = (pairs[:, 1:] + pairs[:, :-1])[:, 2:-2] / 2
+    assert np.abs(means).max() < 1e-12, "as the truth's; of even rows alone, 1"
+
+
+def test_the_strongest_windows_are_scored_exactly() -> None:
+    """A rough score says where, an exact one how much: in every row of scores its own."""
+    counts = (1, 41, 37)
+    y, x = np.meshgrid(np.arange(41), np.arange(37), indexing="ij")
+    peaks = [(10, 30), (29, 6)]
+    truth = np.stack(
+        [
+            100**at * np.exp(-((y - py) ** 2 + (x - px) ** 2) / 20)
+            for at, (py, px) in enumerate(peaks)
+        ]
+    ).reshape(2, -1)
+    texture = np.random.default_rng(0).normal(size=truth.shape) * np.array([[0.05], [5]])
+    got, exact = corrected(counts, 0.5, lambda w: (truth + texture)[:, w], lambda w: truth[:, w])
+    np.testing.assert_array_equal(got[:, exact], truth[:, exact])
+    for row, (py, px) in enumerate(peaks):
+        assert py * 37 + px in exact
+        assert got[row].argmax() == truth[row].argmax()
+    far = np.setdiff1d(np.arange(truth.shape[1]), exact)
+    assert (got[:, far] != truth[:, far]).mean() > 0.9
 
 
 def test_what_lies_between_is_bilinear() -> None:
@@ -115,7 +151,9 @@ def test_the_map_of_a_photo_is_near() -> None:
 
 
 def test_cut_boxes_stand_in_for_exact_scores() -> None:
-    """SqueezeNet on a photo, 0.6 of the windows on cut boxes and a coarse lattice exactly."""
+    """SqueezeNet on a photo: a share of the windows on cut boxes, exact scores for a coarse lattice
+    and the strongest (measured: SSIM 0.886, 0.93 of the top 1%; on square lattices alone 0.862,
+    without the strongest 0.91)."""
     settings: dict[str, Any] = {"window": 24, "stride": 6, "threads": 2}
     exact = Occlusion(BUNDLED, method="incremental", **settings)
     record = exact.scorer.preprocess
@@ -123,18 +161,19 @@ def test_cut_boxes_stand_in_for_exact_scores() -> None:
     file = PHOTOS / "chelsea.jpg"
     x = images.prepare(images.decode(file), record, exact.scorer.input).tensor[None]
     want = exact.measure(x)
-    near = Occlusion(exact.scorer, method="drilldown", share=0.6, **settings)
+    near = Occlusion(exact.scorer, method="drilldown", **settings)
     near._ways(want.plan, 1000)  # as if many images came: boxes pay for their planning
     steps: list[int] = []
     got = near.measure(x, progress=steps.append)
     assert sum(steps) == len(want.plan), "progress counts a window once"
-    assert abs(got.rough.mean() - 0.6) < 0.01 and 0.05 < got.scored.mean() < 0.1
+    assert abs(got.rough.mean() - SHARE) < 0.01 and 0.1 < got.scored.mean() < 0.12
     assert (got.choice.speedup or 0) > 1.8 * (want.choice.speedup or 0)
     at = got.scored[0]
     assert np.abs(got.drops[0, 0, at] - want.drops[0, 0, at]).max() <= 1e-4 * np.ptp(want.drops)
     np.testing.assert_array_equal(got.top[0, at], want.top[0, at])
     assert (got.top[0, ~at] == -1).all()
-    assert ssim(got.heat[0, 0], want.heat[0, 0]) > 0.85
+    maps = got.heat[0, 0], want.heat[0, 0]
+    assert ssim(*maps) > 0.875 and top_overlap(*maps, 0.01) > 0.92
 
 
 @pytest.mark.parametrize(("method", "share"), [("drilldown", 1.0), ("dense", 0.1)])
