@@ -1,6 +1,6 @@
-"""A patch embedding that is no convolution: the image cut into patches by Reshape and Transpose, a
-MatMul or Gemm over each. Which pixel each of its weights meets is found by sending the pixels'
-numbers through the cutting."""
+"""A patch embedding that is no convolution: the image cut into patches by Reshape and Transpose, or
+by Gather as PyTorch writes an unfold, and a MatMul or Gemm over each. Which pixel each of its
+weights meets is found by sending the pixels' numbers through the cutting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
+from ..errors import RunError
 from ..export import choose
+from ..export.emit import dim_of
 from ..export.graph import ModelLike, load
 from ..export.rules.op import constant
 from .images import DEFAULT_SIZE
@@ -21,7 +23,8 @@ from .session import Session
 __all__ = ["PatchEmbedding", "patch_embedding"]
 
 _CUTTING = frozenset(
-    "Reshape Transpose Flatten Squeeze Unsqueeze Identity Slice SpaceToDepth DepthToSpace".split()
+    "DepthToSpace Flatten Gather Identity Pad Reshape Slice SpaceToDepth Squeeze Transpose "
+    "Unsqueeze".split()
 )
 # Left out on the way: they change the pixels' values, not their places.
 _VALUES = frozenset(
@@ -85,15 +88,17 @@ def _numbered(
     model: ir.Model, node: ir.Node, path: list[ir.Node], image: ir.Value
 ) -> NDArray[np.int64] | None:
     """Each pixel's (channel, row, column) where the linear layer reads it: int64
-    [3, patches, weights]. The model is used up."""
+    [3, patches, weights], of the patches without padding. The model is used up."""
     assert image.shape is not None
     if len(image.shape) != 4:
         return None
+    batch = dim_of(image.shape, 0)
+    rows = batch if isinstance(batch, int) else 1
     axis = choose.channel_axis(image)
     sides = [d if isinstance(d, int) else None for d in image.shape[1:]]
     depth = sides.pop(axis - 1) or 3
     height, width = (s or DEFAULT_SIZE for s in sides)
-    if depth * height * width > _MOST:
+    if depth * height * width >= _MOST:
         return None
     for passed in path:
         source = _data(passed)
@@ -101,15 +106,21 @@ def _numbered(
             ir.convenience.replace_all_uses_with(passed.outputs[0], source)
     value = node.inputs[0]
     assert value is not None
-    pixels = np.arange(depth * height * width, dtype=np.float32).reshape(1, depth, height, width)
+    # From 1 on: 0 is padding.
+    pixels = np.arange(1, depth * height * width + 1, dtype=np.float32)
+    pixels = np.repeat(pixels.reshape(1, depth, height, width), rows, axis=0)
     fed = np.ascontiguousarray(pixels if axis == 1 else pixels.transpose(0, 2, 3, 1))
     if value is not image:
         model.graph.outputs.clear()
         model.graph.outputs.append(value)
         common.RemoveUnusedNodesPass()(model)
-        (fed,) = Session(model, "cpu", 1).run({image.name or "": fed}).values()
-    seen = fed.reshape(-1, fed.shape[-1]).astype(np.int64)
-    return np.stack(np.unravel_index(seen, (depth, height, width)))
+        try:
+            (fed,) = Session(model, "cpu", 1).run({image.name or "": fed}).values()
+        except RunError:  # made for images of another size than the one that was tried
+            return None
+    seen = fed.reshape(-1, fed.shape[-1]).astype(np.int64) - 1
+    seen = seen[(seen >= 0).all(axis=1)]
+    return np.stack(np.unravel_index(seen, (depth, height, width))) if len(seen) else None
 
 
 def _placed(layer: str, weights: NDArray[Any], numbers: NDArray[np.int64]) -> PatchEmbedding | None:

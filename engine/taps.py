@@ -26,6 +26,7 @@ from ..export.graph import ModelLike, load
 from ..export.preprocess import PRESETS, Preprocess, of_metadata
 from ..export.receptive import ReceptiveField, receptive_fields
 from . import images, labels
+from .patch_embedding import patch_embedding
 from .session import Providers, Session, dims_of, numpy_dtype
 
 __all__ = ["Layer", "Taps", "layers", "named", "tap"]
@@ -218,7 +219,8 @@ class Taps:
 @dataclass(frozen=True)
 class Layer:
     """A tensor of the model as a listing shows it. dims: without the batch, for an image of the
-    field's size. weights, strides: of the convolution that makes it, None for other operators."""
+    field's size. weights, strides: of the convolution, or of the patch embedding as one, that
+    makes it; None for other operators."""
 
     name: str
     op: str
@@ -249,13 +251,15 @@ def layers(
     model: ModelLike, size: tuple[int, int] | None = None, *, convolutions: bool = False
 ) -> list[Layer]:
     """The tensors that the image reaches, in the graph's order; on demand only those that
-    convolutions make. Raises ModelError."""
+    convolutions make, or a linear layer over patches of the image. Raises ModelError."""
     loaded = load(model)
     fields = receptive_fields(loaded, size=size)
+    embedding = patch_embedding(loaded)
     found = []
     for node in loaded.graph:
         is_conv = node.op_type in CONVOLUTIONS and node.domain == ""
-        if convolutions and not is_conv:
+        embeds = embedding is not None and node.outputs[0].name == embedding.layer
+        if convolutions and not (is_conv or embeds):
             continue
         for value in node.outputs:
             field = fields.get(value.name or "")
@@ -268,6 +272,8 @@ def layers(
                     weights = tuple(int(d) for d in shape.numpy())
                     ones = [1] * (len(weights) - 2)
                     strides = tuple(node.attributes.get_ints("strides", ones))
+            elif embeds and embedding is not None:
+                weights, strides = embedding.weights.shape, embedding.strides
             found.append(
                 Layer(value.name or "", node.op_type, field.dims[1:], field, weights, strides)
             )

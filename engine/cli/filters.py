@@ -33,7 +33,7 @@ def filters(
     output: OutputDir = Path("filters"),
     layer: Annotated[
         str | None,
-        typer.Option("--layer", "-l", metavar="L", help="A convolution. [default: the first]"),
+        typer.Option("--layer", "-l", metavar="L", help="One of --list. [default: the first]"),
     ] = None,
     which: Annotated[
         str | None, typer.Option("--filters", metavar="LIST", help="Such as 0-15,40. [first ones]")
@@ -55,8 +55,8 @@ def filters(
     """Show a layer's filters: a picture, the weights (.npy) and filters.json in DIR.
 
     The first layer is in colour; a deeper layer has a row per filter and a grey tile per input
-    channel. --per filter (or layer) is what shares a scale. --list prints the convolutions with
-    their shapes, strides and receptive fields.
+    channel. --per filter (or layer) is what shares a scale. --list prints the convolutions, and a
+    patch embedding that is none, with their shapes, strides and receptive fields.
     """
     from ...export.preprocess import parse
     from .. import filters as room
@@ -102,7 +102,7 @@ def filters(
         page = Page(title, f"{count} filters of {depth} x {height} x {width}.")
         page.picture(picture, f"The filters of {found.layer} as tiles", f"The weights: {files[1]}")
         listed = layers(path, convolutions=True)
-        page.section("Convolutions of this model")
+        page.section("Filters of this model")
         page.table(
             ("layer", "weights", "stride", "receptive field"),
             [

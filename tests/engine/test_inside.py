@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,6 +55,29 @@ vit (float[N,3,16,16] x) => (float[N,16,6] y) {
             "m": rng.standard_normal((6, 6)).astype(np.float32),
         },
     )
+
+
+def embedding_module(torch: Any, cut: str) -> Any:
+    """A transformer's beginning without a convolution: norm, linear, norm, positions, a head."""
+
+    class Embedding(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.after = torch.nn.LayerNorm(48), torch.nn.LayerNorm(6)
+            self.linear, self.head = torch.nn.Linear(48, 6), torch.nn.Linear(6, 5)
+            self.places = torch.nn.Parameter(torch.randn(1, 6, 6))
+
+        def forward(self, x: Any) -> Any:
+            n, c, h, w = x.shape
+            if cut == "unfold":
+                rows = torch.nn.functional.unfold(x, 4, stride=4).transpose(1, 2)
+            else:
+                cells = x.reshape(n, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1)
+                rows = cells.reshape(n, (h // 4) * (w // 4), 4 * 4 * c)
+            made = self.after(self.linear(self.before(rows))) + self.places
+            return self.head(made.mean(1))
+
+    return Embedding()
 
 
 class TestTaps:
@@ -170,6 +194,74 @@ g (float[N,3,12,6] x) => (float y)
             found = backlight.filters(proto, layer)
             assert (found.layer, found.color, found.strides) == ("e", "RGB", (4, 2))
             np.testing.assert_array_equal(found.weights, kernel)
+
+    def test_linear_patch_embeddings_are_listed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As a convolution would be, and the name in the list is one that --layer takes."""
+        kernel = np.random.default_rng(0).standard_normal((6, 3, 4, 2)).astype(np.float32)
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,12,6] x) => (float y) <int64[6] cut = {0, 3, 3, 4, 3, 2}, int64[3] rows = {0, 9, 24}>
+{ a = Reshape(x, cut)  b = Transpose<perm=[0, 2, 4, 1, 3, 5]>(a)  c = Reshape(b, rows)
+  e = MatMul(c, w)  r = Relu(e)  y = MatMul(r, v) }""",
+            {
+                "w": np.ascontiguousarray(kernel.reshape(6, 24).T),
+                "v": np.ones((6, 6), np.float32),
+            },
+        )
+        path = tmp_path / "vit.onnx"
+        onnx.save(proto, path)
+        assert run(["filters", str(path), "--list", "--json"]) == 0
+        (listed,) = json.loads(capsys.readouterr().out)
+        assert (listed["name"], listed["op"]) == ("e", "MatMul")
+        assert listed["weights"] == [6, 3, 4, 2]
+        assert listed["strides"] == [4, 2]
+        assert listed["receptive_field"]["size"] == [4, 2]
+        np.testing.assert_array_equal(backlight.filters(path, listed["name"]).weights, kernel)
+        with pytest.raises(UsageError, match="no convolution makes 'y'.*there is 'e'"):
+            backlight.filters(path, "y")
+
+    def test_patches_of_a_fixed_batch_and_a_padded_border(self) -> None:
+        """4 x 4 patches of a 10 x 6 image: those in the padding say nothing of the weights."""
+        kernel = np.random.default_rng(0).standard_normal((5, 3, 4, 4)).astype(np.float32)
+        proto = parsed(
+            """<ir_version: 8, opset_import: ["": 18]>
+g (float[2,3,10,6] x) => (float y)
+<int64[8] pads = {0, 0, 1, 0, 0, 0, 1, 2}, int64[6] cut = {2, 3, 3, 4, 2, 4},
+ int64[3] rows = {2, 6, 48}>
+{ o = Pad(x, pads)  a = Reshape(o, cut)  b = Transpose<perm=[0, 2, 4, 1, 3, 5]>(a)
+  c = Reshape(b, rows)  y = MatMul(c, w) }""",
+            {"w": np.ascontiguousarray(kernel.reshape(5, 48).T)},
+        )
+        np.testing.assert_array_equal(backlight.filters(proto).weights, kernel)
+
+    @pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
+    @pytest.mark.parametrize("cut", ["einops", "unfold"])
+    def test_linear_patch_embeddings_from_pytorch(
+        self, exporter: str, cut: str, tmp_path: Path
+    ) -> None:
+        """'b c (h p) (w q) -> b (h w) (p q c)' and nn.Unfold, as PyTorch writes them."""
+        torch = pytest.importorskip("torch")
+        path = tmp_path / "vit.onnx"
+        module = embedding_module(torch, cut).eval()
+        x = torch.zeros(2, 3, 12, 8)
+        if exporter == "dynamo":
+            shapes = ({0: torch.export.Dim("n")},)
+            torch.onnx.export(module, (x,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        else:
+            axes = {"x": {0: "n"}}
+            torch.onnx.export(
+                module, (x,), path, dynamo=False, input_names=["x"], dynamic_axes=axes
+            )
+        (listed,) = layers(path, convolutions=True)
+        for layer in (None, listed.name):
+            found = backlight.filters(path, layer)
+            assert (found.layer, found.color, found.strides) == (listed.name, "RGB", (4, 4))
+            weights = module.linear.weight.detach().numpy()
+            if cut == "einops":
+                weights = weights.reshape(6, 4, 4, 3).transpose(0, 3, 1, 2)
+            np.testing.assert_array_equal(found.weights, weights.reshape(6, 3, 4, 4))
 
     def test_a_linear_layer_over_all_pixels(self) -> None:
         w = np.random.default_rng(0).standard_normal((5, 48)).astype(np.float32)
