@@ -89,6 +89,22 @@ def test_one_class_several_and_all():
     np.testing.assert_array_equal(several[:, 1], every[np.arange(3), top])
 
 
+def test_all_classes_take_the_runs_of_one(monkeypatch):
+    rows = []
+    run = Scorer._run
+    monkeypatch.setattr(
+        Scorer, "_run", lambda self, feeds, count: rows.append(count) or run(self, feeds, count)
+    )
+    occlude = Occlusion(models.tiny(), window=4, stride=2)
+    seen = {}
+    for classes in (None, [0, 3], "all"):
+        rows.clear()
+        occlude(X, classes=classes)
+        seen[str(classes)] = list(rows)
+    assert sum(seen["None"]) == 3 * (1 + 9), "each image, and its variants, once"
+    assert seen["None"] == seen["[0, 3]"] == seen["all"]
+
+
 @pytest.mark.parametrize("tail", ["prob = LogSoftmax(scores)", "q = Softmax(scores) prob = Log(q)"])
 def test_scores_are_taken_before_what_closes_them(tail):
     for kind in ("logit", "probability"):
