@@ -63,7 +63,7 @@ def measure(model: str, args: argparse.Namespace) -> list[dict[str, object]]:
             start = time.perf_counter()
             found = occlude.measure(x)
             took = time.perf_counter() - start
-            per_exact = (occlude._choose(plan, 0)[0].speedup or 1.0) / found.scored.mean()
+            per_exact = (occlude._ways.exact(plan, 0)[0].speedup or 1.0) / found.scored.mean()
             per_rough = (found.choice.speedup or 1.0) / max(found.rough.mean(), 1e-9)
             row: dict[str, object] = {
                 "model": Path(model).stem, "photo": file.stem, "share": share,

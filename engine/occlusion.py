@@ -5,7 +5,7 @@ Zeiler and Fergus 2014, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,22 +17,15 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
-from .drilldown import REACH, SHARE, check_share, corrected, drill, exact_share
-from .incremental import Choice, Chooser, Incremental
+from .drilldown import SHARE, check_share, corrected, drill
+from .incremental import Choice
 from .intake import Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
 from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
+from .ways import Scores, Ways, check_method
 
 __all__ = ["Occluded", "Occlusion"]
-
-# Scores of some windows' variants, or of all: (which, float32 [n, K]), each variant once.
-_Scores = Callable[[NDArray[np.int64] | None], Iterator[tuple[Any, Any]]]
-
-METHODS = ("auto", "dense", "incremental", "drilldown")
-# "drilldown" scores roughly where that is estimated to be so many times as fast as exactly: below,
-# the exact scores that rough ones need beside them cost more than is won.
-ROUGHLY = 1.8
 
 
 @dataclass(frozen=True)
@@ -72,16 +65,6 @@ class _Pass:
     top: Any
     scored: Any
     rough: Any
-
-
-@dataclass(frozen=True)
-class _Ways:
-    """How variants are scored. boxes: exactly, on boxes; None: whole. rough: on boxes that are cut,
-    or None. choice: for people."""
-
-    choice: Choice
-    boxes: Incremental | None
-    rough: Incremental | None
 
 
 class Occlusion:
@@ -131,8 +114,7 @@ class Occlusion:
     ) -> None:
         if overlap not in ("mean", "sum"):
             raise UsageError(f"overlap '{overlap}'; accepted: mean, sum")
-        if method not in METHODS:
-            raise UsageError(f"method '{method}'; accepted: {', '.join(METHODS)}")
+        check_method(method)
         self.window, self.stride, self.edges = window, stride, edges
         self.overlap, self.score, self.method = overlap, score, method
         self.baseline = as_baseline(baseline, space)
@@ -142,8 +124,7 @@ class Occlusion:
         )  # fmt: skip
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
         self.share = check_share(share)
-        self._choose = Chooser(self.scorer, "auto" if method == "drilldown" else method)
-        self._choose_rough = Chooser(self.scorer, "auto", REACH) if method == "drilldown" else None
+        self._ways = Ways(self.scorer, method, self.share)
         fixed = self.scorer.own_shape()
         if fixed is not None:
             self.plan(fixed)
@@ -266,12 +247,12 @@ class Occlusion:
         for index in range(len(taken)):
             image = self.scorer.planar(taken.images[index])
             base = self.scorer.baseline(image, self.baseline)
-            scores = self._scores(image, taken.row(index), plan, base, ways)
-            rough = None if ways.rough is None else _on(ways.rough, image, base)
+            scores = ways.exactly(image, taken.row(index), base)
+            rough = ways.roughly(image, base)
             yield self._pass(scores, rough, logits[index], wanted[index], plan, progress)
 
     def _pass(
-        self, scores: _Scores, rough: _Scores | None, logits: Any, wanted: NDArray[np.int64],
+        self, scores: Scores, rough: Scores | None, logits: Any, wanted: NDArray[np.int64],
         plan: WindowPlan, progress: Progress,
     ) -> _Pass:  # fmt: skip
         """One image. logits: [K], of the whole image. wanted: its classes."""
@@ -284,7 +265,7 @@ class Occlusion:
         scored, roughly = np.zeros(len(plan), bool), np.zeros(len(plan), bool)
 
         def see(
-            way: _Scores, some: NDArray[np.int64] | None, seen: NDArray[np.bool_]
+            way: Scores, some: NDArray[np.int64] | None, seen: NDArray[np.bool_]
         ) -> NDArray[np.float64]:
             for which, found in way(some):
                 score = as_score(found, self.score, closing, xp)[:, chosen]
@@ -311,36 +292,3 @@ class Occlusion:
             see(scores, None, scored)
         heat = reduce(drops, plan, overlap=self.overlap, backend=self.scorer.backend)
         return _Pass(heat, drops, margin, top, scored, roughly)
-
-    def _ways(self, plan: WindowPlan, images: int) -> _Ways:
-        """How the windows of so many more images are scored."""
-        if self._choose_rough is None or plan.counts is None or self.share == 1:
-            choice, boxes = self._choose(plan, images)
-            return _Ways(choice, boxes, None)
-        near, rough = self._choose_rough(plan, images, self.share)
-        share = self.share if rough is None else exact_share(plan.counts)
-        choice, boxes = self._choose(plan, images, share)
-        if rough is None or (near.speedup or 0) < ROUGHLY * (choice.speedup or 1):
-            return _Ways(choice, boxes, None)
-        return _Ways(near, boxes, rough)
-
-    def _scores(
-        self, image: Any, others: Mapping[str, Any], plan: WindowPlan, base: Any, ways: _Ways
-    ) -> _Scores:
-        """What scores an image's variants, or some of them: (which, float32 [n, K]) in any order,
-        each variant once. which: a slice or an index array. Every method comes in here."""
-        if ways.boxes is not None:
-            return _on(ways.boxes, image, base)
-
-        def whole(some: NDArray[np.int64] | None) -> Iterator[tuple[Any, Any]]:
-            picked = plan if some is None else plan.select(some)
-            for at, logits in self.scorer.variants(image, others, picked, base):
-                yield (at if some is None else some[at]), logits
-
-        return whole
-
-
-def _on(boxes: Incremental, image: Any, base: Any) -> _Scores:
-    """Scores on boxes."""
-    taps = boxes.start(image, base)
-    return lambda some: boxes.scores(taps, some)

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import ImageError, ModelError, UsageError
 from ..export import choose
@@ -70,7 +68,7 @@ class Scorer:
         loaded = load(model)
         self.metadata: dict[str, str] = dict(loaded.metadata_props)
         self.name = Path(model).stem if isinstance(model, (str, Path)) else loaded.graph.name or ""
-        image, scores, self.closing = _cut_back(loaded, of)
+        image, scores, self.closing = choose.leave_scores(loaded, of)
         self.classes = class_count(scores)
         if scores.shape is not None and any(d != 1 for d in list(scores.shape)[2:]):
             raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
@@ -294,29 +292,3 @@ def _known(preset: str) -> str:
     if preset not in PRESETS:
         raise UsageError(f"preprocess '{preset}'; accepted: {', '.join(PRESETS)}, or a record")
     return preset
-
-
-def _cut_back(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, str | None]:
-    """Leave the class scores, before their closing operator, as the only output.
-
-    Returns the image input, the scores and what closed them.
-    """
-    graph = model.graph
-    if "backlight.rules" in model.metadata_props:
-        graph.outputs[:] = [v for v in graph.outputs if not (v.name or "").startswith("saliency_")]
-    image = choose.image_input(graph).input
-    closed: str | None = None
-    if of is not None:
-        scores = choose.tensor(graph, of)
-    else:
-        held = choose.class_scores(graph)
-        scores = held.output or held.of
-    node = choose.closing(scores)
-    if node is not None and node.inputs[0] is not None:
-        scores, closed = node.inputs[0], node.op_type
-    graph.outputs[:] = [scores]
-    common.RemoveUnusedNodesPass()(model)
-    graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]
-    if not image.uses():
-        raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")
-    return image, scores, closed

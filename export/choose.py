@@ -1,4 +1,5 @@
-"""Finds what to explain and by what: the class scores, the image input, tensors by name."""
+"""Finds what to explain and by what: the class scores, the image input, tensors by name; and leaves
+the scores alone."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import difflib
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
 from .backward import FLOATS
@@ -224,3 +226,29 @@ def _shown(value: ir.Value) -> str:
         return "of unknown shape"
     dims = (dim_of(value.shape, i) for i in range(len(value.shape)))
     return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
+
+
+def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, str | None]:
+    """Leave the class scores, before their closing operator, as the only output.
+
+    Returns the image input, the scores and what closed them.
+    """
+    graph = model.graph
+    if "backlight.rules" in model.metadata_props:
+        graph.outputs[:] = [v for v in graph.outputs if not (v.name or "").startswith("saliency_")]
+    image = image_input(graph).input
+    closed: str | None = None
+    if of is not None:
+        scores = tensor(graph, of)
+    else:
+        held = class_scores(graph)
+        scores = held.output or held.of
+    node = closing(scores)
+    if node is not None and node.inputs[0] is not None:
+        scores, closed = node.inputs[0], node.op_type
+    graph.outputs[:] = [scores]
+    common.RemoveUnusedNodesPass()(model)
+    graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]
+    if not image.uses():
+        raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")
+    return image, scores, closed
