@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import backlight
+from backlight.engine import inversion
 from backlight.engine.cli import run
 from backlight.engine.descent import HALF, Schedule, Waves, descend, noise
 from backlight.engine.inversion import Inverter, Maximizer
@@ -387,3 +388,32 @@ class TestCommand:
         assert match in said
         assert said.count("\n") == 1
         assert not out.exists()
+
+
+@pytest.mark.parametrize("method", ["inversion", "maximize"])
+def test_the_loop_treats_the_colours_alike(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with its colours in the other order, and the start too: the same image in the other
+    order. A cast of what is made is the model's doing, then."""
+    plain, turned = tiny(), tiny()
+    (weight,) = (t for t in turned.graph.initializer if t.name == "w")
+    values = np.ascontiguousarray(onnx.numpy_helper.to_array(weight)[:, ::-1])
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, "w"))
+    means, stds = (0.5, 0.4, 0.3), (0.2, 0.5, 0.9)
+    records = [
+        Preprocess(color="RGB", scale=1 / 255, mean=means, std=stds, size=(8, 8)),
+        Preprocess(color="BGR", scale=1 / 255, mean=means[::-1], std=stds[::-1], size=(8, 8)),
+    ]
+    x = images(1, 3, 8, 8)
+    made = []
+    for model, record, order in zip((plain, turned), records, (1, -1), strict=True):
+        monkeypatch.setattr(inversion, "noise", lambda *a, o=order: noise(*a)[:, ::o])
+        options = {"preprocess": record, "providers": "cpu", "threads": 1, "steps": 12}
+        if method == "maximize":
+            found = backlight.maximize(model, [2], **options).images
+        else:
+            given = np.ascontiguousarray(x[:, ::order])
+            found = Inverter(model, "h", **options)(given).images
+        made.append(found[0, 0, ::order])
+    # float32, colours summed in another order: 4e-7 was seen.
+    np.testing.assert_allclose(made[1], made[0], rtol=0, atol=1e-5)
+    assert np.abs(made[0] - made[0].mean(axis=0)).max() > 0.5
