@@ -1,14 +1,15 @@
 """Drill-down against the exact map: how near, and how much faster than dense occlusion.
 
     python -m benchmarks.drilldown [MODEL.onnx ...] [--share 0.4 ...] [--photos 5] [--json FILE]
-        [--speed]
+        [--score probability] [--exact] [--speed]
 
 Window 16, stride 4, on the bundled photos; default: the bundled SqueezeNet. SSIM and the recall of
 the top 1% and 5% of pixels are of the heat map. The exact map is method="incremental"; dense time
 is that of every 20th window, scaled up. Planning and compiling come before the clock. "estimated":
 the speed-up by the cost model, from shapes alone. The files of benchmarks.fetch come with their
 preprocessing.
---speed: no exact map (for random weights, whose map means nothing).
+--exact: no cut boxes, every score is exact. --speed: no exact map (for random weights, whose map
+means nothing).
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ def record_of(model: str, given: str | None) -> Preprocess | str | None:
 def measure(model: str, args: argparse.Namespace) -> list[dict[str, object]]:
     scorer = Scorer(model, preprocess=record_of(model, args.preprocess), threads=args.threads)
     record = images.fitted(scorer.preprocess, scorer.input)
-    settings = {"window": 16, "stride": 4}
+    settings = {"window": 16, "stride": 4, "score": args.score}
     exact = Occlusion(scorer, method="incremental", **settings)
     near = {s: Occlusion(scorer, method="drilldown", share=s, **settings) for s in args.share}
+    if args.exact:
+        for occlude in near.values():
+            occlude._ways.rough = None
     rows: list[dict[str, object]] = []
     for file in sorted(PHOTOS.glob("*.jpg"))[: args.photos]:
         x = images.prepare(images.decode(file), record, scorer.input).tensor[None]
@@ -87,6 +91,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--preprocess")
+    parser.add_argument("--score", default="probability")
+    parser.add_argument("--exact", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

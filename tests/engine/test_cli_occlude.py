@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,20 @@ def test_several_classes_and_all(tmp_path, tiny, photos):
     np.testing.assert_array_equal(np.load(out / "a.npy"), every[[3, 1]])
     summary = json.loads((out / "summary.json").read_text())
     assert [c["class"] for c in summary["images"][0]["classes"]] == [3, 1]
+
+
+@pytest.mark.parametrize("command", ["occlude", "rise"])
+def test_a_terminal_sees_a_bar_with_the_time_left(command, tmp_path, tiny, photos, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    seen = Terminal()
+    monkeypatch.setattr("sys.stderr", seen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert run(on_tiny(command, tiny, photos, tmp_path / "out")) == 0
+    assert re.search(r"100%.*0:00:00", seen.getvalue()), seen.getvalue()[-200:]
 
 
 def test_windows_with_channels(tmp_path, tiny, photos):
