@@ -67,7 +67,9 @@ def report(name: str, model: Any, record: Preprocess, seed: int) -> NDArray[np.f
     scores = maker.taps(x)[maker.layer].reshape(len(CLASSES), -1)[range(len(CLASSES)), CLASSES]
     print(
         f"{name:<24} mean RGB {' '.join(f'{v:.0f}' for v in means.mean(axis=0))}, "
-        f"blue exceeds by {excess.mean():.1f} +- {excess.std() / len(excess) ** 0.5:.1f}; "
+        f"blue exceeds by {excess.mean():.1f} +- {excess.std() / len(excess) ** 0.5:.1f} "
+        f"({excess.min():.0f} of class {CLASSES[int(excess.argmin())]} to "
+        f"{excess.max():.0f} of {CLASSES[int(excess.argmax())]}); "
         f"mean score {made.values.mean():.1f}, made grey on average {scores.mean():.1f}",
         flush=True,
     )
