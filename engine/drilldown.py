@@ -1,14 +1,12 @@
 """Which windows to score when not all are: lattice by lattice, each twice as dense as the last,
-and of the last that can be afforded those windows where the map changes most.
+of the last that can be afforded those windows where the map changes most, and then the strongest.
 
 A lattice's next is its cells' midpoints (quincunx), then the midpoints of their sides. Half of all
 windows so chosen tell more than half of a square lattice's and some more: a network's own strides
 make a map's texture alternate from window to window along an axis, and every second row misses it.
 
-Approximate. The drops of the windows in between are interpolated. Where a rough score is much
-cheaper than an exact one, it is the rough map that is drilled; the coarse lattice is scored exactly
-too, and the difference, which is smooth, is interpolated. Then the strongest windows are scored
-exactly, so that what matters most is what it says.
+Approximate by interpolation alone: what is scored is exact, what lies in between is interpolated.
+How many a map needs is told by what the second lattice changes in the map of the first.
 """
 
 from __future__ import annotations
@@ -19,104 +17,109 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..export.incremental import Reach
+from .compare import ssim
 
-__all__ = ["REACH", "SHARE", "check_share", "corrected", "drill", "exact_share"]
+__all__ = ["TYPICAL", "check_share", "drill"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-# Of the windows that are scored. On the bundled photos the map is then as near to the exact one
-# as benchmarks/README.md says under "Drill-down".
-SHARE = 0.4
-# Of rough scores. On the bundled photos the map then has the exact one's texture, and is off by
-# what the coarse lattice can tell; half of the margin loses the texture.
-REACH = Reach(margin=5, share=0.33)
 # The first pass takes every COARSE-th window per axis, if that leaves LEAST of them; a window of
 # 16 at a stride of 4 is as far from the next then as it is wide.
 COARSE, LEAST = 4, 5
-# Of all windows, scored exactly at last where rough scores were taken. It does little for the map
-# as a whole, and takes the recall of its top 1% from 0.86 to 0.93.
+# Of all windows, scored last, the strongest. They do little for the map as a whole, and take the
+# recall of its top 1% from 0.91 to 0.95.
 STRONGEST = 0.03
+# The share of the windows that lattices get, where none was given: so many times 1 - SSIM of the
+# maps of the first and of the second lattice. The bundled photos' maps on three networks are then
+# at an SSIM of 0.88 to 0.99, each network's at 0.9 or more (benchmarks/README.md, "Drill-down").
+NEED = 2.2
+# At most: the whole quincunx, which gives 0.96 or more. And what it comes to, for planning.
+MOST, TYPICAL = 0.5, 0.3
+# Rows of values that are asked how many windows they need: those of the widest range.
+ASKED = 16
 
 
-def check_share(share: float) -> float:
-    """A share of the windows. Raises UsageError."""
-    if not 0 < share <= 1:
+def check_share(share: float | None) -> float | None:
+    """A share of the windows, or None. Raises UsageError."""
+    if share is not None and not 0 < share <= 1:
         raise UsageError(f"share {share}; accepted: above 0, at most 1")
-    return float(share)
+    return None if share is None else float(share)
 
 
 def drill(
-    counts: tuple[int, int, int], share: float, score: Callable[[Ints], Floats]
+    counts: tuple[int, int, int], share: float | None, score: Callable[[Ints], Floats]
 ) -> tuple[Floats, Ints]:
     """Values of all windows, some of them scored.
 
     counts: windows per axis (c, y, x); their order is row-major. share: of the windows that are
-    scored; the coarse pass is always scored whole. score: int64 [m], windows -> float64 [T, m].
+    scored; the coarse pass is always scored whole. None: by what the second lattice changes.
+    score: int64 [m], windows -> float64 [T, m]; high: the window matters.
     Returns float64 [T, n] and the windows scored, int64 [m] in order.
     """
-    budget = round(share * int(np.prod(counts)))
+    total = int(np.prod(counts))
     scored = np.zeros(counts, bool)
-    wanted = _first(counts)
-    values: Floats | None = None
-    for reach, following in [*_stages(counts), (0, np.zeros(counts, bool))]:
+    values = np.zeros((0, *counts))
+
+    def see(wanted: Bools) -> None:
+        nonlocal values
         which = np.flatnonzero(wanted)
         found = score(which)
-        if values is None:
+        if not len(values):
             values = np.zeros((len(found), *counts))
-        values.reshape(len(found), -1)[:, which] = found
-        scored |= wanted
-        left = budget - int(scored.sum())
-        if left <= 0 or not following.any():
+        values.reshape(len(values), -1)[:, which] = found
+        scored[wanted] = True
+
+    see(_first(counts))
+    stages = list(_stages(counts))
+    if share is None and stages:
+        before = interpolated(values, scored)
+        see(stages.pop(0)[1])
+        needed = _needed(before, interpolated(values, scored))
+        share = max(needed, float(scored.mean())) + STRONGEST
+    budget = total if share is None else round(share * total)
+    lattices = budget - round(STRONGEST * total)
+    for reach, stage in stages:
+        left = lattices - int(scored.sum())
+        if left <= 0:
             break
-        wanted = (
-            following if left >= following.sum() else _worth(values, scored, following, reach, left)
-        )
-    assert values is not None
+        whole = left >= stage.sum()
+        see(stage if whole else _worth(values, scored, stage, reach, left))
     made = interpolated(values, scored)
+    if budget > scored.sum() and not scored.all():
+        see(_strongest(made, scored, budget - int(scored.sum())))
+        made[:, scored] = values[:, scored]
     return made.reshape(len(made), -1), np.flatnonzero(scored)
 
 
-def corrected(
-    counts: tuple[int, int, int],
-    share: float,
-    rough: Callable[[Ints], Floats],
-    score: Callable[[Ints], Floats],
-) -> tuple[Floats, Ints]:
-    """The same from rough scores for a share of the windows, and exact ones for the first lattice
-    and for the strongest windows: those of the largest values in any row, with their neighbours'.
-
-    Returns float64 [T, n] and the windows scored exactly, int64 [m] in order.
-    """
-    values, _ = drill(counts, share, rough)
-    exact = _first(counts)
-    which = np.flatnonzero(exact)
-    found = score(which)
-    off = np.zeros((len(values), *counts))
-    off.reshape(len(values), -1)[:, which] = found - values[:, which]
-    values = values + interpolated(off, exact).reshape(len(values), -1)
-    values[:, which] = found
-    strongest = _strongest(values.reshape(-1, *counts), exact)
-    if len(strongest):
-        values[:, strongest] = score(strongest)
-    return values, np.union1d(which, strongest)
+def _needed(before: Floats, after: Floats) -> float:
+    """The share of the windows that lattices get, of maps that one changed so: [T, c, y, x]."""
+    low = after.min(axis=(1, 2, 3), keepdims=True)  # SSIM depends on where zero is
+    before, after = before - low, after - low
+    wide = np.argsort(-after.max(axis=(1, 2, 3)), kind="stable")[:ASKED]
+    pairs = ((before[t, c], after[t, c]) for t in wide for c in range(after.shape[1]))
+    change = 1 - float(np.mean([ssim(old, new) for old, new in pairs]))
+    return min(MOST, NEED * change)  # MOST, where it isn't a number
 
 
-def exact_share(counts: tuple[int, int, int]) -> float:
-    """Of the windows, how many `corrected` scores exactly: at most."""
-    return min(1.0, float(_first(counts).mean()) + STRONGEST)
-
-
-def _strongest(values: Floats, scored: Bools) -> Ints:
-    """Windows that weren't scored, of the largest values, each row by its own range: int64 [m]."""
+def _strongest(values: Floats, scored: Bools, count: int) -> Bools:
+    """So many windows that weren't scored, of the largest values, each row by its own range, with
+    their neighbours'."""
     field = _around(values, 1, np.mean)
     field = field - field.min(axis=(1, 2, 3), keepdims=True)
     span = field.max(axis=(1, 2, 3), keepdims=True)
-    strength = np.where(scored, -np.inf, (field / np.where(span > 0, span, 1)).max(axis=0))
-    count = min(round(STRONGEST * scored.size), int((~scored).sum()))
-    return np.sort(np.argsort(-strength, axis=None, kind="stable")[:count])
+    strength = (field / np.where(span > 0, span, 1)).max(axis=0)
+    return _largest(strength, ~scored, count)
+
+
+def _largest(values: Floats, candidates: Bools, count: int) -> Bools:
+    """The first `count` candidates by their values, [c, y, x]; what isn't a number is first."""
+    values = np.where(np.isnan(values), np.inf, values)
+    order = np.argsort(np.where(candidates, -values, np.inf), axis=None, kind="stable")
+    chosen = np.zeros(values.shape, bool)
+    chosen.reshape(-1)[order[: min(count, int(candidates.sum()))]] = True
+    return chosen
 
 
 def _first(counts: tuple[int, int, int]) -> Bools:
@@ -212,10 +215,7 @@ def _worth(values: Floats, scored: Bools, candidates: Bools, reach: int, count: 
     span = np.ptp(field.reshape(len(field), -1), axis=1)
     field = field / np.where(span > 0, span, 1)[:, None, None, None]
     change = (_around(field, reach, np.max) - _around(field, reach, np.min)).max(axis=0)
-    order = np.argsort(np.where(candidates, -change, np.inf), axis=None, kind="stable")
-    chosen = np.zeros(scored.shape, bool)
-    chosen.reshape(-1)[order[:count]] = True
-    return chosen
+    return _largest(change, candidates, count)
 
 
 def _around(field: Floats, reach: int, pick: Callable[..., Floats]) -> Floats:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import BacklightError, UsageError
 from ..export import incremental
-from ..export.incremental import IncrementalPlan, Outline, Reach
+from ..export.incremental import IncrementalPlan, Outline
 from ..kernels import WindowPlan
 from . import arrays
 from .budget import shown
@@ -121,12 +121,11 @@ class Chooser:
     """Chooses how a scorer's windows are scored, image size by image size.
 
     method: "auto", "dense" or "incremental". What is planned is kept. Where one image is too few
-    to plan for, later ones count together with it. reach: how far changes are followed on boxes;
-    None: all the way, exactly.
+    to plan for, later ones count together with it.
     """
 
-    def __init__(self, scorer: Scorer, method: str, reach: Reach | None = None) -> None:
-        self._scorer, self._method, self._reach = scorer, method, reach
+    def __init__(self, scorer: Scorer, method: str) -> None:
+        self._scorer, self._method = scorer, method
         self._images: dict[tuple[int, ...], int] = {}
         self._outlined: dict[tuple[int, ...], Outline] = {}
         self._ready: dict[tuple[int, ...], tuple[Choice, Incremental | None]] = {}
@@ -194,7 +193,6 @@ class Chooser:
                 windows.shape,
                 of=[self._scorer.output],
                 channel_axis=3 if self._scorer.layout == "nhwc" else 1,
-                reach=self._reach,
             )
         return self._outlined[windows.shape]
 

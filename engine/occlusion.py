@@ -17,7 +17,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
-from .drilldown import SHARE, check_share, corrected, drill
+from .drilldown import check_share, drill
 from .incremental import Choice
 from .intake import Inputs, Score, as_score, class_targets
 from .necessity import Necessity, find, margins
@@ -38,8 +38,7 @@ class Occluded:
     predicted class stays ahead of the next; below 0 the window changes the prediction.
     top: int64 [N, n], the top class without the window. plan: the windows. choice: how their
     variants were scored. scored: Boolean [N, n], exactly; the drops and margins of windows that
-    weren't are approximate, and their top class is -1. rough: Boolean [N, n], those scored on boxes
-    that were cut.
+    weren't are approximate, and their top class is -1.
     """
 
     heat: Any
@@ -52,7 +51,6 @@ class Occluded:
     plan: WindowPlan
     choice: Choice
     scored: NDArray[np.bool_]
-    rough: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ class _Pass:
     margins: Any
     top: Any
     scored: Any
-    rough: Any
 
 
 class Occlusion:
@@ -82,11 +79,11 @@ class Occlusion:
         variants per run. preprocess, of, providers, threads: see Scorer.
     method: "dense" runs every variant whole. "incremental" computes what each window changes
         alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
-        pays. "drilldown" is approximate: it scores a lattice of the windows, ever denser, last
-        where the map changes most, and interpolates the rest. Where boxes that are cut near their
-        window are faster by far, it scores those, and a coarse lattice and the strongest windows
-        exactly. See docs/occlusion.md.
-    share: of the windows that "drilldown" scores.
+        pays. "drilldown" is approximate: it scores a lattice of the windows, ever denser, then
+        where the map changes most and where it is strongest, and interpolates the rest. See
+        docs/occlusion.md.
+    share: of the windows that "drilldown" scores; None: image by image, by how much the second
+        lattice changes the map.
 
     With score="logit", overlap="mean" and edges="clip" the map is that of captum.attr.Occlusion.
     Raises ModelError or UsageError.
@@ -110,7 +107,7 @@ class Occlusion:
         memory: str | int | None = None,
         batch: int | None = None,
         method: Literal["auto", "dense", "incremental", "drilldown"] = "auto",
-        share: float = SHARE,
+        share: float | None = None,
     ) -> None:
         if overlap not in ("mean", "sum"):
             raise UsageError(f"overlap '{overlap}'; accepted: mean, sum")
@@ -186,7 +183,6 @@ class Occlusion:
             plan=self._plan_of(taken),
             choice=self._ways(self._plan_of(taken), 0).choice,
             scored=np.stack([p.scored for p in passes]),
-            rough=np.stack([p.rough for p in passes]),
         )
 
     def necessity(
@@ -243,17 +239,16 @@ class Occlusion:
     ) -> Iterator[_Pass]:
         """Image by image: drops, and the map they make."""
         plan = self._plan_of(taken)
-        ways = self._ways(plan, len(taken))
+        way = self._ways(plan, len(taken))
         for index in range(len(taken)):
             image = self.scorer.planar(taken.images[index])
             base = self.scorer.baseline(image, self.baseline)
-            scores = ways.exactly(image, taken.row(index), base)
-            rough = ways.roughly(image, base)
-            yield self._pass(scores, rough, logits[index], wanted[index], plan, progress)
+            scores = way.scores(image, taken.row(index), base)
+            yield self._pass(scores, logits[index], wanted[index], plan, progress)
 
     def _pass(
-        self, scores: Scores, rough: Scores | None, logits: Any, wanted: NDArray[np.int64],
-        plan: WindowPlan, progress: Progress,
+        self, scores: Scores, logits: Any, wanted: NDArray[np.int64], plan: WindowPlan,
+        progress: Progress,
     ) -> _Pass:  # fmt: skip
         """One image. logits: [K], of the whole image. wanted: its classes."""
         xp, closing = self.scorer.xp, self.scorer.closing
@@ -262,33 +257,24 @@ class Occlusion:
         drops = xp.empty((len(chosen), len(plan)), np.float64)
         margin = xp.empty(len(plan), np.float64)
         top = xp.full(len(plan), -1, np.int64)
-        scored, roughly = np.zeros(len(plan), bool), np.zeros(len(plan), bool)
+        scored = np.zeros(len(plan), bool)
 
-        def see(
-            way: Scores, some: NDArray[np.int64] | None, seen: NDArray[np.bool_]
-        ) -> NDArray[np.float64]:
-            for which, found in way(some):
+        def see(some: NDArray[np.int64] | None) -> NDArray[np.float64]:
+            for which, found in scores(some):
                 score = as_score(found, self.score, closing, xp)[:, chosen]
                 drops[:, which] = (clean - score).T
                 margin[which] = margins(found, logits, xp)
-                if seen is scored:
-                    top[which] = found.argmax(axis=1)
-                progress(int((~(scored | roughly)[which]).sum()))
-                seen[which] = True
+                top[which] = found.argmax(axis=1)
+                scored[which] = True
+                progress(len(found))
             made = xp.concatenate([drops, -margin[None]])  # high: the window matters
             return np.asarray(arrays.to_host(made if some is None else made[:, some]), np.float64)
 
         if self.method == "drilldown" and plan.counts is not None:
-            if rough is None:
-                made, _ = drill(plan.counts, self.share, lambda w: see(scores, w, scored))
-            else:
-                made, _ = corrected(
-                    plan.counts, self.share,
-                    lambda w: see(rough, w, roughly), lambda w: see(scores, w, scored),
-                )  # fmt: skip
+            made, _ = drill(plan.counts, self.share, see)
             drops, margin = xp.asarray(made[:-1]), xp.asarray(-made[-1])
-            progress(int((~(scored | roughly)).sum()))
+            progress(int((~scored).sum()))
         else:
-            see(scores, None, scored)
+            see(None)
         heat = reduce(drops, plan, overlap=self.overlap, backend=self.scorer.backend)
-        return _Pass(heat, drops, margin, top, scored, roughly)
+        return _Pass(heat, drops, margin, top, scored)

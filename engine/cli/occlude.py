@@ -75,8 +75,12 @@ def occlude(
         ),
     ] = "auto",
     share: Annotated[
-        float, typer.Option(metavar="P", help="Of the windows that drilldown scores; 1: exact.")
-    ] = 0.4,
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Of the windows that drilldown scores; 1: exact. Default: what the map needs.",
+        ),
+    ] = None,
     of: Of = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
@@ -128,7 +132,8 @@ def occlude(
     look = f"{window} px windows, stride {stride}, replaced by {Path(baseline).name}{unit}"
     if method == "drilldown":
         settings["share"] = share
-        look += f"; approximate: {percent(share)} of the windows"
+        many = "some" if share is None else percent(share)
+        look += f"; approximate: {many} of the windows"
 
     def one(folder: OutputFolder) -> Any:
         def each(
@@ -190,7 +195,6 @@ def _scored(found: Occluded) -> dict[str, Any]:
         "why": choice.why,
         "approximate": not bool(found.scored.all()),
         "windows": int(found.scored.sum()),
-        "rough": int(found.rough.sum()),
     }
 
 
