@@ -7,16 +7,6 @@ arithmetic of places.
 """
 
 from .cost import Machine, dense_seconds
-from .intervals import Reach
 from .plan import Batch, IncrementalPlan, Outline, outline, plan
 
-__all__ = [
-    "Batch",
-    "IncrementalPlan",
-    "Machine",
-    "Outline",
-    "Reach",
-    "dense_seconds",
-    "outline",
-    "plan",
-]
+__all__ = ["Batch", "IncrementalPlan", "Machine", "Outline", "dense_seconds", "outline", "plan"]

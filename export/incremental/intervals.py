@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 
 # Rows that stand behind the H * W rows of every table: what padding reads.
@@ -50,19 +49,6 @@ class Stencil:
 POINT = Stencil((1, 1))
 
 
-@dataclass(frozen=True)
-class Reach:
-    """How far from its window a change is followed; beyond, it counts as none: no longer exact.
-
-    A box is at most as long as the window is in its map, and `margin` positions or `share` of the
-    map more, whichever is less. Changes fade away from the window long before the box ends
-    (Nakandala et al. 2019, "projective field thresholding", with a share alone).
-    """
-
-    margin: int
-    share: float
-
-
 @dataclass(frozen=True, eq=False)
 class Extent:
     """The changed box of every window in a map of one size; lo, hi: int64 [2, n], closed."""
@@ -93,19 +79,6 @@ class Extent:
             lo[axis] = np.clip(-(-first // step), 0, size[axis] - 1)
             hi[axis] = np.clip((self.hi[axis] + begin) // step, lo[axis], size[axis] - 1)
         return Extent(size, lo, hi)
-
-    def within(self, reach: Reach, sides: Floats, centre: Floats) -> Extent:
-        """Boxes cut to a reach around the windows' own places. sides, centre: [2, n], of the
-        windows, as shares of the map."""
-        lo, hi = self.lo.copy(), self.hi.copy()
-        for axis in (0, 1):
-            n = self.size[axis]
-            length = np.ceil(sides[axis] * n) + reach.margin
-            length = np.minimum(length, np.ceil((sides[axis] + reach.share) * n)).astype(np.int64)
-            first = np.round(centre[axis] * n - length / 2).astype(np.int64)
-            lo[axis] = np.clip(first, lo[axis], np.maximum(hi[axis] - length + 1, lo[axis]))
-            hi[axis] = np.minimum(hi[axis], lo[axis] + length - 1)
-        return Extent(self.size, lo, hi)
 
     def union(self, other: Extent) -> Extent:
         """The box around both."""

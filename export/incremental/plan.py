@@ -28,7 +28,7 @@ from .build import Graphs, build
 from .clean import BACKGROUNDS
 from .cost import MACHINE, Estimate, Machine, estimate
 from .feeds import Places
-from .intervals import CONSTANT_ROWS, Ints, Reach
+from .intervals import CONSTANT_ROWS, Ints
 from .local import channels
 from .prepare import prepare
 from .trace import Trace, trace
@@ -258,21 +258,20 @@ def outline(
     channel_axis: int | None = None,
     machine: Machine = MACHINE,
     cut: int | None = None,
-    reach: Reach | None = None,
 ) -> Outline:
     """Follow windows through a classifier, and estimate what boxes cost against whole maps.
 
     boxes: int32 [n, 6], half open: c0, c1, y0, y1, x0, x1 (WindowPlan.boxes). image_shape:
     (C, H, W). of: names of the tensors wanted; None: the class scores. channel_axis: 1 or 3;
     None: as found. cut: how many nodes go on boxes, for measurements; None: the cost model
-    decides. reach: how far changes are followed; None: all the way, exactly.
+    decides.
 
     Raises ModelError for a model that boxes can't follow (second inputs, a fixed batch that can't
     be freed); UsageError for boxes of another shape.
     """
     boxes = _inside(np.asarray(boxes), image_shape)
     prepared = prepare(model, image_shape, of, channel_axis)
-    full = trace(prepared, boxes, reach)
+    full = trace(prepared, boxes)
     if not full.extents:
         raise ModelError("no tensor of the model has boxes")
     chosen = estimate(full, machine) if cut is None else estimate(full, machine, cut)
@@ -290,10 +289,9 @@ def plan(
     of: Sequence[str] | None = None,
     machine: Machine = MACHINE,
     cut: int | None = None,
-    reach: Reach | None = None,
 ) -> IncrementalPlan:
     """Plan exact incremental inference of a classifier under windows. See `outline`."""
-    return outline(model, boxes, image_shape, of=of, machine=machine, cut=cut, reach=reach).build()
+    return outline(model, boxes, image_shape, of=of, machine=machine, cut=cut).build()
 
 
 def _inside(boxes: NDArray[Any], image_shape: Sequence[int]) -> NDArray[np.int32]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .intervals import POINT, ZERO, Extent, Pair, Reach, Stencil, boxes_extent
+from .intervals import POINT, ZERO, Extent, Pair, Stencil, boxes_extent
 from .local import Local, describe, spatial
 from .prepare import Prepared
 
@@ -73,11 +73,8 @@ class Trace:
                 yield value
 
 
-def trace(prepared: Prepared, boxes: NDArray[np.int32], reach: Reach | None = None) -> Trace:
-    """Follow windows, int32 [n, 6], as far as operators allow.
-
-    reach: how far changes are followed; None: all the way, exactly.
-    """
+def trace(prepared: Prepared, boxes: NDArray[np.int32]) -> Trace:
+    """Follow windows, int32 [n, 6], as far as operators allow."""
     lo, hi = boxes_extent(boxes)
     known: dict[tuple[object, ...], Extent] = {}
 
@@ -85,13 +82,10 @@ def trace(prepared: Prepared, boxes: NDArray[np.int32], reach: Reach | None = No
         return known.setdefault(extent.key, extent)
 
     extents: dict[ir.Value, Extent] = {}
-    size: Pair = (1, 1)
     for root in prepared.roots:
-        found = spatial(root)
-        assert found is not None
-        size = found
+        size = spatial(root)
+        assert size is not None
         extents[root] = interned(Extent(size, lo, hi))
-    scale = np.array(size)[:, None]
     local: dict[ir.Node, Local] = {}
     nodes = tuple(n for n in prepared.nodes if n not in prepared.prefix)
     for node in nodes:
@@ -108,9 +102,8 @@ def trace(prepared: Prepared, boxes: NDArray[np.int32], reach: Reach | None = No
         extent = extents[moving[0]]  # type: ignore[index]
         for value in moving[1:]:
             extent = extent.union(extents[value])  # type: ignore[index]
-        extent = extent.through(how.stencil, _size(node.outputs))
-        if reach is not None:
-            extent = extent.within(reach, (hi - lo + 1) / scale, (lo + hi + 1) / (2 * scale))
+        size = _size(node.outputs)
+        extent = extent.through(how.stencil, size)
         for value in node.outputs:
             extents[value] = interned(extent)
     return Trace(prepared, nodes, extents, local)

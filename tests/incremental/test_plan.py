@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backlight.errors import ModelError, UsageError
 from backlight.export import incremental
-from backlight.export.incremental.intervals import Extent, Reach, Stencil, frame
+from backlight.export.incremental.intervals import Extent, Stencil, frame
 from backlight.kernels.plan import sliding
 
 
@@ -49,20 +49,6 @@ def test_intervals_are_what_changes(
     else:
         assert 0 <= got[0] <= got[1] < count
         assert dilation > 1 or got[0] == got[1]
-
-
-def test_boxes_are_cut_to_their_reach() -> None:
-    """Around the window's place, also where the map's border has cut one side already."""
-    size = (20, 20)
-    lo, hi = np.array([[0, 2, 9], [0, 4, 15]]), np.array([[11, 16, 12], [11, 19, 19]])
-    sides, centre = np.full((2, 3), 0.1), np.array([[0.05, 0.45, 0.5], [0.05, 0.6, 0.95]])
-    cut = Extent(size, lo, hi).within(Reach(4, 1.0), sides, centre)
-    assert cut.lengths.tolist() == [[6, 6, 4], [6, 6, 5]]
-    assert cut.lo.tolist() == [[0, 6, 9], [0, 9, 15]]
-    assert (cut.lo >= lo).all() and (cut.hi <= hi).all()
-    assert Extent(size, lo, hi).within(Reach(99, 0.1), sides, centre).lengths.max() == 4
-    same = Extent(size, lo, hi).within(Reach(20, 1.0), sides, centre)
-    np.testing.assert_array_equal([same.lo, same.hi], [lo, hi])
 
 
 def test_frames_hold_their_boxes_inside_the_map() -> None:
