@@ -121,11 +121,12 @@ class Chooser:
     """Chooses how a scorer's windows are scored, image size by image size.
 
     method: "auto", "dense" or "incremental". What is planned is kept. Where one image is too few
-    to plan for, later ones count together with it.
+    to plan for, later ones count together with it. waste: what looking for boxes may add to a pass
+    that then runs dense, as a share of it.
     """
 
-    def __init__(self, scorer: Scorer, method: str) -> None:
-        self._scorer, self._method = scorer, method
+    def __init__(self, scorer: Scorer, method: str, waste: float = WASTE) -> None:
+        self._scorer, self._method, self._waste = scorer, method, waste
         self._images: dict[tuple[int, ...], int] = {}
         self._outlined: dict[tuple[int, ...], Outline] = {}
         self._ready: dict[tuple[int, ...], tuple[Choice, Incremental | None]] = {}
@@ -170,7 +171,7 @@ class Chooser:
         few = f"{round(len(windows) * images)} windows are too few to plan for"
         looking = OUTLINE + OUTLINE_NODE * scorer.nodes + OUTLINE_BYTE * scorer.weight_bytes
         ready = READY + READY_NODE * scorer.nodes + READY_BYTE * scorer.weight_bytes
-        if not asked and dense * WASTE < looking:
+        if not asked and dense * self._waste < looking:
             return Choice("dense", None, few)
         outlined = self._outline(windows)
         speedup = round(outlined.estimate.speedup, 2)
