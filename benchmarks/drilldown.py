@@ -1,9 +1,9 @@
 """Drill-down against the exact map: how near, and how much faster than dense occlusion.
 
     python -m benchmarks.drilldown [MODEL.onnx ...] [--share auto 0.3 ...] [--photos 5]
-        [--score probability] [--speed] [--json FILE]
+        [--score probability] [--window 16] [--stride 4] [--speed] [--json FILE]
 
-Window 16, stride 4, on the bundled photos; default: the bundled SqueezeNet. share "auto": the
+On the bundled photos; default: the bundled SqueezeNet. share "auto": the
 default, as each map needs. SSIM and the recall of the top 1% and 5% of pixels are of the heat map.
 The exact map is method="incremental"; dense time is that of every 20th window, scaled up. Planning
 and compiling come before the clock. "scored": of the windows, on average. "speed-up": of all photos
@@ -42,7 +42,7 @@ def record_of(model: str, given: str | None) -> Preprocess | str | None:
 def measure(model: str, args: argparse.Namespace) -> list[dict[str, object]]:
     scorer = Scorer(model, preprocess=record_of(model, args.preprocess), threads=args.threads)
     record = images.fitted(scorer.preprocess, scorer.input)
-    settings = {"window": 16, "stride": 4, "score": args.score}
+    settings = {"window": args.window, "stride": args.stride, "score": args.score}
     exact = Occlusion(scorer, method="incremental", **settings)
     near = {s: Occlusion(scorer, method="drilldown", share=s, **settings) for s in args.share}
     rows: list[dict[str, object]] = []
@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--preprocess")
     parser.add_argument("--score", default="probability")
+    parser.add_argument("--window", type=int, default=16)
+    parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
