@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -160,8 +161,11 @@ class Peer:
         """Each form's, [N, C, H, W], float32, one after the other."""
         for model in self.forms:
             for onednn in (True, False):
-                with torch.backends.mkldnn.flags(enabled=onednn):
-                    yield reference.saliency(model, x, target, rule)[1].numpy()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of TF32 on GPUs, by the flags themselves
+                    with torch.backends.mkldnn.flags(enabled=onednn):
+                        maps = reference.saliency(model, x, target, rule)[1].numpy()
+                yield maps
 
     def steady(self, x: torch.Tensor) -> bool:
         """Whether every form's map of one image, [C, H, W], is what it is in float64."""
