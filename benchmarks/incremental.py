@@ -122,10 +122,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     plan = incremental.plan(model, windows.boxes, shape)
     planned = time.perf_counter() - started
-    sessions = {
-        part: compiled(getattr(plan, part), args.threads, PATIENT)
-        for part in ("clean", "patch", "tail")
-    }
+    threads = {"clean": args.threads, "patch": 1, "tail": 1}  # as the engine has them: in lanes
+    sessions = {part: compiled(getattr(plan, part), threads[part], PATIENT) for part in threads}
     ready = time.perf_counter() - started - planned
 
     image = photo(PHOTOS[0], shape[1], bgr="squeezenet" in name)
@@ -148,7 +146,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     def incrementally() -> dict[int, Any]:
         found: dict[int, Any] = {}
-        for variants, outputs in plan.finish(run, taps, batches=ahead):
+        for variants, outputs in plan.finish(run, taps, batches=ahead, lanes=args.threads):
             found |= dict(zip(variants.tolist(), outputs[plan.outputs[0]], strict=True))
         return found
 

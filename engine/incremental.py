@@ -7,7 +7,6 @@ shapes. `Chooser` weighs that against the time that planning and compiling take.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from ..kernels import WindowPlan
 from . import arrays
 from .budget import shown
 from .scoring import Scorer
-from .session import Session
+from .session import Session, cores
 
 __all__ = ["Choice", "Chooser", "Incremental"]
 
@@ -37,8 +36,7 @@ OUTLINE, OUTLINE_NODE, OUTLINE_BYTE = 0.1, 2e-3, 3e-9
 READY, READY_NODE, READY_BYTE = 0.8, 4e-3, 10e-9
 # What outlining may add to a pass that then runs dense.
 WASTE = 0.02
-# Each session's threads wait for work of their own by spinning, and take the cores from the graph
-# that runs: without, MobileNetV2 takes 3.5 ms a window instead of 6.5 on two cores.
+# Threads wait for work by spinning, and take the cores from the sessions that have some.
 PATIENT = {"session.intra_op.allow_spinning": "0"}
 # A budget is shared between the patches and the rest; a patch tensor below this is overhead only.
 LEAST_PATCH = 256 << 10
@@ -63,12 +61,13 @@ class Incremental:
 
     def __init__(self, scorer: Scorer, outlined: Outline, shape: tuple[int, ...]) -> None:
         self._scorer = scorer
-        self._plan = _within(scorer, outlined, shape)
-        graphs = self._plan.graphs
+        threads = scorer.threads or cores()
+        self._plan, self._lanes = _within(scorer, outlined, shape, threads)
+        graphs, each = self._plan.graphs, threads // self._lanes
         self._sessions = {
-            name: Session(graph, scorer.session.providers, scorer.threads, PATIENT)
-            for name, graph in (("clean", graphs.clean), ("patch", graphs.patch),
-                                ("tail", graphs.tail))
+            name: Session(graph, scorer.session.providers, count, PATIENT)
+            for name, graph, count in (("clean", graphs.clean, threads),
+                                       ("patch", graphs.patch, each), ("tail", graphs.tail, each))
         }  # fmt: skip
         self._inputs = {n: [i.name for i in s.inputs] for n, s in self._sessions.items()}
 
@@ -89,7 +88,7 @@ class Incremental:
     ) -> Iterator[tuple[Ints, NDArray[np.float32]]]:
         """Variants, int64 [m], and their class scores, float32 [m, K], until all were computed.
         which: some of the variants; default: all."""
-        for variants, made in self._plan.finish(self._run, taps, which):
+        for variants, made in self._plan.finish(self._run, taps, which, lanes=self._lanes):
             found = made[self._plan.outputs[0]]
             flat = found.reshape(len(found), -1)
             yield variants, flat.astype(np.float32)
@@ -98,23 +97,29 @@ class Incremental:
         return self._sessions[name].run({n: feeds[n] for n in self._inputs[name]})
 
 
-def _within(scorer: Scorer, outlined: Outline, shape: tuple[int, ...]) -> IncrementalPlan:
-    """A plan whose runs fit the budget. shape: of one image, in the input's layout."""
+def _within(
+    scorer: Scorer, outlined: Outline, shape: tuple[int, ...], threads: int
+) -> tuple[IncrementalPlan, int]:
+    """A plan whose runs fit the budget, and how many go on side by side: a thread each, if there
+    is room. shape: of one image, in the input's layout."""
     budget, whole = scorer.budget(), scorer.footprint(shape)
-    least = None
+    least, lanes = None, threads
     size: float | None = None
     while True:
         plan = outlined.build(size, scorer.most)
-        rows = max((budget - plan.memory()) // max(whole, 1), 0)
+        rows = max((budget - plan.memory(lanes)) // max(whole * lanes, 1), 0)
         if rows >= 1:
-            return replace(plan, tail_batch=int(min(plan.tail_batch, rows)))
+            return replace(plan, tail_batch=int(min(plan.tail_batch, rows))), lanes
         need = plan.memory() + whole
-        if least == need or plan.patch_bytes <= LEAST_PATCH:
+        if least != need and plan.patch_bytes > LEAST_PATCH:
+            least, size = need, plan.patch_bytes / 4
+        elif lanes > 1:
+            lanes //= 2
+        else:
             raise UsageError(
                 f"a memory budget of {shown(budget)} is too small for method 'incremental': "
                 f"accepted: {shown(math.ceil(1.01 * need))} or more, or method 'dense'"
             )
-        least, size = need, plan.patch_bytes / 4
 
 
 class Chooser:
@@ -166,8 +171,7 @@ class Chooser:
         c, h, w = windows.shape
         shape = (h, w, c) if scorer.layout == "nhwc" else (c, h, w)
         # Planning has one core; whole variants have all of them.
-        cores = scorer.threads or os.cpu_count() or 1
-        dense = scorer.seconds(shape) * len(windows) * images / cores
+        dense = scorer.seconds(shape) * len(windows) * images / (scorer.threads or cores())
         few = f"{round(len(windows) * images)} windows are too few to plan for"
         looking = OUTLINE + OUTLINE_NODE * scorer.nodes + OUTLINE_BYTE * scorer.weight_bytes
         ready = READY + READY_NODE * scorer.nodes + READY_BYTE * scorer.weight_bytes

@@ -29,7 +29,7 @@ class Machine:
     group. stream: bytes per second of elementwise work, read and written. gather: bytes per
     second of patches through table, gather and layout change; row: seconds per gathered row.
     node: seconds to start what one of the model's nodes becomes, with its
-    indices. batch: bytes of the largest patch tensor in a batch.
+    indices. batch: bytes of the largest patch tensor in a batch, which has a core to itself.
     """
 
     flops: float = 80e9
@@ -38,7 +38,7 @@ class Machine:
     gather: float = 4e9
     row: float = 8e-9
     node: float = 150e-6
-    batch: float = 4e6
+    batch: float = 2e6
 
 
 MACHINE = Machine()

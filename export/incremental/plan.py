@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +29,7 @@ from .clean import BACKGROUNDS
 from .cost import MACHINE, Estimate, Machine, estimate
 from .feeds import Places
 from .intervals import CONSTANT_ROWS, Ints
+from .lanes import in_lanes
 from .local import channels
 from .prepare import prepare
 from .trace import Trace, trace
@@ -136,17 +137,18 @@ class IncrementalPlan:
             behind[tuple(at)] = whole[(0, *at[1:])]
         return {self.image: image, BACKGROUNDS: behind}
 
-    def batches(self, which: Ints | None = None) -> Iterator[Batch]:
+    def batches(self, which: Ints | None = None, lanes: int = 1) -> Iterator[Batch]:
         """Variants, bucketed by the sizes of their boxes; made anew on every call.
 
-        which: some of the variants, each once; default: all.
+        which: some of the variants, each once; default: all. lanes: that each shall have some.
         """
+        most = self._each(which, lanes)
         for bucket in self.buckets:
             members, size = np.concatenate(bucket), max(len(batch) for batch in bucket)
             chosen = members if which is None else members[np.isin(members, which)]
             if not len(chosen):
                 continue
-            left = list(np.array_split(chosen, -(-len(chosen) // size)))
+            left = list(np.array_split(chosen, -(-len(chosen) // min(size, most))))
             step = 1
             while left:
                 some, left = left[:step], left[step:]
@@ -159,6 +161,10 @@ class IncrementalPlan:
                     stop = start + len(variants)
                     yield Batch(variants, {name: a[start:stop] for name, a in arrays.items()})
                     start = stop
+
+    def _each(self, which: Ints | None, lanes: int) -> int:
+        """Variants that a lane has, where all have about as many."""
+        return -(-(len(self) if which is None else len(which)) // lanes)
 
     def stream(
         self, run: Run, image: NDArray[Any], baseline: NDArray[Any], which: Ints | None = None
@@ -176,28 +182,29 @@ class IncrementalPlan:
         taps: Arrays,
         which: Ints | None = None,
         batches: Iterable[Batch] | None = None,
+        lanes: int = 1,
     ) -> Iterator[tuple[Ints, Arrays]]:
-        """The same from the clean graph's outputs. The tail sees several batches at a time, since
-        its dense layers read all their weights each time. batches: made ahead."""
-        waiting: list[tuple[Ints, Arrays]] = []
-        for batch in self.batches(which) if batches is None else batches:
-            rows = sum(len(variants) for variants, _ in waiting) + len(batch.variants)
-            if waiting and rows > self.tail_batch:
-                yield from self._close(run, waiting)
-                waiting = []
-            waiting.append((batch.variants, run("patch", {**taps, **batch.feeds})))
-        if waiting:
-            yield from self._close(run, waiting)
+        """The same from the clean graph's outputs. lanes: how many runs go on side by side; above
+        1, `run` is called from so many threads. batches: made ahead."""
+        given = self.batches(which, lanes) if batches is None else batches
+        most = min(self.tail_batch, self._each(which, lanes))
+        for found in in_lanes(partial(self._chunk, run, taps), _chunks(given, most), lanes):
+            yield from found
 
-    def _close(self, run: Run, waiting: list[tuple[Ints, Arrays]]) -> Iterator[tuple[Ints, Arrays]]:
-        variants = np.concatenate([v for v, _ in waiting])
-        joined = {n: np.concatenate([made[n] for _, made in waiting]) for n in self.crossings}
+    def _chunk(self, run: Run, taps: Arrays, batches: list[Batch]) -> list[tuple[Ints, Arrays]]:
+        """Several batches, which the tail sees together: its dense layers read all their weights
+        each time."""
+        boxes = [run("patch", {**taps, **batch.feeds}) for batch in batches]
+        variants = np.concatenate([batch.variants for batch in batches])
+        joined = {n: np.concatenate([made[n] for made in boxes]) for n in self.crossings}
+        found = []
         for start in range(0, len(variants), self.tail_batch):
             some = slice(start, start + self.tail_batch)
-            yield variants[some], run("tail", {n: a[some] for n, a in joined.items()})
+            found.append((variants[some], run("tail", {n: a[some] for n, a in joined.items()})))
+        return found
 
-    def memory(self) -> int:
-        """Bytes that the taps, the indices and a run of the patch graph take, estimated; without
+    def memory(self, lanes: int = 1) -> int:
+        """Bytes that the taps, the indices and runs of the patch graph take, estimated; without
         weights, and without what the clean graph and the tail hold while they run."""
         rows = 0
         for value in self.graphs.tables:
@@ -205,7 +212,19 @@ class IncrementalPlan:
             copies = 1 + (len(self.groups) if value in self._trace.prepared.roots else 0)
             rows += (h * w * copies + CONSTANT_ROWS) * channels(value)
         crossing = self.graphs.crossing_bytes * self.tail_batch
-        return 4 * rows + FEED_BYTES + LIVE_PATCHES * self.patch_bytes + 2 * crossing
+        return 4 * rows + FEED_BYTES + lanes * (LIVE_PATCHES * self.patch_bytes + 2 * crossing)
+
+
+def _chunks(batches: Iterable[Batch], most: int) -> Iterator[list[Batch]]:
+    """Batches that go together, of at most so many variants, or one alone."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        if waiting and sum(len(b.variants) for b in waiting) + len(batch.variants) > most:
+            yield waiting
+            waiting = []
+        waiting.append(batch)
+    if waiting:
+        yield waiting
 
 
 @dataclass(frozen=True, eq=False)
