@@ -18,13 +18,15 @@ _STYLE = """
   :root { --ink: #f4f4f5; --faint: #a1a1aa; --paper: #18181b; --line: #3f3f46 }
 }
 body { margin: 0 auto; max-width: 1200px; padding: 24px; background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 19px; margin: 36px 0 8px }
 p { margin: 6px 0; max-width: 80ch } .faint { color: var(--faint); font-size: 14px }
 figure { margin: 12px 0; overflow-x: auto } figcaption { color: var(--faint); font-size: 14px }
 img { max-width: 100%; height: auto; border: 1px solid var(--line) }
-nav { margin: 12px 0 } nav a { margin-right: 16px; color: inherit }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 14px }
+nav { margin: 12px 0; display: flex; flex-wrap: wrap; gap: 2px 16px; max-height: 160px; overflow: auto }
+nav a { color: inherit }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 14px; overflow-wrap: normal }
 th, td { padding: 3px 14px 3px 0; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: top; font-variant-numeric: tabular-nums }
 """.strip()
@@ -61,7 +63,9 @@ class Page:
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         self._body.append(
             f'<figure><img src="data:image/png;base64,{data}" width="{image.width}" '
-            f'height="{image.height}" alt="{html.escape(alt, quote=True)}">{below}</figure>'
+            # Smaller than this its letters can't be read: a wide one is scrolled instead.
+            f'height="{image.height}" style="min-width: {image.width * 7 // 8}px" '
+            f'alt="{html.escape(alt, quote=True)}">{below}</figure>'
         )
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -43,6 +43,10 @@ class Browser:
         """Load a file and wait until it has loaded."""
         _post(f"{self._url}/url", {"url": page.resolve().as_uri()})
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the window another size."""
+        _post(f"{self._url}/window/rect", {"width": width, "height": height})
+
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script's `return` gives."""
         return _post(f"{self._url}/execute/sync", {"script": script, "args": list(arguments)})
