@@ -172,6 +172,15 @@ class Inverter(_Maker):
         if not 0 <= self.jitter < min(self.size):
             raise UsageError(f"jitter {self.jitter}; expected 0 to {min(self.size) - 1}")
 
+    @property
+    def blank(self) -> str:
+        """What is wrong with an image that has nothing to invert."""
+        return f"'{self.layer}' is all 0, or no finite number,"
+
+    def invertible(self, x: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of x, [N, ...] as the model takes it, have a representation to invert: [N]."""
+        return _sound(_norms(self.taps(x)[self.layer]))
+
     def __call__(self, x: NDArray[Any], each: Each | None = None) -> Inversion:
         """Invert the representations of x, [N, ...] as the model takes it. Raises ImageError for
         what doesn't fit, UsageError where a layer is 0 for an image."""
@@ -179,12 +188,11 @@ class Inverter(_Maker):
         if count == 0:
             raise ImageError("no image; expected a batch of 1 or more")
         wanted = self.taps(x)[self.layer]
-        norms = (wanted.reshape(count, -1).astype(np.float64) ** 2).sum(axis=1)
-        if not (norms > 0).all() or not np.isfinite(norms).all():
-            raise UsageError(
-                f"'{self.layer}' is all 0, or no finite number, for image {int(np.argmin(norms))}: "
-                "there is nothing to invert"
-            )
+        norms = _norms(wanted)
+        sound = _sound(norms)
+        if not sound.all():
+            at = int(np.argmin(sound))
+            raise UsageError(f"{self.blank} for image {at}: there is nothing to invert")
         phi = xp.asarray(np.repeat(wanted, self.starts, axis=0))
         scale = xp.asarray((2 / np.repeat(norms, self.starts)).astype(np.float32))
         rng = np.random.default_rng([self.seed, 1 << 31])
@@ -341,6 +349,15 @@ def maximize(
     """
     wanted = [channels] if isinstance(channels, int) else [int(c) for c in channels]
     return Maximizer(model, layer, **options)(wanted)
+
+
+def _norms(values: NDArray[Any]) -> NDArray[np.float64]:
+    """|phi|^2 of each image, [N, ...] -> float64 [N]."""
+    return np.asarray((values.reshape(len(values), -1).astype(np.float64) ** 2).sum(axis=1))
+
+
+def _sound(norms: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((norms > 0) & np.isfinite(norms))
 
 
 def _images(inverter: Inverter, x: Any) -> NDArray[Any]:

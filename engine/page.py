@@ -22,8 +22,9 @@ body { margin: 0 auto; max-width: 1200px; padding: 24px; background: var(--paper
 h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 19px; margin: 36px 0 8px }
 p { margin: 6px 0; max-width: 80ch } .faint { color: var(--faint); font-size: 14px }
 figure { margin: 12px 0; overflow-x: auto } figcaption { color: var(--faint); font-size: 14px }
-img { max-width: 100%; height: auto; border: 1px solid var(--line) }
-nav { margin: 12px 0; display: flex; flex-wrap: wrap; gap: 2px 16px; max-height: 160px; overflow: auto }
+img { box-sizing: border-box; max-width: 100%; height: auto; border: 1px solid var(--line) }
+nav { margin: 12px 0; display: flex; flex-wrap: wrap; gap: 2px 16px; max-height: 160px;
+  overflow: auto }
 nav a { color: inherit }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 14px; overflow-wrap: normal }

@@ -152,6 +152,8 @@ class Embeddings:
 
     def _fill(self, column: str, values: NDArray[Any]) -> None:
         """Copy a column of fixed-size rows, part by part."""
+        if not len(values):  # of what was embedded nothing could be read
+            return
         flat = values.reshape(len(values), -1).view(np.uint8)
         at = 0
         for part in self._parts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +16,11 @@ from .layers import (
     ModelArgument,
     Per,
     file_names,
+    list_skipped,
     model_path,
     numbers,
     print_layers,
+    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -159,8 +160,6 @@ def activations(
                             shown = ", ".join(map(str, strongest))
                             step.print(f"{base}.png: strongest channels {shown}")
                 step.advance(group.stop - group.start)
-        for bad in skipped:
-            say(f"skipped: {bad.error}")
         summary = {
             "model": path,
             "normalised_per": per,
@@ -170,10 +169,10 @@ def activations(
         }
         if entries:
             folder.json("activations.json", summary)
+        errors, read = [bad.error for bad in skipped], len(entries) // len(taps.names)
         if entries and html:
+            list_skipped(page, errors, read)
             write_page(folder, "activations.html", page)
         if json:
             print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-        if skipped:
-            sys.stdout.flush()
-            raise typer.Exit(2)
+        report_skipped(errors, read)

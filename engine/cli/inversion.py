@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ...errors import UsageError
-from .layers import file_names, results_in, write_page
+from ...errors import ImageError, UsageError
+from .layers import file_names, list_skipped, report_skipped, results_in, write_page
 from .options import PHOTOS, chosen_labels, chosen_preprocess, counted, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...export.preprocess import Preprocess
+    from ..inversion import Inverter
+    from ..stream import Group, Skipped
     from .reconstruct import Asked
 
 SIDE = 227
@@ -59,13 +60,15 @@ def inversion(asked: Asked) -> None:
     ):
         for group in groups(files, record, spec, asked.batch):
             skipped += group.skipped
-            if not len(group.index):
+            good = _invertible(inverters, group, files, skipped)
+            if not good:
                 step.advance(steps * len(inverters))
                 continue
-            made = [i(group.tensor, lambda _: step.advance()) for i in inverters]
-            for at, index in enumerate(group.index.tolist()):
+            made = [i(group.tensor[good], lambda _: step.advance()) for i in inverters]
+            for at, row in enumerate(good):
+                index = int(group.index[row])
                 for start in range(asked.starts):
-                    tiles = [Tile(group.pixels[at], "photo")]
+                    tiles = [Tile(group.pixels[row], "photo")]
                     for one in made:
                         pixels = images.to_pixels(one.images[at, start], record, spec.layout)
                         error = figure(float(one.errors[at, start]))
@@ -90,10 +93,9 @@ def inversion(asked: Asked) -> None:
                     if not asked.json:
                         error = figure(float(one.errors[at].min()))
                         step.print(f"{files[index].name:<24} {one.layer:<24} error {error}")
-        for bad in skipped:
-            say(f"skipped: {bad.error}")
+        errors, read = [bad.error for bad in skipped], len(rows) // asked.starts
         if not rows:
-            raise skipped[0].error
+            report_skipped(errors, read)
         summary = {
             "model": asked.model,
             "method": "inversion",
@@ -119,14 +121,33 @@ def inversion(asked: Asked) -> None:
                 ["image", "layer", "error"],
                 [[Path(e["file"]).name, e["layer"], min(e["errors"])] for e in entries],
             )
+            list_skipped(page, errors, read)
             write_page(results, "inversion.html", page)
     if asked.json:
         print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
     else:
         print(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
-    if skipped:
-        sys.stdout.flush()
-        raise typer.Exit(2)
+    report_skipped(errors, read)
+
+
+def _invertible(
+    inverters: Sequence[Inverter], group: Group, files: Sequence[Path], skipped: list[Skipped]
+) -> list[int]:
+    """The rows of a group that every layer says something of; the others are skipped."""
+    from ..stream import Skipped
+
+    good = list(range(len(group.index)))
+    for one in inverters:
+        if not good:
+            break
+        fits = one.invertible(group.tensor[good])
+        for row, fit in zip(list(good), fits.tolist(), strict=True):
+            if not fit:
+                file = str(files[int(group.index[row])])
+                why = f"{file}: {one.blank} there: nothing to invert"
+                skipped.append(Skipped(file, ImageError(why)))
+                good.remove(row)
+    return good
 
 
 def maximize(asked: Asked) -> None:

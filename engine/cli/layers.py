@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from .options import BUNDLED
+from .options import BUNDLED, say
 
 if TYPE_CHECKING:
     from ..outputs import OutputFolder
     from ..page import Page
+    from ..store import Embeddings
     from ..taps import Layer
 
 __all__ = [
@@ -27,9 +29,12 @@ __all__ = [
     "Per",
     "file_name",
     "file_names",
+    "list_skipped",
     "model_path",
     "numbers",
+    "opened_store",
     "print_layers",
+    "report_skipped",
     "results_in",
     "wanted_layers",
     "write_page",
@@ -112,6 +117,20 @@ def print_layers(found: Sequence[Layer], json: bool) -> None:
         print("  ".join(row[i].ljust(widths[i]) for i in used).rstrip())
 
 
+def opened_store(path: Path) -> Embeddings:
+    """What 'backlight embed' wrote; parts that can't be read are named. Raises UsageError, for a
+    store without a picture too."""
+    from ..store import Embeddings
+
+    held = Embeddings(path)
+    for part in held.damaged:
+        say(f"{part}: cut short; left out (run 'backlight embed' again for what it held)")
+    if not len(held):
+        why = f"; {len(held.skipped)} could not be used" if held.skipped else ""
+        raise UsageError(f"{path}: a store without pictures{why}; 'backlight embed' adds some")
+    return held
+
+
 @contextmanager
 def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[OutputFolder]:
     """The folder for the results; a run that fails leaves no empty one behind."""
@@ -131,3 +150,20 @@ def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[O
 def write_page(folder: OutputFolder, name: str, page: Page) -> None:
     """The page, beside the pictures."""
     folder.data(name, page.to_bytes())
+
+
+def list_skipped(page: Page, errors: Sequence[Exception], read: int) -> None:
+    """What couldn't be read, on the page."""
+    if errors:
+        page.section("Skipped files", f"{len(errors)} skipped, {read} read.")
+        page.table(("file, and why",), [(error,) for error in errors])
+
+
+def report_skipped(errors: Sequence[Exception], read: int) -> None:
+    """Name what couldn't be read, and count it; exit code 2 then."""
+    for error in errors:
+        say(f"skipped: {error}")
+    if errors:
+        say(f"{len(errors)} skipped, {read} read")
+        sys.stdout.flush()
+        raise typer.Exit(2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
-from .layers import Html
+from .layers import Html, opened_store, results_in
 from .options import Force, Json, OutputDir, say
 
 if TYPE_CHECKING:
@@ -59,27 +59,23 @@ def map_(
     --html adds map.html: pan, zoom, and the picture under the pointer.
     """
     from .. import maps
-    from ..outputs import OutputFolder
-    from ..store import Embeddings
 
     for option, number in (("--limit", limit), ("--threads", threads)):
         if number < 1:
             raise UsageError(f"{option} {number}; expected 1 or more")
-    held = Embeddings(store)
-    for part in held.damaged:
-        say(f"{part}: cut short; left out (run 'backlight embed' again for what it held)")
+    held = opened_store(store)
     names = ["scatter.png", "pictures.png", "map.json", "map.npz"]
     # Before the work, and with it what would be overwritten.
-    folder = OutputFolder(output, [*names, *(["map.html"] if html else [])], force)
-    if onto is not None:
-        made = _joined(held, onto)
-    else:
-        laid = maps.project(
-            held.vectors, method, perplexity=perplexity, seed=seed, components=components,
-            threads=threads,
-        )  # fmt: skip
-        made = _Made(laid, held.paths, held.labels, [False] * len(held))
-    _write(folder, made, held, limit, html)
+    with results_in(output, [*names, *(["map.html"] if html else [])], force) as folder:
+        if onto is not None:
+            made = _joined(held, onto)
+        else:
+            laid = maps.project(
+                held.vectors, method, perplexity=perplexity, seed=seed, components=components,
+                threads=threads,
+            )  # fmt: skip
+            made = _Made(laid, held.paths, held.labels, [False] * len(held))
+        _write(folder, made, held, limit, html)
     new = sum(made.new)
     if json:
         summary = {"output": str(output), "pictures": len(made.paths), "new": new}

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...errors import UsageError
-from .layers import Html, write_page
-from .options import Force, Json, OutputDir, Provider, say
+from .layers import (
+    Html,
+    list_skipped,
+    opened_store,
+    report_skipped,
+    results_in,
+    write_page,
+)
+from .options import Force, Json, OutputDir, Provider
 
 NEAREST = 8
 
@@ -54,10 +60,9 @@ def neighbors(
     """
     from ..embed import embedder_of
     from ..neighbors import METRICS
-    from ..outputs import OutputFolder, names_of
+    from ..outputs import names_of
     from ..page import Page
     from ..similar import Space
-    from ..store import Embeddings
     from ..stream import found_files
     from .progress import track
 
@@ -65,9 +70,7 @@ def neighbors(
     for name in metrics:
         if name not in METRICS:
             raise UsageError(f"--metric {name}; accepted: {', '.join(METRICS)}")
-    held = Embeddings(store)
-    for part in held.damaged:
-        say(f"{part}: cut short; left out (run 'backlight embed' again for what it held)")
+    held = opened_store(store)
     files, skipped = found_files(image)
     if not files:
         raise skipped[0].error
@@ -78,45 +81,46 @@ def neighbors(
     space.check(files, k)
     names = names_of(files)
     expected = ["neighbors.json", *(f"{n}.png" for n in names)]
-    folder = OutputFolder(output, [*expected, *(["neighbors.html"] if html else [])], force)
+    if html:
+        expected.append("neighbors.html")
     page = Page(f"Nearest pictures in {store}", f"{len(held)} pictures, '{held.source.tensor}'")
     entries: list[dict[str, Any]] = []
     errors = [s.error for s in skipped]
-    with track(len(files), "searching") as step:
-        for at in range(0, len(files), _BATCH):
-            here = dict(zip(files[at : at + _BATCH], names[at : at + _BATCH], strict=True))
-            found, bad = space.similar(list(here), k)
-            errors += bad
-            for one in found:
-                name = here[Path(one.file)]
-                picture = space.strip(one)
-                folder.picture(f"{name}.png", picture)
-                if html:
-                    page.section(Path(one.file).name)
-                    page.picture(picture, f"the pictures nearest to {one.file}")
-                spaces = {s: [n.as_dict() for n in near] for s, near in one.spaces.items()}
-                entries.append({"file": one.file, "picture": f"{name}.png", "nearest": spaces})
-                if not json:
-                    step.print(f"{Path(one.file).name}: {_first(spaces)} -> {output}/{name}.png")
-            step.advance(len(here))
-    for error in errors:
-        say(f"skipped: {error}")
-    summary = {
-        "store": str(store),
-        "pictures": len(held),
-        "tensor": held.source.tensor,
-        "k": k,
-        "images": entries,
-        "skipped": [str(e) for e in errors],
-    }
-    folder.json("neighbors.json", summary)
-    if html:
-        write_page(folder, "neighbors.html", page)
-    if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-    if errors:
-        sys.stdout.flush()
-        raise typer.Exit(2)
+    with results_in(output, expected, force) as folder:
+        with track(len(files), "searching") as step:
+            for at in range(0, len(files), _BATCH):
+                here = dict(zip(files[at : at + _BATCH], names[at : at + _BATCH], strict=True))
+                found, bad = space.similar(list(here), k)
+                errors += bad
+                for one in found:
+                    name = here[Path(one.file)]
+                    picture = space.strip(one)
+                    folder.picture(f"{name}.png", picture)
+                    if html:
+                        page.section(Path(one.file).name)
+                        page.picture(picture, f"the pictures nearest to {one.file}")
+                    spaces = {s: [n.as_dict() for n in near] for s, near in one.spaces.items()}
+                    entries.append({"file": one.file, "picture": f"{name}.png", "nearest": spaces})
+                    if not json:
+                        first = _first(spaces)
+                        step.print(f"{Path(one.file).name}: {first} -> {output}/{name}.png")
+                step.advance(len(here))
+        summary = {
+            "store": str(store),
+            "pictures": len(held),
+            "tensor": held.source.tensor,
+            "k": k,
+            "images": entries,
+            "skipped": [str(e) for e in errors],
+        }
+        if entries:
+            folder.json("neighbors.json", summary)
+        if entries and html:
+            list_skipped(page, errors, len(entries))
+            write_page(folder, "neighbors.html", page)
+        if json:
+            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        report_skipped(errors, len(entries))
 
 
 _BATCH = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +14,11 @@ from .layers import (
     List,
     ModelArgument,
     file_names,
+    list_skipped,
     model_path,
     numbers,
     print_layers,
+    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
-    from ..page import Page
     from ..patches import Patches
 
 STATE = ".patches-state.npz"
@@ -150,12 +150,12 @@ def patches(
         results.json("patches.json", summary)
         if html:
             page.text("All channels, with files and boxes: patches.json", faint=True)
-            list_skipped(page, found)
+            list_skipped(page, [bad.error for bad in found.skipped], found.count)
             write_page(results, "patches.html", page)
         (results.path / STATE).unlink(missing_ok=True)
     if json:
         print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-    report_skipped(found)
+    report_skipped([bad.error for bad in found.skipped], found.count)
 
 
 def found_patches(
@@ -227,21 +227,3 @@ def preprocess_of(path: str, given: str | None) -> tuple[Preprocess, str | None]
     return chosen_preprocess(
         given, own, path, np.dtype(np.float32) if dtype is None else dtype.numpy()
     )
-
-
-def list_skipped(page: Page, found: Patches) -> None:
-    """The files that couldn't be read, on the page."""
-    if found.skipped:
-        page.section("Skipped files", f"{len(found.skipped)} skipped, {found.count} read.")
-        page.table(("file", "why"), [(b.file, b.error) for b in found.skipped])
-
-
-def report_skipped(found: Patches) -> None:
-    """Name what couldn't be read; exit code 2 then."""
-    for bad in found.skipped:
-        say(f"skipped: {bad.error}")
-    if found.skipped:
-        total = len(found.skipped)
-        say(f"{total} skipped, {found.count} read")
-        sys.stdout.flush()
-        raise typer.Exit(2)

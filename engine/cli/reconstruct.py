@@ -18,9 +18,11 @@ from .layers import (
     List,
     ModelArgument,
     file_names,
+    list_skipped,
     model_path,
     numbers,
     print_layers,
+    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -34,8 +36,6 @@ from .patches import (
     Limit,
     OnePerImage,
     found_patches,
-    list_skipped,
-    report_skipped,
 )
 
 
@@ -232,11 +232,11 @@ def _deconvnet(asked: Asked) -> None:
                 print(f"{name} -> {results.path / file}.png")
         results.json("reconstruct.json", summary)
         if asked.html:
-            list_skipped(page, found)
+            list_skipped(page, [bad.error for bad in found.skipped], found.count)
             write_page(results, "reconstruct.html", page)
     if asked.json:
         print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
-    report_skipped(found)
+    report_skipped([bad.error for bad in found.skipped], found.count)
 
 
 def _inversion(asked: Asked) -> None:

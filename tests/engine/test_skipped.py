@@ -1,0 +1,111 @@
+"""What the commands that look inside cannot use: skipped, counted, listed; it costs no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from backlight.engine.cli import run
+
+from .. import models
+from .test_bad_input import COMMANDS
+
+# The result that lists what was skipped, and the page; {m}: the model, {p}: photos, {o}: output.
+LISTING = {
+    "activations": "activations",
+    "patches": "patches",
+    "reconstruct": "reconstruct",
+    "inversion": "inversion",
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.onnx"
+    onnx.save(models.tiny(), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.parametrize("command", LISTING)
+def test_counted_and_listed(command: str, model: Path, photos: Path, tmp_path: Path, capsys):
+    out = tmp_path / "out"
+    words = COMMANDS[command].format(m=model, p=photos, o=out).split()
+    assert run([*words, "--html"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "broken.png: not an image" in line]
+    assert said[-1] == "backlight: 1 skipped, 2 read"
+    listed = json.loads((out / f"{LISTING[command]}.json").read_bytes())["skipped"]
+    assert [Path(one["file"]).name for one in listed] == ["broken.png"]
+    page = (out / f"{LISTING[command]}.html").read_text(encoding="utf-8")
+    assert "1 skipped, 2 read." in page and "broken.png: not an image" in page
+
+
+def test_neighbours(model: Path, photos: Path, tmp_path: Path, capsys):
+    pytest.importorskip("pyarrow")
+    store, out = str(tmp_path / "store"), tmp_path / "out"
+    assert run(["embed", str(model), str(photos), "-o", store, "--preprocess", "unit"]) == 2
+    capsys.readouterr()
+    assert run(["neighbors", store, str(photos), "-o", str(out), "--html"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "backlight: 1 skipped, 2 read"
+    assert "broken.png: not an image" in (out / "neighbors.html").read_text(encoding="utf-8")
+    only = str(photos / "broken.png")
+    assert run(["neighbors", store, only, "-o", str(tmp_path / "a" / "b"), "--html"]) == 2
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_photo_with_nothing_to_invert_costs_the_others_nothing(
+    model: Path, photos: Path, tmp_path: Path, capsys
+):
+    """Behind a Relu a black photo is 0 everywhere."""
+    onnx.save(models.tiny(body=models.BODY.replace("x, w, b", "x, w")), model)
+    Image.new("RGB", (9, 9)).save(photos / "black.png")
+    out = tmp_path / "out"
+    words = COMMANDS["inversion"].format(m=model, p=photos, o=out).split()
+    assert run([*words, "-l", "r"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and said[-1] == "backlight: 2 skipped, 2 read"
+    assert [s for s in said if "black.png: 'h' is all 0" in s]
+    found = json.loads((out / "inversion.json").read_bytes())
+    assert [Path(e["file"]).name for e in found["images"]] == ["0.png"] * 2 + ["1.png"] * 2
+    assert (out / "inversion.png").exists()
+    assert not list(out.glob("black*"))
+
+
+@pytest.mark.parametrize("command", ["neighbors {s} {p}/0.png -o {o}", "map {s} -o {o} --html"])
+def test_a_store_of_nothing(command: str, model: Path, photos: Path, tmp_path: Path, capsys):
+    """Where nothing could be embedded."""
+    pytest.importorskip("pyarrow")
+    store, out = tmp_path / "store", tmp_path / "out"
+    words = ["embed", str(model), str(photos / "broken.png"), "-o", str(store)]
+    assert run([*words, "--preprocess", "unit"]) == 2
+    capsys.readouterr()
+    assert run(command.format(s=store, p=photos, o=out).split()) == 2
+    said = capsys.readouterr().err
+    assert f"{store}: a store without pictures; 1 could not be used" in said
+    assert said.count("\n") == 1 and not out.exists()
+
+
+def test_a_map_of_too_few_leaves_no_folder(model: Path, photos: Path, tmp_path: Path, capsys):
+    pytest.importorskip("pyarrow")
+    store, out = str(tmp_path / "store"), tmp_path / "new" / "map"
+    assert run(["embed", str(model), str(photos), "-o", store, "--preprocess", "unit"]) == 2
+    capsys.readouterr()
+    assert run(["map", store, "-o", str(out)]) == 2
+    assert "needs 4 pictures" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
