@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ _FILTERS = {
 
 
 def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files themselves, and in place of each folder the images anywhere under it, sorted.
+    """The files themselves, and in place of each folder the images anywhere under it, sorted; links
+    are followed. What turns out to be none (a link to nothing, a folder that can't be listed) is
+    among them: `opened` says why.
 
     Raises ImageError for a path that isn't there and for a folder without images, UsageError for
     a model.
@@ -63,9 +65,7 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not os.fspath(given):  # an unset variable of a script; to Path it is the folder here
             raise ImageError("an empty path; expected an image or a folder of images")
         if path.is_dir():
-            inside = sorted(
-                f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()
-            )
+            inside = sorted(_under(path))
             if not inside:
                 known = ", ".join(sorted(SUFFIXES))
                 raise ImageError(f"{path}: a folder without images; looked for {known}")
@@ -77,6 +77,25 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             raise ImageError(f"{path}: no such file; expected an image or a folder of images")
     return list(dict.fromkeys(found))
+
+
+def _under(folder: Path) -> Iterator[Path]:
+    waiting: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
+    while waiting:
+        at, above = waiting.pop()
+        real = os.path.realpath(at)
+        if real in above:  # a link to a folder that holds it
+            continue
+        try:
+            found = list(os.scandir(at))
+        except OSError:
+            yield at
+            continue
+        for entry in found:
+            if os.path.isdir(entry.path):
+                waiting.append((Path(entry.path), above | {real}))
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                yield Path(entry.path)
 
 
 def decode(path: str | os.PathLike[str]) -> Pixels:
@@ -94,6 +113,8 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     path = Path(path)
     try:
         about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            os.listdir(path)  # one that can't be listed says so
         if not stat.S_ISREG(about.st_mode):
             raise ImageError(f"{path}: a folder, pipe or device; expected an image file")
         size = about.st_size

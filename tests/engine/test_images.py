@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,44 @@ def test_folders(tmp_path):
         images.image_files([tmp_path / "none"])
     with pytest.raises(ImageError, match="no such file"):
         images.image_files([tmp_path / "absent.png"])
+
+
+def test_links_are_followed(tmp_path):
+    """A folder of classes is often made of links; a link may lead nowhere, or round in a circle."""
+    (tmp_path / "elsewhere").mkdir()
+    saved(tmp_path / "elsewhere", Image.fromarray(COLORS), "a.png")
+    photos = tmp_path / "photos"
+    (photos / "folder.png").mkdir(parents=True)
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "round").symlink_to(photos)
+    (photos / "self.png").symlink_to(photos / "self.png")
+    (photos / "gone.png").symlink_to(tmp_path / "gone.png")
+    (photos / "one.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    found = images.image_files([photos])
+    names = ["gone.png", "linked/a.png", "one.png", "self.png"]
+    assert found == [photos / name for name in names]
+    with pytest.raises(ImageError, match="gone.png: no such file"):
+        images.decode(found[0])
+    with pytest.raises(ImageError, match=r"self.png: can't be read"):
+        images.decode(found[3])
+    np.testing.assert_array_equal(images.decode(found[1]), COLORS)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    one = saved(tmp_path, Image.fromarray(COLORS), "b.png")
+    for name in ("scandir", "listdir"):
+        listed = getattr(os, name)
+
+        def refuse(path, listed=listed):
+            if Path(path).name == "closed":
+                raise PermissionError(13, "Permission denied")
+            return listed(path)
+
+        monkeypatch.setattr(os, name, refuse)
+    assert images.image_files([tmp_path]) == [one, tmp_path / "closed"]
+    with pytest.raises(ImageError, match="closed: can't be read: Permission denied"):
+        images.decode(tmp_path / "closed")
 
 
 def settled(preprocess: Preprocess, spec: InputSpec = SPEC) -> Preprocess:
