@@ -56,8 +56,16 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 
 def names_of(files: Iterable[Path]) -> list[str]:
-    """A name for each file's outputs: its stem, with a number where two are the same."""
-    return numbered(file.stem or "image" for file in files)
+    """A name for each file's outputs: its stem, with a number where two are the same; of a long one
+    what leaves room for a layer and an ending."""
+    return numbered(cut(file.stem, 140) or "image" for file in files)
+
+
+def cut(name: str, most: int) -> str:
+    """The beginning of a name, `most` bytes at most: file systems count bytes, and take 255."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name
 
 
 def numbered(names: Iterable[str]) -> list[str]:

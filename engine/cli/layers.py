@@ -82,7 +82,9 @@ def numbers(given: str | None, option: str) -> list[int] | None:
 
 def file_name(layer: str) -> str:
     """A tensor's name as the beginning of a file's."""
-    return re.sub(r"[^\w.-]+", "_", layer).strip("._")[:100] or "layer"
+    from ..outputs import cut
+
+    return cut(re.sub(r"[^\w.-]+", "_", layer).strip("._"), 90) or "layer"
 
 
 def file_names(layers: Sequence[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers, tap
 from backlight.errors import ModelError, UsageError
 
-from ..models import images, noise_photo, parsed, tiny
+from ..models import BODY, images, noise_photo, parsed, tiny
 
 
 @pytest.fixture
@@ -433,6 +433,29 @@ class TestCommonParts:
     def test_file_names_are_plain_and_no_two_the_same(self) -> None:
         names = file_names(["a/b", "a_b", "/model/Conv:0", "///"])
         assert list(names.values()) == ["a_b", "a_b-2", "model_Conv_0", "layer"]
+
+    @pytest.mark.parametrize("letter", ["x", "é", "日"])
+    def test_long_names_fit_into_file_names(
+        self, letter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One file with a long name would otherwise end the run when its turn comes."""
+        layer = letter * 200
+        body = BODY.replace("r = Relu(h)", "r = Relu(h)\n    r2 = Relu(h)")
+        named = tiny(body=body)
+        for node in named.graph.node:
+            node.output[:] = [layer if o == "r2" else o for o in node.output]
+        onnx.save(named, tmp_path / "m.onnx")
+        photos = tmp_path / "photos"
+        photos.mkdir()
+        stem = letter * (251 // len(letter.encode()))
+        for name in (stem, stem[:-1] + "y", "a"):
+            Image.new("RGB", (9, 9), "red").save(photos / f"{name}.png")
+        out = tmp_path / "out"
+        given = ["activations", str(tmp_path / "m.onnx"), str(photos), "-l", layer, "-o", str(out)]
+        assert run([*given, "--preprocess", "unit"]) == 0, capsys.readouterr().err
+        entries = json.loads((out / "activations.json").read_bytes())["maps"]
+        assert len({e["picture"] for e in entries}) == 3
+        assert all((out / e["picture"]).exists() for e in entries)
 
     def test_the_fonts_have_every_character_that_is_written(self) -> None:
         """Without one of the system's: elsewhere there may be none."""
