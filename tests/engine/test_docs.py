@@ -1,0 +1,46 @@
+"""Every command of docs/inside.md, as it stands there, one after another in one folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from backlight.engine import images
+from backlight.engine.cli import run
+from backlight.engine.cli.options import PHOTOS
+
+TEXT = (Path(__file__).parents[2] / "docs" / "inside.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """The words behind `backlight` in the shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines]
+    assert all(words[0] == "backlight" for words in found)
+    return [words[1:] for words in found]
+
+
+@pytest.mark.slow
+def test_the_commands_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With few steps, for the time it takes: pytest -m slow tests/engine/test_docs.py"""
+    pytest.importorskip("openTSNE")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(PHOTOS, "photos")
+    for name in ("cat.jpg", "query.jpg"):
+        shutil.copy(PHOTOS / "chelsea.jpg", name)
+    Image.fromarray(images.decode("cat.jpg")[:, ::-1]).save("other.png")
+    assert run(["embed", "bundled", "other.png", "-o", "other-store"]) == 0
+    found = commands()
+    assert len(found) > 10
+    for words in found:
+        few = ["--steps", "2"] if "--method" in words else []
+        assert run([*words, *few]) == 0, (words, capsys.readouterr().err)
+    assert len(list(tmp_path.rglob("*.html"))) == sum("--html" in words for words in found)
