@@ -43,8 +43,8 @@ class Activations:
 
     @property
     def strength(self) -> NDArray[np.float32]:
-        """Each channel's largest activation, float32 [C]."""
-        return np.asarray(self.values.max(axis=(1, 2)), np.float32)
+        """Each channel's largest activation, float32 [C]; NaN where there is only that."""
+        return np.asarray(np.fmax.reduce(self.values, axis=(1, 2)), np.float32)
 
     def channels(self, limit: int = LIMIT, *, sort: bool = False) -> list[int]:
         """The first channels, or the strongest."""

@@ -25,6 +25,7 @@ from .taps import CONVOLUTIONS, named
 __all__ = ["Filters", "filters"]
 
 PER = ("filter", "layer")
+NONE = "no convolution and no linear layer over pixels, so no filters to show"
 # Between a convolution and the tensor a person names it by, or between the image and it.
 _POINTWISE = frozenset(
     "Add BatchNormalization Cast Clip Div Elu Gelu HardSwish Identity LeakyRelu Mul PRelu Relu "
@@ -156,9 +157,7 @@ def filters(
                 f"'{dense.layer}'"
             )
     if not found:
-        raise ModelError(
-            f"{name} has no convolution and no linear layer over pixels: no filters to show"
-        )
+        raise ModelError(f"{name}: {NONE}")
     node = found[0] if layer is None else _convolution(graph, layer)
     weights = constant(node.inputs[1])
     label = node.outputs[0].name or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -80,6 +81,13 @@ def numbered(names: Iterable[str]) -> list[str]:
         taken.add(own.casefold())
         made.append(own)
     return made
+
+
+def finite(value: float, digits: int | None = None) -> float | None:
+    """A number for JSON, which has neither NaN nor infinity: they become null."""
+    if not math.isfinite(value):
+        return None
+    return value if digits is None else round(value, digits)
 
 
 class OutputFolder:

@@ -27,6 +27,7 @@ from .crops import LayerPatches
 from .digest import model_hash
 from .grid import BLANK, Row, Tile, figure, sheet
 from .images import Pixels
+from .outputs import finite
 from .passes import PassState, listing_of
 from .session import Providers
 from .stream import Group, Skipped, ahead, found_files, group_of, lanes_of, turn_of
@@ -154,7 +155,7 @@ class Patches:
                         "patches": [
                             {
                                 "file": str(self.files[int(found.image[at, rank])]),
-                                "activation": float(found.values[at, rank]),
+                                "activation": finite(float(found.values[at, rank])),
                                 "row": int(found.row[at, rank]),
                                 "column": int(found.column[at, rank]),
                                 "box": found.boxes[at, rank].tolist(),

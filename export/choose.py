@@ -63,8 +63,8 @@ def image_input(graph: ir.Graph) -> Image:
             return _image(value)
     found = ", ".join(f"'{v.name}' {_shown(v)}" for v in inputs) or "none"
     raise ModelError(
-        f"no image-like input (inputs: {found}); expected one of rank 4 such as [N,3,H,W], "
-        "or name a tensor with --wrt"
+        f"no image-like input (inputs: {found}); expected one of rank 4 such as [N,3,H,W] "
+        "(export and check take another tensor with --wrt)"
     )
 
 
@@ -141,7 +141,10 @@ def class_scores(graph: ir.Graph) -> Score:
         if tensors:
             break
     names = ", ".join(f"'{v.name}' {_shown(v)}" for v in graph.outputs) or "none"
-    raise ModelError(f"{len(outputs)} outputs could be class scores ({names}); name one with --of")
+    raise ModelError(
+        f"{len(outputs)} outputs could be class scores ({names}); name one with --of, "
+        "or --layer in a command without it"
+    )
 
 
 def refuse_maps(scores: ir.Value) -> None:

@@ -77,7 +77,7 @@ def activations(
     """
     from .. import images
     from ..activations import PER, Activations, maps_of, refuse_flat
-    from ..outputs import names_of, numbered
+    from ..outputs import finite, names_of, numbered
     from ..page import Page
     from ..stream import found_files, groups
     from ..taps import Taps, layers
@@ -151,7 +151,7 @@ def activations(
                                 "picture": f"{base}.png",
                                 "values": f"{base}.npy",
                                 "strongest": [
-                                    {"channel": c, "activation": round(float(one.strength[c]), 6)}
+                                    {"channel": c, "activation": finite(float(one.strength[c]), 6)}
                                     for c in strongest
                                 ],
                             }

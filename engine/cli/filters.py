@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...errors import UsageError
+from ...errors import ModelError, UsageError
 from .layers import (
     Html,
     List,
@@ -66,15 +66,18 @@ def filters(
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path, convolutions=True), json)
+        found = layers(path, convolutions=True)
+        if not found and not json:
+            raise ModelError(f"{path}: {room.NONE}")
+        print_layers(found, json)
         return
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")
     record = None if preprocess is None else parse(preprocess)
-    found = room.filters(path, layer, preprocess=record)
-    name = file_name(found.layer)
-    title = f"Filters of {found.layer} in {Path(path).stem}"
-    picture = found.picture(
+    shown = room.filters(path, layer, preprocess=record)
+    name = file_name(shown.layer)
+    title = f"Filters of {shown.layer} in {Path(path).stem}"
+    picture = shown.picture(
         numbers(which, "--filters"),
         per=per,
         limit=limit,
@@ -84,23 +87,23 @@ def filters(
     files = [f"{name}.png", f"{name}.npy", "filters.json", *(["filters.html"] if html else [])]
     folder = OutputFolder(output, files, force)
     folder.picture(files[0], picture)
-    folder.array(files[1], found.weights)
-    count, depth, height, width = found.weights.shape
+    folder.array(files[1], shown.weights)
+    count, depth, height, width = shown.weights.shape
     summary: dict[str, Any] = {
         "model": path,
-        "layer": found.layer,
+        "layer": shown.layer,
         "weights": files[1],
-        "shape": list(found.weights.shape),
-        "strides": list(found.strides),
-        "groups": found.groups,
-        "color": found.color,
+        "shape": list(shown.weights.shape),
+        "strides": list(shown.strides),
+        "groups": shown.groups,
+        "color": shown.color,
         "normalised_per": per,
         "picture": files[0],
     }
     folder.json("filters.json", summary)
     if html:
         page = Page(title, f"{count} filters of {depth} x {height} x {width}.")
-        page.picture(picture, f"The filters of {found.layer} as tiles", f"The weights: {files[1]}")
+        page.picture(picture, f"The filters of {shown.layer} as tiles", f"The weights: {files[1]}")
         listed = layers(path, convolutions=True)
         page.section("Filters of this model")
         page.table(
@@ -119,4 +122,4 @@ def filters(
     if json:
         print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        print(f"{found.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")
+        print(f"{shown.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")

@@ -14,6 +14,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine import grid
+from backlight.engine.activations import Activations
 from backlight.engine.cli import run
 from backlight.engine.cli.layers import file_names, numbers
 from backlight.engine.fonts import DEJAVU, _has
@@ -307,13 +308,19 @@ g (float[N,2,9,9] x) => (float y) { y = ConvTranspose(x, w) }""",
         )
         np.testing.assert_array_equal(backlight.filters(proto).weights, w.swapaxes(0, 1))
 
-    def test_a_model_without_convolutions(self) -> None:
+    def test_a_model_without_convolutions(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         proto = parsed(
             """<ir_version: 8, opset_import: ["": 18]>
 g (float[N,3,4,4] x) => (float[N,48] y) { y = Flatten(x) }"""
         )
         with pytest.raises(ModelError, match="no convolution"):
             backlight.filters(proto)
+        onnx.save(proto, tmp_path / "m.onnx")
+        assert run(["filters", str(tmp_path / "m.onnx"), "--list"]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and "m.onnx: no convolution" in said.err
 
     def test_command(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
@@ -387,6 +394,22 @@ g (float[N,8,8,3] x) => (float[N,6,6,4] y) {
     ) -> None:
         with pytest.raises(UsageError, match=want):
             backlight.activations(model, photo, layer, preprocess="unit", threads=1)
+
+    def test_what_is_no_number_is_null_in_json(self, photo: Path, tmp_path: Path) -> None:
+        """JSON has no NaN: other languages refuse the file."""
+        onnx.save(tiny(body=BODY.replace("Relu", "Log")), tmp_path / "m.onnx")
+        for command in ("activations", "patches"):
+            out = tmp_path / command
+            given = [command, str(tmp_path / "m.onnx"), str(photo), "-l", "r", "-o", str(out)]
+            assert run([*given, "--preprocess", "none", "--html"]) == 0
+            text = (out / f"{command}.json").read_text(encoding="utf-8")
+            json.loads(text, parse_constant=pytest.fail)
+
+    def test_strength_passes_over_nan(self) -> None:
+        values = np.float32([[[np.nan, 2], [1, 0]], [[np.nan] * 2] * 2])
+        assert np.array_equal(
+            Activations("r", values, None).strength, np.float32([2, np.nan]), equal_nan=True
+        )
 
     def test_tokens_lie_in_a_line(self, photo: Path) -> None:
         with pytest.raises(UsageError, match=r"\[N,16,6\]: its positions lie in a line"):
