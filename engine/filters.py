@@ -57,8 +57,8 @@ class Filters:
         channels: Sequence[int] | None = None,
         title: str = "",
     ) -> Image.Image:
-        """Tiles: in colour for the first layer, else grey, a row per filter and a tile per input
-        channel. Mid-grey is 0.
+        """Tiles: in colour for the first layer, else (and where input channels are named) grey, a
+        row per filter and a tile per input channel. Mid-grey is 0.
 
         which: filters to show; None: the first `limit` (default: 256 in colour, 16 in grey).
         channels: input channels of grey tiles; None: the first 16.
@@ -68,7 +68,9 @@ class Filters:
         if per not in PER:
             raise UsageError(f"per '{per}'; accepted: {', '.join(PER)}")
         count, depth, height, width = self.weights.shape
-        chosen = _chosen(which, count, limit or (256 if self.color else 16), "filter")
+        color = self.color if channels is None else None
+        limit = (256 if color else 16) if limit is None else limit
+        chosen = _chosen(which, count, limit, "filter")
         values = self.weights[chosen].astype(np.float32)
         peak = np.abs(values if per == "filter" else self.weights).reshape(
             len(values) if per == "filter" else 1, -1
@@ -80,10 +82,10 @@ class Filters:
         scope = "of its filter" if per == "filter" else f"of the layer ({float(peak.max()):.3g})"
         note = f"Normalised per {per}: mid-grey is 0, full brightness or darkness is the largest |weight| {scope}."  # noqa: E501
         heading = title or f"Filters of {self.layer}"
-        if self.color is not None:
-            tiles = [Tile(_rgb(v, self.color), str(k)) for k, v in zip(chosen, grey, strict=True)]
+        if color is not None:
+            tiles = [Tile(_rgb(v, color), str(k)) for k, v in zip(chosen, grey, strict=True)]
             columns = min(16, max(8, round(len(tiles) ** 0.5)))
-            detail = f"{shown}, {depth} x {size}; in colour ({self.color} weights)"
+            detail = f"{shown}, {depth} x {size}; in colour ({color} weights)"
             return sheet(heading, [detail], tiled(tiles, columns), _side(height, width), note)
         picked = _chosen(channels, depth, 16, "input channel")
         rows = [
@@ -117,7 +119,11 @@ def _grey(values: Pixels) -> Pixels:
 
 def _chosen(given: Sequence[int] | None, count: int, limit: int, what: str) -> list[int]:
     if given is None:
+        if limit < 1:
+            raise UsageError(f"limit {limit}; expected 1 or more")
         return list(range(min(count, limit)))
+    if not len(given):
+        raise UsageError(f"no {what} given; the layer has 0 to {count - 1}")
     for number in given:
         if not 0 <= number < count:
             raise UsageError(f"{what} {number} is out of range; the layer has 0 to {count - 1}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..errors import UsageError
 from .fonts import font
 from .images import Pixels
 from .pictures import FAINT, INK, MARGIN, PAPER, shortened, wrapped
@@ -67,7 +68,9 @@ def sheet(
     heading: str, detail: Sequence[str], rows: Sequence[Row], side: int, note: str = ""
 ) -> Image.Image:
     """Rows of tiles, each in a square of `side` pixels; a heading and lines of detail above, a
-    note below (how the values became pixels)."""
+    note below (how the values became pixels). Raises UsageError where there is no tile."""
+    if not any(row.tiles for row in rows):
+        raise UsageError("nothing to show; expected a limit of 1 or more, and a channel or more")
     # 13: at smaller sizes the font's hinting swallows the spaces between words.
     big, middle, small = font(20), font(14), font(13)
     pictures = [

@@ -224,7 +224,11 @@ def patches(
     files, skipped = found_files(given)
     if not files:
         raise skipped[0].error if skipped else ImageError("no images given; expected a folder")
-    tops = {name: TopK(len(kept[name]), k, one_per_image) for name in taps.names}
+    try:
+        tops = {name: TopK(len(kept[name]), k, one_per_image) for name in taps.names}
+    except (MemoryError, ValueError) as err:  # ValueError: more than an array can be
+        total = sum(map(len, kept.values()))
+        raise UsageError(f"k {k}: too many to hold for {total} channels") from err
     saved = PassState(state, {"model": model_hash(model), "layers": list(taps.names), "k": k,
         "channels": None if channels is None else list(channels), "one_per_image": one_per_image,
         "preprocess": settled.to_json(), "batch": batch, "files": listing_of(files)},
@@ -276,6 +280,8 @@ def _kept(field: ReceptiveField, axis: int, channels: Sequence[int] | None) -> N
     count = field.dims[axis]
     if channels is None:
         return np.arange(count)
+    if not len(channels):
+        raise UsageError(f"no channel given; '{field.tensor}' has 0 to {count - 1}")
     for channel in channels:
         if not 0 <= channel < count:
             raise UsageError(

@@ -173,7 +173,7 @@ def lanes_of(
 
     threads: in all; None: one per core. Raises UsageError.
     """
-    for name, number in (("threads", threads), ("lanes", lanes)):
+    for name, number in (("threads", threads), ("workers", lanes)):
         if number is not None and number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
     cores = threads or _cores()

@@ -40,7 +40,9 @@ def filters(
     ] = None,
     channels: Annotated[
         str | None,
-        typer.Option("--channels", metavar="LIST", help="Input channels of a deeper layer. [0-15]"),
+        typer.Option(
+            "--channels", metavar="LIST", help="Input channels, in grey. [0-15 of a deeper layer]"
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Filters at most. [256 in colour, 16 in grey]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...errors import UsageError
 from .layers import (
     Html,
     Layers,
@@ -105,6 +106,8 @@ def patches(
     if list_:
         print_layers(layers(path), json)
         return
+    if limit < 1:
+        raise UsageError(f"--limit {limit}; expected 1 or more")
     names = file_names(wanted_layers(layer))
     expected = [f"{n}.png" for n in names.values()] + ["patches.json"]
     files = [*expected, *(["patches.html"] if html else [])]

@@ -322,6 +322,16 @@ g (float[N,3,4,4] x) => (float[N,48] y) { y = Flatten(x) }"""
         said = capsys.readouterr()
         assert said.out == "" and "m.onnx: no convolution" in said.err
 
+    def test_input_channels_of_the_first_layer(self, model: Path) -> None:
+        """Those that are named are shown, in grey, and there must be such."""
+        found = backlight.filters(model)
+        alone = found.picture([1], channels=[2])
+        assert alone.tobytes() != found.picture([1], channels=[1]).tobytes()
+        pixels = np.asarray(alone, int)
+        assert np.ptp(pixels, axis=2).max() < 12  # the letters have a tinge of blue
+        with pytest.raises(UsageError, match="input channel 9 is out of range"):
+            found.picture(channels=[9])
+
     def test_command(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
         assert run(["filters", str(model), "-o", str(out), "--html"]) == 0
@@ -441,6 +451,22 @@ g (float[N,8,8,3] x) => (float[N,6,6,4] y) {
 
 
 class TestCommonParts:
+    def test_nothing_to_show_is_said(self, model: Path, photo: Path) -> None:
+        held = backlight.filters(model)
+        one = backlight.activations(model, photo, "r", preprocess="unit")
+        top = backlight.patches(model, photo, "r", preprocess="unit", k=2)
+        for picture in (
+            lambda: held.picture(limit=0),
+            lambda: held.picture([]),
+            lambda: one.picture(limit=0),
+            lambda: one.picture([]),
+            lambda: top.picture("r", limit=0),
+            lambda: top.picture("r", []),
+            lambda: backlight.patches(model, photo, "r", preprocess="unit", channels=[]),
+        ):
+            with pytest.raises(UsageError, match="expected a limit|expected 1 or more|given"):
+                picture()
+
     def test_numbers(self) -> None:
         assert numbers("0-3,7,2", "--channels") == [0, 1, 2, 3, 7]
         assert numbers(None, "--channels") is None

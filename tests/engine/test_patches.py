@@ -350,6 +350,27 @@ g (float[N,1,4,4] x) => (float[N,1,2,2] y) { y = MaxPool<kernel_shape=[2,2], str
         assert "magic" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--limit", "0"], "--limit 0; expected 1 or more"),
+        (["-k", str(10**15)], "too many to hold"),
+        (["-k", str(10**19)], "too many to hold"),
+        (["--decoders", "0"], "workers 0; expected 1 or more"),
+    ],
+)
+def test_numbers_out_of_range(
+    more: list[str], said: str, model: Path, folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    given = ["patches", str(model), str(folder), "-l", "r", "--preprocess", "unit", "-o", str(out)]
+    assert run([*given, *more]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not out.exists()
+
+
 def test_errors_are_one_line(model: Path, folder: Path) -> None:
     with pytest.raises(BacklightError) as caught:
         found_in(model, folder, k=0)
