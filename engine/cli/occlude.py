@@ -132,8 +132,6 @@ def occlude(
     look = f"{window} px windows, stride {stride}, replaced by {Path(baseline).name}{unit}"
     if method == "drilldown":
         settings["share"] = share
-        many = "some" if share is None else percent(share)
-        look += f"; approximate: {many} of the windows"
 
     def one(folder: OutputFolder) -> Any:
         def each(
@@ -181,6 +179,8 @@ def _one(
         cells.append(_necessity_cell(job, need, chances))
     shown = job.name(int(found.target[0, 0])) if len(heat) == 1 else f"{len(heat)} classes"
     folder.array(entry["map"], heat[0] if len(heat) == 1 else heat)
+    if not found.scored.all():
+        look += f"; {percent(found.scored.mean())} of the windows scored, the rest interpolated"
     heading = f"{file.name}: what hiding takes from {shown}"
     folder.picture(entry["panel"], drawn(job, heading, look, cells))
     return entry, _line(job, file, entry, need, engine)
