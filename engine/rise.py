@@ -83,8 +83,6 @@ class Rise:
     ) -> None:
         if tolerance is not None and not 0 < tolerance < 1:
             raise UsageError(f"tolerance {tolerance}; accepted: between 0 and 1")
-        if seed < 0:
-            raise UsageError(f"seed {seed}; accepted: 0 or more")
         self.masks, self.cells, self.probability = masks, cells, probability
         self.seed, self.tolerance, self.score = seed, tolerance, score
         self.baseline = as_baseline(baseline, space)

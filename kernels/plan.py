@@ -172,7 +172,7 @@ def rise(
     half-pixel centres and clamped edges. Petsiuk et al. 2018, section 3.2.
 
     Raises UsageError: n or cells below 1, more cells than pixels, more than MOST_CELLS in all, a
-    probability outside (0, 1].
+    probability outside (0, 1], a seed below 0.
     """
     size = _shape(shape)
     if n < 1:
@@ -186,6 +186,8 @@ def rise(
         most = MOST_CELLS // (rows * cols)
         raise UsageError(f"{n} masks of {rows}x{cols} cells; accepted: at most {most}")
     cell = (-(-size[1] // rows), -(-size[2] // cols))
+    if seed < 0:
+        raise UsageError(f"seed {seed}; accepted: 0 or more")
     random = np.random.default_rng(seed)
     grids = (random.random((n, rows, cols)) < probability).astype(np.uint8)
     shifts = random.integers(0, cell, size=(n, 2), dtype=np.int32)
@@ -269,5 +271,6 @@ def _window_and_stride(
     if len(hop) == 3:
         channel_hop = hop[0]
     else:
-        channel_hop = channels if isinstance(stride, Sequence) else min(hop[0], channels)
+        both = isinstance(stride, Sequence | np.ndarray)
+        channel_hop = channels if both else min(hop[0], channels)
     return (channels, win[-2], win[-1]), (channel_hop, hop[-2], hop[-1]), channelwise

@@ -44,7 +44,8 @@ def test_windows_with_channels():
     # An int stride above the window's channels would skip some.
     assert sliding((3, 9, 9), (1, 3, 3), 3).counts == (3, 3, 3)
     assert sliding((3, 9, 9), (1, 3, 3), (1, 2, 3)).counts == (3, 4, 3)
-    assert sliding((3, 9, 9), (2, 3, 3), (2, 3)).counts == (2, 4, 3)
+    for pair in ((2, 3), [2, 3], np.array([2, 3])):
+        assert sliding((6, 9, 9), (3, 3, 3), pair).counts == (2, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,7 @@ BAD_PLANS = [
     (lambda: rise(IMAGE, 5, cells=9), "9x9 cells"),
     (lambda: rise(IMAGE, 5, probability=0), "probability 0"),
     (lambda: rise(IMAGE, 5, probability=1.5), "probability 1.5"),
+    (lambda: rise(IMAGE, 5, seed=-1), "seed -1; accepted: 0 or more"),
     (lambda: segments(IMAGE, np.zeros((8, 9), int), [[1]]), r"segment map has shape \[8, 9\]"),
     (lambda: segments(IMAGE, np.zeros((8, 10)), [[1]]), "segment map has dtype float64"),
     (lambda: segments(IMAGE, np.full((8, 10), 2), [[1, 0]]), "segment labels 2..2"),
