@@ -6,6 +6,7 @@ resolved once per image to what the kernels read: a colour [C] or an image, in t
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -44,8 +45,9 @@ class InputSpace:
         channels = pixels.astype(np.float64)
         if self.order == "bgr":
             channels = channels[..., ::-1]
-        scaled = (channels * self.scale - np.asarray(self.mean)) / np.asarray(self.std)
-        return np.asarray(scaled, np.float32)
+        with np.errstate(over="ignore"):  # the caller sees what isn't finite
+            scaled = (channels * self.scale - np.asarray(self.mean)) / np.asarray(self.std)
+            return np.asarray(scaled, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +74,37 @@ BaselineLike: TypeAlias = Baseline | str | float | Sequence[float] | NDArray[Any
 
 def as_baseline(given: BaselineLike, space: Space = "input") -> Baseline:
     """A Baseline from what people write: 'mean', 'blur:5', 'noise:7', 0.5, (124, 116, 104), an
-    image. Raises UsageError for an unknown name or parameter."""
+    image (NumPy, CuPy or DLPack). Raises UsageError for an unknown name or parameter."""
     if space not in ("input", "pixels"):
         raise UsageError(f"baseline space {space!r}; accepted: 'input', 'pixels'")
     if isinstance(given, Baseline):
         return given
     if isinstance(given, str):
         return _named(given, space)
-    if isinstance(given, int | float | np.number):
-        return Baseline("constant", float(given), space)
     try:
-        value: Any = given if hasattr(given, "ndim") else np.asarray(given, np.float64)
-    except (TypeError, ValueError):
+        if isinstance(given, int | float | np.number):
+            return Baseline("constant", float(given), space)
+        value = _array(given)
+    except (BufferError, OverflowError, RuntimeError, TypeError, ValueError):
         raise UsageError(f"baseline {given!r}; accepted: {KINDS}") from None
+    except ImportError as err:
+        raise UsageError(f"a baseline in GPU memory needs CuPy ({err})") from None
     kinds: dict[int, Kind] = {0: "constant", 1: "colour"}
     return Baseline(kinds.get(value.ndim, "image"), value, space)
+
+
+def _array(given: Any) -> Any:
+    """Numbers as float64; NumPy and CuPy arrays as they are, others by DLPack without a copy."""
+    if given is None:
+        raise TypeError
+    if isinstance(given, np.ndarray) or type(given).__module__.partition(".")[0] == "cupy":
+        return given
+    if not hasattr(given, "__dlpack__"):
+        return np.asarray(given, np.float64)
+    if hasattr(given, "detach"):  # a tensor that asks for gradients can't be exported
+        given = given.detach()
+    host = int(given.__dlpack_device__()[0]) in (1, 3)  # plain, or pinned
+    return (np if host else importlib.import_module("cupy")).from_dlpack(given)
 
 
 def _named(text: str, space: Space) -> Baseline:
@@ -158,7 +176,7 @@ def _given(
     if value is None:
         raise UsageError(f"baseline {spec.kind!r} needs a value")
     if not hasattr(value, "ndim"):
-        value = np.asarray(value, np.float32)
+        value = np.asarray(value, np.float64)
     if value.dtype.kind not in "iuf":
         raise UsageError(f"baseline is {value.dtype}; accepted: real numbers")
     pixels = spec.space == "pixels"
@@ -166,7 +184,7 @@ def _given(
         raise UsageError("a baseline in pixels needs the model's preprocessing; accepted: 'input'")
     want = shape
     if value.ndim == 0:
-        value = np.full(channels, value, np.float32)
+        value = np.full(channels, float(value))
     if value.ndim == 1:
         want = (channels,)
     elif pixels and not last:

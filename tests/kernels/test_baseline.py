@@ -77,6 +77,25 @@ def test_bytes_are_rounded_and_kept_in_range():
     assert resolve(254.5, image).tolist() == [255, 255]
 
 
+def test_arrays_of_other_libraries():
+    torch = pytest.importorskip("torch")
+    colour = torch.tensor([0.5, -1.0], requires_grad=True)
+    assert resolve(colour, IMAGE).tolist() == [0.5, -1.0]
+    other = torch.from_numpy(IMAGE[:, :, ::-1].copy()).flip(2)
+    np.testing.assert_array_equal(resolve(as_baseline(other), IMAGE), IMAGE)
+    with pytest.raises(UsageError, match="baseline .*bfloat16.*; accepted"):
+        resolve(colour.bfloat16(), IMAGE)
+
+
+@pytest.mark.filterwarnings("error")  # a second line on stderr
+def test_beyond_the_range_of_floats():
+    for value in (1e39, [1e300, 0]):
+        with pytest.raises(UsageError, match="outside the range of a float32 image"):
+            resolve(value, IMAGE)
+    with pytest.raises(UsageError, match="not finite"):
+        resolve(Baseline("constant", 1e38, "pixels"), IMAGE, space=InputSpace(std=(1e-9,)))
+
+
 BAD = [
     (lambda: resolve("median", IMAGE), "baseline 'median'"),
     (lambda: resolve("blur:x", IMAGE), "baseline 'blur:x'"),
@@ -93,6 +112,8 @@ BAD = [
     (lambda: resolve(Baseline("colour"), IMAGE), "needs a value"),
     (lambda: as_baseline("zero", "rgb"), "baseline space 'rgb'"),
     (lambda: as_baseline({}), "baseline {}"),
+    (lambda: as_baseline(None), "baseline None; accepted"),
+    (lambda: as_baseline(10**400), "baseline 1000"),
 ]
 
 
