@@ -73,15 +73,15 @@ class Segments:
         """The class's score of every row of the table, image by image.
 
         inputs, target, classes: see Occlusion.__call__. labels: integers [H, W] 0..S-1, one map for
-        all images, or [N, H, W]. table: 0/1 [n, S], 1 = kept, 0 = replaced by the baseline.
-        Returns float64 [N, n], or [N, T, n] with `classes`, in host memory. Raises ImageError, or
-        UsageError for a map or a table that doesn't fit.
+        all images (also as [1, H, W]), or [N, H, W]. table: 0/1 [n, S], 1 = kept, 0 = replaced by
+        the baseline. Returns float64 [N, n], or [N, T, n] with `classes`, in host memory. Raises
+        ImageError, or UsageError for a map or a table that doesn't fit.
         """
         scorer, xp = self.scorer, self.scorer.xp
         taken = scorer.take(inputs)
         maps = np.asarray(labels)
         shape = scorer.plan_shape(taken.images.shape[1:])
-        if maps.ndim == 3 and len(maps) != len(taken):
+        if maps.ndim == 3 and len(maps) not in (1, len(taken)):
             raise UsageError(
                 f"{len(maps)} segment maps; accepted: 1, or {len(taken)}, one an image"
             )

@@ -40,6 +40,7 @@ def test_scores_are_those_of_images_with_segments_hidden(batch):
     np.testing.assert_array_equal(switch(X, LABELS, EVERY, [4, 0]), got[[0, 1], [4, 0]])
     top = logits(X).argmax(axis=1)
     np.testing.assert_array_equal(switch(X, LABELS, EVERY), got[[0, 1], top])
+    np.testing.assert_array_equal(switch(X, LABELS[None], EVERY, [4, 0]), got[[0, 1], [4, 0]])
     odd = np.stack([LABELS, LABELS.T])  # a map for each image
     each = switch(X, odd, EVERY, 1)
     np.testing.assert_array_equal(each[0], got[0, 1])
