@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ...export.saliency import ExplainGraph
 from .. import images
 from ..compare import Drift, explained
 from .options import chosen_preprocess, say
+
+if TYPE_CHECKING:
+    from ..explainer import Explainer
 
 __all__ = ["Compared", "measured", "show"]
 
@@ -78,13 +81,14 @@ def measured(
     plain = Explainer(
         reference, graph.rules, of=one_of, wrt=one_wrt, providers="cpu", for_="portable"
     )
+    candidate = Explainer(graph.to_proto(), graph.rules, providers="cpu")
+    _check_alike(plain, candidate, reference)
     spec = plain.input
     chosen, note = chosen_preprocess(preprocess, plain.preprocess, reference, spec.dtype)
     if note is not None:
         say(note)
     settled = images.fitted(chosen, spec)
     batch = np.stack([images.prepare(images.decode(f), settled, spec).tensor for f in files])
-    candidate = Explainer(graph.to_proto(), graph.rules, providers="cpu")
     baked = target_class != "input"
     number = int(target_class) if target_class.isdecimal() else None
     rows = explained(candidate, plain, batch, [f.name for f in files], target=number, baked=baked)
@@ -94,6 +98,32 @@ def measured(
     return Compared(
         reference, tuple(rows), float(np.abs(mine - np.asarray(plain(batch).scores)).max())
     )
+
+
+def _check_alike(plain: Explainer, candidate: Explainer, reference: str) -> None:
+    """Raise UsageError unless both take the same pictures and score the same classes."""
+    mine, theirs = candidate.input, plain.input
+    sizes = zip(mine.size, theirs.size, strict=True)
+    kinds = [(s.layout, s.channels, s.dtype.kind) for s in (mine, theirs)]
+    if kinds[0] != kinds[1] or any(None not in pair and pair[0] != pair[1] for pair in sizes):
+        raise UsageError(
+            f"{reference} takes {_shown(theirs)}, the model {_shown(mine)}; "
+            "--compare feeds the same pictures to both"
+        )
+    if None not in (candidate.classes, plain.classes) and candidate.classes != plain.classes:
+        raise UsageError(
+            f"{reference} has {plain.classes} classes, the model {candidate.classes}; "
+            "--compare explains the same class in both"
+        )
+
+
+def _shown(spec: images.InputSpec) -> str:
+    """An input for people: uint8 [N,3,224,?]."""
+    height, width = ("?" if side is None else side for side in spec.size)
+    channels = "?" if spec.channels is None else spec.channels
+    of = {"nchw": (channels, height, width), "nhwc": (height, width, channels)}
+    inner = of.get(spec.layout, (height, width))
+    return f"{spec.dtype} [N,{','.join(map(str, inner))}]"
 
 
 def _without_nan(value: Any) -> Any:

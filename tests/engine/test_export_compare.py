@@ -13,6 +13,7 @@ from backlight.engine import compare
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 
+from .. import models
 from ..export.harness import run_runtime
 from ..export.test_quantize import quantised
 
@@ -77,6 +78,33 @@ def test_a_quantised_model_against_its_float_one(tmp_path, capsys):
     assert found["itself"]["cosine"] > 0.99999 and found["itself"]["moved"] == 0
     # Measured 0.95: 7-bit weights, 8-bit activations.
     assert 0.9 < found["float"]["cosine"] < 0.99 and found["float"]["moved"] > 0
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"output": "float[N,1] scores", "tail": "", "classes": 1}, "has 1 classes, the model 5"),
+        ({"shape": "N,3,8,9"}, "takes float32 [N,3,8,9], the model float32 [N,3,8,8]"),
+        ({"shape": "N,1,8,8", "channels": 1}, "takes float32 [N,1,8,8], the model float32 [N,3"),
+        ({"dtype": "uint8", "head": "x = Cast<to=1>(image)"}, "takes uint8 [N,3,8,8], the model"),
+    ],
+)
+def test_a_reference_of_another_kind_is_refused(other, says, tmp_path, capsys):
+    mine, reference, out = (tmp_path / n for n in ("mine.onnx", "other.onnx", "out.onnx"))
+    onnx.save(models.tiny(), mine)
+    settings = dict(other)
+    classes = settings.pop("classes", 5)
+    made = models.tiny(**settings)
+    for weight in made.graph.initializer:  # the first classes only
+        array = onnx.numpy_helper.to_array(weight)
+        if weight.name in ("v", "c"):
+            weight.CopyFrom(onnx.numpy_helper.from_array(array[:classes].copy(), weight.name))
+    onnx.save(made, reference)
+    arguments = ["export", str(mine), "-o", str(out), "--preprocess", "unit", "--compare", CAT]
+    assert run([*arguments, "--reference", str(reference)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"backlight: {reference} ") and says in line
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
