@@ -99,6 +99,11 @@ def export(
         lowering=target,
         dtype=dtype,
     )
+    # A tensor that --of names may have channels instead of classes.
+    if names is not None and not of and graph.classes not in (None, len(names)):
+        raise UsageError(
+            f"--labels {labels} names {len(names)} classes; the model has {graph.classes}"
+        )
     if record is not None:
         attach(graph.model, record)
     if names is not None and labels is not None:

@@ -226,6 +226,7 @@ def test_check(tiny, capsys, tmp_path):
         (["explain", "-m", "TINY", "-o", "DIR", "--target-class", "cat"], "class number"),
         (["explain", "-m", "TINY", "-o", "DIR", "--labels", "no.txt"], "no.txt"),
         (["explain", "-m", "TINY", "-o", "DIR", "--labels", "imagenet"], "1000 classes"),
+        (["export", "TINY", "-o", "OUT", "--labels", "imagenet"], "names 1000 classes"),
         (["explain", "-o", "DIR", "--target-class", "crane"], "134, 517"),
     ],
 )
