@@ -93,6 +93,10 @@ def bench(
     model leaves them open (default 224). target: the lowering; default: the provider's.
     Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
     """
+    # Asked for twice, measured once.
+    rules = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in rules))
+    providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
+    batches = list(dict.fromkeys(batches))
     if runs < 1 or min(batches) < 1:
         raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
     if size is not None and size < 1:

@@ -52,6 +52,12 @@ def test_the_command(tiny, capsys):
     assert "images/s" in capsys.readouterr().out
 
 
+def test_what_is_asked_twice_is_measured_once(tiny):
+    groups = [("vanilla", "vanilla"), ("vanilla",)]
+    report = bench(tiny, rules=groups, threads=(1, 1), batches=(1, 1), runs=1)
+    assert [r.subject for r in report.rows] == ["score", "score + vanilla"]
+
+
 def test_bad_settings(tmp_path, tiny, capsys):
     fixed = tmp_path / "fixed.onnx"
     onnx.save(models.tiny(shape="2,3,8,8", output="float[2,5] prob"), fixed)
