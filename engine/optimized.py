@@ -17,7 +17,7 @@ from ..errors import ModelError, OutputError, UsageError
 from ..export.saliency import PROTO_LIMIT, ExplainGraph, weight_bytes
 from .bench import device
 from .outputs import write_bytes
-from .session import one_line, runtime
+from .session import one_line, remedy, runtime
 
 __all__ = ["save_optimized"]
 
@@ -49,7 +49,9 @@ def save_optimized(graph: ExplainGraph, path: Path) -> None:
         except OSError as err:
             raise OutputError(f"{path}: can't be written: {err.strerror}") from err
         except Exception as err:  # the runtime's own exceptions share no documented base
-            raise ModelError(f"onnxruntime refuses the model: {one_line(err)}") from err
+            raise ModelError(
+                f"onnxruntime refuses the model: {one_line(err)}{remedy(source, err)}"
+            ) from err
     del optimized.metadata_props[:]
     machine = f"{device()}, {platform.machine()}"
     record = f"onnxruntime {ort.__version__}, CPUExecutionProvider, {machine}"

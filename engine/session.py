@@ -135,7 +135,7 @@ class Session:
                 self.inner = ort.InferenceSession(source, settings, providers=asked)
             except Exception as err:  # the runtime's own exceptions share no documented base
                 raise ModelError(
-                    f"onnxruntime refuses the model: {one_line(err)}{_remedy(model, err)}"
+                    f"onnxruntime refuses the model: {one_line(err)}{remedy(model, err)}"
                 ) from err
         self.providers: list[str] = list(self.inner.get_providers())
         lacking = [n for n in names if n not in self.providers]
@@ -178,7 +178,7 @@ class Session:
         return dict(zip(names, results, strict=True))
 
 
-def _remedy(model: Any, err: Exception) -> str:
+def remedy(model: Any, err: Exception) -> str:
     """What to do about a type that a provider has no kernels for."""
     if "NOT_IMPLEMENTED" not in str(err):
         return ""

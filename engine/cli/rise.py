@@ -154,9 +154,10 @@ def _one(
     heading = f"{file.name}: what keeps {shown}"
     folder.picture(entry["panel"], drawn(job, heading, look, cells))
     chance = "" if chances is None else percent(chances[targets[0]])
+    known = f"error {percent(change)} of the range" if change < float("inf") else "error unknown"
     line = (
         f"{file.name:<20} {job.name(targets[0]):<30} {chance:>7} {used:6d} masks "
-        f"(error {percent(change)} of the range) {seconds:6.1f} s"
+        f"({known}) {seconds:6.1f} s"
     )
     return entry, line
 

@@ -158,6 +158,9 @@ def test_rise_a_photo(tmp_path, capsys):
     assert entry["classes"][0]["highest"] == pytest.approx(heat.max())
     with Image.open(out / "chelsea.png") as panel:
         assert panel.width > 2 * 227
+    arguments[arguments.index("24")] = "1"  # one mask has no error to state
+    assert run([*arguments, "--force"]) == 0
+    assert "1 masks (error unknown)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["occlude", "rise"])

@@ -46,10 +46,11 @@ def test_refusals_are_one_line_and_leave_nothing(model, tmp_path, capsys, monkey
     base = ["export", str(model), "-o", str(out), "--optimized"]
     assert run([*base, "--for", "cuda"]) == 2
     assert run([*base, "--external"]) == 2
+    assert run([*base, "--dtype", "bfloat16"]) == 2
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert run(base) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert (
-        len(lines) == 3 and "--for cpu" in lines[0] and "onnxruntime is not installed" in lines[2]
-    )
+    assert len(lines) == 4 and "--for cpu" in lines[0]
+    assert "run the file on TensorRT, or export --dtype float16" in lines[2]
+    assert "onnxruntime is not installed" in lines[3]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.onnx"]
