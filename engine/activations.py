@@ -181,10 +181,13 @@ def activations(
     """
     taps = Taps(model, [layer], providers=providers, threads=threads)
     pixels: Pixels | None = None
-    if isinstance(image, np.ndarray) and not (image.dtype == np.uint8 and image.ndim == 3):
+    if isinstance(image, np.ndarray) and not _is_pixels(image):
         x = image
-        if len(x) != 1:
-            raise ImageError(f"{len(x)} images in a batch; expected one")
+        if x.ndim < 3 or len(x) != 1:
+            raise ImageError(
+                f"an array of {x.dtype} shaped {list(x.shape)}; expected one image: pixels, uint8 "
+                "[H, W, 3], or a tensor as the model takes it, [1, ...]"
+            )
         size = (x.shape[1], x.shape[2]) if taps.input.layout != "nchw" else x.shape[2:]
     else:
         settled = taps.settled(preprocess)
@@ -195,3 +198,7 @@ def activations(
     name = taps.names[0]
     axes = refuse_flat(taps.fields((int(size[0]), int(size[1])))[name])
     return Activations(name, maps_of(taps(x)[name], axes)[0], pixels)
+
+
+def _is_pixels(image: NDArray[Any]) -> bool:
+    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0

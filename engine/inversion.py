@@ -347,7 +347,7 @@ def maximize(
 
     Raises ModelError, UnsupportedNode, UsageError.
     """
-    wanted = [channels] if isinstance(channels, int) else [int(c) for c in channels]
+    wanted = [int(c) for c in np.atleast_1d(np.asarray(channels))]
     return Maximizer(model, layer, **options)(wanted)
 
 
@@ -364,6 +364,8 @@ def _images(inverter: Inverter, x: Any) -> NDArray[Any]:
     if isinstance(x, (str, Path)):
         x = [x]
     if isinstance(x, Sequence) and all(isinstance(p, (str, Path)) for p in x):
+        if not x:
+            raise ImageError("no image; expected a batch of 1 or more")
         spec, record = inverter.taps.input, inverter.preprocess
         return np.stack([images.prepare(images.decode(p), record, spec).tensor for p in x])
     return arrays.to_host(arrays.taken(x)[0])

@@ -70,6 +70,7 @@ class Index:
             raise UsageError(f"metric '{metric}'; accepted: {', '.join(METRICS)}")
         if method not in ("auto", "numpy", "faiss"):
             raise UsageError(f"method '{method}'; accepted: auto, numpy, faiss")
+        vectors = np.asarray(vectors)
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise UsageError(f"vectors are {list(vectors.shape)}; expected [N, D]")
         self._rows = vectors if vectors.dtype == np.uint8 else _float32(vectors)
@@ -82,13 +83,20 @@ class Index:
         self.method = "numpy" if self._faiss is None else "faiss"
 
     def search(self, queries: NDArray[Any], k: int) -> Nearest:
-        """The k nearest rows to each of `queries` [Q, D]. Raises UsageError."""
+        """The k nearest rows to each of `queries` [Q, D]. Raises UsageError, for NaN too."""
         count, width = self._rows.shape
-        if not 1 <= k <= count:
+        if not 1 <= k <= count or int(k) != k:
             raise UsageError(f"k {k}; the set has {count}: expected 1 to {count}")
+        queries = np.asarray(queries)
         if queries.ndim != 2 or queries.shape[1] != width:
             raise UsageError(f"queries are {list(queries.shape)}; expected [Q, {width}]")
         asked = _float32(queries)
+        with np.errstate(over="ignore"):
+            lengths = np.einsum("qd,qd->q", asked, asked)
+        if not (np.isfinite(lengths).all() and np.isfinite(self._longest)):
+            raise UsageError(
+                "a vector or query has NaN or infinite values, or is too long for float32"
+            )
         if self._faiss is None or (self._auto and len(asked) >= _FEW):
             return self._by_numpy(asked, k)
         return self._by_faiss(asked, k)

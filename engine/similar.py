@@ -104,6 +104,17 @@ class Space:
         if not good:
             return [], bad
         vectors = self.embedder(np.stack([seen.tensor for _, seen in good]))
+        sound = np.asarray(np.isfinite(vectors).all(axis=1))
+        tensor = self.embedder.tensor
+        bad += [
+            ImageError(f"{file}: the model's '{tensor}' has NaN or infinite values")
+            for (file, _), fine in zip(good, sound, strict=True)
+            if not fine
+        ]
+        good = [one for one, fine in zip(good, sound, strict=True) if fine]
+        if not good:
+            return [], bad
+        vectors = vectors[sound]
         tiny = np.stack([small(seen.pixels, self.store.source.side) for _, seen in good])
         paths = self.store.paths
         asked = [os.path.abspath(file) for file, _ in good]

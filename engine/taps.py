@@ -74,6 +74,8 @@ def tap(
     keep: also the model's own outputs, first. Nodes and inputs that no output needs are gone.
     Raises ModelError, UsageError.
     """
+    if not names:
+        raise UsageError("no layer given; expected the name of a tensor or node, or several")
     loaded = load(model)
     graph = loaded.graph
     found = list(dict.fromkeys(named(graph, name) for name in names))

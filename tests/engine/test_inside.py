@@ -22,7 +22,7 @@ from backlight.engine.outputs import numbered
 from backlight.engine.page import Page
 from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers, tap
-from backlight.errors import ModelError, UsageError
+from backlight.errors import ImageError, ModelError, UsageError
 
 from ..models import BODY, images, noise_photo, parsed, tiny
 
@@ -466,6 +466,35 @@ class TestCommonParts:
         ):
             with pytest.raises(UsageError, match="expected a limit|expected 1 or more|given"):
                 picture()
+
+    @pytest.mark.parametrize(
+        "image",
+        [
+            np.zeros((9, 9), np.uint8),
+            np.zeros((9, 9, 4), np.uint8),
+            np.zeros((0, 9, 3), np.uint8),
+            np.zeros((), np.float32),
+            np.zeros((3, 8, 8), np.float32),
+            np.zeros((2, 3, 8, 8), np.float32),
+        ],
+        ids=lambda x: str(x.shape),
+    )
+    def test_arrays_that_are_no_image(self, model: Path, image: Any) -> None:
+        with pytest.raises(ImageError, match="expected one image: pixels"):
+            backlight.activations(model, image, "r", preprocess="unit")
+
+    def test_nothing_given_is_said(self, model: Path, photo: Path) -> None:
+        options: dict[str, Any] = {"preprocess": "unit"}
+        with pytest.raises(UsageError, match="no layer given"):
+            backlight.patches(model, photo, [], **options)
+        with pytest.raises(UsageError, match="no layer given"):
+            Taps(model, [])
+        with pytest.raises(ImageError, match="no image"):
+            backlight.invert(model, [], "r", **options)
+        with pytest.raises(UsageError, match="no class or channel"):
+            backlight.maximize(model, [], **options)
+        one = backlight.maximize(model, np.int64(1), steps=1, **options)  # type: ignore[arg-type]
+        assert one.channels.tolist() == [1]
 
     def test_numbers(self) -> None:
         assert numbers("0-3,7,2", "--channels") == [0, 1, 2, 3, 7]

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -18,7 +19,7 @@ from backlight.engine.embed import embed
 from backlight.engine.neighbors import METRICS, Index, Nearest, neighbors
 from backlight.errors import UsageError
 
-from ..models import tiny
+from ..models import BODY, tiny
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
 BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
@@ -110,13 +111,19 @@ def test_bytes_are_not_copied_to_floats_at_once() -> None:
     [
         ({"k": 6}, "k 6; the set has 5: expected 1 to 5"),
         ({"k": 0}, "k 0"),
+        ({"k": 2.5}, "k 2.5"),
+        ({"queries": np.full((1, 3), np.nan)}, "NaN or infinite"),
+        ({"queries": np.full((1, 3), 1e30)}, "too long for float32"),
+        ({"vectors": np.full((5, 3), np.inf)}, "NaN or infinite"),
+        ({"vectors": [1, 2]}, r"vectors are \[2\]"),
         ({"metric": "l1"}, "metric 'l1'; accepted: l2, cosine"),
         ({"method": "tree"}, "method 'tree'; accepted: auto, numpy, faiss"),
     ],
 )
 def test_refuses(arguments: dict[str, object], said: str) -> None:
+    given = {"vectors": np.ones((5, 3)), "queries": [[1, 1, 1]], "k": 2}
     with pytest.raises(UsageError, match=said):
-        neighbors(np.ones((5, 3)), np.ones((1, 3)), **({"k": 2} | arguments))  # type: ignore[arg-type]
+        neighbors(**(given | arguments))  # type: ignore[arg-type]
 
 
 def test_refuses_other_widths() -> None:
@@ -190,6 +197,33 @@ class TestCommand:
         assert run(["neighbors", str(store), *arguments, "-o", str(tmp_path / "out")]) == 2
         assert "skipped: " in capsys.readouterr().err
         assert (tmp_path / "out" / "rocket.png").exists()
+
+    def test_a_picture_without_a_finite_vector_is_skipped(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The logarithm of a black picture."""
+        pytest.importorskip("pyarrow")
+        body = BODY.replace("Conv<pads=[1,1,1,1]>(x, w, b)", "Log(x)")
+        proto = tiny(body=body.replace("Gemm<transB=1>(f, v, c)", "Gemm<transB=1>(f, w3)"))
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.ones((5, 3), np.float32), "w3")
+        )
+        onnx.save(proto, tmp_path / "m.onnx")
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for level in (90, 180, 250):
+            Image.new("RGB", (9, 9), (level, 250, level)).save(folder / f"{level}.png")
+        Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
+        store = str(tmp_path / "store")
+        given = ["embed", str(tmp_path / "m.onnx"), str(folder), "-o", store, "-l", "h"]
+        assert run([*given, "--preprocess", "none"]) == 0
+        capsys.readouterr()
+        asked = [str(tmp_path / "black.png"), str(folder / "90.png")]
+        assert run(["neighbors", store, *asked, "-o", str(tmp_path / "out")]) == 2
+        err = capsys.readouterr().err.splitlines()
+        assert "black.png: the model's 'h' has NaN or infinite values" in err[0]
+        assert err[1:] == ["backlight: 1 skipped, 1 read"]
+        assert (tmp_path / "out" / "90.png").exists()
 
     @pytest.mark.parametrize(
         ("more", "said"),
