@@ -86,23 +86,33 @@ def scatter(
         far = radius * 1.6 if joined[index] else radius
         draw.ellipse((x - far, y - far, x + far, y + far), color, ring, scale + 1)
     plot = plot.resize((PLOT, height), Image.Resampling.LANCZOS)
-    _names(plot, placed, labels, colors)
+    _names(plot, placed, labels, colors, radius / scale)
     return _framed(plot, heading, detail, _legend(colors, len(points), joined))
 
 
 def _names(
-    plot: Image.Image, placed: NDArray[np.float64], labels: Sequence[str | None], colors: Colors
+    plot: Image.Image,
+    placed: NDArray[np.float64],
+    labels: Sequence[str | None],
+    colors: Colors,
+    radius: float,
 ) -> None:
-    """Each label at the median of its points, moved down where another name is there already."""
+    """Each label at the median of its points; below them where it would hide half of them, and
+    moved down where another name is there already."""
     draw, face = ImageDraw.Draw(plot), font(16)
     taken: list[tuple[float, float, float, float]] = []
     held = np.array([label or "" for label in labels])
     for name in colors:
-        x, y = np.median(placed[held == name], axis=0)
+        own = placed[held == name]
+        x, y = np.median(own, axis=0)
         text = shortened(str(name), face, 160)
         width = face.getlength(text)
         left = min(max(x - width / 2, 4), PLOT - width - 4)
-        top = min(max(y - 9, 4), plot.height - 22)
+        top = y - 9
+        near = (np.abs(own[:, 0] - x) < width / 2 + radius) & (np.abs(own[:, 1] - y) < 9 + radius)
+        if 2 * near.sum() >= len(own):
+            top = own[near, 1].max() + radius + 1
+        top = min(max(top, 4), plot.height - 22)
         while any(
             left < r and right < left + width and top < b and low < top + 18
             for right, low, r, b in taken

@@ -60,6 +60,9 @@ def map_page(
         "grid": list(grid),
         "names": _short(paths),
         "labels": index,
+        # What the grey ones are called: the legend has them together.
+        "rest": {i: str(labels[i]) for i, at in enumerate(index)
+                 if at == len(legend) and labels[i] is not None},
         "legend": shown,
         "counts": counts,
         "colors": ["#{:02x}{:02x}{:02x}".format(*colors.of(n)) for n in [*colors, None]],

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from backlight.engine import snap as snapping
-from backlight.engine.atlas import scatter, thumbnails
+from backlight.engine.atlas import Colors, scatter, thumbnails
 from backlight.engine.cli import run
 from backlight.engine.embed import embed
 from backlight.engine.mappage import map_page
@@ -194,6 +194,15 @@ class TestPictures:
             assert coloured[max(y - 12, 0) : y + 12, max(x - 12, 0) : x + 12].any()
         assert not coloured[: ys.min() + 12, : xs.max() - 20].any()
 
+    def test_a_name_does_not_hide_what_it_names(self) -> None:
+        """A few points close together: the name is below them."""
+        points = np.array([[0.0, 0.0], [0.02, 0.0], [10.0, 0.0], [10.02, 0.0]])
+        picture = np.asarray(scatter(points, ["left name"] * 2 + ["right name"] * 2, "", ""), int)
+        for color in Colors(["left name", "right name"]).values():
+            seen = np.abs(picture - color).max(axis=2) < 40
+            seen[:, 900 + 24 :] = False  # the legend
+            assert seen.sum() > 0.7 * np.pi * 5.5**2
+
     def test_a_file_that_is_gone_has_the_stored_pixels(self, tmp_path: Path) -> None:
         red = np.zeros((8, 8, 3), np.uint8)
         red[..., 0] = 255
@@ -306,6 +315,28 @@ class TestPage:
         ).decode()  # fmt: skip
         assert len(re.findall("</script>", page)) == 2
         assert "alert(1)</script" not in page
+
+    @pytest.mark.skipif(CHROMIUM is None or CHROMEDRIVER is None, reason="no Chromium")
+    def test_labels_that_share_the_grey_keep_their_names(self, tmp_path: Path) -> None:
+        labels = [*(f"label {i:02}" for i in range(30)), None, "<b>'\"${x}"]
+        count = len(labels)
+        places = np.stack([np.arange(count), np.arange(count) % 2], axis=1)
+        page = map_page(
+            "many", "labels", places.astype(float), places[:, ::-1], (2, count),
+            [f"/a/{i} #%20日本.png" for i in range(count)], labels,
+            [np.zeros((8, 8, 3), np.uint8)] * count, np.zeros(count, bool),
+        )  # fmt: skip
+        file = tmp_path / "map.html"
+        file.write_bytes(page)
+        with browser() as view:
+            view.open(file)
+            shown = view.run(
+                "return data.names.map((n, i) => { show(-1); show(i, 9, 9);"
+                " return [byId('name').textContent, byId('label').textContent] })"
+            )
+            assert view.console() == []
+        want = [label or "other labels" for label in labels]
+        assert shown == [[f"{i} #%20日本.png", label] for i, label in enumerate(want)]
 
     @pytest.mark.skipif(CHROMIUM is None or CHROMEDRIVER is None, reason="no Chromium")
     def test_in_a_browser(self, page: Path) -> None:
