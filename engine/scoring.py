@@ -73,6 +73,8 @@ class Scorer:
         if scores.shape is not None and any(d != 1 for d in list(scores.shape)[2:]):
             raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
         self.output = str(scores.name)
+        if self.output == choose.REAL_SCORES:
+            self.source = loaded.clone()  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
         channel_axis = choose.channel_axis(image)
         self.session = Session(loaded, providers, threads)

@@ -19,6 +19,9 @@ _THROUGH = frozenset(
     "DequantizeLinear".split()
 )
 
+# The name of the scores that a head of integers has as codes alone.
+REAL_SCORES = "backlight/scores"
+
 
 @dataclass(frozen=True)
 class Image:
@@ -178,12 +181,31 @@ def _is_matrix(shape: ir.Shape) -> bool:
 
 def closing(output: ir.Value) -> ir.Node | None:
     """The Softmax, LogSoftmax or Sigmoid that closes a head, None where none does."""
+    node = _last(output)
+    closes = node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
+    return node if closes else None
+
+
+def _last(output: ir.Value) -> ir.Node | None:
+    """The last node of a head that does more than rename, reshape or log the scores."""
     node = output.producer()
     while node is not None and node.domain == "" and node.op_type in _THROUGH:
         source = node.inputs[0]
         node = None if source is None else source.producer()
-    closes = node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
-    return node if closes else None
+    return node
+
+
+def _before_integers(graph: ir.Graph, output: ir.Value) -> tuple[ir.Value, str] | None:
+    """What a closing QLinearSoftmax or QLinearSigmoid of onnxruntime's reads, as real numbers, and
+    the operator that it stands for; None where none closes. Adds a node to the graph."""
+    node = _last(output)
+    if node is None or node.op_type not in ("QLinearSoftmax", "QLinearSigmoid"):
+        return None
+    real = ir.node("DequantizeLinear", node.inputs[:3], name=REAL_SCORES)
+    (scores,) = real.outputs
+    scores.name, scores.shape, scores.dtype = REAL_SCORES, output.shape, ir.DataType.FLOAT
+    graph.append(real)
+    return scores, node.op_type.removeprefix("QLinear")
 
 
 def _before_softmax(output: ir.Value) -> ir.Value | None:
@@ -249,6 +271,8 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     node = closing(scores)
     if node is not None and node.inputs[0] is not None:
         scores, closed = node.inputs[0], node.op_type
+    else:
+        scores, closed = _before_integers(graph, scores) or (scores, None)
     graph.outputs[:] = [scores]
     common.RemoveUnusedNodesPass()(model)
     graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]

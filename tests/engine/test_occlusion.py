@@ -115,6 +115,41 @@ def test_scores_are_taken_before_what_closes_them(tail):
     assert named.scorer.output == "scores" and named.scorer.closing == "Softmax"
 
 
+def integers(name):
+    """`tiny` with scores in 8 bits, closed by an operator on codes or on real numbers."""
+    model = models.tiny(**LOGITS)
+    for key, value in {"s": np.float32(0.1), "z": np.uint8(99), "t": np.float32(1 / 256)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), key))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(0), "u"))
+    node = onnx.helper.make_node
+    model.graph.node.append(node("QuantizeLinear", ["scores", "s", "z"], ["codes"]))
+    if name.startswith("QLinear"):
+        attributes = {"axis": -1, "opset": 13} if name == "QLinearSoftmax" else {}
+        inputs = ["codes", "s", "z", "t", "u"]
+        closes = node(name, inputs, ["closed"], domain="com.microsoft", **attributes)
+        model.graph.node.extend([closes, node("DequantizeLinear", ["closed", "t", "u"], ["prob"])])
+    else:
+        real = node("DequantizeLinear", ["codes", "s", "z"], ["real"])
+        model.graph.node.extend([real, node(name, ["real"], ["prob"])])
+    model.graph.output[0].name = "prob"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+@pytest.mark.parametrize("closing", ["Softmax", "Sigmoid"])
+def test_a_head_of_integers_is_read_as_real_numbers(closing):
+    """Not its probabilities as scores, for another softmax over them."""
+    for kind in ("logit", "probability"):
+        want = Occlusion(integers(closing), window=4, score=kind)(X)
+        occlude = Occlusion(integers("QLinear" + closing), window=4, score=kind)
+        np.testing.assert_array_equal(occlude(X), want)
+        assert np.abs(want).max() > 1e-3
+    boxes = Occlusion(integers("QLinear" + closing), window=2, stride=2, method="incremental")
+    want = Occlusion(boxes.scorer, window=2, stride=2, method="dense")(X)
+    # A score on the edge between two codes may fall on the other: 0.1 of the 5 that they span.
+    np.testing.assert_allclose(boxes(X), want, atol=0.03)
+
+
 def test_a_sigmoid_gives_each_class_its_own_probability():
     model = models.tiny(tail="prob = Sigmoid(scores)")
     heat = Occlusion(model, window=8, stride=8, baseline="zero")(X, classes="all")
