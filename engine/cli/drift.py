@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import UsageError
+from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from .. import images
 from ..compare import Drift, explained
@@ -78,9 +79,9 @@ def measured(
         )
     files = images.image_files(paths)
     one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
-    plain = Explainer(
-        reference, graph.rules, of=one_of, wrt=one_wrt, providers="cpu", for_="portable"
-    )
+    exported = "backlight.rules" in read(reference)[0].metadata_props
+    form = None if exported else "portable"  # what is exported has its operators already
+    plain = Explainer(reference, graph.rules, of=one_of, wrt=one_wrt, providers="cpu", for_=form)
     candidate = Explainer(graph.to_proto(), graph.rules, providers="cpu")
     _check_alike(plain, candidate, reference)
     spec = plain.input

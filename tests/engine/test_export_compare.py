@@ -80,6 +80,19 @@ def test_a_quantised_model_against_its_float_one(tmp_path, capsys):
     assert 0.9 < found["float"]["cosine"] < 0.99 and found["float"]["moved"] > 0
 
 
+def test_an_exported_file_is_a_reference_too(tmp_path, capsys):
+    plain, half = tmp_path / "plain.onnx", tmp_path / "half.onnx"
+    assert run(["export", str(BUNDLED), "-o", str(plain), "--rule", "guided"]) == 0
+    capsys.readouterr()
+    arguments = ["export", str(BUNDLED), "--rule", "guided", "--dtype", "float16"]
+    found = []
+    for more in ([], ["--reference", str(plain)]):
+        compared = ["--compare", CAT, "--json", "--force", "-o", str(half)]
+        assert run([*arguments, *compared, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out)["images"])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [
