@@ -98,7 +98,7 @@ def _names(
     radius: float,
 ) -> None:
     """Each label at the median of its points; below them where it would hide half of them, and
-    moved down where another name is there already."""
+    moved down (or up) where another name is there already."""
     draw, face = ImageDraw.Draw(plot), font(16)
     taken: list[tuple[float, float, float, float]] = []
     held = np.array([label or "" for label in labels])
@@ -112,14 +112,22 @@ def _names(
         near = (np.abs(own[:, 0] - x) < width / 2 + radius) & (np.abs(own[:, 1] - y) < 9 + radius)
         if 2 * near.sum() >= len(own):
             top = own[near, 1].max() + radius + 1
-        top = min(max(top, 4), plot.height - 22)
-        while any(
-            left < r and right < left + width and top < b and low < top + 18
-            for right, low, r, b in taken
-        ) and top < plot.height - 40:  # fmt: skip
-            top += 6
+        lowest = plot.height - 22
+        top = min(max(top, 4), lowest)
+        # Downwards as far as the plot goes, else upwards.
+        places = [*np.arange(top, lowest + 1, 6), *np.arange(top, 3, -6)]
+        top = next((y for y in places if _is_free(left, y, width, taken)), top)
         taken.append((left, top, left + width, top + 18))
         face.write(draw, (left, top), text, _dark(colors[name]), stroke_width=3, stroke_fill=PAPER)
+
+
+def _is_free(
+    left: float, top: float, width: float, taken: Sequence[tuple[float, float, float, float]]
+) -> bool:
+    return not any(
+        left < r and right < left + width and top < b and low < top + 18
+        for right, low, r, b in taken
+    )
 
 
 def _legend(colors: Colors, count: int, joined: NDArray[np.bool_]) -> list[tuple[Rgb, str]]:

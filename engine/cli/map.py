@@ -117,10 +117,11 @@ def _joined(held: Embeddings, onto: Path) -> _Made:
         raise UsageError(f"{onto}: map.json and map.npz are not of the same map")
     known = set(paths)
     rows = np.array([i for i, p in enumerate(held.paths) if p not in known], np.int64)
+    joined = there.joined(held.vectors[rows])
     if not len(rows):
         say(f"{onto} has all pictures of {held.path}: nothing joins it")
     return _Made(
-        there.joined(held.vectors[rows]),
+        joined,
         paths + [held.paths[i] for i in rows],
         labels + [held.labels[i] for i in rows],
         [False] * len(paths) + [True] * len(rows),

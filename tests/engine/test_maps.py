@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backlight.engine import atlas
 from backlight.engine import snap as snapping
 from backlight.engine.atlas import Colors, scatter, thumbnails
 from backlight.engine.cli import run
 from backlight.engine.embed import embed
+from backlight.engine.fonts import Face
 from backlight.engine.mappage import map_page
 from backlight.engine.maps import Map, Principal, project
 from backlight.engine.snap import snap
@@ -202,6 +204,21 @@ class TestPictures:
             seen = np.abs(picture - color).max(axis=2) < 40
             seen[:, 900 + 24 :] = False  # the legend
             assert seen.sum() > 0.7 * np.pi * 5.5**2
+
+    def test_names_do_not_overlap(self) -> None:
+        """Not at the lower edge either, where there is no room below."""
+        count = 12
+        points = np.array([[5.0, 0.01 * i] for i in range(count)] + [[0.0, 9.0], [9.0, 9.0]])
+        labels = [f"name {i}" for i in range(count)] + ["a", "b"]
+        plot = Image.new("RGB", (900, 900))
+        taken: list[tuple[float, float]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Face, "write", lambda _, draw, at, text, ink, **more: taken.append(at))
+            placed, _ = atlas._fitted(points, 900, 24)
+            atlas._names(plot, placed, labels, Colors(labels), 5.0)
+        tops = sorted(top for left, top in taken if 300 < left < 600)
+        assert len(tops) == count and np.diff(tops).min() >= 18
+        assert tops[0] > 0 and tops[-1] <= 900 - 22
 
     def test_a_file_that_is_gone_has_the_stored_pixels(self, tmp_path: Path) -> None:
         red = np.zeros((8, 8, 3), np.uint8)
