@@ -17,9 +17,11 @@ The edges, decided here:
   included), as PyTorch's fake quantization has it.
 - A value that can't leave the range (pooled, concatenated or reshaped from one within it) passes.
 
-Where the lowest code is the real 0 and a layer with signed output comes before, the quantizer has
-dropped a Relu (or a Clip from 0) and saturation does its work: that QuantizeLinear is a rectifier,
-and deconv and guided treat it as their Clip.
+Where the lowest code is the real 0 and a layer with signed output comes before (or its values,
+moved about or concatenated), the quantizer has dropped a Relu (or a Clip from 0) and saturation
+does its work: that QuantizeLinear is a rectifier, and deconv and guided treat it as their Clip.
+Elsewhere a value of 0 may well be rectified, and deconv lets its cotangent through: a map that
+can't fall below 0 (scaled by a gate, padded, resized) is tested for nothing there.
 """
 
 from __future__ import annotations
@@ -40,10 +42,12 @@ _SIGNED = frozenset(
 )
 # The output's values are the first input's, or lie between them.
 _KEEPS = frozenset(
-    "AveragePool DepthToSpace Dropout Flatten GlobalAveragePool GlobalMaxPool Identity MaxPool "
-    "ReduceMax ReduceMean ReduceMin Reshape Slice SpaceToDepth Split Squeeze Transpose "
-    "Unsqueeze".split()
+    "AveragePool DepthToSpace Dropout Expand Flatten GlobalAveragePool GlobalMaxPool Identity "
+    "MaxPool Pad ReduceMax ReduceMean ReduceMin Reshape Resize Slice SpaceToDepth Split Squeeze "
+    "Transpose Unsqueeze".split()
 )
+# Between a layer and its Relu.
+_MOVED = frozenset("Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 # Compute on quantised integers, whatever their domain (and all that start with QLinear).
 _INTEGER_ONLY = frozenset(
     "ConvInteger DynamicQuantizeLinear DynamicQuantizeMatMul MatMulInteger MatMulInteger16 "
@@ -137,6 +141,9 @@ def _equal(a: ir.Value | None, b: ir.Value | None) -> bool:
 def _bounds(value: ir.Value | None, depth: int = 64) -> tuple[float, float]:
     """Between what the values of a tensor lie, as far as the nodes before it say."""
     node = None if value is None else value.producer()
+    known = None if value is None else constant(value)
+    if known is not None and known.size:
+        return float(known.min()), float(known.max())
     if node is None or node.domain != "" or depth == 0:
         return _WHOLE
     op = Op(node, ())
@@ -149,20 +156,45 @@ def _bounds(value: ir.Value | None, depth: int = 64) -> tuple[float, float]:
         return low, high
     if node.op_type in ("Sigmoid", "Softmax", "HardSigmoid"):
         return 0.0, 1.0
-    inner = [_bounds(v, depth - 1) for v in node.inputs[: None if node.op_type == "Concat" else 1]]
+    several = node.op_type in ("Add", "Concat", "Mul", "Sum")
+    inner = [_bounds(v, depth - 1) for v in node.inputs[: None if several else 1]]
+    if node.op_type in ("Add", "Sum"):
+        return sum(b[0] for b in inner), sum(b[1] for b in inner)
+    if node.op_type == "Mul":
+        corners = np.multiply.outer(*np.array(inner))
+        corners = np.where(np.isnan(corners), 0, corners)  # 0 times what is not bounded
+        return float(corners.min()), float(corners.max())
     low, high = min((b[0] for b in inner), default=-np.inf), max(b[1] for b in inner)
     if node.op_type == "Relu":
         return max(low, 0.0), max(high, 0.0)
-    if node.op_type == "AveragePool" and op.attr("count_include_pad", 0):
-        return min(low, 0.0), max(high, 0.0)
+    padded = node.op_type == "AveragePool" and op.attr("count_include_pad", 0)
+    if padded or (node.op_type == "Pad" and op.attr("mode", "constant") == "constant"):
+        filled = (0.0, 0.0) if padded or op.input(2) is None else _bounds(op.input(2))
+        return min(low, filled[0]), max(high, filled[1])
+    beyond = ("cubic", "tf_crop_and_resize")  # overshoots; has a value of its own outside
+    if node.op_type == "Resize" and (
+        op.attr("mode") in beyond or op.attr("coordinate_transformation_mode") in beyond
+    ):
+        return _WHOLE
     return (low, high) if node.op_type in (*_KEEPS, "Concat") else _WHOLE
 
 
 def is_quantized_rectifier(op: Op) -> bool:
     """Whether a QuantizeLinear rectifies: its lowest code is the real 0, and what comes before
     has signed output. Not so for a picture in 0..1, a pooled or a concatenated rectified map."""
+    source: ir.Value | None = op.x
     before = op.x.producer()
-    if before is None or before.op_type not in _SIGNED or op.y.dtype is None:
+    while before is not None and before.op_type in _MOVED and before.domain == "":
+        source = before.inputs[0]
+        before = None if source is None else source.producer()
+    if before is None or op.y.dtype is None:
+        return False
+    moved = before.op_type == "DequantizeLinear" and source is not op.x
+    if moved or before.op_type == "Concat":
+        signed = -np.inf < _bounds(source)[0] < 0  # the same values, and room below 0 for them
+    else:
+        signed = before.op_type in _SIGNED
+    if not signed:
         return False
     zero = op.const(2) if op.input(2) is not None else np.zeros(())
     return zero is not None and bool(np.all(zero.astype(np.float32) == _range(op)[0]))

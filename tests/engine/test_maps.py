@@ -263,6 +263,20 @@ class TestCommand:
         assert run(["map", str(store), "-o", str(out)]) == 2
         assert "exists already" in capsys.readouterr().err
 
+    def test_the_page_of_a_part_has_the_colours_of_the_whole(
+        self, store: Path, tmp_path: Path
+    ) -> None:
+        """--limit leaves other numbers of each label; in the scatter all are counted."""
+        for limit in ("24", "5", "1"):
+            out = tmp_path / limit
+            given = ["map", str(store), "-o", str(out), "--method", "pca", "--html"]
+            assert run([*given, "--limit", limit]) == 0
+            page = (out / "map.html").read_text(encoding="utf-8")
+            data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+            assert data["legend"] == ["blue", "green", "red"]
+            assert data["colors"][:3] == ["#1f77b4", "#ff7f0e", "#2ca02c"]
+            assert sum(data["counts"]) == int(limit)
+
     def test_a_store_joins_a_map(
         self, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
