@@ -34,13 +34,15 @@ def map_page(
     labels: Sequence[str | None],
     thumbs: Sequence[Pixels],
     new: NDArray[np.bool_],
+    colors: Colors | None = None,
 ) -> bytes:
     """The page, with everything inside; it asks the network for nothing.
 
     points [N, 2], y upwards. cells [N, 2]: (row, column) of the grid of size (rows, columns).
-    thumbs: N squares of the same side.
+    thumbs: N squares of the same side. colors: of a larger map that this is a part of; None:
+    the labels' own.
     """
-    colors = Colors(labels)
+    colors = Colors(labels) if colors is None else colors
     legend = [str(name) for name in colors]
     rest = "other labels" if colors.rest else "no label" if legend else ""
     number = {name: index for index, name in enumerate(colors)}

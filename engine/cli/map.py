@@ -156,6 +156,7 @@ def _write(folder: Any, made: _Made, held: Embeddings, limit: int, html: bool) -
         page = mappage.map_page(
             heading, f"{detail}.{some}", points[kept], cells, grid,
             [made.paths[i] for i in kept], [made.labels[i] for i in kept], thumbs, new[kept],
+            atlas.Colors(made.labels),  # as in the scatter
         )  # fmt: skip
         folder.data("map.html", page)
     cell_of = dict(zip(kept.tolist(), cells.tolist(), strict=True))
