@@ -20,7 +20,8 @@ from .layers import (
     print_layers,
     write_page,
 )
-from .options import Force, Json, OutputDir, PreprocessOption
+from .options import Force, Json, OutputDir, PreprocessOption, say
+from .patches import preprocess_of
 
 
 def register(app: typer.Typer) -> None:
@@ -77,6 +78,11 @@ def filters(
         raise UsageError(f"--limit {limit}; expected 1 or more")
     record = None if preprocess is None else parse(preprocess)
     shown = room.filters(path, layer, preprocess=record)
+    if shown.color is not None and record is None and preprocess_of(path, None)[1] is not None:
+        say(
+            f"{path} doesn't say in which order colours come: assuming {shown.color} "
+            "(--preprocess changes it)"
+        )
     name = file_name(shown.layer)
     title = f"Filters of {shown.layer} in {Path(path).stem}"
     picture = shown.picture(

@@ -322,6 +322,16 @@ g (float[N,3,4,4] x) => (float[N,48] y) { y = Flatten(x) }"""
         said = capsys.readouterr()
         assert said.out == "" and "m.onnx: no convolution" in said.err
 
+    def test_an_assumed_order_of_colours_is_said(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(["filters", str(model), "-o", str(tmp_path / "a")]) == 0
+        assert "assuming RGB (--preprocess changes it)" in capsys.readouterr().err
+        for more in (["--preprocess", "imagenet-caffe"], ["--preprocess", "unit"]):
+            assert run(["filters", str(model), "-o", str(tmp_path / more[1]), *more]) == 0
+        assert run(["filters", "bundled", "-o", str(tmp_path / "b")]) == 0
+        assert capsys.readouterr().err == ""
+
     def test_input_channels_of_the_first_layer(self, model: Path) -> None:
         """Those that are named are shown, in grey, and there must be such."""
         found = backlight.filters(model)
