@@ -19,6 +19,8 @@ GAP = 6
 LABEL = 18
 LINE = 17
 TITLE = 132
+# Lines of a heading at most.
+HEADS = 3
 BLANK = (226, 226, 230)
 
 
@@ -87,9 +89,11 @@ def sheet(
     shift = MARGIN + (beside + MARGIN if titled else 0)
     width = max(shift + columns * (side + GAP) - GAP + MARGIN, 420)
     inner = width - 2 * MARGIN
+    heads = [shortened(line, big, inner) for line in wrapped(heading, big, inner)[:HEADS]]
+    above = MARGIN + 26 * max(len(heads), 1)
     lines = [line for text in detail for line in wrapped(text, middle, inner)]
     notes = wrapped(note, small, inner)
-    top = MARGIN + 28 + 20 * len(lines) + 6
+    top = above + 2 + 20 * len(lines) + 6
     step = [
         max((p.height for p in line if p is not None), default=0)
         + (LABEL if any(t.label for t in row.tiles) else 0)
@@ -105,9 +109,10 @@ def sheet(
     height = top + sum(step) + (4 + LINE * len(notes) if notes else 0) + MARGIN
     picture = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(picture)
-    big.write(draw, (MARGIN, MARGIN - 2), shortened(heading, big, inner), INK)
+    for number, line in enumerate(heads):
+        big.write(draw, (MARGIN, MARGIN - 2 + 26 * number), line, INK)
     for number, line in enumerate(lines):
-        middle.write(draw, (MARGIN, MARGIN + 26 + 20 * number), line, FAINT)
+        middle.write(draw, (MARGIN, above + 20 * number), line, FAINT)
     for index, (row, images) in enumerate(zip(rows, pictures, strict=True)):
         if titled:
             below = top

@@ -17,7 +17,7 @@ from backlight.engine import grid
 from backlight.engine.activations import Activations
 from backlight.engine.cli import run
 from backlight.engine.cli.layers import file_names, numbers
-from backlight.engine.fonts import DEJAVU, _has
+from backlight.engine.fonts import DEJAVU, Face, _has
 from backlight.engine.outputs import numbered
 from backlight.engine.page import Page
 from backlight.engine.session import Session
@@ -544,6 +544,26 @@ class TestCommonParts:
         entries = json.loads((out / "activations.json").read_bytes())["maps"]
         assert len({e["picture"] for e in entries}) == 3
         assert all((out / e["picture"]).exists() for e in entries)
+
+    def test_a_long_heading_takes_more_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        written: list[str] = []
+        write = Face.write
+        monkeypatch.setattr(
+            Face,
+            "write",
+            lambda self, draw, at, text, ink: [
+                written.append(text), write(self, draw, at, text, ink)
+            ],
+        )  # fmt: skip
+        tile = grid.Tile(np.zeros((8, 8, 3), np.uint8))
+        heading = "DeconvNet reconstructions of bn_1/FusedBatchNormV3:0 in open-nsfw"
+        small = grid.sheet("DeconvNet", ["one"], [grid.Row([tile])], 64)
+        large = grid.sheet(heading, ["one"], [grid.Row([tile])], 64)
+        assert large.height > small.height
+        assert " ".join(written[2:]).startswith(heading)
+        written.clear()
+        grid.sheet("x" * 400, ["one"], [grid.Row([tile])], 64)
+        assert written[0].endswith("…")
 
     def test_the_fonts_have_every_character_that_is_written(self) -> None:
         """Without one of the system's: elsewhere there may be none."""
