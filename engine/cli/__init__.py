@@ -170,5 +170,10 @@ def _drop_stdout() -> None:
 def _failed(message: str, code: int) -> int:
     if _stopped:
         message, code = "interrupted", INTERRUPTED
-    print(f"backlight: {' '.join(message.split())}", file=sys.stderr)
+    print(f"backlight: {one_line(message)}", file=sys.stderr)
     return code
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal: a file's name may hold line breaks, and what moves the cursor."""
+    return "".join("?" if c < " " or "\x7f" <= c <= "\x9f" else c for c in " ".join(text.split()))

@@ -11,6 +11,7 @@ import typer
 from ...errors import ModelError
 from ...export.preprocess import ASSUMED, Preprocess, parse
 from .. import labels as names_of_classes
+from . import one_line
 
 __all__ = [
     "BUNDLED",
@@ -78,7 +79,7 @@ def bundled_or(model: str | None) -> str:
 
 def say(text: str) -> None:
     """A line for people, on stderr."""
-    print(f"backlight: {' '.join(text.split())}", file=sys.stderr)
+    print(f"backlight: {one_line(text)}", file=sys.stderr)
 
 
 def counted(number: int) -> str:

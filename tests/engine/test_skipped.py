@@ -109,3 +109,15 @@ def test_a_map_of_too_few_leaves_no_folder(model: Path, photos: Path, tmp_path: 
     assert run(["map", store, "-o", str(out)]) == 2
     assert "needs 4 pictures" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_names_do_not_reach_the_terminal_as_they_are(
+    model: Path, photos: Path, tmp_path: Path, capsys
+):
+    (photos / "broken.png").rename(photos / "a\x1b[31m\nb\x9b.png")
+    words = COMMANDS["activations"].format(m=model, p=photos, o=tmp_path / "out").split()
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert "a?[31m b?.png: not an image" in said
+    assert run(["activations", str(model), str(photos / "a\x1b[31m\nb\x9b.png"), "-l", "h"]) == 2
+    assert "\x1b" not in said + capsys.readouterr().err
