@@ -46,5 +46,7 @@ def track(total: int, title: str) -> Iterator[Step]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # Lines for a terminal go through the bar, which shares it; those for a file or pipe don't.
+    shared = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
         yield Step(bar, bar.add_task(title, total=total))

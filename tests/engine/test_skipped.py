@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 from backlight.engine.cli import run
 
 from .. import models
-from .test_bad_input import COMMANDS
+from .test_bad_input import COMMANDS, SRC
 
 # The result that lists what was skipped, and the page; {m}: the model, {p}: photos, {o}: output.
 LISTING = {
@@ -121,3 +124,22 @@ def test_names_do_not_reach_the_terminal_as_they_are(
     assert "a?[31m b?.png: not an image" in said
     assert run(["activations", str(model), str(photos / "a\x1b[31m\nb\x9b.png"), "-l", "h"]) == 2
     assert "\x1b" not in said + capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty")
+def test_lines_reach_a_file_beside_a_progress_bar(model: Path, photos: Path, tmp_path: Path):
+    """stderr is a terminal, stdout is not, as in `backlight … > list.txt`."""
+    import pty
+
+    bar, end = pty.openpty()
+    words = COMMANDS["activations"].format(m=model, p=photos, o=tmp_path / "out").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "backlight", *words], stdout=subprocess.PIPE, stderr=end,
+        text=True, check=False, env=os.environ | {"PYTHONPATH": SRC, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(end)
+    shown = os.read(bar, 1 << 16)
+    os.close(bar)
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["0-h.png", "1-h.png"]
+    assert b"running" in shown and b"strongest" not in shown
