@@ -67,8 +67,10 @@ def inversion(asked: Asked) -> None:
             made = [i(group.tensor[good], lambda _: step.advance()) for i in inverters]
             for at, row in enumerate(good):
                 index = int(group.index[row])
+                # As the model takes it: grey where its reconstructions are.
+                photo = images.to_pixels(group.tensor[row], record, spec.layout)
                 for start in range(asked.starts):
-                    tiles = [Tile(group.pixels[row], "photo")]
+                    tiles = [Tile(photo, "photo")]
                     for one in made:
                         pixels = images.to_pixels(one.images[at, start], record, spec.layout)
                         error = figure(float(one.errors[at, start]))

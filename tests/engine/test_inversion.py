@@ -348,6 +348,16 @@ class TestCommand:
         assert Image.open(out / "inversion.png").width > 3 * 227 / 2
         assert b"<script" not in (out / "inversion.html").read_bytes()
 
+    def test_a_model_of_grey_images_has_grey_photos(self, tmp_path: Path) -> None:
+        """Colours beside a grey reconstruction would look like what the layer lost."""
+        proto = tiny(shape="N,1,8,8", channels=1)
+        onnx.save(proto, tmp_path / "grey.onnx")
+        Image.new("RGB", (9, 9), (250, 10, 10)).save(tmp_path / "red.png")
+        command = self.common(str(tmp_path / "grey.onnx"), "inversion", tmp_path / "out")
+        assert run([*command, str(tmp_path / "red.png"), "-l", "h"]) == 0
+        picture = np.asarray(Image.open(tmp_path / "out" / "inversion.png"), int)
+        assert np.ptp(picture, axis=2).max() < 12  # the letters have a tinge of blue
+
     def test_maximize(self, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
         command = self.common(model, "maximize", out)
