@@ -227,10 +227,15 @@ def _labels(given: Sequence[str | os.PathLike[str]]) -> dict[Path, str | None]:
     for path in given:
         files = images.image_files([path])
         inner = [f.relative_to(path).parts if f != Path(path) else () for f in files]
-        names = {parts[0] if len(parts) > 1 else None for parts in inner}
+        # A folder here is one that can't be listed: it says nothing of the others.
+        names = {
+            parts[0] if len(parts) > 1 else None
+            for file, parts in zip(files, inner, strict=True)
+            if len(parts) > 1 or not file.is_dir()
+        }
         classes = None not in names and len(names) > 1
         for file, parts in zip(files, inner, strict=True):
-            found.setdefault(file, parts[0] if classes else None)
+            found.setdefault(file, parts[0] if classes and parts else None)
     return found
 
 

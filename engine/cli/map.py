@@ -63,12 +63,14 @@ def map_(
     for option, number in (("--limit", limit), ("--threads", threads)):
         if number < 1:
             raise UsageError(f"{option} {number}; expected 1 or more")
+    if onto is not None and perplexity is not None:
+        raise UsageError("--perplexity with --onto: a map that is there stays as it was laid out")
     held = opened_store(store)
     names = ["scatter.png", "pictures.png", "map.json", "map.npz"]
     # Before the work, and with it what would be overwritten.
     with results_in(output, [*names, *(["map.html"] if html else [])], force) as folder:
         if onto is not None:
-            made = _joined(held, onto)
+            made = _joined(held, onto, method)
         else:
             laid = maps.project(
                 held.vectors, method, perplexity=perplexity, seed=seed, components=components,
@@ -94,13 +96,15 @@ class _Made:
         self.map, self.paths, self.labels, self.new = laid, paths, labels, new
 
 
-def _joined(held: Embeddings, onto: Path) -> _Made:
+def _joined(held: Embeddings, onto: Path, method: str) -> _Made:
     """The map in a folder, with the store's pictures that it lacks."""
     import numpy as np
 
     from .. import maps
 
     there = maps.Map.load(onto / "map.npz")
+    if method not in ("tsne", there.layout.method):
+        raise UsageError(f"--method {method} --onto {onto}: that map is of {there.layout.method}")
     try:
         said = jsonlib.loads((onto / "map.json").read_text(encoding="utf-8"))
         source = said["source"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -379,6 +381,26 @@ class TestRefuses:
             with pytest.raises(InputError, match="not a part of a store"):
                 embed(model, folder, tmp_path / "store", force=force)
         assert foreign.read_bytes() == before
+
+    def test_a_folder_that_cannot_be_listed_takes_no_label(
+        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The pictures of the other classes keep theirs, and it is skipped."""
+        for name in ("a", "b", "closed"):
+            (tmp_path / "classes" / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9), "red").save(tmp_path / "classes" / name / "1.png")
+        for name in ("scandir", "listdir"):
+            listed = getattr(os, name)
+
+            def refuse(path: Any = ".", listed: Any = listed) -> Any:
+                if Path(path).name == "closed":
+                    raise PermissionError(13, "Permission denied")
+                return listed(path)
+
+            monkeypatch.setattr(os, name, refuse)
+        made = embed(model, tmp_path / "classes", tmp_path / "store", preprocess="unit")
+        assert made.embeddings.labels == ["a", "b"]
+        assert [Path(p).name for p in made.skipped] == ["closed"]
 
     def test_an_empty_folder(self, model: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

@@ -296,6 +296,25 @@ class TestCommand:
         far = {p["file"]: abs(p["x"] - new["x"]) + abs(p["y"] - new["y"]) for p in kept}
         assert "/red/" in min(far, key=far.__getitem__)
 
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            (["--perplexity", "5"], "--perplexity with --onto"),
+            (["--method", "umap"], "that map is of pca"),
+        ],
+    )
+    def test_a_map_stays_as_it_was_laid_out(
+        self, store: Path, tmp_path: Path, more: list[str], said: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        there = str(tmp_path / "map")
+        assert run(["map", str(store), "-o", there, "--method", "pca"]) == 0
+        out = tmp_path / "out"
+        assert run(["map", str(store), "--onto", there, "-o", str(out), *more]) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+        assert not out.exists()
+
     def test_a_store_of_another_tensor_does_not_join(
         self, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
