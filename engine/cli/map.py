@@ -35,10 +35,15 @@ def map_(
         float | None,
         typer.Option(metavar="P", help="Of t-SNE. [default: 30, or what few pictures allow]"),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed, the same map.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="The same seed, the same map. [default: 0]")
+    ] = None,
     components: Annotated[
-        int, typer.Option(metavar="N", help="Principal components kept before t-SNE or UMAP.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            metavar="N", help="Principal components kept before t-SNE or UMAP. [default: 50]"
+        ),
+    ] = None,
     onto: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A map that is there: STORE's new pictures join it."),
@@ -63,8 +68,10 @@ def map_(
     for option, number in (("--limit", limit), ("--threads", threads)):
         if number < 1:
             raise UsageError(f"{option} {number}; expected 1 or more")
-    if onto is not None and perplexity is not None:
-        raise UsageError("--perplexity with --onto: a map that is there stays as it was laid out")
+    laying = (("--perplexity", perplexity), ("--seed", seed), ("--components", components))
+    for option, value in laying:
+        if onto is not None and value is not None:
+            raise UsageError(f"{option} with --onto: a map that is there stays as it was laid out")
     held = opened_store(store)
     names = ["scatter.png", "pictures.png", "map.json", "map.npz"]
     # Before the work, and with it what would be overwritten.
@@ -73,8 +80,8 @@ def map_(
             made = _joined(held, onto, method)
         else:
             laid = maps.project(
-                held.vectors, method, perplexity=perplexity, seed=seed, components=components,
-                threads=threads,
+                held.vectors, method, perplexity=perplexity, seed=seed or 0,
+                components=50 if components is None else components, threads=threads,
             )  # fmt: skip
             made = _Made(laid, held.paths, held.labels, [False] * len(held))
         _write(folder, made, held, limit, html)

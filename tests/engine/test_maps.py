@@ -300,6 +300,8 @@ class TestCommand:
         ("more", "said"),
         [
             (["--perplexity", "5"], "--perplexity with --onto"),
+            (["--seed", "0"], "--seed with --onto"),
+            (["--components", "9"], "--components with --onto"),
             (["--method", "umap"], "that map is of pca"),
         ],
     )
