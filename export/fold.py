@@ -139,7 +139,8 @@ def _run(
     )
     results = ReferenceEvaluator(one).run(None, feeds)
     assert isinstance(results, list)
-    arrays_out = [np.asarray(r) for r in results]
+    # Copies: a view of an external weight would keep its file from being closed once it is read.
+    arrays_out = [np.array(r) for r in results]
     return None if any(a.size > LIMIT for a in arrays_out) else arrays_out
 
 

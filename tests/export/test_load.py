@@ -120,6 +120,20 @@ def test_external_data_is_read_and_carried(tmp_path: Path):
     np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
+def test_external_data_that_is_moved_about(tmp_path: Path):
+    """What folds to a view of a weight would keep its file open, and no session could be made."""
+    # Read as it is and transposed: both stay.
+    body = (
+        models.BODY.replace("scores =", "a =")
+        + """
+    t = Transpose<perm=[1,0]>(v) m = MatMul(f, t) scores = Add(a, m)"""
+    )
+    model, file = models.tiny(body=body), tmp_path / "m.onnx"
+    onnx.save(model, file, save_as_external_data=True, location="w.bin", size_threshold=0)
+    found = backlight.Occlusion(file, window=4)(X)
+    np.testing.assert_array_equal(found, backlight.Occlusion(models.tiny(body=body), window=4)(X))
+
+
 @pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "sub/../../w.bin"])
 def test_external_data_outside_the_folder_is_refused(tmp_path: Path, location: str):
     inner = tmp_path / "inner"
