@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from ..errors import ImageError, UsageError
 from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess, from_json
+from ..lanes import in_lanes
 from . import images
 from .digest import model_hash
 from .features import features
 from .session import Providers
 from .store import Embeddings, Row, Source
 from .store_writer import Writer
-from .stream import ahead, lanes_of, turn_of
+from .stream import lanes_of, turn_of
 from .taps import Taps
 
 __all__ = ["Embedded", "Embedder", "embed", "embedder_of", "model_hash"]
@@ -206,7 +207,7 @@ def embed(
 
         groups = [todo[at : at + batch] for at in range(0, len(todo), batch)]
         for group, (rows, bad) in zip(
-            groups, ahead(one, groups, made.lanes, 2 * made.lanes), strict=True
+            groups, in_lanes(one, groups, made.lanes, 2 * made.lanes), strict=True
         ):
             writer.add(rows, bad)
             result.added += len(rows)

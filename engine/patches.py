@@ -21,6 +21,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..export.receptive import ReceptiveField
 from ..kernels.topk import TopK
+from ..lanes import in_lanes
 from . import images
 from .activations import maps_of, refuse_flat
 from .crops import LayerPatches
@@ -30,7 +31,7 @@ from .images import Pixels
 from .outputs import finite
 from .passes import PassState, listing_of
 from .session import Providers
-from .stream import Group, Skipped, ahead, found_files, group_of, lanes_of, turn_of
+from .stream import Group, Skipped, found_files, group_of, lanes_of, turn_of
 from .taps import Taps
 
 __all__ = ["LayerPatches", "Patches", "patches"]
@@ -248,7 +249,7 @@ def patches(
         }
 
     # One batch more than run at a time: maps of a wide layer are large.
-    for group, found in ahead(one, range(start, len(files), batch), lanes, lanes + 1):
+    for group, found in in_lanes(one, range(start, len(files), batch), lanes, lanes + 1):
         skipped += group.skipped
         for name, maps in found.items():
             tops[name].merge(maps, group.index)

@@ -7,16 +7,14 @@ waits: on the CPU two single-threaded runs side by side beat one run on two thre
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +22,10 @@ from numpy.typing import NDArray
 from ..errors import ImageError, UsageError
 from ..export.preprocess import Preprocess
 from . import images
-from .session import Providers, provider_names, runtime
+from .session import Providers, cores, provider_names, runtime
 
-__all__ = ["Group", "Skipped", "ahead", "found_files", "group_of", "groups", "lanes_of", "turn_of"]
+__all__ = ["Group", "Skipped", "found_files", "group_of", "groups", "lanes_of", "turn_of"]
 
-T = TypeVar("T")
-R = TypeVar("R")
 # Each lane holds the activations of a batch.
 _LANES_CPU, _LANES_DEVICE = 4, 8
 
@@ -150,22 +146,6 @@ def group_of(
     return _gathered(start, results, files)
 
 
-def ahead(call: Callable[[T], R], items: Iterable[T], lanes: int, depth: int) -> Iterator[R]:
-    """The results in the order of the items; `lanes` run at a time, `depth` at most are begun."""
-    coming = iter(items)
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(lanes, thread_name_prefix="lane") as pool:
-        try:
-            waiting.extend(pool.submit(call, i) for i in itertools.islice(coming, depth))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(call, i) for i in itertools.islice(coming, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 def lanes_of(
     providers: Providers, threads: int | None, lanes: int | None = None
 ) -> tuple[int, int | None]:
@@ -176,23 +156,16 @@ def lanes_of(
     for name, number in (("threads", threads), ("workers", lanes)):
         if number is not None and number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
-    cores = threads or _cores()
+    count = threads or cores()
     on_cpu = _on_cpu(providers)
-    lanes = lanes or min(cores, _LANES_CPU if on_cpu else _LANES_DEVICE)
+    lanes = lanes or min(count, _LANES_CPU if on_cpu else _LANES_DEVICE)
     # All lanes share the session's pool: with its threads, they are as many as the cores.
-    return lanes, max(cores - lanes + 1, 1) if on_cpu else threads
+    return lanes, max(count - lanes + 1, 1) if on_cpu else threads
 
 
 def turn_of(providers: Providers) -> AbstractContextManager[Any]:
     """What a lane holds while it runs: runs on one device side by side only take its memory."""
     return nullcontext() if _on_cpu(providers) else Lock()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _on_cpu(providers: Providers) -> bool:

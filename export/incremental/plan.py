@@ -22,6 +22,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ModelError, UsageError
+from ...lanes import in_lanes
 from ..graph import ModelLike
 from .buckets import buckets
 from .build import Graphs, build
@@ -29,7 +30,6 @@ from .clean import BACKGROUNDS
 from .cost import MACHINE, Estimate, Machine, estimate
 from .feeds import Places
 from .intervals import CONSTANT_ROWS, Ints
-from .lanes import in_lanes
 from .local import channels
 from .prepare import prepare
 from .trace import Trace, trace
