@@ -146,7 +146,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     def incrementally() -> dict[int, Any]:
         found: dict[int, Any] = {}
-        for variants, outputs in plan.finish(run, taps, batches=ahead, lanes=args.threads):
+        for variants, outputs in plan.finish(run, taps, indices, ahead, args.threads):
             found |= dict(zip(variants.tolist(), outputs[plan.outputs[0]], strict=True))
         return found
 

@@ -140,9 +140,9 @@ class IncrementalPlan:
     def batches(self, which: Ints | None = None, lanes: int = 1) -> Iterator[Batch]:
         """Variants, bucketed by the sizes of their boxes; made anew on every call.
 
-        which: some of the variants, each once; default: all. lanes: that each shall have some.
+        which: some of the variants, each once; default: all. lanes: that all shall have some.
         """
-        most = self._each(which, lanes)
+        most = self._turns(which, lanes)
         for bucket in self.buckets:
             members, size = np.concatenate(bucket), max(len(batch) for batch in bucket)
             chosen = members if which is None else members[np.isin(members, which)]
@@ -162,9 +162,14 @@ class IncrementalPlan:
                     yield Batch(variants, {name: a[start:stop] for name, a in arrays.items()})
                     start = stop
 
-    def _each(self, which: Ints | None, lanes: int) -> int:
-        """Variants that a lane has, where all have about as many."""
-        return -(-(len(self) if which is None else len(which)) // lanes)
+    def _turns(self, which: Ints | None, lanes: int, each: int | None = None) -> int:
+        """Variants of a turn of a lane, where all lanes have as many turns: two at least, if there
+        are several lanes. each: at most so many."""
+        count = len(self) if which is None else len(which)
+        turns = 1 if lanes == 1 else 2
+        if each is not None:
+            turns = max(turns, -(-count // (each * lanes)))
+        return max(-(-count // (turns * lanes)), 1)
 
     def stream(
         self, run: Run, image: NDArray[Any], baseline: NDArray[Any], which: Ints | None = None
@@ -185,10 +190,10 @@ class IncrementalPlan:
         lanes: int = 1,
     ) -> Iterator[tuple[Ints, Arrays]]:
         """The same from the clean graph's outputs. lanes: how many runs go on side by side; above
-        1, `run` is called from so many threads. batches: made ahead."""
+        1, `run` is called from so many threads. batches: of those variants, made ahead."""
         given = self.batches(which, lanes) if batches is None else batches
-        most = min(self.tail_batch, self._each(which, lanes))
-        for found in in_lanes(partial(self._chunk, run, taps), _chunks(given, most), lanes):
+        together = _chunks(given, self._turns(which, lanes, self.tail_batch))
+        for found in in_lanes(partial(self._chunk, run, taps), together, lanes):
             yield from found
 
     def _chunk(self, run: Run, taps: Arrays, batches: list[Batch]) -> list[tuple[Ints, Arrays]]:
