@@ -98,9 +98,13 @@ def occlude(
     several classes; a CxHxW window adds an axis of channels before H.
     """
     from ..occlusion import Occlusion
+    from ..ways import check_method
 
+    check_method(method)
     if necessity < 0:
         raise UsageError(f"--necessity {necessity}; accepted: 0 or more")
+    if share is not None and method != "drilldown":
+        raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Occlusion(
