@@ -59,6 +59,21 @@ def test_what_a_lane_raises_is_raised_and_the_rest_left_out() -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("lane")]
 
 
+def test_what_hasnt_begun_is_left_out() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.02)
+        return item
+
+    made = in_lanes(work, range(60), 2, 50)
+    assert next(made) == 0
+    made.close()  # type: ignore[attr-defined]
+    assert len(begun) < 10
+    assert not [t for t in threading.enumerate() if t.name.startswith("lane")]
+
+
 @pytest.mark.parametrize("count", [None, 7, 1])
 def test_a_plan_in_lanes_gives_what_it_gives_in_one(count: int | None) -> None:
     """Bit for bit where the batches are the same; each variant once in any case; a lane each even
