@@ -10,7 +10,6 @@ decodes, resizes, runs and writes the store. The model is PyTorch's ResNet-18 wi
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from backlight.engine.embed import Embedder, embed
 from backlight.engine.neighbors import Index
 from backlight.engine.session import Session
 from backlight.export.preprocess import PRESETS
+from backlight.lanes import cores
 
 from .pictures import alternate, made_pictures, options, reporting
 
@@ -32,7 +32,7 @@ def throughput(folder: Path, model: Path, count: int, batch: int, runs: int) -> 
     (folder / "pictures").mkdir()
     pictures = made_pictures(folder / "pictures", count)
     embedder = Embedder(model, providers="cpu")
-    bare = Session(model, "cpu", len(os.sched_getaffinity(0)))
+    bare = Session(model, "cpu", cores())
     (source,) = bare.inputs
     record = images.fitted(embedder.preprocess or PRESETS["imagenet-torch"], embedder.input)
     first = sorted(pictures.iterdir())[:batch]

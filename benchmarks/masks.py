@@ -24,6 +24,7 @@ import numpy as np
 
 from backlight.kernels import apply, available_backends, get_backend, reduce, resolve
 from backlight.kernels.plan import Plan, rise, segments, sliding
+from backlight.lanes import cores
 
 Action = Callable[[], Any]
 
@@ -93,7 +94,7 @@ def against_a_copy(backend: str, size: int, n: int, pairs: int) -> Iterator[dict
     chosen = get_backend(backend)  # type: ignore[arg-type]
     xp = chosen.xp
     clock = wall_clock if backend == "cpp" else gpu_clock(xp)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    threads = cores()
     with ThreadPoolExecutor(threads) as pool:
         for name, plan in plans(size, n):
             stop = min(n, len(plan))

@@ -13,7 +13,6 @@ Bounds: 95 % of the forward pass; 2 % for the merge.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from backlight.engine.session import Session
 from backlight.engine.taps import Taps, layers
 from backlight.export.preprocess import PRESETS
 from backlight.kernels.topk import TopK
+from backlight.lanes import cores
 
 from .pictures import alternate, made_pictures, options, reporting
 
@@ -66,7 +66,7 @@ def measured(folder: Path, model: Path, count: int, batch: int, runs: int) -> di
     """Images per second of each pass against the forward pass, and the merge's share."""
     (folder / "pictures").mkdir()
     pictures = made_pictures(folder / "pictures", count)
-    bare = Session(model, "cpu", len(os.sched_getaffinity(0)))
+    bare = Session(model, "cpu", cores())
     (source,) = bare.inputs
     asked = chosen_layers(model)
     taps = Taps(model, asked["last"], providers="cpu")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import tempfile
 import time
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from backlight.engine import images
+from backlight.lanes import cores
 
 PHOTOS = Path(images.__file__).parent / "assets" / "photos"
 PICTURE = (500, 375)
@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
     packages = ("onnxruntime", "numpy", "pillow", "faiss-cpu", "pyarrow")
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "python": platform.python_version(),
         **{p: metadata.version(p) for p in packages},
     }

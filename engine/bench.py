@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from .. import __version__
 from ..errors import RunError, UsageError
 from ..export.graph import ModelLike
 from ..export.saliency import explain_graph
+from ..lanes import cores
 from .session import Session, dims_of, numpy_dtype
 
 __all__ = ["Report", "Row", "bench"]
@@ -292,8 +292,7 @@ def device() -> str:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{name}, {cores()} cores"
 
 
 def versions() -> dict[str, str]:

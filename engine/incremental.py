@@ -18,10 +18,11 @@ from ..errors import BacklightError, UsageError
 from ..export import incremental
 from ..export.incremental import IncrementalPlan, Outline
 from ..kernels import WindowPlan
+from ..lanes import cores
 from . import arrays
 from .budget import shown
 from .scoring import Scorer
-from .session import Session, cores
+from .session import Session
 
 __all__ = ["Choice", "Chooser", "Incremental"]
 

@@ -20,7 +20,7 @@ from ..errors import ModelError, RunError, UsageError
 from ..export.saliency import PROTO_LIMIT, weight_bytes
 from ..export.store import save_model
 
-__all__ = ["PROVIDERS", "Session", "cores", "runtime"]
+__all__ = ["PROVIDERS", "Session", "runtime"]
 
 # Short names on the left are what people write; anything else is taken as the runtime's own name.
 PROVIDERS = {
@@ -36,13 +36,6 @@ _CPU = "CPUExecutionProvider"
 _AUTO = ("CUDAExecutionProvider", _CPU)
 
 Providers = str | Sequence[str] | None
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def runtime() -> Any:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError, UsageError
 from ..export.preprocess import Preprocess
+from ..lanes import cores
 from . import images
-from .session import Providers, cores, provider_names, runtime
+from .session import Providers, provider_names, runtime
 
 __all__ = ["Group", "Skipped", "found_files", "group_of", "groups", "lanes_of", "turn_of"]
 

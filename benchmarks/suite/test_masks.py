@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from backlight.kernels import apply, get_backend, reduce, resolve
 from backlight.kernels.plan import rise, sliding
+from backlight.lanes import cores
 
 from ..masks import beside_captum, copies, picture, plans
 
@@ -29,9 +29,9 @@ def test_variants_against_a_copy(benchmark, name, dtype):
         backend, base = get_backend("cpp"), resolve("mean", image)
         benchmark(lambda: apply(image, PLANS[name], base, out, 0, stop, backend=backend))
         return
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores) as pool:
-        benchmark(copies(out, np.ones_like(out), pool, cores)[name])
+    count = cores()
+    with ThreadPoolExecutor(count) as pool:
+        benchmark(copies(out, np.ones_like(out), pool, count)[name])
 
 
 @pytest.mark.parametrize("side", ["apply", "captum"])

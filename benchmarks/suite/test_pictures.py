@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ from backlight.engine.embed import Embedder, embed
 from backlight.engine.patches import patches
 from backlight.engine.session import Session
 from backlight.engine.taps import layers
+from backlight.lanes import cores
 
 from ..pictures import made_pictures
 
@@ -43,7 +42,7 @@ def test_a_folder(benchmark, model, pictures, task, tmp_path):
         patches(model, pictures, [last], preprocess=record, batch=BATCH, providers="cpu")
 
     if task == "forward":
-        bare = Session(str(model), "cpu", len(os.sched_getaffinity(0)))
+        bare = Session(str(model), "cpu", cores())
         first = sorted(pictures.iterdir())[:BATCH]
         made = (images.prepare(images.decode(f), record, embedder.input).tensor for f in first)
         x = np.stack(list(made))

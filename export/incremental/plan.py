@@ -142,7 +142,7 @@ class IncrementalPlan:
 
         which: some of the variants, each once; default: all. lanes: that all shall have some.
         """
-        most = self._turns(which, lanes)
+        most = self._per_turn(which, lanes)
         for bucket in self.buckets:
             members, size = np.concatenate(bucket), max(len(batch) for batch in bucket)
             chosen = members if which is None else members[np.isin(members, which)]
@@ -162,7 +162,7 @@ class IncrementalPlan:
                     yield Batch(variants, {name: a[start:stop] for name, a in arrays.items()})
                     start = stop
 
-    def _turns(self, which: Ints | None, lanes: int, each: int | None = None) -> int:
+    def _per_turn(self, which: Ints | None, lanes: int, each: int | None = None) -> int:
         """Variants of a turn of a lane, where all lanes have as many turns: two at least, if there
         are several lanes. each: at most so many."""
         count = len(self) if which is None else len(which)
@@ -192,7 +192,7 @@ class IncrementalPlan:
         """The same from the clean graph's outputs. lanes: how many runs go on side by side; above
         1, `run` is called from so many threads. batches: of those variants, made ahead."""
         given = self.batches(which, lanes) if batches is None else batches
-        together = _chunks(given, self._turns(which, lanes, self.tail_batch))
+        together = _chunks(given, self._per_turn(which, lanes, self.tail_batch))
         for found in in_lanes(partial(self._chunk, run, taps), together, lanes):
             yield from found
 

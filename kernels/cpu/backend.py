@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...lanes import cores
 from .. import _native
 from ..baseline import Layout
 from ..plan import GridPlan, Plan, SegmentPlan, WindowPlan
@@ -22,8 +22,7 @@ class NativeBackend:
     xp = np
 
     def __init__(self, threads: int = 0) -> None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        self.threads = threads or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+        self.threads = threads or cores()
 
     def apply(
         self, image: Any, plan: Plan, base: Any, out: Any, start: int, stop: int, layout: Layout
