@@ -23,9 +23,9 @@ import numpy as np
 import onnx
 
 from backlight import Occlusion
-from backlight.engine.bench import device
 from backlight.engine.cli.options import BUNDLED
-from backlight.engine.occlusion import Occluded
+from backlight.engine.masked.occlusion import Occluded
+from backlight.engine.runtime.machine import device
 
 from .incremental import image_shape, network
 

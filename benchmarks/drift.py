@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from backlight.engine import compare
-from backlight.engine.bench import versions
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.explainer import Explainer
+from backlight.engine.direct.explainer import Explainer
+from backlight.engine.measure import compare
+from backlight.engine.runtime.machine import versions
 from backlight.export.saliency import explain_graph
 
 RULES = ("vanilla", "deconv", "guided")

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from backlight.engine import images
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.compare import ssim, top_overlap
-from backlight.engine.occlusion import Occlusion
-from backlight.engine.scoring import Scorer
+from backlight.engine.masked.occlusion import Occlusion
+from backlight.engine.masked.scoring import Scorer
+from backlight.engine.photos import images
+from backlight.engine.pictures.likeness import ssim, top_overlap
 from backlight.export.preprocess import Preprocess, from_json
 
 from .fetch import SOURCES

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from backlight.engine import images
-from backlight.engine.embed import Embedder, embed
-from backlight.engine.neighbors import Index
-from backlight.engine.session import Session
+from backlight.engine.photos import images
+from backlight.engine.runtime.session import Session
+from backlight.engine.similar.embed import Embedder, embed
+from backlight.engine.similar.neighbors import Index
 from backlight.export.preprocess import PRESETS
 from backlight.lanes import cores
 

@@ -38,8 +38,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from backlight.engine.arrays import run_on_cuda
-from backlight.engine.bench import versions
+from backlight.engine.runtime.arrays import run_on_cuda
+from backlight.engine.runtime.machine import versions
 from backlight.export.saliency import explain_graph
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,7 +101,7 @@ def fixed(model: Path, batch: int) -> onnx.ModelProto | None:
 def session(
     proto: onnx.ModelProto, providers: list[Any], profile: Path | None = None
 ) -> SimpleNamespace:
-    """As `backlight.engine.session.Session`, with options per provider."""
+    """As `backlight.engine.runtime.session.Session`, with options per provider."""
     import onnxruntime as ort
 
     if hasattr(ort, "preload_dlls"):

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from backlight.engine.incremental import PATIENT
+from backlight.engine.masked.incremental import PATIENT
 from backlight.export import incremental
 from backlight.kernels import apply
 from backlight.kernels.plan import WindowPlan, sliding

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backlight.engine import images
-from backlight.engine.patches import patches
-from backlight.engine.session import Session
-from backlight.engine.taps import Taps, layers
+from backlight.engine.inside.patches import patches
+from backlight.engine.inside.taps import Taps, layers
+from backlight.engine.photos import images
+from backlight.engine.runtime.session import Session
 from backlight.export.preprocess import PRESETS
 from backlight.kernels.topk import TopK
 from backlight.lanes import cores

@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from backlight.engine.bench import device, versions
-from backlight.engine.session import Session
+from backlight.engine.runtime.machine import device, versions
+from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 
 RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"

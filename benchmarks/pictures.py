@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from backlight.engine import images
+from backlight.engine.photos import images
 from backlight.lanes import cores
 
 PHOTOS = Path(images.__file__).parent / "assets" / "photos"

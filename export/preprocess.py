@@ -1,6 +1,6 @@
 """How a model wants its images: a small record that travels in the model's metadata.
 
-No image is touched here; engine/images.py does what the record says.
+No image is touched here; engine/photos/images.py does what the record says.
 """
 
 from __future__ import annotations

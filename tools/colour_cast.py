@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from backlight.engine import images, inversion
 from backlight.engine.cli.options import BUNDLED
-from backlight.engine.inversion import Maximizer
+from backlight.engine.inside import inversion
+from backlight.engine.inside.inversion import Maximizer
+from backlight.engine.photos import images
 from backlight.export.preprocess import Preprocess, of_metadata, parse
 
 CLASSES = (967, 281, 130, 340, 1, 309, 417, 555, 951, 985, 920, 718)

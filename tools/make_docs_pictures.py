@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from backlight import Explainer
-from backlight.engine import images, pictures
+from backlight.engine.classifier.scores import probabilities
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.scores import probabilities
+from backlight.engine.photos import images
+from backlight.engine.pictures import panel as pictures
 
 
 def main(folder: str) -> None:

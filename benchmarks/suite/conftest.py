@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.session import Session
+from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 
 THREADS = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backlight.engine.neighbors import Index
+from backlight.engine.similar.neighbors import Index
 
 COUNT, WIDTH = 100_000, 512
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from backlight.engine import images
-from backlight.engine.occlusion import Occlusion
-from backlight.engine.scoring import Scorer
+from backlight.engine.masked.occlusion import Occlusion
+from backlight.engine.masked.scoring import Scorer
+from backlight.engine.photos import images
 
 from .conftest import THREADS
 

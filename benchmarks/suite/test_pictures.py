@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backlight.engine import images
-from backlight.engine.embed import Embedder, embed
-from backlight.engine.patches import patches
-from backlight.engine.session import Session
-from backlight.engine.taps import layers
+from backlight.engine.inside.patches import patches
+from backlight.engine.inside.taps import layers
+from backlight.engine.photos import images
+from backlight.engine.runtime.session import Session
+from backlight.engine.similar.embed import Embedder, embed
 from backlight.lanes import cores
 
 from ..pictures import made_pictures

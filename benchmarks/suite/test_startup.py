@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import backlight
-from backlight.engine.optimized import save_optimized
-from backlight.engine.session import Session
+from backlight.engine.direct.optimized import save_optimized
+from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 
 from .conftest import RULES, THREADS

@@ -75,12 +75,12 @@ def activations(
     Under each map stand its channel and its largest activation. --per channel (or layer) is what
     shares a grey scale. --list prints all tensors with their shapes and receptive fields.
     """
-    from .. import images
-    from ..activations import PER, Activations, maps_of, refuse_flat
-    from ..outputs import finite, names_of, numbered
-    from ..page import Page
-    from ..stream import found_files, groups
-    from ..taps import Taps, layers
+    from ..inside.activations import PER, Activations, maps_of, refuse_flat
+    from ..inside.taps import Taps, layers
+    from ..photos import images
+    from ..photos.outputs import finite, names_of, numbered
+    from ..photos.stream import found_files, groups
+    from ..pictures.page import Page
     from .progress import track
 
     path = model_path(model)

@@ -45,8 +45,8 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load."""
-    from ..bench import Report
-    from ..bench import bench as run_bench
+    from ..measure.bench import Report
+    from ..measure.bench import bench as run_bench
 
     groups = [tuple(rule)] if rule else [("vanilla",), ("vanilla", "deconv", "guided")]
     report: Report = run_bench(
@@ -69,7 +69,7 @@ def _show(report: object) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..bench import Report
+    from ..measure.bench import Report
 
     assert isinstance(report, Report)
     # Wide enough for the table wherever the output goes.

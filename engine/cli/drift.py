@@ -13,12 +13,12 @@ import numpy as np
 from ...errors import UsageError
 from ...export.graph import read
 from ...export.saliency import ExplainGraph
-from .. import images
-from ..compare import Drift, explained
+from ..measure.compare import Drift, explained
+from ..photos import images
 from .options import chosen_preprocess, say
 
 if TYPE_CHECKING:
-    from ..explainer import Explainer
+    from ..direct.explainer import Explainer
 
 __all__ = ["Compared", "measured", "show"]
 
@@ -69,7 +69,7 @@ def measured(
     asked: target class, cotangent, reduction, of and wrt of the export.
     Raises UsageError where the two can't be compared, ImageError, ModelError.
     """
-    from ..explainer import Explainer
+    from ..direct.explainer import Explainer
 
     target_class, cotangent, reduce, of, wrt = asked
     if cotangent != "class" or reduce != "none" or len(of) > 1 or len(wrt) > 1:

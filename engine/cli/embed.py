@@ -58,9 +58,9 @@ def embed(
     Pictures that STORE holds already are passed over, so a run that was stopped goes on where it
     was. Exit code 2 when pictures could not be read; the others are in the store then.
     """
-    from .. import embed as engine
-    from ..images import image_files
-    from ..taps import layers
+    from ..inside.taps import layers
+    from ..photos.images import image_files
+    from ..similar import embed as engine
     from .progress import track
 
     path = model_path(model)

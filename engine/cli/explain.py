@@ -36,9 +36,9 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
-    from ..explainer import Explainer
-    from ..images import Prepared
-    from ..outputs import OutputFolder
+    from ..direct.explainer import Explainer
+    from ..photos.images import Prepared
+    from ..photos.outputs import OutputFolder
 
 RULES = ("vanilla", "deconv", "guided")
 
@@ -76,8 +76,8 @@ def explain(
     gradient in the input's layout. MODEL may be a file that `backlight export` wrote. Guided and
     deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
     """
-    from ..explainer import Explainer
-    from ..outputs import names_of
+    from ..direct.explainer import Explainer
+    from ..photos.outputs import names_of
 
     path = bundled_or(model)
     if batch < 1:
@@ -136,7 +136,7 @@ def _rules_in(path: str) -> tuple[str, ...]:
 
 def _files(given: Sequence[str]) -> tuple[list[Path], list[_Bad]]:
     """The images found, and the paths that give none. One bad path doesn't stop the others."""
-    from ..images import image_files
+    from ..photos.images import image_files
 
     found: list[Path] = []
     bad: list[_Bad] = []
@@ -157,7 +157,7 @@ class _Run:
     notes: list[str] = field(default_factory=list)
 
     def class_of(self, given: str) -> int:
-        from ..labels import class_number
+        from ..classifier.labels import class_number
 
         number = class_number(given, self.labels)
         classes = self.explainer.classes
@@ -177,7 +177,7 @@ class _Run:
         quiet: bool,
     ) -> tuple[list[dict[str, Any]], list[_Bad]]:  # fmt: skip
         """Decode, explain and write; the next images are decoded while one batch runs."""
-        from .. import images
+        from ..photos import images
         from .progress import track
 
         spec = self.explainer.input
@@ -213,7 +213,7 @@ class _Run:
     ) -> list[dict[str, Any]]:
         import numpy as np
 
-        from ..scores import probabilities
+        from ..classifier.scores import probabilities
 
         tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target
@@ -256,7 +256,7 @@ class _Run:
         self, folder: OutputFolder, name: str, entry: dict[str, Any], prepared: Prepared,
         maps: dict[str, Any],
     ) -> None:  # fmt: skip
-        from .. import pictures
+        from ..pictures import panel as pictures
 
         layout, color = self.explainer.input.layout, self.preprocess.color
         height, width = prepared.pixels.shape[:2]
@@ -304,7 +304,7 @@ class _Run:
     ) -> dict[str, Any]:
         """summary.json."""
         from ... import __version__
-        from ..pictures import caption_of
+        from ..pictures.panel import caption_of
 
         layout = self.explainer.input.layout
         return {

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...errors import UsageError
-from ..outputs import refuse_existing
+from ..photos.outputs import refuse_existing
 from . import drift
 from .options import Force, Json, Labels, PreprocessOption, Rules, say
 
@@ -77,7 +77,7 @@ def export(
     """Write MODEL with a saliency output per rule: one file, standard operators."""
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
-    from .. import labels as names_of_classes
+    from ..classifier import labels as names_of_classes
 
     if output.exists() and Path(model).exists() and output.samefile(model):
         raise UsageError(f"{output}: the model itself; take another name for the output")
@@ -117,7 +117,7 @@ def export(
         asked = (target_class, cotangent, reduce, of or [], wrt or [])
         found = drift.measured(graph, reference or model, compare, preprocess, asked)
     if optimized:
-        from ..optimized import save_optimized
+        from ..direct.optimized import save_optimized
 
         save_optimized(graph, output)
     else:

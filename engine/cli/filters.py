@@ -62,10 +62,10 @@ def filters(
     patch embedding that is none, with their shapes, strides and receptive fields.
     """
     from ...export.preprocess import parse
-    from .. import filters as room
-    from ..outputs import OutputFolder
-    from ..page import Page
-    from ..taps import layers
+    from ..inside import filters as room
+    from ..inside.taps import layers
+    from ..photos.outputs import OutputFolder
+    from ..pictures.page import Page
 
     path = model_path(model)
     if list_:

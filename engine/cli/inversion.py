@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
-    from ..inversion import Inverter
-    from ..stream import Group, Skipped
+    from ..inside.inversion import Inverter
+    from ..photos.stream import Group, Skipped
     from .reconstruct import Asked
 
 SIDE = 227
@@ -24,12 +24,12 @@ PIXELS = "Pixels as the model's preprocessing says: 0 is black, 255 is white, no
 
 def inversion(asked: Asked) -> None:
     """For each image a row: the photo, then its reconstruction from each layer."""
-    from .. import images
-    from ..grid import Row, Tile, figure, sheet
-    from ..inversion import INVERT_STEPS, Inverter
-    from ..outputs import names_of
-    from ..page import Page
-    from ..stream import found_files, groups
+    from ..inside.inversion import INVERT_STEPS, Inverter
+    from ..photos import images
+    from ..photos.outputs import names_of
+    from ..photos.stream import found_files, groups
+    from ..pictures.grid import Row, Tile, figure, sheet
+    from ..pictures.page import Page
     from .progress import track
 
     if asked.batch < 1:
@@ -136,7 +136,7 @@ def _invertible(
     inverters: Sequence[Inverter], group: Group, files: Sequence[Path], skipped: list[Skipped]
 ) -> list[int]:
     """The rows of a group that every layer says something of; the others are skipped."""
-    from ..stream import Skipped
+    from ..photos.stream import Skipped
 
     good = list(range(len(group.index)))
     for one in inverters:
@@ -154,11 +154,11 @@ def _invertible(
 
 def maximize(asked: Asked) -> None:
     """An image for each class or channel, in one picture per layer."""
-    from .. import images
-    from ..grid import Tile, figure, sheet, tiled
-    from ..inversion import MAXIMIZE_STEPS, Maximizer
-    from ..labels import class_number
-    from ..page import Page
+    from ..classifier.labels import class_number
+    from ..inside.inversion import MAXIMIZE_STEPS, Maximizer
+    from ..photos import images
+    from ..pictures.grid import Tile, figure, sheet, tiled
+    from ..pictures.page import Page
     from .progress import track
 
     if asked.classes and asked.layers:

@@ -16,10 +16,10 @@ from ...errors import UsageError
 from .options import BUNDLED, say
 
 if TYPE_CHECKING:
-    from ..outputs import OutputFolder
-    from ..page import Page
-    from ..store import Embeddings
-    from ..taps import Layer
+    from ..inside.taps import Layer
+    from ..photos.outputs import OutputFolder
+    from ..pictures.page import Page
+    from ..similar.store import Embeddings
 
 __all__ = [
     "Html",
@@ -82,7 +82,7 @@ def numbers(given: str | None, option: str) -> list[int] | None:
 
 def file_name(layer: str) -> str:
     """A tensor's name as the beginning of a file's."""
-    from ..outputs import cut
+    from ..photos.outputs import cut
 
     return cut(re.sub(r"[^\w.-]+", "_", layer).strip("._"), 90) or "layer"
 
@@ -122,7 +122,7 @@ def print_layers(found: Sequence[Layer], json: bool) -> None:
 def opened_store(path: Path) -> Embeddings:
     """What 'backlight embed' wrote; parts that can't be read are named. Raises UsageError, for a
     store without a picture too."""
-    from ..store import Embeddings
+    from ..similar.store import Embeddings
 
     held = Embeddings(path)
     for part in held.damaged:
@@ -136,7 +136,7 @@ def opened_store(path: Path) -> Embeddings:
 @contextmanager
 def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[OutputFolder]:
     """The folder for the results; a run that fails leaves no empty one behind."""
-    from ..outputs import OutputFolder
+    from ..photos.outputs import OutputFolder
 
     made = [p for p in (output, *output.parents) if not p.exists()]
     folder = OutputFolder(output, expected, force)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..images import Pixels
-    from ..maps import Map
-    from ..store import Embeddings
+    from ..photos.images import Pixels
+    from ..similar.maps import Map
+    from ..similar.store import Embeddings
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def map_(
     In DIR: scatter.png, pictures.png, map.json (each picture's place), map.npz (what --onto reads).
     --html adds map.html: pan, zoom, and the picture under the pointer.
     """
-    from .. import maps
+    from ..similar import maps
 
     for option, number in (("--limit", limit), ("--threads", threads)):
         if number < 1:
@@ -107,7 +107,7 @@ def _joined(held: Embeddings, onto: Path, method: str) -> _Made:
     """The map in a folder, with the store's pictures that it lacks."""
     import numpy as np
 
-    from .. import maps
+    from ..similar import maps
 
     there = maps.Map.load(onto / "map.npz")
     if method not in ("tsne", there.layout.method):
@@ -142,8 +142,8 @@ def _joined(held: Embeddings, onto: Path, method: str) -> _Made:
 def _write(folder: Any, made: _Made, held: Embeddings, limit: int, html: bool) -> None:
     import numpy as np
 
-    from .. import atlas, mappage
-    from ..snap import snap
+    from ..similar import atlas, mappage
+    from ..similar.snap import snap
 
     points, new = made.map.points, np.array(made.new)
     source = held.source
@@ -203,7 +203,7 @@ def _kept(count: int, new: NDArray[np.bool_], limit: int) -> NDArray[np.int64]:
 
 
 def _thumbs(made: _Made, held: Embeddings, kept: NDArray[np.int64], side: int) -> list[Pixels]:
-    from .. import atlas
+    from ..similar import atlas
     from .progress import track
 
     rows = {path: row for row, path in enumerate(held.paths)}

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ...export.preprocess import Preprocess
-    from ..images import Prepared
-    from ..outputs import OutputFolder
-    from ..pictures import Cell
-    from ..scoring import Progress, Scorer
+    from ..masked.scoring import Progress, Scorer
+    from ..photos.images import Prepared
+    from ..photos.outputs import OutputFolder
+    from ..pictures.panel import Cell
 
 Photos = Annotated[
     list[str] | None,
@@ -97,7 +97,7 @@ class Job:
 
     def classes(self, given: Sequence[str] | None) -> list[int] | str:
         """What --target-class says: numbers (-1: the top class), or "all"."""
-        from ..labels import class_number
+        from ..classifier.labels import class_number
 
         wanted = list(given or ["top1"])
         if "all" in wanted:
@@ -119,7 +119,7 @@ class Job:
         import numpy as np
 
         from ...kernels import as_baseline
-        from .. import images
+        from ..photos import images
 
         if space not in ("input", "pixels"):
             raise UsageError(f"--baseline-space '{space}'; accepted: input, pixels")
@@ -149,7 +149,7 @@ class Job:
 
     def probabilities(self, logits: NDArray[Any]) -> Any:
         """Scores [K] before the closing operator -> probabilities [K], or None."""
-        from ..intake import as_score
+        from ..masked.intake import as_score
 
         try:
             return as_score(logits[None], "probability", self.scorer.closing)[0]
@@ -185,8 +185,8 @@ def open_job(
     batch: int | None,
 ) -> Job:
     """Load the model and settle how it wants its images; notes are said."""
-    from .. import images
-    from ..scoring import Scorer
+    from ..masked.scoring import Scorer
+    from ..photos import images
 
     path = bundled_or(model)
     scorer = Scorer(
@@ -210,8 +210,8 @@ def run_job(
     each: int, title: str, settings: dict[str, Any], one: Callable[[OutputFolder], One],
 ) -> None:  # fmt: skip
     """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
-    from .. import images
-    from ..outputs import names_of
+    from ..photos import images
+    from ..photos.outputs import names_of
     from .progress import track
 
     found: list[Path] = []
@@ -293,7 +293,7 @@ def percent(probability: float) -> str:
 
 def photo_cell(prepared: Prepared) -> Cell:
     """The crop that the model saw."""
-    from ..pictures import Cell
+    from ..pictures.panel import Cell
 
     height, width = prepared.pixels.shape[:2]
     return Cell(prepared.pixels, "photo", f"as the model sees it, {width} x {height}")
@@ -301,7 +301,7 @@ def photo_cell(prepared: Prepared) -> Cell:
 
 def drawn(job: Job, heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:
     """The sheet of one photo."""
-    from ..pictures import panel
+    from ..pictures.panel import panel
 
     return panel(heading, f"{job.scorer.name}: {detail}", cells)
 

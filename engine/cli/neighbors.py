@@ -58,12 +58,12 @@ def neighbors(
     For each IMAGE a strip with a row per distance, and all of them with paths in neighbors.json.
     MODEL is needed only where its file has moved since STORE was made.
     """
-    from ..embed import embedder_of
-    from ..neighbors import METRICS
-    from ..outputs import names_of
-    from ..page import Page
-    from ..similar import Space
-    from ..stream import found_files
+    from ..photos.outputs import names_of
+    from ..photos.stream import found_files
+    from ..pictures.page import Page
+    from ..similar.embed import embedder_of
+    from ..similar.lookup import Space
+    from ..similar.neighbors import METRICS
     from .progress import track
 
     metrics = list(dict.fromkeys(metric or METRICS))

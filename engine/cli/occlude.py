@@ -30,12 +30,12 @@ from .masked import (
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
 
 if TYPE_CHECKING:
-    from ..images import Prepared
-    from ..necessity import Necessity
-    from ..occlusion import Occluded, Occlusion
-    from ..outputs import OutputFolder
-    from ..pictures import Cell
-    from ..scoring import Progress
+    from ..masked.necessity import Necessity
+    from ..masked.occlusion import Occluded, Occlusion
+    from ..masked.scoring import Progress
+    from ..photos.images import Prepared
+    from ..photos.outputs import OutputFolder
+    from ..pictures.panel import Cell
 
 # Classes that get a picture of their own; the maps of all are in the .npy file.
 SHOWN = 3
@@ -97,8 +97,8 @@ def occlude(
     whose hiding changes the predicted class. Raw maps (.npy) are float32 [H,W], or [T,H,W] for
     several classes; a CxHxW window adds an axis of channels before H.
     """
-    from ..occlusion import Occlusion
-    from ..ways import check_method
+    from ..masked.occlusion import Occlusion
+    from ..masked.ways import check_method
 
     check_method(method)
     if necessity < 0:
@@ -250,8 +250,8 @@ def _heat_cell(
 ) -> Cell:
     import numpy as np
 
-    from .. import heat as colours
-    from ..pictures import Cell
+    from ..pictures import heat as colours
+    from ..pictures.panel import Cell
 
     values = flat(heat)
     largest = float(np.abs(values).max())
@@ -272,9 +272,9 @@ def _heat_cell(
 
 
 def _necessity_cell(job: Job, need: Necessity, chances: Any) -> Cell:
-    from .. import heat as colours
-    from .. import images
-    from ..pictures import Cell
+    from ..photos import images
+    from ..pictures import heat as colours
+    from ..pictures.panel import Cell
 
     pixels = images.to_pixels(need.hidden, job.preprocess, job.scorer.input.layout)
     after = job.probabilities(need.logits)

@@ -10,7 +10,7 @@ import typer
 
 from ...errors import ModelError
 from ...export.preprocess import ASSUMED, Preprocess, parse
-from .. import labels as names_of_classes
+from ..classifier import labels as names_of_classes
 from . import one_line
 
 __all__ = [

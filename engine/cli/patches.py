@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
-    from ..patches import Patches
+    from ..inside.patches import Patches
 
 STATE = ".patches-state.npz"
 
@@ -99,8 +99,8 @@ def patches(
     with the same arguments. Crops are the exact receptive fields. Under each stand the activation
     and its file.
     """
-    from ..page import Page
-    from ..taps import layers
+    from ..inside.taps import layers
+    from ..pictures.page import Page
 
     path = model_path(model)
     if list_:
@@ -178,7 +178,7 @@ def found_patches(
     fresh: bool = False,
 ) -> Patches:
     """The pass, with its progress on the terminal and its notes said."""
-    from ..patches import patches
+    from ..inside.patches import patches
     from .progress import track
 
     settled, assumed = preprocess_of(path, preprocess)

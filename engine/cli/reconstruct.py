@@ -126,7 +126,7 @@ def reconstruct(
     layers in a row (Mahendran and Vedaldi 2015).
     maximize: images that excite classes (--target-class) or channels (--layer, --channels) most.
     """
-    from ..taps import layers
+    from ..inside.taps import layers
 
     if method not in METHODS:
         raise UsageError(f"--method {method}; accepted: {', '.join(METHODS)}")
@@ -170,8 +170,8 @@ def _deconvnet(asked: Asked) -> None:
     import numpy as np
 
     from ...export.variants import variant
-    from .. import deconvnet as room
-    from ..page import Page
+    from ..inside import deconvnet as room
+    from ..pictures.page import Page
 
     rules = list(dict.fromkeys(asked.rules or room.RULES))
     for rule in rules:

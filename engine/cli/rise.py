@@ -28,11 +28,11 @@ from .masked import (
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
 
 if TYPE_CHECKING:
-    from ..images import Prepared
-    from ..outputs import OutputFolder
-    from ..pictures import Cell
-    from ..rise import Rise
-    from ..scoring import Progress
+    from ..masked.rise import Rise
+    from ..masked.scoring import Progress
+    from ..photos.images import Prepared
+    from ..photos.outputs import OutputFolder
+    from ..pictures.panel import Cell
 
 SHOWN = 3
 
@@ -76,7 +76,7 @@ def rise(
 
     A panel, the raw map (.npy: float32 [H,W], or [T,H,W] for several classes) and a summary.
     """
-    from ..rise import Rise
+    from ..masked.rise import Rise
 
     grid = numbers(cells, "--cells")
     job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
@@ -167,8 +167,8 @@ def _heat_cell(
 ) -> Cell:
     import numpy as np
 
-    from .. import heat as colours
-    from ..pictures import Cell
+    from ..pictures import heat as colours
+    from ..pictures.panel import Cell
 
     low, high = float(heat.min()), float(heat.max())
     likely = engine.score == "probability"

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from .engine.activations import activations
-    from .engine.deconvnet import deconvnet
-    from .engine.embed import Embedder, embed
-    from .engine.explainer import Explainer, Explanation
-    from .engine.filters import filters
-    from .engine.inversion import invert, maximize
-    from .engine.neighbors import neighbors
-    from .engine.occlusion import Occlusion
-    from .engine.patches import patches
-    from .engine.rise import Rise
-    from .engine.segments import Segments
-    from .engine.store import Embeddings
+    from .engine.direct.explainer import Explainer, Explanation
+    from .engine.inside.activations import activations
+    from .engine.inside.deconvnet import deconvnet
+    from .engine.inside.filters import filters
+    from .engine.inside.inversion import invert, maximize
+    from .engine.inside.patches import patches
+    from .engine.masked.occlusion import Occlusion
+    from .engine.masked.rise import Rise
+    from .engine.masked.segments import Segments
+    from .engine.similar.embed import Embedder, embed
+    from .engine.similar.neighbors import neighbors
+    from .engine.similar.store import Embeddings
     from .export.graph import ModelLike
 
 __version__ = "0.1.0"
@@ -58,21 +58,21 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Embedder": "backlight.engine.embed",
-    "Embeddings": "backlight.engine.store",
-    "Explainer": "backlight.engine.explainer",
-    "Explanation": "backlight.engine.explainer",
-    "Occlusion": "backlight.engine.occlusion",
-    "Rise": "backlight.engine.rise",
-    "Segments": "backlight.engine.segments",
-    "activations": "backlight.engine.activations",
-    "deconvnet": "backlight.engine.deconvnet",
-    "embed": "backlight.engine.embed",
-    "filters": "backlight.engine.filters",
-    "invert": "backlight.engine.inversion",
-    "maximize": "backlight.engine.inversion",
-    "neighbors": "backlight.engine.neighbors",
-    "patches": "backlight.engine.patches",
+    "Embedder": "backlight.engine.similar.embed",
+    "Embeddings": "backlight.engine.similar.store",
+    "Explainer": "backlight.engine.direct.explainer",
+    "Explanation": "backlight.engine.direct.explainer",
+    "Occlusion": "backlight.engine.masked.occlusion",
+    "Rise": "backlight.engine.masked.rise",
+    "Segments": "backlight.engine.masked.segments",
+    "activations": "backlight.engine.inside.activations",
+    "deconvnet": "backlight.engine.inside.deconvnet",
+    "embed": "backlight.engine.similar.embed",
+    "filters": "backlight.engine.inside.filters",
+    "invert": "backlight.engine.inside.inversion",
+    "maximize": "backlight.engine.inside.inversion",
+    "neighbors": "backlight.engine.similar.neighbors",
+    "patches": "backlight.engine.inside.patches",
 }
 
 

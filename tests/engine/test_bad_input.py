@@ -16,8 +16,8 @@ from PIL import Image
 import backlight
 from backlight import embed
 from backlight.engine.cli import run
-from backlight.engine.page import Page
-from backlight.engine.passes import listing_of
+from backlight.engine.photos.passes import listing_of
+from backlight.engine.pictures.page import Page
 
 from .. import models
 

@@ -9,8 +9,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from backlight.engine.bench import bench
 from backlight.engine.cli import run
+from backlight.engine.measure.bench import bench
 from backlight.errors import UsageError
 
 from .. import models

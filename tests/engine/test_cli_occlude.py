@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import backlight
-from backlight.engine import heat as colours
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.scoring import Scorer
+from backlight.engine.masked.scoring import Scorer
+from backlight.engine.pictures import heat as colours
 
 from .. import models
 
@@ -232,7 +232,7 @@ def test_bad_usage(tmp_path, tiny, photos, capsys, arguments, says):
 
 
 def test_a_gpu_that_is_not_there(tmp_path, tiny, photos, capsys):
-    from backlight.engine.session import runtime
+    from backlight.engine.runtime.session import runtime
 
     if "CUDAExecutionProvider" in runtime().get_available_providers():
         pytest.skip("this onnxruntime has CUDA")

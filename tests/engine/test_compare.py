@@ -1,4 +1,4 @@
-"""The metrics of `engine/compare.py`, against themselves written out."""
+"""The metrics of `engine/measure/compare.py`, against themselves written out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from backlight.engine import compare
+from backlight.engine.measure import compare
+from backlight.engine.pictures import likeness
 
 
 def noise(seed: int, shape: tuple[int, ...] = (17, 14)) -> np.ndarray:
@@ -16,11 +17,11 @@ def noise(seed: int, shape: tuple[int, ...] = (17, 14)) -> np.ndarray:
 
 def test_cosine():
     a = noise(1, (3, 4, 4))
-    assert compare.cosine(a, 5 * a) == pytest.approx(1)
-    assert compare.cosine(a, -a) == pytest.approx(-1)
-    assert compare.cosine(np.array([1.0, 0]), np.array([1.0, 1])) == pytest.approx(math.sqrt(0.5))
+    assert likeness.cosine(a, 5 * a) == pytest.approx(1)
+    assert likeness.cosine(a, -a) == pytest.approx(-1)
+    assert likeness.cosine(np.array([1.0, 0]), np.array([1.0, 1])) == pytest.approx(math.sqrt(0.5))
     zero = np.zeros_like(a)
-    assert compare.cosine(zero, zero) == 1 and compare.cosine(zero, a) == 0
+    assert likeness.cosine(zero, zero) == 1 and likeness.cosine(zero, a) == 0
 
 
 def ssim_in_loops(a: np.ndarray, b: np.ndarray) -> float:
@@ -44,23 +45,23 @@ def ssim_in_loops(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_ssim():
     a, b = noise(1), noise(1) + 0.5 * noise(2)
-    assert compare.ssim(a, a) == pytest.approx(1)
-    assert 0.1 < compare.ssim(b, a) < 0.98
-    assert compare.ssim(b, a) == pytest.approx(ssim_in_loops(b, a), rel=1e-9)
+    assert likeness.ssim(a, a) == pytest.approx(1)
+    assert 0.1 < likeness.ssim(b, a) < 0.98
+    assert likeness.ssim(b, a) == pytest.approx(ssim_in_loops(b, a), rel=1e-9)
     # Maps below the window's size still have one window.
-    assert compare.ssim(a[:4, :5], a[:4, :5]) == pytest.approx(1)
+    assert likeness.ssim(a[:4, :5], a[:4, :5]) == pytest.approx(1)
     flat = np.zeros((12, 12))
-    assert compare.ssim(flat, flat) == 1 and compare.ssim(noise(1, (12, 12)), flat) == 0
+    assert likeness.ssim(flat, flat) == 1 and likeness.ssim(noise(1, (12, 12)), flat) == 0
 
 
 def test_top_overlap():
     a = np.arange(400.0).reshape(20, 20)
     b = a.copy()
-    assert compare.top_overlap(a, b) == 1
+    assert likeness.top_overlap(a, b) == 1
     b.flat[399] = -1  # one of the top four is gone
-    assert compare.top_overlap(b, a) == 0.75
-    assert compare.top_overlap(-a, a) == 0
-    assert compare.top_overlap(np.zeros((3, 3)), np.zeros((3, 3))) == 1
+    assert likeness.top_overlap(b, a) == 0.75
+    assert likeness.top_overlap(-a, a) == 0
+    assert likeness.top_overlap(np.zeros((3, 3)), np.zeros((3, 3))) == 1
 
 
 def test_between_reads_the_layout():

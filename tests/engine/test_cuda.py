@@ -78,7 +78,7 @@ def test_inversion_stays_on_the_device(tiny):
     why = gpu.no_gpu()
     if why is not None:
         pytest.skip(why)
-    from backlight.engine.inversion import Inverter
+    from backlight.engine.inside.inversion import Inverter
 
     x = models.images(2, 3, 8, 8).clip(0, 1)
     made = {}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from backlight.engine import images
 from backlight.engine.cli import run
 from backlight.engine.cli.options import PHOTOS
+from backlight.engine.photos import images
 
 TEXT = (Path(__file__).parents[2] / "docs" / "inside.md").read_text(encoding="utf-8")
 

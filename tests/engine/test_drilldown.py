@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backlight.engine import images
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.compare import ssim, top_overlap
-from backlight.engine.drilldown import STRONGEST, drill, interpolated
-from backlight.engine.occlusion import Occlusion
+from backlight.engine.masked.drilldown import STRONGEST, drill, interpolated
+from backlight.engine.masked.occlusion import Occlusion
+from backlight.engine.photos import images
+from backlight.engine.pictures.likeness import ssim, top_overlap
 from backlight.errors import UsageError
 
 from .. import models

@@ -17,11 +17,11 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.embed import Embedder, embed, model_hash
-from backlight.engine.features import features
-from backlight.engine.session import Session
-from backlight.engine.store import Embeddings, parts_of
-from backlight.engine.taps import Taps
+from backlight.engine.inside.taps import Taps
+from backlight.engine.runtime.session import Session
+from backlight.engine.similar.embed import Embedder, embed, model_hash
+from backlight.engine.similar.features import features
+from backlight.engine.similar.store import Embeddings, parts_of
 from backlight.errors import ImageError, InputError, OutputError, UsageError
 from backlight.export.graph import read
 from backlight.export.preprocess import PRESETS, attach
@@ -260,7 +260,8 @@ class TestEmbed:
 
 KILLED = """
 import os, signal, sys
-from backlight.engine import embed, outputs, store_writer
+from backlight.engine.similar import embed, store_writer
+from backlight.engine.photos import outputs
 embed.PART_SECONDS = 0  # a part per batch
 model, folder, store, when = sys.argv[1:]
 replace, count = os.replace, 0
@@ -317,7 +318,7 @@ class TestKilled:
         how: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("backlight.engine.embed.PART_SECONDS", 0)
+        monkeypatch.setattr("backlight.engine.similar.embed.PART_SECONDS", 0)
         embed(model, folder, tmp_path / "whole", batch=8)
         embed(model, folder, tmp_path / "store", batch=8)
         last = parts_of(tmp_path / "store")[-1]

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 import backlight
-from backlight.engine import session
 from backlight.engine.cli.options import BUNDLED, PHOTOS
+from backlight.engine.runtime import session
 from backlight.errors import ImageError, ModelError, UsageError
 
 from .. import models

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 import backlight
-from backlight.engine import compare
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
+from backlight.engine.measure import compare
 
 from .. import models
 from ..export.harness import run_runtime

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from backlight.engine import fonts
-from backlight.engine.fonts import font
+from backlight.engine.pictures import fonts
+from backlight.engine.pictures.fonts import font
 
 
 def drawn(text: str, size: int = 20) -> np.ndarray:

@@ -22,10 +22,10 @@ import onnx
 import pytest
 from PIL import Image
 
-from backlight.engine.images import decode
-from backlight.engine.labels import load_labels
-from backlight.engine.store import Embeddings
-from backlight.engine.taps import layers
+from backlight.engine.classifier.labels import load_labels
+from backlight.engine.inside.taps import layers
+from backlight.engine.photos.images import decode
+from backlight.engine.similar.store import Embeddings
 from backlight.errors import BacklightError
 from backlight.export.check import check
 from backlight.export.preprocess import parse

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from backlight.engine import images
-from backlight.engine.images import InputSpec
+from backlight.engine.photos import images
+from backlight.engine.photos.images import InputSpec
 from backlight.errors import ImageError, ModelError, UsageError
 from backlight.export.preprocess import PRESETS, Preprocess, from_json, parse
 

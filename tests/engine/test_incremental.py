@@ -10,11 +10,12 @@ import onnx
 import pytest
 
 import backlight
-from backlight.engine import images, incremental
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.occlusion import Occlusion
-from backlight.engine.session import Session
+from backlight.engine.masked import incremental
+from backlight.engine.masked.occlusion import Occlusion
+from backlight.engine.photos import images
+from backlight.engine.runtime.session import Session
 from backlight.errors import ModelError, UsageError
 
 from .. import models

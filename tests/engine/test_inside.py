@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 import backlight
-from backlight.engine import grid
-from backlight.engine.activations import Activations
 from backlight.engine.cli import run
 from backlight.engine.cli.layers import file_names, numbers
-from backlight.engine.fonts import DEJAVU, Face, _has
-from backlight.engine.outputs import numbered
-from backlight.engine.page import Page
-from backlight.engine.session import Session
-from backlight.engine.taps import Taps, layers, tap
+from backlight.engine.inside.activations import Activations
+from backlight.engine.inside.taps import Taps, layers, tap
+from backlight.engine.photos.outputs import numbered
+from backlight.engine.pictures import grid
+from backlight.engine.pictures.fonts import DEJAVU, Face, _has
+from backlight.engine.pictures.page import Page
+from backlight.engine.runtime.session import Session
 from backlight.errors import ImageError, ModelError, UsageError
 
 from ..models import BODY, images, noise_photo, parsed, tiny

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 import backlight
-from backlight.engine import inversion
 from backlight.engine.cli import run
-from backlight.engine.descent import HALF, Schedule, Waves, descend, noise
-from backlight.engine.inversion import Inverter, Maximizer
-from backlight.engine.objective import Objective, Pixelwise
-from backlight.engine.priors import Priors, alpha_norm, total_variation
-from backlight.engine.session import Session
-from backlight.engine.taps import Taps
-from backlight.engine.zoom import Move, moved
+from backlight.engine.inside import inversion
+from backlight.engine.inside.descent import HALF, Schedule, Waves, descend, noise
+from backlight.engine.inside.inversion import Inverter, Maximizer
+from backlight.engine.inside.objective import Objective, Pixelwise
+from backlight.engine.inside.priors import Priors, alpha_norm, total_variation
+from backlight.engine.inside.taps import Taps
+from backlight.engine.inside.zoom import Move, moved
+from backlight.engine.runtime.session import Session
 from backlight.errors import ImageError, ModelError, RunError, UsageError
 from backlight.export.preprocess import PRESETS, Preprocess
 
@@ -153,7 +153,7 @@ class TestObjective:
 
     @pytest.mark.parametrize("preset", ["imagenet-torch", "imagenet-caffe", "tf", "unit", "none"])
     def test_pixels_there_and_back(self, preset: str) -> None:
-        from backlight.engine.images import layout_of, to_pixels
+        from backlight.engine.photos.images import layout_of, to_pixels
 
         for dims, axis in (((None, 3, 4, 5), 1), ((None, 4, 5, 3), 3)):
             spec = layout_of("x", dims, np.dtype(np.float32), axis)

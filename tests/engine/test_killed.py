@@ -17,14 +17,15 @@ import pytest
 
 from backlight.engine.cli import run
 from backlight.engine.cli.options import PHOTOS
-from backlight.engine.store import Embeddings
+from backlight.engine.similar.store import Embeddings
 
 pytestmark = pytest.mark.slow
 COPIES = 40
 # The parts and the state are written with every batch here: more moments to be killed at.
 OFTEN = """
 import sys
-from backlight.engine import embed, patches
+from backlight.engine.similar import embed
+from backlight.engine.inside import patches
 embed.PART_SECONDS = 0
 patches.patches.__kwdefaults__["every"] = 0
 from backlight.engine.cli import main

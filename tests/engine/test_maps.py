@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backlight.engine import atlas
-from backlight.engine import snap as snapping
-from backlight.engine.atlas import Colors, scatter, thumbnails
 from backlight.engine.cli import run
-from backlight.engine.embed import embed
-from backlight.engine.fonts import Face
-from backlight.engine.mappage import map_page
-from backlight.engine.maps import Map, Principal, project
-from backlight.engine.snap import snap
+from backlight.engine.pictures.fonts import Face
+from backlight.engine.similar import atlas
+from backlight.engine.similar import snap as snapping
+from backlight.engine.similar.atlas import Colors, scatter, thumbnails
+from backlight.engine.similar.embed import embed
+from backlight.engine.similar.mappage import map_page
+from backlight.engine.similar.maps import Map, Principal, project
+from backlight.engine.similar.snap import snap
 from backlight.errors import UsageError
 
 from ..models import tiny

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import backlight
-from backlight.engine import neighbors as engine
 from backlight.engine.cli import run
-from backlight.engine.embed import embed
-from backlight.engine.neighbors import METRICS, Index, Nearest, neighbors
+from backlight.engine.similar import neighbors as engine
+from backlight.engine.similar.embed import embed
+from backlight.engine.similar.neighbors import METRICS, Index, Nearest, neighbors
 from backlight.errors import UsageError
 
 from ..models import BODY, tiny

@@ -7,12 +7,13 @@ import onnx
 import pytest
 
 import backlight
-from backlight.engine import arrays, scoring
-from backlight.engine.budget import Footprint, parse_memory, rows_within, shown
-from backlight.engine.necessity import margins
-from backlight.engine.occlusion import Occlusion
-from backlight.engine.scoring import Scorer
-from backlight.engine.session import Session
+from backlight.engine.masked import scoring
+from backlight.engine.masked.necessity import margins
+from backlight.engine.masked.occlusion import Occlusion
+from backlight.engine.masked.scoring import Scorer
+from backlight.engine.runtime import arrays
+from backlight.engine.runtime.budget import Footprint, parse_memory, rows_within, shown
+from backlight.engine.runtime.session import Session
 from backlight.errors import ImageError, ModelError, UsageError
 from backlight.export.graph import load
 from backlight.export.preprocess import PRESETS
@@ -490,7 +491,7 @@ def test_what_is_wrong_is_said_before_any_image_comes(arguments, says):
 
 
 def test_a_gpu_that_is_not_there():
-    from backlight.engine.session import runtime
+    from backlight.engine.runtime.session import runtime
 
     if "CUDAExecutionProvider" in runtime().get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
@@ -572,7 +573,7 @@ def test_the_footprint_counts_what_is_alive_at_once():
 """
     model = models.tiny(body=body)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((5, 8), np.float32), "v2"))
-    from backlight.engine.budget import SLACK
+    from backlight.engine.runtime.budget import SLACK
 
     loaded = load(model)
     plane = 4 * 8 * 8 * 4

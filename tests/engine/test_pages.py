@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from backlight.engine.page import Page
+from backlight.engine.pictures.page import Page
 
 from .browser import CHROMEDRIVER, CHROMIUM, Browser, browser
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.deconvnet import Projector
-from backlight.engine.patches import Patches, patches
-from backlight.engine.taps import Taps
+from backlight.engine.inside.deconvnet import Projector
+from backlight.engine.inside.patches import Patches, patches
+from backlight.engine.inside.taps import Taps
 from backlight.errors import BacklightError, ImageError, OutputError, UsageError
 from backlight.export.preprocess import Preprocess
 
@@ -157,8 +157,8 @@ def test_a_killed_pass_goes_on_with_the_same_result(
     """SIGKILL in the middle of writing a state: the one before it stands."""
     script = f"""
 import os, signal
-from backlight.engine import outputs, passes
-from backlight.engine.patches import patches
+from backlight.engine.photos import outputs, passes
+from backlight.engine.inside.patches import patches
 whole = passes.write_bytes
 count = 0
 def killed(path, data):
@@ -381,7 +381,7 @@ def test_several_layers_cost_one_forward_pass(
     model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runs of the session, and the rows of each, are the same for one layer and for two."""
-    from backlight.engine.session import Session
+    from backlight.engine.runtime.session import Session
 
     runs: list[tuple[int, int]] = []
     whole = Session.run
@@ -404,7 +404,7 @@ def test_several_layers_cost_one_forward_pass(
 def test_a_command_killed_between_its_files_can_be_started_again(
     model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backlight.engine.outputs import OutputFolder
+    from backlight.engine.photos.outputs import OutputFolder
 
     out = tmp_path / "out"
     command = ["patches", str(model), str(folder), "-l", "r", "-o", str(out)]

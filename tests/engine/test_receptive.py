@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from backlight.engine.session import Session
+from backlight.engine.runtime.session import Session
 from backlight.errors import UsageError
 from backlight.export.receptive import ReceptiveField, receptive_fields
 

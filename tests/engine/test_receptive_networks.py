@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backlight.engine.taps import Taps, layers
+from backlight.engine.inside.taps import Taps, layers
 from backlight.export.receptive import ReceptiveField
 
 torch = pytest.importorskip("torch", reason="the networks are torchvision's")

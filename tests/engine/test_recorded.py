@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import backlight
-from backlight.engine import arrays, explainer
-from backlight.engine.session import Session
+from backlight.engine.direct import explainer
+from backlight.engine.runtime import arrays
+from backlight.engine.runtime.session import Session
 from backlight.errors import ModelError, UsageError
 
 from .. import models
@@ -171,7 +172,7 @@ def test_what_cannot_be_recorded(device):
 def test_without_cuda_it_says_so():
     with pytest.raises(UsageError, match="cuda_graph needs the CUDA provider"):
         backlight.Explainer(models.tiny(), batch=1, cuda_graph=True, providers="cpu")
-    from backlight.engine.session import runtime
+    from backlight.engine.runtime.session import runtime
 
     if "CUDAExecutionProvider" not in runtime().get_available_providers():
         with pytest.raises(UsageError, match="cuda_graph needs CUDA; this machine runs on cpu"):

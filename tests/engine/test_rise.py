@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import backlight
-from backlight.engine.rise import Rise
-from backlight.engine.scoring import Scorer
+from backlight.engine.masked.rise import Rise
+from backlight.engine.masked.scoring import Scorer
 from backlight.errors import UsageError
 from backlight.kernels.reference import kept
 

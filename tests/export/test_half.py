@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from backlight.engine import compare
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.explainer import Explainer
+from backlight.engine.direct.explainer import Explainer
+from backlight.engine.measure import compare
 from backlight.errors import UnsupportedNode, UsageError
 from backlight.export.check import check
 from backlight.export.lowering.support import unsupported

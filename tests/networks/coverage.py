@@ -16,7 +16,7 @@ import traceback
 from importlib.metadata import version
 from pathlib import Path
 
-from backlight.engine.bench import device
+from backlight.engine.runtime.machine import device
 
 from .compare import LIMIT, SHARP, Outcome, compare
 from .nets import EXPORTERS, NETS

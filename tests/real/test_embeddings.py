@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backlight.engine.features import features
-from backlight.engine.maps import project
+from backlight.engine.similar.features import features
+from backlight.engine.similar.maps import project
 
 pytestmark = pytest.mark.real
 

@@ -1,0 +1,1 @@
+"""What a classifier says: names for class numbers, scores as probabilities."""

@@ -1,0 +1,1 @@
+"""Direct explanations by the gradient: an Explainer compiled once, called on batches."""

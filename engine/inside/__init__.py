@@ -1,0 +1,1 @@
+"""Indirect explanations: taps, feature maps, filters, patches, DeconvNet, inversion."""

@@ -1,0 +1,215 @@
+"""DeconvNet: one activation, everything else set to zero, projected back to the image's pixels.
+
+Zeiler and Fergus 2014; with the guided rule, Springenberg et al. 2015. The projection is the
+export's backward pass of the layer by the image, under the deconv rule, with the forward pass's own
+max-pool switches: there is no second one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+from PIL import Image
+
+from ...errors import ModelError, UsageError
+from ...export.graph import ModelLike, load
+from ...export.saliency import explain_graph
+from ..photos import images
+from ..photos.images import Pixels
+from ..pictures.grid import BLANK, Row, Tile, figure, sheet
+from ..pictures.panel import signed
+from ..runtime.session import Providers, Session, dims_of, numpy_dtype
+from .activations import refuse_flat
+from .crops import LayerPatches
+from .patches import SIDE, Patches
+from .taps import named
+
+__all__ = ["Projector", "Reconstruction", "deconvnet", "reconstructed"]
+
+RULES = ("deconv", "guided")
+
+
+class Projector:
+    """A layer's cotangent back to the image, under rules.
+
+    model: a path, bytes or an onnx.ModelProto. layer: a tensor or a node by name.
+    Raises UsageError for an unknown layer, UnsupportedNode where an operator on the way has no
+    rule.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        layer: str,
+        rules: Sequence[str] = RULES,
+        *,
+        providers: Providers = None,
+        threads: int | None = None,
+    ) -> None:
+        loaded = load(model)
+        self.layer = named(loaded.graph, layer).name or ""
+        exported = explain_graph(loaded, rules, of=self.layer, cotangent="input")
+        self.rules = exported.rules
+        self._names = {rule: exported.saliency[rule] for rule in self.rules}
+        graph = exported.model.graph
+        kept = [v for v in graph.outputs if v.name in self._names.values()]
+        graph.outputs.clear()  # what lies behind the layer isn't needed
+        graph.outputs.extend(kept)
+        common.RemoveUnusedNodesPass()(exported.model)
+        self._image = exported.input
+        for value in list(graph.inputs):
+            # Behind linear operators alone the image itself doesn't matter.
+            if not value.uses() and value.name not in (self._image, "cotangent"):
+                graph.inputs.remove(value)
+        self.session = Session(exported.model, providers, threads)
+        inputs = {i.name: i for i in self.session.inputs}
+        others = [n for n in inputs if n not in (self._image, "cotangent")]
+        if others:
+            raise ModelError(f"the model takes '{others[0]}' besides the image; expected one input")
+        self._dtype = numpy_dtype(inputs["cotangent"].type)
+        self._fixed = dims_of(inputs[self._image].shape)[0]
+
+    def __call__(self, x: NDArray[Any], cotangent: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """x: [N, ...] as the model takes it; cotangent: [N, ...] shaped like the layer.
+        The projection by rule, [N, ...] shaped like x."""
+        step = self._fixed or len(x)
+        parts = []
+        for at in range(0, len(x), step):
+            rows = np.arange(at, at + step).clip(max=len(x) - 1)  # a fixed batch is filled up
+            feeds = {
+                self._image: np.ascontiguousarray(x[rows]),
+                "cotangent": cotangent[rows].astype(self._dtype, copy=False),
+            }
+            found = self.session.run(feeds, list(self._names.values()))
+            parts.append({n: v[: min(step, len(x) - at)] for n, v in found.items()})
+        return {
+            rule: np.concatenate([p[name] for p in parts]) for rule, name in self._names.items()
+        }
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One channel's strongest activations, projected back.
+
+    place: of the channel in the layer's `LayerPatches`. patches: uint8 [h, w, 3] for each
+    activation, None where there is none. maps: by rule, float32 [k, h, w, C]: the projection
+    under the receptive field, in the model's channel order, 0 beyond the image's border.
+    shown: by rule, the maps as pictures.
+    """
+
+    place: int
+    patches: tuple[Pixels | None, ...]
+    maps: dict[str, NDArray[np.float32]]
+    shown: dict[str, tuple[Pixels | None, ...]]
+
+
+def deconvnet(
+    model: ModelLike,
+    found: Patches,
+    layer: str,
+    places: Sequence[int],
+    rules: Sequence[str] = RULES,
+    *,
+    batch: int = 8,
+    providers: Providers = None,
+    threads: int | None = None,
+) -> Iterator[Reconstruction]:
+    """Project the top activations of channels back to pixels, a channel at a time.
+
+    found: what `backlight.patches` found with the same model. layer: one of its layers.
+    places: of channels in it (`LayerPatches.place`).
+    Raises UnsupportedNode where an operator on the way has no gradient rule.
+    """
+    if layer not in found.layers:
+        raise UsageError(f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}")
+    projector = Projector(model, layer, rules, providers=providers, threads=threads)
+    for place in places:
+        yield reconstructed(projector, found, place, batch)
+
+
+def reconstructed(
+    projector: Projector, found: Patches, place: int, batch: int = 8
+) -> Reconstruction:
+    """Project the top activations of one channel of the projector's layer back to pixels."""
+    top = found.layers[projector.layer]
+    axes = refuse_flat(top.field)
+    needed = [int(i) for i in np.unique(top.image[place]) if i >= 0]
+    seen = found.pixels(needed)
+    ranks = [
+        rank
+        for rank in range(top.held)
+        if int(top.image[place, rank]) in seen and top.values[place, rank] != 0
+    ]
+    channel = int(top.channels[place])
+    high, wide = top.canvas(channel)
+    depth = found.spec.channels or 3
+    maps = {r: np.zeros((top.held, high, wide, depth), np.float32) for r in projector.rules}
+    pictures: dict[str, list[Pixels | None]] = {r: [None] * top.held for r in projector.rules}
+    patches: list[Pixels | None] = [None] * top.held
+    for at in range(0, len(ranks), batch):
+        chunk = ranks[at : at + batch]
+        pixels = [seen[int(top.image[place, rank])] for rank in chunk]
+        x = np.stack([images.to_tensor(p, found.preprocess, found.spec) for p in pixels])
+        cotangent = np.zeros((len(chunk), *top.field.dims[1:]), np.float32)
+        for row, rank in enumerate(chunk):
+            index = [0] * 4
+            where = (channel, int(top.row[place, rank]), int(top.column[place, rank]))
+            for axis, number in zip(axes, where, strict=True):
+                index[axis] = number
+            cotangent[row][tuple(index[1:])] = top.values[place, rank]
+        for rule, back in projector(x, cotangent).items():
+            for row, rank in enumerate(chunk):
+                whole = images.channels_last(back[row].astype(np.float32), found.spec.layout)
+                maps[rule][rank] = top.cut(whole, place, rank, 0)
+                pictures[rule][rank] = _picture(whole, top, place, rank, found.preprocess.color)
+        for row, rank in enumerate(chunk):
+            patches[rank] = top.cut(pixels[row], place, rank, BLANK)
+    return Reconstruction(place, tuple(patches), maps, {r: tuple(p) for r, p in pictures.items()})
+
+
+def _picture(
+    whole: NDArray[np.float32], top: LayerPatches, place: int, rank: int, color: str
+) -> Pixels:
+    """The part under the receptive field, stretched to its own range."""
+    y, x, bottom, right = (int(b) for b in top.boxes[place, rank])
+    drawn = np.zeros((*whole.shape[:2], 3), np.uint8)
+    drawn[y:bottom, x:right] = signed(whole[y:bottom, x:right], "nhwc", color)
+    return top.cut(drawn, place, rank, BLANK)
+
+
+def picture(
+    found: Patches, layer: str, made: Sequence[Reconstruction], title: str = ""
+) -> Image.Image:
+    """For each channel a row of patches and, below it, a row of projections for each rule."""
+    top = found.layers[layer]
+    rows = []
+    for one in made:
+        high, wide = top.canvas(int(top.channels[one.place]))
+        labels = [
+            f"{figure(float(top.values[one.place, rank]))}: "
+            f"{found.files[int(top.image[one.place, rank])].stem}"
+            if pixels is not None
+            else ("no more" if top.image[one.place, rank] < 0 else "not active")
+            for rank, pixels in enumerate(one.patches)
+        ]
+        tiles = [Tile(p, label) for p, label in zip(one.patches, labels, strict=True)]
+        number = int(top.channels[one.place])
+        rows.append(Row(tiles, f"channel {number}", f"{high} x {wide} pixels"))
+        rows += [Row([Tile(p) for p in shown], "", rule) for rule, shown in one.shown.items()]
+    return sheet(
+        title or f"DeconvNet reconstructions of {layer}",
+        [
+            f"{len(made)} of {top.field.dims[refuse_flat(top.field)[0]]} channels; each patch's "
+            "one activation alone, projected back to pixels, is under the patch"
+        ],
+        rows,
+        SIDE,
+        "Below each patch: activation and file. Each projection is normalised by itself: mid-grey "
+        "is 0, full colour the 99.5th percentile of its |value|; light grey lies beyond the "
+        "image's border.",
+    )

@@ -1,0 +1,190 @@
+"""A loss of a layer and its gradient by the image, in one run of one graph.
+
+The gradient is the export's backward pass of the layer, seeded inside the graph with the loss's
+own derivative: there is no second one here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from ...errors import ModelError, UsageError
+from ...export import choose
+from ...export.emit import Emitter
+from ...export.graph import ModelLike, load, opset_of
+from ...export.preprocess import Preprocess
+from ...export.saliency import explain_graph
+from ..photos import images
+from ..photos.images import InputSpec
+from ..runtime import arrays
+from ..runtime.session import Providers, Session, dims_of, numpy_dtype, provider_names
+from .taps import named
+
+__all__ = ["Objective", "Pixelwise"]
+
+LOSS = "backlight/loss"
+SEED = "cotangent"
+KINDS = ("distance", "product")
+
+
+class Objective:
+    """A loss between a layer and a given array of its shape, per image, and its gradient.
+
+    model: a path, bytes or an onnx.ModelProto. layer: a tensor or a node by name; None: the class
+    scores before a closing Softmax.
+    kind: "distance": half the squared Euclidean distance to the given array (Mahendran and
+    Vedaldi 2015), seeded with phi(x) - given; "product": minus the inner product with it.
+
+    Raises ModelError, UnsupportedNode, or UsageError for an unknown layer.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        layer: str | None,
+        kind: str,
+        *,
+        providers: Providers = None,
+        threads: int | None = None,
+    ) -> None:
+        assert kind in KINDS
+        loaded = load(model)
+        of = None if layer is None else named(loaded.graph, layer).name
+        first = provider_names(providers)[0][0]
+        lowering = "cpu" if first == "CPUExecutionProvider" else "portable"
+        exported = explain_graph(loaded, ("vanilla",), of=of, cotangent="input", lowering=lowering)
+        self.layer, self._image = exported.of, exported.input
+        graph = exported.model.graph
+        values = ir.convenience.create_value_mapping(graph)
+        phi, given = values[exported.of], values[SEED]
+        if exported.wrt != exported.input:
+            raise ModelError(
+                f"input '{exported.input}' holds integers: no gradient reaches its pixels; "
+                "expected a model whose image input is float"
+            )
+        if phi.shape is None or len(phi.shape) < 2:
+            raise UsageError(f"'{phi.name}' has no row per image; name another layer")
+        self._gradient = exported.saliency["vanilla"]
+        e = Emitter(graph, opset_of(exported.model))
+        with e.scope("loss"):
+            uses = list(given.uses())
+            if kind == "distance":
+                seed = e.Sub(phi, given)
+                terms, factor = e.Mul(seed, seed), 0.5
+            else:
+                seed = e.Neg(given)
+                terms, factor = e.Mul(phi, seed), 1.0
+            for node, index in uses:
+                node.replace_input_with(index, seed)
+            # float16 can't hold the sum of a layer's squares
+            rows = e.Flatten(e.cast(terms, ir.DataType.FLOAT), axis=1)
+            rows.shape = ir.Shape([phi.shape[0], None])
+            total = e.ReduceSum(rows, [1], keepdims=0, _shape=[phi.shape[0]])
+            loss = e.Mul(total, factor)
+        loss.name, loss.dtype = LOSS, ir.DataType.FLOAT
+        outputs = [values_of(graph, self._gradient), loss]
+        graph.outputs.clear()
+        graph.outputs.extend(outputs)
+        graph.sort()  # the seed is made behind what it seeds
+        common.RemoveUnusedNodesPass()(exported.model)
+        for value in list(graph.inputs):
+            if not value.uses() and value.name not in (self._image, SEED):
+                graph.inputs.remove(value)
+        self.model = exported.model
+        self.metadata: dict[str, str] = dict(exported.model.metadata_props)
+        self.session = Session(exported.model, providers, threads)
+        inputs = {i.name: i for i in self.session.inputs}
+        others = [n for n in inputs if n not in (self._image, SEED)]
+        if others:
+            raise ModelError(f"the model takes '{others[0]}' besides the image; expected one input")
+        self._dtype = numpy_dtype(inputs[SEED].type)
+        image = inputs[self._image]
+        axis = choose.channel_axis(values[self._image])
+        self._spec = (self._image, dims_of(image.shape), numpy_dtype(image.type), axis)
+        self.dims = dims_of(inputs[SEED].shape)
+        self.batch = self._spec[1][0]
+
+    @property
+    def input(self) -> InputSpec:
+        """The image input. Raises ModelError where pictures can't be fed to it."""
+        return images.layout_of(*self._spec)
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether arrays can stay on the GPU between runs: CUDA runs first, and CuPy is there."""
+        if self.session.providers[0] != "CUDAExecutionProvider":
+            return False
+        try:
+            return bool(arrays.cupy().cuda.is_available())
+        except Exception:  # no CuPy, or one without its libraries: the loop runs on the host
+            return False
+
+    def __call__(self, x: Any, given: Any) -> tuple[Any, Any]:
+        """x: [N, ...] as the model takes it; given: [N, ...] shaped like the layer; in NumPy or
+        CuPy memory. The loss, float32 [N], and its gradient, shaped like x, in the same memory."""
+        names = [LOSS, self._gradient]
+        given = given.astype(self._dtype, copy=False)
+        count, step = len(x), self.batch or len(x)
+        if count % step:  # a fixed batch is filled up
+            rows = [*range(count), *[count - 1] * (-count % step)]
+            x, given = x[rows], given[rows]
+        parts = []
+        for at in range(0, len(x), step):
+            feeds = {self._image: x[at : at + step], SEED: given[at : at + step]}
+            if arrays.is_cuda(x):
+                parts.append(arrays.run_on_cuda(self.session, feeds, names))
+            else:
+                host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
+                parts.append(self.session.run(host, names))
+        if len(parts) == 1:
+            return parts[0][LOSS][:count], parts[0][self._gradient][:count]
+        xp = arrays.cupy() if arrays.is_cuda(x) else np
+        loss, gradient = (xp.concatenate([p[n] for p in parts])[:count] for n in names)
+        return loss, gradient
+
+
+def values_of(graph: ir.Graph, name: str) -> ir.Value:
+    """An output of the graph by name."""
+    return next(v for v in graph.outputs if v.name == name)
+
+
+class Pixelwise:
+    """Between pixel units and the model's input: z is float [N, C, H, W] in -127.5 .. 127.5, in the
+    model's channel order; x is what the model takes."""
+
+    def __init__(self, preprocess: Preprocess, spec: InputSpec, xp: Any) -> None:
+        def per_channel(values: Any) -> Any:
+            return xp.asarray(np.asarray(values, np.float32).reshape(1, -1, 1, 1))
+
+        self.xp, self.spec = xp, spec
+        self._scale = np.float32(preprocess.scale)
+        self._mean, self._std = per_channel(preprocess.mean), per_channel(preprocess.std)
+
+    def to_input(self, z: Any) -> Any:
+        """z -> x."""
+        x = ((z + np.float32(127.5)) * self._scale - self._mean) / self._std
+        return self.xp.ascontiguousarray(self._laid(x).astype(self.spec.dtype, copy=False))
+
+    def gradient(self, by_x: Any) -> Any:
+        """The gradient by x -> by z."""
+        return self._unlaid(by_x).astype(np.float32) * (self._scale / self._std)
+
+    def from_input(self, x: NDArray[Any]) -> Any:
+        """x -> z."""
+        z = self._unlaid(self.xp.asarray(x)).astype(np.float32)
+        return (z * self._std + self._mean) / self._scale - np.float32(127.5)
+
+    def _laid(self, z: Any) -> Any:
+        if self.spec.layout == "nhw":
+            return z[:, 0]
+        return z.transpose(0, 2, 3, 1) if self.spec.layout == "nhwc" else z
+
+    def _unlaid(self, x: Any) -> Any:
+        if self.spec.layout == "nhw":
+            return x[:, None]
+        return x.transpose(0, 3, 1, 2) if self.spec.layout == "nhwc" else x

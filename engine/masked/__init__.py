@@ -1,0 +1,1 @@
+"""Direct explanations by hiding: occlusion, RISE, segments, and the engine under them."""

@@ -1,0 +1,115 @@
+"""What callers hand in, checked: image batches and the classes to explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ImageError, UsageError
+from ..photos.images import InputSpec
+from ..runtime import arrays
+
+__all__ = ["SCORES", "Inputs", "Score", "as_score", "check_images", "class_targets"]
+
+Score = Literal["probability", "logit", "logprob"]
+SCORES = ("probability", "logit", "logprob")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A call's inputs where the model runs: NumPy, or CuPy on CUDA.
+
+    images: [N, ...]. others: further inputs, a row per image. home: puts a result where the
+    caller's images live.
+    """
+
+    images: Any
+    others: Mapping[str, Any]
+    home: arrays.Back
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The further inputs of one image, [1, ...] each."""
+        return {name: value[index : index + 1] for name, value in self.others.items()}
+
+
+def check_images(x: Any, spec: InputSpec) -> None:
+    """Raise ImageError unless x [N, ...] has the input's shape and dtype and finite values."""
+    h, w = spec.size
+    inner: tuple[int | None, ...] = {
+        "nhw": (h, w),
+        "nchw": (spec.channels, h, w),
+        "nhwc": (h, w, spec.channels),
+    }[spec.layout]
+    shown = "[" + ",".join(["N", *("?" if d is None else str(d) for d in inner)]) + "]"
+    expected = f"expected {spec.dtype.name} {shown}"
+    if x.dtype != spec.dtype:
+        raise ImageError(f"the input is {x.dtype}; {expected}")
+    fits = x.ndim == len(inner) + 1 and all(
+        d is None or d == have for d, have in zip(inner, x.shape[1:], strict=True)
+    )
+    if not fits or 0 in x.shape:
+        raise ImageError(f"the input is shaped [{','.join(map(str, x.shape))}]; {expected}")
+    if spec.dtype.kind == "f" and not math.isfinite(float(x.sum(dtype=np.float64))):
+        xp: Any = arrays.cupy() if arrays.is_cuda(x) else np
+        finite = xp.isfinite(x).reshape(len(x), -1).all(axis=1)
+        if not finite.all():
+            raise ImageError(f"image {int(xp.argmin(finite))} has NaN or infinite values")
+
+
+def class_targets(
+    target: Any, classes: Any, top: NDArray[np.int64], known: int
+) -> NDArray[np.int64]:
+    """The classes to explain, int64 [N, T], of N images whose top classes are `top`.
+
+    target: None, a class or one per image; -1 is the top class. classes: None, several classes,
+    or "all". known: classes that the scores have. Raises UsageError.
+    """
+    count = len(top)
+    if classes is not None and target is not None:
+        raise UsageError("give target (one class per image) or classes (several), not both")
+    if isinstance(classes, str):
+        if classes != "all":
+            raise UsageError(f"classes '{classes}'; accepted: class numbers, or 'all'")
+        return np.broadcast_to(np.arange(known, dtype=np.int64), (count, known))
+    name, given = ("target", target) if classes is None else ("classes", classes)
+    values = np.asarray(-1 if given is None else arrays.to_host(arrays.taken(given)[0]))
+    allowed = ((), (count,)) if classes is None else ((values.size,),)
+    if values.dtype.kind not in "iu" or values.shape not in allowed or values.size == 0:
+        form = f"a class number or {count} of them" if classes is None else "a list of numbers"
+        raise UsageError(f"{name} is {values.dtype} {list(values.shape)}; expected {form}")
+    bad = values[(values < -1) | (values >= known)]
+    if bad.size:
+        raise UsageError(
+            f"class {bad[0]} is out of range; expected 0 to {known - 1}, or -1 for the top class"
+        )
+    rows = values.reshape(-1, 1) if classes is None else values.reshape(1, -1)
+    wanted = np.broadcast_to(rows, (count, rows.shape[1])).astype(np.int64)
+    return np.where(wanted < 0, top[:, None], wanted)
+
+
+def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any:
+    """Scores before the closing operator, [n, K] -> what is asked for, float64 [n, K].
+
+    closing: Softmax, LogSoftmax, Sigmoid, or None (taken for Softmax where there are classes to
+    choose from). Raises UsageError for a probability of a single score that nothing closes.
+    """
+    values = logits.astype(np.float64)
+    if kind == "logit":
+        return values
+    if closing == "Sigmoid":
+        # log(sigmoid(z)) = -log(1 + exp(-z)), without overflow.
+        log = -xp.logaddexp(0, -values)
+    elif values.shape[1] < 2:
+        raise UsageError(f"score '{kind}' of a model with a single score; accepted: 'logit'")
+    else:
+        shifted = values - values.max(axis=1, keepdims=True)
+        log = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+    return log if kind == "logprob" else xp.exp(log)

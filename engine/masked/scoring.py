@@ -1,0 +1,298 @@
+"""A classifier readied for masked variants: class scores before their closing softmax, in batches
+that fit a memory budget. Occlusion and RISE both stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ...errors import ImageError, ModelError, UsageError
+from ...export import choose
+from ...export.graph import ModelLike, load
+from ...export.preprocess import PRESETS, Preprocess, of_metadata
+from ...export.saliency import weight_bytes
+from ...export.seed import class_count
+from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
+from ..classifier import labels
+from ..photos import images
+from ..runtime import arrays
+from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
+from ..runtime.session import Providers, Session, dims_of, numpy_dtype
+from .intake import SCORES, Inputs, check_images
+
+__all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
+
+# Of variants done (since the last call), called after each batch.
+Progress = Callable[[int], None]
+
+# More rows than this make a run no faster, but progress and Ctrl-C slower.
+MOST_ROWS = {"cpu": 64, "cuda": 512}
+
+
+def no_progress(done: int) -> None:
+    """Tells nobody."""
+
+
+class Scorer:
+    """The class scores of images and of their masked variants.
+
+    model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
+        wrote (its saliency is left out).
+    of: the tensor that holds the class scores; None: what a closing Softmax or Sigmoid reads.
+    preprocess: how pixels become inputs, for baselines in pixels: a preset's name or a record;
+        None: what the model says.
+    memory: bytes (or "2GB") that a run may take; None: a quarter of what is free at the call.
+    batch: at most so many rows per run. providers, threads: see Session.
+
+    Raises ModelError or UsageError.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        *,
+        of: str | None = None,
+        preprocess: Preprocess | str | None = None,
+        providers: Providers = None,
+        threads: int | None = None,
+        memory: str | int | None = None,
+        batch: int | None = None,
+    ) -> None:
+        if batch is not None and batch < 1:
+            raise UsageError(f"batch {batch}; expected 1 or more")
+        self._memory = None if memory is None else parse_memory(memory)
+        self.source = model
+        loaded = load(model)
+        self.metadata: dict[str, str] = dict(loaded.metadata_props)
+        self.name = Path(model).stem if isinstance(model, (str, Path)) else loaded.graph.name or ""
+        image, scores, self.closing = choose.leave_scores(loaded, of)
+        self.classes = class_count(scores)
+        if scores.shape is not None and any(d != 1 for d in list(scores.shape)[2:]):
+            raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
+        self.output = str(scores.name)
+        if self.output == choose.REAL_SCORES:
+            self.source = loaded.clone()  # the file has no such tensor
+        self.weight_bytes = weight_bytes(loaded)
+        channel_axis = choose.channel_axis(image)
+        self.session = Session(loaded, providers, threads)
+        self.notes = list(self.session.notes)
+        declared = {i.name: i for i in self.session.inputs}
+        self._others = [n for n in declared if n != image.name]
+        dims = dims_of(declared[str(image.name)].shape)
+        dtype = numpy_dtype(declared[str(image.name)].type)
+        self.input = images.layout_of(str(image.name), dims, dtype, channel_axis)
+        if str(dtype) not in ("float32", "float16", "uint8"):
+            raise ModelError(f"input '{image.name}' is {dtype}; accepted: float32, float16, uint8")
+        self._footprint = Footprint(loaded, str(image.name), dtype.itemsize)
+        self.most, self.threads = batch, threads
+        self._rows: dict[tuple[int, ...], int] = {}
+        self.backend = self._backend()
+        self.xp: Any = self.backend.xp
+        given = PRESETS[_known(preprocess)] if isinstance(preprocess, str) else preprocess
+        self.preprocess = given or of_metadata(self.metadata, self.name)
+
+    def _backend(self) -> Any:
+        """Where masks are made: on the GPU if the model runs there and CuPy does."""
+        if self.session.provider != "cuda":
+            return get_backend("auto")
+        try:
+            return get_backend("cuda")
+        except UsageError as err:
+            self.notes.append(f"masks are made on the CPU and copied: {err}")
+            return get_backend("auto")
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether images, variants and scores stay in the memory of a GPU."""
+        return bool(self.backend.name == "cuda")
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The class names that the model's metadata gives."""
+        return labels.from_metadata(self.metadata.get(labels.KEY), self.name)
+
+    @cached_property
+    def _space(self) -> InputSpace | None:
+        return None if self.preprocess is None else input_space(self.preprocess)
+
+    @property
+    def layout(self) -> Literal["nchw", "nhwc"]:
+        """As the kernels name it; an image without channels is one with a single channel."""
+        return "nhwc" if self.input.layout == "nhwc" else "nchw"
+
+    def plan_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """One image's shape, in the input's layout -> (C, H, W)."""
+        if self.input.layout == "nhw":
+            return 1, shape[0], shape[1]
+        c, h, w = shape if self.layout == "nchw" else (shape[2], shape[0], shape[1])
+        return c, h, w
+
+    def own_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) where the model fixes it."""
+        h, w = self.input.size
+        c = self.input.channels
+        return None if h is None or w is None or c is None else (c, h, w)
+
+    def rows(self, shape: tuple[int, ...]) -> int:
+        """Variants per run for images of this shape. Raises UsageError: a budget too small."""
+        if shape in self._rows:
+            return self._rows[shape]
+        most = self.most or MOST_ROWS["cuda" if self.on_cuda else "cpu"]
+        fixed = self.input.batch
+        # Asked once per size: what the runtime has taken by then is no longer free.
+        self._rows[shape] = rows_within(
+            self.budget(), self.footprint(shape), at_least=fixed or 1, at_most=fixed or most
+        )
+        return self._rows[shape]
+
+    def budget(self) -> int:
+        """Bytes that a run may take, now."""
+        if self._memory is not None:
+            return self._memory
+        free = self.xp.cuda.runtime.memGetInfo()[0] if self.on_cuda else free_host()
+        return int(free // 4)
+
+    def footprint(self, shape: tuple[int, ...]) -> int:
+        """Bytes that one variant of an image of this shape occupies in a run, estimated."""
+        return self._footprint(shape)
+
+    def seconds(self, shape: tuple[int, ...]) -> float:
+        """Of one core for such a variant, by export/incremental's cost model."""
+        return self._footprint.seconds(shape)
+
+    @property
+    def nodes(self) -> int:
+        """Of the model, as far as its scores need them."""
+        return self._footprint.nodes
+
+    def take(self, inputs: Any) -> Inputs:
+        """A call's inputs, checked: [N, ...] in NumPy, CuPy or DLPack memory, or a mapping from
+        input names. Raises ImageError."""
+        given = dict(inputs) if isinstance(inputs, Mapping) else {self.input.name: inputs}
+        wanted = {self.input.name, *self._others}
+        if set(given) != wanted:
+            need, have = (", ".join(sorted(names)) for names in (wanted, given))
+            raise ImageError(f"the model takes inputs {need}; got {have}")
+        x, back = arrays.taken(given.pop(self.input.name))
+        check_images(x, self.input)
+        feeds = {}
+        for name, value in given.items():
+            other, _ = arrays.taken(value)
+            if other.shape[:1] != x.shape[:1]:
+                raise ImageError(f"input '{name}' has no row per image")
+            feeds[name] = self._here(other)
+        from_gpu = arrays.is_cuda(x)
+
+        def home(result: Any) -> Any:
+            there = arrays.cupy().asarray(result) if from_gpu else arrays.to_host(result)
+            return back(there)
+
+        return Inputs(self._here(x), feeds, home)
+
+    def _here(self, x: Any) -> Any:
+        """An array where the model runs."""
+        return self.xp.ascontiguousarray(self.xp.asarray(x if self.on_cuda else arrays.to_host(x)))
+
+    def baseline(self, image: Any, given: BaselineLike) -> Any:
+        """What stands where `image` is hidden, as the kernels read it. Raises UsageError."""
+        spec = as_baseline(given)
+        if self.input.layout == "nhw" and getattr(spec.value, "ndim", 0) == 2:
+            axis = -1 if spec.space == "pixels" else 0
+            spec = replace(spec, value=np.expand_dims(np.asarray(spec.value), axis))
+        return resolve(spec, image, layout=self.layout, space=self._space, xp=self.xp)
+
+    def planar(self, image: Any) -> Any:
+        """One image as the kernels read it: with a channel axis."""
+        return image[None] if self.input.layout == "nhw" else image
+
+    def logits(self, inputs: Inputs) -> Any:
+        """Class scores of whole images, float32 [N, K]."""
+        step = self.rows(tuple(inputs.images.shape[1:]))
+        parts = []
+        for at in range(0, len(inputs), step):
+            feeds = {self.input.name: inputs.images[at : at + step]}
+            feeds |= {k: v[at : at + step] for k, v in inputs.others.items()}
+            count = len(feeds[self.input.name])
+            if self.input.batch is not None and count < step:
+                fill = [*range(count), *[count - 1] * (step - count)]
+                feeds = {k: v[fill] for k, v in feeds.items()}
+            parts.append(self._run(feeds, count))
+        return self.xp.concatenate(parts)
+
+    def variants(
+        self, image: Any, others: Mapping[str, Any], plan: Plan, base: Any
+    ) -> Iterator[tuple[slice, Any]]:
+        """Class scores float32 [n, K] of a plan's variants, a batch at a time, in order.
+
+        image: planar. others: the image's row [1, ...] of each further input. base: resolved.
+        One buffer serves all batches: the kernel writes it, the runtime reads it.
+        """
+        xp = self.xp
+        shape = image.shape[1:] if self.input.layout == "nhw" else image.shape
+        fixed = self.input.batch
+        step = self.rows(tuple(shape)) if fixed else min(self.rows(tuple(shape)), len(plan))
+        # A fixed batch is run whole: the rows that the last slice leaves keep older variants.
+        buffer = xp.zeros((step, *shape), image.dtype)
+        target = buffer.reshape(step, *image.shape)
+        wide = {k: xp.repeat(v, step, axis=0) for k, v in others.items()}
+        for start in range(0, len(plan), step):
+            stop = min(start + step, len(plan))
+            n = stop - start
+            apply(
+                image, plan, base, target[:n], start, stop,
+                layout=self.layout, backend=self.backend,
+            )  # fmt: skip
+            used = step if fixed else n
+            feeds = {self.input.name: buffer[:used], **{k: v[:used] for k, v in wide.items()}}
+            yield slice(start, stop), self._run(feeds, n)
+
+    def _run(self, feeds: dict[str, Any], count: int) -> Any:
+        """Scores [count, K] of one run, where the model runs."""
+        if self.on_cuda:
+            found = arrays.run_on_cuda(self.session, feeds, [self.output])[self.output]
+        else:
+            found = self.session.run(feeds, [self.output])[self.output]
+        flat = found[:count].reshape(count, -1)
+        if found.ndim > 1 and flat.shape[1] != found.shape[1]:
+            raise ModelError(f"class scores '{self.output}' have positions; expected [N, classes]")
+        return flat.astype(np.float32)
+
+
+def scorer_for(
+    model: ModelLike | Scorer,
+    score: str,
+    *,
+    of: str | None,
+    preprocess: Preprocess | str | None,
+    providers: Providers,
+    threads: int | None,
+    memory: str | int | None,
+    batch: int | None,
+) -> Scorer:
+    """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
+    one. score: checked, see intake.Score. Raises UsageError or ModelError."""
+    if score not in SCORES:
+        raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
+    if isinstance(model, Scorer):
+        return model
+    return Scorer(
+        model, of=of, preprocess=preprocess, providers=providers, threads=threads,
+        memory=memory, batch=batch,
+    )  # fmt: skip
+
+
+def input_space(preprocess: Preprocess) -> InputSpace:
+    """How the kernels bring a baseline in pixels into the model's input space."""
+    order: Literal["rgb", "bgr"] = "bgr" if preprocess.color == "BGR" else "rgb"
+    return InputSpace(preprocess.scale, preprocess.mean, preprocess.std, order)
+
+
+def _known(preset: str) -> str:
+    if preset not in PRESETS:
+        raise UsageError(f"preprocess '{preset}'; accepted: {', '.join(PRESETS)}, or a record")
+    return preset

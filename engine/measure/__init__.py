@@ -1,0 +1,1 @@
+"""What explaining costs, and how far two explanations are apart."""

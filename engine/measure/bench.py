@@ -1,0 +1,280 @@
+"""Latency, throughput, memory and load time of a model and of its explaining graph.
+
+Latencies are taken in one process, in alternating blocks: what else the machine does hits both
+alike. Blocks, and a pause between them, because a runtime's threads go on spinning for a while and
+would slow the other session's first runs. Memory and load time are taken in processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...errors import RunError, UsageError
+from ...export.graph import ModelLike
+from ...export.saliency import explain_graph
+from ..runtime.machine import device, versions
+from ..runtime.session import Session, dims_of, numpy_dtype
+
+__all__ = ["Report", "Row", "bench"]
+
+PAUSE = 0.05  # seconds; onnxruntime's threads spin for less than that
+BLOCK = 5  # runs in a row of one session, at most: a third of all, so that blocks alternate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject at one setting. Latencies in ms per run, memory in MiB, load in ms.
+
+    activations_mib: what the backward pass reads of the forward pass: 0 for the plain model, None
+    where shapes don't tell. bound_mib: 1.6 times the plain model's peak, and those activations.
+    """
+
+    subject: str
+    provider: str
+    threads: int | None
+    batch: int
+    runs: int
+    p50: float
+    p90: float
+    p99: float
+    images_per_s: float
+    ratio: float  # of the median to the plain model's
+    load_ms: float
+    load_ratio: float  # to the plain model's
+    peak_mib: float
+    activations_mib: float | None
+    bound_mib: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, with the machine and the versions."""
+
+    model: str
+    rows: tuple[Row, ...]
+    device: str
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+
+def bench(
+    model: str,
+    *,
+    rules: Sequence[Sequence[str]] = (("vanilla",), ("vanilla", "deconv", "guided")),
+    providers: Sequence[str] = ("cpu",),
+    threads: Sequence[int | None] = (None,),
+    batches: Sequence[int] = (1, 4),
+    runs: int = 30,
+    size: int | None = None,
+    target: str | None = None,
+) -> Report:
+    """Measure a model against its explaining graphs, one per group of rules.
+
+    runs: measured runs of each subject; a fifth of it warms up. size: height and width where the
+    model leaves them open (default 224). target: the lowering; default: the provider's.
+    Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
+    """
+    # Asked for twice, measured once.
+    rules = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in rules))
+    providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
+    batches = list(dict.fromkeys(batches))
+    if runs < 1 or min(batches) < 1:
+        raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
+    if size is not None and size < 1:
+        raise UsageError(f"size {size}; expected 1 or more")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="backlight-") as name:
+        folder = Path(name)
+        for provider in providers:
+            lowering = target or (provider if provider in ("cuda", "tensorrt") else "cpu")
+            subjects = _subjects(model, rules, lowering, folder)
+            for count in threads:
+                sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
+                loads = _loads(subjects, provider, count)
+                for batch in batches:
+                    feeds = _feeds(sessions["score"], batch, size)
+                    times = _alternate(sessions, feeds, runs)
+                    peaks = {
+                        s: _peak(path, provider, count, feeds, folder)
+                        for s, path in subjects.items()
+                    }
+                    for subject, path in subjects.items():
+                        needs = 0.0 if subject == "score" else _activations(path, feeds)
+                        rows.append(
+                            _row(subject, provider, count, batch, times, loads, peaks, needs)
+                        )
+    return Report(str(model), tuple(rows), device(), versions())
+
+
+def _subjects(
+    model: ModelLike, rules: Sequence[Sequence[str]], lowering: str, folder: Path
+) -> dict[str, str]:
+    """Files: the plain model as it is, and an explaining graph per group of rules."""
+    files = {"score": str(model)}
+    for group in rules:
+        path = folder / f"{lowering}-{'-'.join(group)}.onnx"
+        explain_graph(model, group, target_class="top1", lowering=lowering).save(path)
+        files["score + " + ", ".join(group)] = str(path)
+    return files
+
+
+def _feeds(session: Session, batch: int, size: int | None) -> dict[str, NDArray[Any]]:
+    """Noise in the shape of each input."""
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for given in session.inputs:
+        dims = list(dims_of(given.shape))
+        if dims and dims[0] not in (None, batch):
+            raise UsageError(f"the model takes batches of {dims[0]} only; --batch {dims[0]}")
+        shape = [batch, *((size or 224) if d is None else d for d in dims[1:])]
+        values = rng.standard_normal(shape)
+        feeds[given.name] = np.asarray(values, numpy_dtype(given.type))
+    return feeds
+
+
+def _alternate(
+    sessions: Mapping[str, Session], feeds: Mapping[str, NDArray[Any]], runs: int
+) -> dict[str, NDArray[np.float64]]:
+    """Seconds of each run, subjects taking turns in blocks; the first run of a block is free."""
+    taken: dict[str, list[float]] = {name: [] for name in sessions}
+    for session in sessions.values():
+        for _ in range(max(2, runs // 5)):
+            session.run(feeds)
+    block = max(1, min(BLOCK, runs // 3))
+    while min(map(len, taken.values())) < runs:
+        for name, session in sessions.items():
+            time.sleep(PAUSE)
+            session.run(feeds)
+            for _ in range(min(block, runs - len(taken[name]))):
+                start = time.perf_counter()
+                session.run(feeds)
+                taken[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+_CHILD = """
+import json, resource, sys, time
+import numpy as np
+from backlight.engine.runtime.session import Session
+path, provider, threads, feeds = sys.argv[1:5]
+held = dict(np.load(feeds)) if feeds else None
+start = time.perf_counter()
+session = Session(path, [provider], int(threads) or None)
+load = time.perf_counter() - start
+for _ in range(3 if held else 0):
+    session.run(held)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak /= 1024 * 1024 if sys.platform == "darwin" else 1024
+try:
+    # Linux counts the parent's peak into a child's ru_maxrss; this it does not.
+    status = open("/proc/self/status").read()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+except (OSError, IndexError):
+    pass
+print(json.dumps([1000 * load, peak]))
+"""
+LOADS = 3  # processes, subjects taking turns; their median counts
+
+
+def _child(path: str, provider: str, threads: int | None, feeds: str) -> tuple[float, float]:
+    """Load time in ms and peak resident memory in MiB, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), feeds],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RunError(f"a measuring process failed: {done.stderr.strip().splitlines()[-1:]}")
+    load, peak = json.loads(done.stdout.splitlines()[-1])
+    return float(load), float(peak)
+
+
+def _loads(subjects: Mapping[str, str], provider: str, threads: int | None) -> dict[str, float]:
+    """Milliseconds until a session is ready."""
+    taken: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(LOADS):
+        for name, path in subjects.items():
+            taken[name].append(_child(path, provider, threads, "")[0])
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def _peak(
+    path: str, provider: str, threads: int | None, feeds: Mapping[str, NDArray[Any]], folder: Path
+) -> float:
+    """Peak resident memory of three runs, in MiB."""
+    held = folder / "feeds.npz"
+    np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
+    return _child(path, provider, threads, str(held))[1]
+
+
+def _activations(path: str, feeds: Mapping[str, NDArray[Any]]) -> float | None:
+    """MiB of the model's own tensors that nodes of the backward pass read."""
+    graph = ir.load(path).graph
+    sizes: dict[str, int] = {}
+    for value in graph.inputs:
+        fed = feeds.get(value.name or "")
+        for at, dim in enumerate(value.shape or () if fed is not None else ()):
+            if fed is not None and not isinstance(dim, int) and dim.value is not None:
+                sizes[str(dim.value)] = fed.shape[at]
+    total = 0.0
+    for node in graph:
+        for value in () if _ours(node) else node.outputs:
+            if not any(_ours(u.node) and u.node.op_type not in _SHAPES for u in value.uses()):
+                continue
+            if value.shape is None or value.dtype is None:
+                return None
+            dims = [d if isinstance(d, int) else sizes.get(str(d.value)) for d in value.shape]
+            if None in dims:
+                return None
+            total += value.dtype.itemsize * math.prod(d for d in dims if d is not None)
+    return total / 2**20
+
+
+_SHAPES = ("Shape", "Size")
+
+
+def _ours(node: ir.Node) -> bool:
+    return (node.name or "").startswith("backlight/")
+
+
+def _row(
+    subject: str, provider: str, threads: int | None, batch: int,
+    times: Mapping[str, NDArray[np.float64]], loads: Mapping[str, float],
+    peaks: Mapping[str, float], needs: float | None,
+) -> Row:  # fmt: skip
+    p50, p90, p99 = (float(v) for v in np.percentile(times[subject], (50, 90, 99)))
+    bound = None if needs is None else round(1.6 * peaks["score"] + needs, 1)
+    return Row(
+        subject=subject,
+        provider=provider,
+        threads=threads,
+        batch=batch,
+        runs=len(times[subject]),
+        p50=round(1000 * p50, 3),
+        p90=round(1000 * p90, 3),
+        p99=round(1000 * p99, 3),
+        images_per_s=round(batch / p50, 2),
+        ratio=round(p50 / float(np.median(times["score"])), 3),
+        load_ms=round(loads[subject], 1),
+        load_ratio=round(loads[subject] / loads["score"], 3),
+        peak_mib=round(peaks[subject], 1),
+        activations_mib=None if needs is None else round(needs, 1),
+        bound_mib=bound,
+    )

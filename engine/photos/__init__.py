@@ -1,0 +1,1 @@
+"""Image files in, results out: decoded, prepared, streamed; written whole or not at all."""

@@ -1,0 +1,140 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...errors import OutputError
+
+__all__ = ["OutputFolder", "names_of", "refuse_existing", "write_bytes"]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file through a temporary one beside it, then rename. Raises OutputError."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
+    except OSError as err:
+        raise OutputError(f"{path}: can't be written: {err.strerror}") from err
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp makes files that only their owner reads; give what the umask would.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as err:
+        raise OutputError(f"{path}: can't be written: {err.strerror}") from err
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise OutputError when a file is there already, unless forced, or can't be one."""
+    if path.is_dir():
+        raise OutputError(f"{path}: a folder; expected the name of a file to write")
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists already; --force overwrites it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist")
+
+
+def names_of(files: Iterable[Path]) -> list[str]:
+    """A name for each file's outputs: its stem, with a number where two are the same; of a long one
+    what leaves room for a layer and an ending."""
+    return numbered(cut(file.stem, 140) or "image" for file in files)
+
+
+def cut(name: str, most: int) -> str:
+    """The beginning of a name, `most` bytes at most: file systems count bytes, and take 255."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, with a number where two are the same, in capitals or not."""
+    taken: set[str] = set()
+    made = []
+    for name in names:
+        own, count = name, 1
+        while own.casefold() in taken:
+            count += 1
+            own = f"{name}-{count}"
+        taken.add(own.casefold())
+        made.append(own)
+    return made
+
+
+def finite(value: float, digits: int | None = None) -> float | None:
+    """A number for JSON, which has neither NaN nor infinity: they become null."""
+    if not math.isfinite(value):
+        return None
+    return value if digits is None else round(value, digits)
+
+
+class OutputFolder:
+    """A folder for results, made where it is missing.
+
+    Raises OutputError when it can't be made or written, and, unless forced, when one of the
+    `expected` names is there already.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], expected: Iterable[str], force: bool) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{path}: a file; expected a folder to write to")
+        if not force:
+            for name in expected:
+                if (self.path / name).exists():
+                    raise OutputError(
+                        f"{self.path / name}: exists already; --force overwrites, or take "
+                        "another folder"
+                    )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as err:
+            raise OutputError(f"{path}: can't be written: {err.strerror}") from err
+
+    def picture(self, name: str, image: Image.Image) -> Path:
+        """Write a PNG."""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", optimize=False)
+        return self.data(name, buffer.getvalue())
+
+    def array(self, name: str, values: NDArray[Any]) -> Path:
+        """Write an .npy file."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+        return self.data(name, buffer.getvalue())
+
+    def json(self, name: str, value: Any) -> Path:
+        """Write a JSON file."""
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        # The lone surrogates that stand for a name's undecodable bytes become JSON's escapes.
+        return self.data(name, text.encode("utf-8", "backslashreplace"))
+
+    def data(self, name: str, data: bytes) -> Path:
+        """Write bytes."""
+        path = self.path / name
+        write_bytes(path, data)
+        return path

@@ -1,0 +1,175 @@
+"""Image files as batches for a model: decoded in threads while the batch before runs, or decoded
+and run in lanes.
+
+In a lane one thread decodes a batch and runs it, so that decoding overlaps inference and no core
+waits: on the CPU two single-threaded runs side by side beat one run on two threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ImageError, UsageError
+from ...export.preprocess import Preprocess
+from ...lanes import cores
+from ..runtime.session import Providers, provider_names, runtime
+from . import images
+
+__all__ = ["Group", "Skipped", "found_files", "group_of", "groups", "lanes_of", "turn_of"]
+
+# Each lane holds the activations of a batch.
+_LANES_CPU, _LANES_DEVICE = 4, 8
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that gave no image, and why."""
+
+    file: str
+    error: ImageError
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return {"file": self.file, "error": str(self.error)}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files `start` to `stop` of the list. index: of the files that could be read, int64 [n];
+    pixels: each as the model sees it; tensor: all of them, [n, ...]. skipped: the others."""
+
+    start: int
+    stop: int
+    index: NDArray[np.int64]
+    pixels: tuple[images.Pixels, ...]
+    tensor: NDArray[Any]
+    skipped: tuple[Skipped, ...]
+
+
+def found_files(given: Sequence[str | Path]) -> tuple[list[Path], list[Skipped]]:
+    """The images at paths and in folders, and the paths that give none."""
+    found: list[Path] = []
+    skipped: list[Skipped] = []
+    for path in given:
+        try:
+            found += images.image_files([path])
+        except ImageError as err:
+            skipped.append(Skipped(str(path), err))
+    return list(dict.fromkeys(found)), skipped
+
+
+def groups(
+    files: Sequence[Path],
+    preprocess: Preprocess,
+    spec: images.InputSpec,
+    batch: int,
+    *,
+    start: int = 0,
+    workers: int = 2,
+) -> Iterator[Group]:
+    """Batches of prepared images, in the order of the files; a file that can't be read takes its
+    place in the batch with it. preprocess: with its size settled (`images.fitted`).
+
+    Two batches are read ahead: memory doesn't grow with the number of files.
+    """
+
+    def read(file: Path) -> images.Prepared | ImageError:
+        try:
+            return images.read(file, preprocess, spec)
+        except ImageError as err:
+            return err
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        yield from _grouped(pool, read, files, batch, start)
+
+
+def _grouped(
+    pool: ThreadPoolExecutor,
+    read: Callable[[Path], images.Prepared | ImageError],
+    files: Sequence[Path],
+    batch: int,
+    start: int,
+) -> Iterator[Group]:
+    waiting: deque[tuple[int, list[Future[images.Prepared | ImageError]]]] = deque()
+    at = start
+    try:
+        while at < len(files) or waiting:
+            while at < len(files) and len(waiting) < 3:
+                waiting.append((at, [pool.submit(read, f) for f in files[at : at + batch]]))
+                at += batch
+            first, futures = waiting.popleft()
+            yield _gathered(first, [f.result() for f in futures], files)
+    finally:
+        for _, futures in waiting:
+            for future in futures:
+                future.cancel()
+
+
+def _gathered(
+    start: int, results: Sequence[images.Prepared | ImageError], files: Sequence[Path]
+) -> Group:
+    good = [(start + i, r) for i, r in enumerate(results) if isinstance(r, images.Prepared)]
+    skipped = tuple(
+        Skipped(str(files[start + i]), r)
+        for i, r in enumerate(results)
+        if isinstance(r, ImageError)
+    )
+    return Group(
+        start,
+        start + len(results),
+        np.array([i for i, _ in good], np.int64),
+        tuple(p.pixels for _, p in good),
+        np.stack([p.tensor for _, p in good]) if good else np.zeros(0),
+        skipped,
+    )
+
+
+def group_of(
+    files: Sequence[Path], start: int, count: int, preprocess: Preprocess, spec: images.InputSpec
+) -> Group:
+    """The next `count` files from `start` on, read by the caller's own thread."""
+    results: list[images.Prepared | ImageError] = []
+    for file in files[start : start + count]:
+        try:
+            results.append(images.read(file, preprocess, spec))
+        except ImageError as err:
+            results.append(err)
+    return _gathered(start, results, files)
+
+
+def lanes_of(
+    providers: Providers, threads: int | None, lanes: int | None = None
+) -> tuple[int, int | None]:
+    """How many lanes, and the threads of the session that they share.
+
+    threads: in all; None: one per core. Raises UsageError.
+    """
+    for name, number in (("threads", threads), ("workers", lanes)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} {number}; expected 1 or more")
+    count = threads or cores()
+    on_cpu = _on_cpu(providers)
+    lanes = lanes or min(count, _LANES_CPU if on_cpu else _LANES_DEVICE)
+    # All lanes share the session's pool: with its threads, they are as many as the cores.
+    return lanes, max(count - lanes + 1, 1) if on_cpu else threads
+
+
+def turn_of(providers: Providers) -> AbstractContextManager[Any]:
+    """What a lane holds while it runs: runs on one device side by side only take its memory."""
+    return nullcontext() if _on_cpu(providers) else Lock()
+
+
+def _on_cpu(providers: Providers) -> bool:
+    names, _ = provider_names(providers)
+    available = runtime().get_available_providers()
+    return all(n == "CPUExecutionProvider" for n in names if n in available)

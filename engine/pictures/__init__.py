@@ -1,0 +1,1 @@
+"""Maps and photos as pictures that a person can read."""

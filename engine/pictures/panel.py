@@ -1,0 +1,124 @@
+"""Maps as pictures a person can read: what each value becomes is written under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ..photos.images import Pixels, channels_last, in_rgb
+from .fonts import Face, font
+
+__all__ = ["Cell", "caption_of", "magnitude", "panel", "saliency_picture", "signed"]
+
+INK = (24, 24, 27)
+FAINT = (113, 113, 122)
+PAPER = (255, 255, 255)
+MARGIN = 12
+# Smaller maps are enlarged by a whole factor: a pixel stays a square.
+SMALLEST = 200
+# A few extreme pixels would leave the rest black (or grey).
+PERCENTILE = 99.5
+
+
+def magnitude(gradient: NDArray[Any], layout: str) -> Pixels:
+    """Largest |value| over channels, one map without batch -> grey [H, W, 3]; white is the
+    99.5th percentile and above, black is 0. Simonyan et al. 2014."""
+    values = np.abs(channels_last(gradient.astype(np.float32), layout)).max(axis=-1)
+    top = _percentile(values)
+    grey = np.rint(255 * np.clip(values / top, 0, 1)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def signed(gradient: NDArray[Any], layout: str, color: str = "RGB") -> Pixels:
+    """The gradient as a colour picture, one map without batch -> [H, W, 3] RGB: grey is 0, the
+    99.5th percentile of |value| is full brightness or darkness. Springenberg et al. 2015."""
+    values = in_rgb(channels_last(gradient.astype(np.float32), layout), color)
+    top = _percentile(np.abs(values))
+    return np.rint(127.5 + 127.5 * np.clip(values / top, -1, 1)).astype(np.uint8)
+
+
+def _percentile(values: NDArray[Any]) -> float:
+    """The 99.5th percentile; the maximum where that is 0 (few pixels count); 1 for all zeros."""
+    return float(np.percentile(values, PERCENTILE)) or float(values.max()) or 1.0
+
+
+def saliency_picture(rule: str, gradient: NDArray[Any], layout: str, color: str) -> Pixels:
+    """A rule's map as it is read best: vanilla as magnitude, deconv and guided in colour."""
+    if rule == "vanilla" or layout == "nhw":
+        return magnitude(gradient, layout)
+    return signed(gradient, layout, color)
+
+
+def caption_of(rule: str, layout: str = "nchw") -> str:
+    """What `saliency_picture` shows."""
+    if rule == "vanilla" or layout == "nhw":
+        return "largest |gradient| over channels; white: its 99.5th percentile"
+    return "gradient per colour; grey: 0, full: the 99.5th percentile of |gradient|"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture with a title and a caption. pixels: uint8 [H, W, 3]."""
+
+    pixels: Pixels
+    title: str
+    caption: str
+
+
+def wrapped(text: str, face: Face, width: int) -> list[str]:
+    """Words put into lines no wider than `width` pixels; a word alone may be wider."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and face.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines
+
+
+def shortened(text: str, face: Face, width: int) -> str:
+    """Text cut with an ellipsis so that it fits."""
+    if face.getlength(text) <= width:
+        return text
+    while text and face.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def enlarged(pixels: Pixels, smallest: int = SMALLEST) -> Pixels:
+    """A small picture by a whole factor, so that its longer side reaches `smallest`."""
+    factor = -(-smallest // max(pixels.shape[:2]))
+    return np.repeat(np.repeat(pixels, factor, axis=0), factor, axis=1)
+
+
+def panel(heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:
+    """Pictures side by side, a heading above, a title and a caption under each."""
+    shown = [enlarged(cell.pixels) for cell in cells]
+    big, middle, small = font(20), font(15), font(12)
+    widths = [max(s.shape[1], 150) for s in shown]
+    captions = [wrapped(c.caption, small, w) for c, w in zip(cells, widths, strict=True)]
+    width = sum(widths) + MARGIN * (len(cells) + 1)
+    top = MARGIN + 26 + (22 if detail else 0) + 6
+    tall = max(s.shape[0] for s in shown)
+    height = top + tall + 6 + 20 + 15 * max(map(len, captions)) + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    inner = width - 2 * MARGIN
+    big.write(draw, (MARGIN, MARGIN - 2), shortened(heading, big, inner), INK)
+    if detail:
+        middle.write(draw, (MARGIN, MARGIN + 25), shortened(detail, middle, inner), FAINT)
+    left = MARGIN
+    for cell, picture, lines, wide in zip(cells, shown, captions, widths, strict=True):
+        sheet.paste(Image.fromarray(picture), (left, top))
+        below = top + tall + 6
+        middle.write(draw, (left, below), shortened(cell.title, middle, wide), INK)
+        for row, line in enumerate(lines):
+            small.write(draw, (left, below + 20 + 15 * row), line, FAINT)
+        left += wide + MARGIN
+    return sheet

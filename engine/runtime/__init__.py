@@ -1,0 +1,1 @@
+"""Where models run: sessions and providers, device arrays, memory budgets, the machine."""

@@ -1,0 +1,38 @@
+"""What tells two models apart: the hash that stores and saved passes carry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from ...export.graph import ModelLike, read
+
+__all__ = ["model_hash"]
+
+
+def model_hash(model: ModelLike) -> str:
+    """sha256 of a model, its external data included: of the file's bytes where it is a file."""
+    digest = hashlib.sha256()
+    loaded: ir.Model
+    loaded, _ = read(model)
+    if isinstance(model, (str, os.PathLike)):
+        _add_file(digest, Path(model))
+    elif isinstance(model, bytes):
+        digest.update(model)
+    else:
+        digest.update(ir.to_proto(loaded).SerializeToString(deterministic=True))
+    held = (v.const_value for v in loaded.graph.initializers.values())
+    beside = {Path(t.path) for t in held if isinstance(t, ir.ExternalTensor)}
+    for file in sorted(beside):
+        _add_file(digest, file)
+    return digest.hexdigest()
+
+
+def _add_file(digest: Any, file: Path) -> None:
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)

@@ -1,0 +1,1 @@
+"""Pictures alike: embeddings, stores, neighbours and maps."""
