@@ -16,6 +16,7 @@ from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
+from .methods import chosen
 from .rules import NO_GRADIENT, Op, RuleMap
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .rules.rectifier import is_rectifier
@@ -94,12 +95,13 @@ def check(
     *,
     of: str | None = None,
     wrt: str | None = None,
-    rules: Sequence[str] = ("vanilla", "deconv", "guided"),
+    methods: Sequence[str] | None = None,
     lowering: str = "portable",
     dtype: str = "float32",
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
+    methods: names of `methods.METHODS`; None: the three rules.
     lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
     target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
     of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
@@ -107,7 +109,7 @@ def check(
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.
     """
-    maps = {rule: lowered(rule, lowering) for rule in rules}
+    maps = {row.rules: lowered(row.rules, lowering) for row in chosen(methods)}
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
@@ -155,7 +157,7 @@ def check(
         whole = load(model)
         if not blocked and nodes:
             whole = explain_graph(
-                model, rules, of=of, wrt=wrt, lowering=lowering, dtype=dtype
+                model, methods, of=of, wrt=wrt, lowering=lowering, dtype=dtype
             ).model
         refused = unsupported(whole, lowering)
     output = None if score is None else score.output

@@ -4,6 +4,7 @@ the scores alone."""
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -259,7 +260,7 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     Returns the image input, the scores and what closed them.
     """
     graph = model.graph
-    if "backlight.rules" in model.metadata_props:
+    if exported(model.metadata_props) is not None:
         graph.outputs[:] = [v for v in graph.outputs if not (v.name or "").startswith("saliency_")]
     image = image_input(graph).input
     closed: str | None = None
@@ -279,3 +280,9 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     if not image.uses():
         raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")
     return image, scores, closed
+
+
+def exported(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The methods of a file that `backlight export` wrote, by its metadata; None for any other."""
+    held = metadata.get("backlight.methods", metadata.get("backlight.rules"))
+    return None if held is None else tuple(name for name in held.split(",") if name)

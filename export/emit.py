@@ -108,6 +108,15 @@ class Emitter:
             self._scope = before
 
     @contextmanager
+    def rooted(self) -> Iterator[None]:
+        """Names made inside start anew, out of all scopes."""
+        before, self._scope = self._scope, "backlight"
+        try:
+            yield
+        finally:
+            self._scope = before
+
+    @contextmanager
     def in_float32(self) -> Iterator[None]:
         """Nodes made inside stay in float32 when the graph is narrowed (see `half.py`)."""
         before, self._wide = self._wide, True

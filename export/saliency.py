@@ -1,4 +1,4 @@
-"""The exported graph: the model's own outputs, then a saliency per rule."""
+"""The exported graph: the model's own outputs, then a saliency per method."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from onnx_ir.passes import common
 from .. import __version__
 from ..errors import ModelError, UsageError
 from . import choose, half, seed
-from .backward import backward, refuse_blocked
+from .backward import refuse_blocked
 from .emit import Emitter, dim_of
+from .explaining import Explaining, Seed
+from .finish import Walked
 from .graph import ModelLike, load, opset_of
 from .lowering import emitter, finish, lowered
-from .scaling import Scaling
+from .methods import Method, asked, chosen
 from .store import save_model
-from .variants import variant
 
-RULES = ("vanilla", "deconv", "guided")
 # Protobuf ends at 2 GiB; the rest is for the graph beside its weights.
 PROTO_LIMIT = 2**31 - 2**26
 
@@ -36,7 +36,7 @@ class ExplainGraph:
     of: str
     wrt: str
     input: str
-    rules: tuple[str, ...]
+    methods: tuple[str, ...]
     saliency: Mapping[str, str]
     score_output: str | None
     classes: int | None
@@ -68,9 +68,55 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in values if v.const_value is not None)
 
 
+def export(
+    model: ModelLike,
+    rules: Sequence[str] | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    of: str | Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
+    target_class: str | int = "input",
+    cotangent: str = "class",
+    reduce: str = "none",
+    for_: str = "portable",
+    dtype: str = "float32",
+) -> onnx.ModelProto:
+    """Return the model with saliency outputs: an explicit backward pass in standard operators.
+
+    model: a path, bytes or an onnx.ModelProto; it is not changed.
+    methods: names that `backlight methods` lists: the outputs `saliency_<name>`.
+    rules: any of "vanilla", "deconv", "guided", in front of the methods. Without either: all three.
+    of: the tensor(s) to explain; default: the class scores, before a closing Softmax.
+    wrt: the tensor(s) to take the gradient by; default: the first image input.
+    target_class: "input" adds the input `target` (int64 [batch], -1: the row's top class);
+        "top1" or a number bakes the choice in.
+    cotangent: "class" seeds with a one-hot vector of the target class; "input" adds the input
+        `cotangent`, shaped like `of`, instead of `target`.
+    reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest
+        absolute value over channels (Simonyan et al. 2014).
+    for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
+    dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
+        activations half. Inputs and outputs keep their types.
+
+    Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
+    ModelProto: use `backlight export`, which writes external data.
+    """
+    return explain_graph(
+        model,
+        asked(rules, methods),
+        of=of,
+        wrt=wrt,
+        target_class=target_class,
+        cotangent=cotangent,
+        reduce=reduce,
+        lowering=for_,
+        dtype=dtype,
+    ).to_proto()
+
+
 def explain_graph(
     model: ModelLike,
-    rules: Sequence[str] = RULES,
+    methods: Sequence[str] | None = None,
     *,
     of: str | Sequence[str] | None = None,
     wrt: str | Sequence[str] | None = None,
@@ -79,9 +125,16 @@ def explain_graph(
     reduce: str = "none",
     lowering: str = "portable",
     dtype: str = "float32",
+    seed_of: Seed | None = None,
+    alone: bool = False,
 ) -> ExplainGraph:
-    """Load a model and give it saliency outputs. See `backlight.export` for the arguments."""
-    rules = _checked_rules(rules)
+    """Load a model and give it saliency outputs. See `backlight.export` for the arguments.
+
+    methods: names of rows of `methods.METHODS`; None: the three rules.
+    seed_of: where the walks start from, instead of the methods' own seeds.
+    alone: leave out the model's own outputs, and the nodes and inputs that only they need.
+    """
+    rows = chosen(methods)
     if cotangent not in ("class", "input"):
         raise UsageError(f"cotangent '{cotangent}'; accepted: class, input")
     if reduce not in ("none", "maxabs"):
@@ -89,39 +142,54 @@ def explain_graph(
     narrow_to = half.checked(dtype, lowering)
     if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
         target_class = int(target_class)
-    maps = {rule: lowered(rule, lowering) for rule in rules}
+    start = seed.CALLER_S if cotangent == "input" else seed_of
+    maps = {row.rules: lowered(row.rules, lowering) for row in rows}
 
     loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)))
     graph = loaded.graph
-    _reserve_names(graph, rules)
+    _reserve_names(graph, rows)
     ofs, score_output = _tensors_of(graph, of)
     wrts, image, notes = _tensors_wrt(graph, wrt)
-    for tensor in ofs:
-        if cotangent == "class":
+    if start is None:
+        for tensor in ofs:
             seed.check_class(tensor, target_class)
     own_outputs = {id(v) for v in graph.outputs}
 
     e = emitter(graph, opset_of(loaded), lowering)
     if any(v.shape is None for v in ofs):
-        refuse_blocked(ofs, wrts, e, maps[rules[0]])
-    with e.scope("seed"):
-        seeds = _seeds(e, ofs, cotangent, target_class, image, score_output)
+        refuse_blocked(ofs, wrts, e, maps[rows[0].rules])
+    made = Explaining(
+        e=e,
+        of=tuple(ofs),
+        output=score_output,
+        wrt=tuple(wrts),
+        image=image,
+        target_class=target_class,
+        rule_map=maps.__getitem__,
+        scaled=narrow_to == ir.DataType.FLOAT16,
+    )
+    for index in range(len(ofs)):
+        made.cotangent(start or rows[0].seed, index)
     saliency: dict[str, str] = {}
-    for rule in rules:
-        with e.scope(rule):
-            scaling = _scaling(e, ofs, image, cotangent, narrow_to)
-            found = backward(e, seeds, wrts, maps[rule], scaling)
+    if alone:
+        graph.outputs.clear()
+    for row in rows:
+        with e.scope(row.name):
+            found = made.walk(row.rules, start or row.seed, wrts)
             for index, (tensor, ct) in enumerate(zip(wrts, found, strict=True)):
-                if ct is None:
-                    names = ", ".join(f"'{v.name}'" for v in ofs)
-                    raise UsageError(f"no gradient flows from {names} to '{tensor.name}'")
-                name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
+                name = row.output + (f"_{index}" if len(wrts) > 1 else "")
                 # At its true size a map may be below float16's range.
                 with e.in_float32():
-                    _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
-                saliency.setdefault(rule, name)
+                    value = row.finish(Walked(made, tensor, ct))
+                    _add_output(e, _reduced(e, value, tensor, reduce), name, own_outputs)
+                saliency.setdefault(row.name, name)
+    for name, value in made.outputs.items():
+        _add_output(e, value, name, own_outputs)
     finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)
+    if alone:
+        kept = {image.name if image is not None else "", *made.inputs}
+        graph.inputs[:] = [v for v in graph.inputs if v.uses() or v.name in kept]
     of_names = [v.name or "" for v in ofs]  # narrowed, an output's tensor gets another name
     classes = seed.class_count(ofs[0])
     score_name = None if score_output is None else score_output.name
@@ -130,7 +198,9 @@ def explain_graph(
     loaded.metadata_props.update(
         {
             "backlight.version": __version__,
-            "backlight.rules": ",".join(rules),
+            "backlight.methods": ",".join(row.name for row in rows),
+            # What readers of version 0.1.0 look for.
+            "backlight.rules": ",".join(row.name for row in rows if row.is_rule),
             "backlight.of": ",".join(of_names),
             "backlight.wrt": ",".join(v.name or "" for v in wrts),
             "backlight.input": (image or wrts[0]).name or "",
@@ -147,7 +217,7 @@ def explain_graph(
         of=of_names[0],
         wrt=wrts[0].name or "",
         input=(image or wrts[0]).name or "",
-        rules=rules,
+        methods=tuple(row.name for row in rows),
         saliency=saliency,
         score_output=score_name,
         classes=classes,
@@ -155,35 +225,11 @@ def explain_graph(
     )
 
 
-def _scaling(
-    e: Emitter,
-    ofs: Sequence[ir.Value],
-    image: ir.Value | None,
-    cotangent: str,
-    narrow_to: ir.DataType | None,
-) -> Scaling | None:
-    """How one walk keeps its cotangents within float16's range, where they are float16."""
-    half_already = any(v.dtype == ir.DataType.FLOAT16 for v in ofs)
-    if narrow_to != ir.DataType.FLOAT16 and not half_already:
-        return None
-    known = None if image is None or image.shape is None else dim_of(image.shape, 0)
-    return Scaling(e, known, measured=cotangent == "input")
-
-
-def _checked_rules(rules: Sequence[str]) -> tuple[str, ...]:
-    names = (rules,) if isinstance(rules, str) else tuple(dict.fromkeys(rules))
-    if not names:
-        raise UsageError(f"no rule given; one or more of: {', '.join(RULES)}")
-    for name in names:
-        variant(name)
-    return names
-
-
-def _reserve_names(graph: ir.Graph, rules: Sequence[str]) -> None:
+def _reserve_names(graph: ir.Graph, rows: Sequence[Method]) -> None:
     """Free the contract's names inside the model; refuse a model whose own ends have them."""
     values = ir.convenience.create_value_mapping(graph)
     # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
-    names = "|".join(f"saliency_{rule}" for rule in rules)
+    names = "|".join(row.output for row in rows)
     ours = {n for n in values if re.fullmatch(rf"target|(cotangent|{names})(_[0-9]+)?", n)}
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     clash = sorted(ours & {name for name in ends if name})
@@ -224,43 +270,6 @@ def _tensors_wrt(
     if not named:
         return [image.wrt], image.input, image.notes
     return named, image.input, ()
-
-
-def _seeds(
-    e: Emitter,
-    ofs: Sequence[ir.Value],
-    cotangent: str,
-    target_class: str | int,
-    image: ir.Value | None,
-    output: ir.Value | None,
-) -> list[tuple[ir.Value, ir.Value]]:
-    if cotangent == "input":
-        seeds = []
-        for index, of in enumerate(ofs):
-            name = "cotangent" + (f"_{index}" if len(ofs) > 1 else "")
-            given = ir.Value(name=name, shape=of.shape, type=of.type)
-            e.graph.inputs.append(given)
-            seeds.append((of, given))
-        return seeds
-    target: ir.Value | str | int = target_class
-    if target_class == "input":
-        target = ir.Value(
-            name="target",
-            shape=ir.Shape([_batch(ofs[0], image)]),
-            type=ir.TensorType(ir.DataType.INT64),
-        )
-        e.graph.inputs.append(target)
-    tops = [choose.ranking(of, output if of is ofs[0] else None) for of in ofs]
-    pairs = zip(ofs, tops, strict=True)
-    return [(of, seed.class_seed(e, of, target, top)) for of, top in pairs]
-
-
-def _batch(of: ir.Value, image: ir.Value | None) -> int | str | None:
-    """The batch dimension: the scores' own when a number, else the image's name for it."""
-    dim = None if of.shape is None or not len(of.shape) else dim_of(of.shape, 0)
-    if isinstance(dim, int) or image is None or image.shape is None:
-        return dim
-    return dim_of(image.shape, 0)
 
 
 def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str) -> ir.Value:

@@ -1,4 +1,4 @@
-"""Cotangents to start from: one-hot vectors of a class, or an input of the graph."""
+"""Cotangents to start from: one-hot vectors of a class, an input of the graph, a loss's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from . import choose
 from .emit import Emitter, dim_of
+from .explaining import Explaining, Seed
+
+GIVEN = "cotangent"
+LOSS = "backlight/loss"
 
 
 def class_count(of: ir.Value) -> int | None:
@@ -34,6 +38,24 @@ def check_class(of: ir.Value, target_class: str | int) -> None:
         raise UsageError(f"class {target_class} is out of range; '{of.name}' has classes 0{last}")
 
 
+def chosen_class(
+    e: Emitter, of: ir.Value, target: ir.Value | str, ranking: ir.Value | None = None
+) -> ir.Value:
+    """The class that each row explains, int64 [N, 1].
+
+    target: int64 [N] (-1: the row's top class, ties to the first), or "top1".
+    ranking: the tensor that says which class is on top, if not `of`.
+    """
+    assert of.shape is not None
+    batch = dim_of(of.shape, 0)
+    flat = _ranked(e, of, ranking)
+    if isinstance(target, str):
+        return e.ArgMax(flat, axis=1, keepdims=1, _shape=[batch, 1])
+    top = e.ArgMax(flat, axis=1, keepdims=0, _shape=[batch])
+    chosen = e.Where(e.Equal(target, -1), top, target, _dtype=ir.DataType.INT64)
+    return e.Unsqueeze(chosen, [1], _shape=[batch, 1])
+
+
 def class_seed(
     e: Emitter, of: ir.Value, target: ir.Value | str | int, ranking: ir.Value | None = None
 ) -> ir.Value:
@@ -48,9 +70,7 @@ def class_seed(
         return e.Expand(e.const(1, of.dtype), e.Shape(of), _shape=of.shape, _dtype=of.dtype)
     shape = of.shape
     assert shape is not None
-    batch = dim_of(shape, 0)
-    ranked = ranking is not None and ranking.shape is not None and len(ranking.shape) > 0
-    flat = _flat(e, ranking if ranked and ranking is not None else of)
+    flat = _ranked(e, of, ranking)
     count = class_count(of)
     if count is None:
         width = e.Squeeze(e.Shape(flat, start=1, end=2), [0])
@@ -61,13 +81,7 @@ def class_seed(
         row = e.cast(e.Equal(classes, target), of.dtype)
         hot = e.Expand(row, e.Shape(flat), _shape=flat.shape)
     else:
-        if isinstance(target, str):
-            chosen = e.ArgMax(flat, axis=1, keepdims=1, _shape=[batch, 1])
-        else:
-            top = e.ArgMax(flat, axis=1, keepdims=0, _shape=[batch])
-            chosen = e.Where(e.Equal(target, -1), top, target, _dtype=ir.DataType.INT64)
-            chosen = e.Unsqueeze(chosen, [1], _shape=[batch, 1])
-        hot = e.cast(e.Equal(chosen, classes), of.dtype)
+        hot = e.cast(e.Equal(chosen_class(e, of, target, ranking), classes), of.dtype)
         hot.shape = flat.shape
     if rank == 1:
         return e.Squeeze(hot, [1], _shape=shape)
@@ -77,6 +91,12 @@ def class_seed(
             hot = e.Expand(hot, e.Shape(of))
         hot.shape = shape
     return hot
+
+
+def _ranked(e: Emitter, of: ir.Value, ranking: ir.Value | None) -> ir.Value:
+    """What says which class is on top, as [N, K]."""
+    ranked = ranking is not None and ranking.shape is not None and len(ranking.shape) > 0
+    return _flat(e, ranking if ranked and ranking is not None else of)
 
 
 def _flat(e: Emitter, scores: ir.Value) -> ir.Value:
@@ -90,3 +110,58 @@ def _flat(e: Emitter, scores: ir.Value) -> ir.Value:
         sizes = [batch, dim_of(shape, 1)]
         return e.ReduceSum(scores, list(range(2, rank)), keepdims=0, _shape=sizes)
     return scores
+
+
+def target_of(x: Explaining) -> ir.Value | str | int:
+    """The class to explain: the graph's input `target`, "top1" or a number."""
+    if x.target_class != "input":
+        return x.target_class
+    return x.input("target", ir.Shape([x.batch]), ir.TensorType(ir.DataType.INT64))
+
+
+def _one_hot(x: Explaining, index: int) -> ir.Value:
+    of = x.of[index]
+    top = choose.ranking(of, x.output if index == 0 else None)
+    return class_seed(x.e, of, target_of(x), top)
+
+
+def _given(x: Explaining, index: int) -> ir.Value:
+    of = x.of[index]
+    # With several tensors the names are numbered: cotangent_0, cotangent_1.
+    name = GIVEN + (f"_{index}" if len(x.of) > 1 else "")
+    return x.input(name, of.shape, of.type)
+
+
+def _distance(x: Explaining, index: int) -> ir.Value:
+    apart = x.e.Sub(x.of[index], _given(x, index))
+    _loss(x, x.e.Mul(apart, apart), 0.5)
+    return apart
+
+
+def _product(x: Explaining, index: int) -> ir.Value:
+    against = x.e.Neg(_given(x, index))
+    _loss(x, x.e.Mul(x.of[index], against), 1.0)
+    return against
+
+
+def _loss(x: Explaining, terms: ir.Value, factor: float) -> None:
+    """Sum the terms [N, ...] of each row, in float32: the output `backlight/loss`, [N]."""
+    phi = x.of[0]
+    if phi.shape is None or len(phi.shape) < 2:
+        raise UsageError(f"'{phi.name}' has no row per image; name another layer")
+    e, batch = x.e, dim_of(phi.shape, 0)
+    # float16 can't hold the sum of a layer's squares
+    rows = e.Flatten(e.cast(terms, ir.DataType.FLOAT), axis=1, _shape=[batch, None])
+    total = e.ReduceSum(rows, [1], keepdims=0, _shape=[batch])
+    x.outputs[LOSS] = e.Mul(total, factor)
+
+
+# One class a row: the target.
+ONE_HOT = Seed(_one_hot, unit=True)
+# The graph's input `cotangent`: any vector-Jacobian product.
+CALLER_S = Seed(_given)
+# Of half the squared distance to the input `cotangent` (Mahendran and Vedaldi 2015), with the loss
+# as an output.
+DISTANCE = Seed(_distance)
+# Of minus the inner product with the input `cotangent`, with the loss as an output.
+PRODUCT = Seed(_product)

@@ -1,15 +1,19 @@
 """The arrows between rooms go one way: read from the imports, so that the design can't rot.
 
-`python -m tests.test_rooms` prints the drawing of docs/how-it-works.md.
+`python -m tests.test_rooms` prints the drawing of docs/how-it-works.md, and writes it there with
+--write.
 """
 
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs" / "how-it-works.md"
 
 # Every room of the engine, from the ground up: it may import those before it.
 ENGINE = (
@@ -150,9 +154,17 @@ def drawing() -> str:
 
 
 def test_the_drawing_in_the_docs_is_this_one():
-    text = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    text = DOCS.read_text(encoding="utf-8")
     assert drawing() in text, f"docs/how-it-works.md lacks:\n{drawing()}"
+
+
+def written() -> None:
+    """Put the drawing into the docs."""
+    text = DOCS.read_text(encoding="utf-8")
+    DOCS.write_text(re.sub(r"(?:    \w+ +-> .*\n)+", lambda _: drawing() + "\n", text), "utf-8")
 
 
 if __name__ == "__main__":
     print(drawing())
+    if "--write" in sys.argv:
+        written()

@@ -37,7 +37,7 @@ def main(folder: str) -> None:
     assert chances is not None
     best = int(found.target[0])
     name = explain.labels[best]
-    cells = [photo, *(cell(r, found.saliency[r][0], r) for r in explain.rules)]
+    cells = [photo, *(cell(r, found.saliency[r][0], r) for r in explain.methods)]
     heading = f"chelsea.jpg: why {name} ({best})?"
     detail = f"SqueezeNet 1.1: {100 * chances[0, best]:.1f} %"
     pictures.panel(heading, detail, cells).save(out / "explained.png")

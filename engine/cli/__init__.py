@@ -32,6 +32,7 @@ COMMANDS = (
     "occlude",
     "rise",
     "check",
+    "methods",
     "bench",
     "filters",
     "activations",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, bundled_or
+from .options import Json, Methods, Rules, bundled_or
 
 
 def register(app: typer.Typer) -> None:
@@ -19,13 +19,8 @@ def bench(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="An ONNX classifier. [SqueezeNet 1.1]")
     ] = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RULE",
-            help="vanilla, deconv or guided; repeatable. [vanilla alone, then all three]",
-        ),
-    ] = None,
+    rule: Rules = None,
+    method: Methods = None,
     batch: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Batch size; repeatable. [1, 4]")
     ] = None,
@@ -44,14 +39,18 @@ def bench(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load."""
+    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load.
+
+    Without --rule and --method: vanilla alone, then all three rules.
+    """
+    from ...export.methods import asked
     from ..measure.bench import Report
     from ..measure.bench import bench as run_bench
 
-    groups = [tuple(rule)] if rule else [("vanilla",), ("vanilla", "deconv", "guided")]
+    names = asked(rule, method)
     report: Report = run_bench(
         bundled_or(model),
-        rules=groups,
+        **({} if names is None else {"methods": [names]}),
         providers=provider or ["cpu"],
         threads=list(threads or []) or [None],
         batches=batch or [1, 4],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UnsupportedNode
-from .options import Json
+from .options import Json, Methods, Rules
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,8 @@ def check(
         str | None,
         typer.Option(metavar="T", help="Tensor to take the gradient by. [default: the image]"),
     ] = None,
+    rule: Rules = None,
+    method: Methods = None,
     target: Annotated[
         str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
     ] = "portable",
@@ -44,8 +46,11 @@ def check(
     back to the CPU, or reject: by tables, with no GPU.
     """
     from ...export.check import check as run_check
+    from ...export.methods import asked
 
-    report = run_check(model, of=of, wrt=wrt, lowering=target, dtype=dtype)
+    report = run_check(
+        model, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
+    )
     if json:
         print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import UsageError
+from ...export import choose
 from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from ..measure.compare import Drift, explained
@@ -79,10 +80,10 @@ def measured(
         )
     files = images.image_files(paths)
     one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
-    exported = "backlight.rules" in read(reference)[0].metadata_props
+    exported = choose.exported(read(reference)[0].metadata_props) is not None
     form = None if exported else "portable"  # what is exported has its operators already
-    plain = Explainer(reference, graph.rules, of=one_of, wrt=one_wrt, providers="cpu", for_=form)
-    candidate = Explainer(graph.to_proto(), graph.rules, providers="cpu")
+    plain = Explainer(reference, graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form)
+    candidate = Explainer(graph.to_proto(), graph.methods, providers="cpu")
     _check_alike(plain, candidate, reference)
     spec = plain.input
     chosen, note = chosen_preprocess(preprocess, plain.preprocess, reference, spec.dtype)

@@ -21,6 +21,7 @@ from .options import (
     Force,
     Json,
     Labels,
+    Methods,
     Model,
     OutputDir,
     PreprocessOption,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
 
-RULES = ("vanilla", "deconv", "guided")
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -56,6 +55,7 @@ def explain(
     output: OutputDir = Path("explained"),
     model: Model = None,
     rule: Rules = None,
+    method: Methods = None,
     target_class: Annotated[
         str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
     ] = "top1",
@@ -72,22 +72,23 @@ def explain(
 ) -> None:
     """Explain photos: a panel, the raw maps and a summary for each, in DIR.
 
-    Panels show the crop that the model saw beside each rule's map. Raw maps (.npy) are the signed
-    gradient in the input's layout. MODEL may be a file that `backlight export` wrote. Guided and
+    Panels show the crop that the model saw beside each method's map. Raw maps (.npy) are signed, in
+    the input's layout. MODEL may be a file that `backlight export` wrote. Guided and
     deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
     """
+    from ...export.methods import asked
     from ..direct.explainer import Explainer
     from ..photos.outputs import names_of
 
     path = bundled_or(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
-    rules = tuple(dict.fromkeys(rule or _rules_in(path)))
+    names_asked = asked(rule, method)
     files, bad = _files(image or [str(PHOTOS)])
     if not files:
         raise bad[0].error
     explainer = Explainer(
-        path, rules, of=of, providers=provider or None, threads=threads, batch=batch
+        path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch
     )
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
@@ -112,7 +113,7 @@ def explain(
             ms = sum(e["ms"] for e in entries) / len(entries)
             print(
                 f"{counted(len(entries))}, {ms:.1f} ms each on {explainer.session.provider} "
-                f"(score and {len(rules)} maps) -> {folder.path}/"
+                f"(score and {len(explainer.methods)} maps) -> {folder.path}/"
             )
         if bad:
             sys.stdout.flush()
@@ -123,15 +124,6 @@ def explain(
 class _Bad:
     file: str
     error: BacklightError
-
-
-def _rules_in(path: str) -> tuple[str, ...]:
-    """The rules of an exported file; all three for a plain model."""
-    from ...export.graph import read
-
-    model, _ = read(path)
-    held = model.metadata_props.get("backlight.rules")
-    return RULES if held is None else tuple(held.split(","))
 
 
 def _files(given: Sequence[str]) -> tuple[list[Path], list[_Bad]]:
@@ -225,13 +217,12 @@ class _Run:
         for row, (file, name, prepared) in enumerate(good):
             chance = None if chances is None else chances[row]
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
-            maps = {rule: result.saliency[rule][row] for rule in self.explainer.rules}
+            maps = {name: values[row] for name, values in result.saliency.items()}
             self._write(folder, name, entry, prepared, maps)
             made.append(entry)
         return made
 
     def _entry(self, file: Path, name: str, target: int, chances: Any, ms: float) -> dict[str, Any]:
-        rules = self.explainer.rules
         entry: dict[str, Any] = {
             "file": str(file),
             "class": target,
@@ -239,7 +230,7 @@ class _Run:
             "probability": None if chances is None else round(float(chances[target]), 6),
             "ms": round(ms, 3),
             "panel": f"{name}.png",
-            "maps": {rule: f"{name}-{rule}.npy" for rule in rules},
+            "maps": {method: f"{name}-{method}.npy" for method in self.explainer.methods},
         }
         if chances is not None:
             entry["top"] = [
@@ -304,17 +295,19 @@ class _Run:
     ) -> dict[str, Any]:
         """summary.json."""
         from ... import __version__
+        from ...export.methods import RULES
         from ..pictures.panel import caption_of
 
         layout = self.explainer.input.layout
         return {
             "backlight": __version__,
             "model": model,
-            "rules": list(self.explainer.rules),
+            "methods": list(self.explainer.methods),
+            "rules": [m for m in self.explainer.methods if m in RULES],
             "target_class": "top1" if self.target < 0 else self.target,
             "preprocess": jsonlib.loads(self.preprocess.to_json()),
             "providers": self.explainer.session.providers,
-            "pictures": {r: caption_of(r, layout) for r in self.explainer.rules},
+            "pictures": {r: caption_of(r, layout) for r in self.explainer.methods},
             "notes": self.notes,
             "images": entries,
             "skipped": [{"file": b.file, "error": str(b.error)} for b in bad],

@@ -11,9 +11,7 @@ import typer
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from . import drift
-from .options import Force, Json, Labels, PreprocessOption, Rules, say
-
-RULES = ("vanilla", "deconv", "guided")
+from .options import Force, Json, Labels, Methods, PreprocessOption, Rules, say
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +25,7 @@ def export(
         Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
     ],
     rule: Rules = None,
+    method: Methods = None,
     target_class: Annotated[
         str,
         typer.Option(metavar="C", help="input (chosen at run time), top1, or a class number."),
@@ -74,7 +73,8 @@ def export(
     ] = False,
     force: Force = False,
 ) -> None:
-    """Write MODEL with a saliency output per rule: one file, standard operators."""
+    """Write MODEL with a saliency output per method: one file, standard operators."""
+    from ...export.methods import asked
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
     from ..classifier import labels as names_of_classes
@@ -90,7 +90,7 @@ def export(
     names = None if labels is None else names_of_classes.load_labels(labels)
     graph = explain_graph(
         model,
-        tuple(rule or RULES),
+        asked(rule, method),
         of=of or None,
         wrt=wrt or None,
         target_class=target_class,
@@ -114,8 +114,8 @@ def export(
     found = None
     if compare:
         # First: where it can't be compared, nothing is written.
-        asked = (target_class, cotangent, reduce, of or [], wrt or [])
-        found = drift.measured(graph, reference or model, compare, preprocess, asked)
+        settings = (target_class, cotangent, reduce, of or [], wrt or [])
+        found = drift.measured(graph, reference or model, compare, preprocess, settings)
     if optimized:
         from ..direct.optimized import save_optimized
 
@@ -130,7 +130,7 @@ def export(
     if not external and before:
         more = f", {100 * (size / before - 1):+.1f}% to the model's"
     chosen = f"{graph.of} by {graph.wrt}"
-    line = f"{output}: {', '.join(graph.rules)} of {chosen} ({size / 1e6:.1f} MB{more})"
+    line = f"{output}: {', '.join(graph.methods)} of {chosen} ({size / 1e6:.1f} MB{more})"
     if found is not None and json:
         print(jsonlib.dumps({"output": str(output), **found.to_dict()}, indent=2))
         return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...errors import ModelError
+from ...export.methods import RULES
 from ...export.preprocess import ASSUMED, Preprocess, parse
 from ..classifier import labels as names_of_classes
 from . import one_line
@@ -20,6 +22,7 @@ __all__ = [
     "Force",
     "Json",
     "Labels",
+    "Methods",
     "Model",
     "OutputDir",
     "PreprocessOption",
@@ -36,6 +39,12 @@ _ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = _ASSETS / "squeezenet1_1.onnx"
 PHOTOS = _ASSETS / "photos"
 
+
+def _either(names: Sequence[str]) -> str:
+    """a, b or c."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: SqueezeNet 1.1]"),
@@ -45,7 +54,13 @@ OutputDir = Annotated[
 ]
 Rules = Annotated[
     list[str] | None,
-    typer.Option("--rule", metavar="RULE", help="vanilla, deconv or guided; repeatable. [all]"),
+    typer.Option("--rule", metavar="RULE", help=f"{_either(RULES)}; repeatable. [all]"),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method", metavar="NAME", help="What 'backlight methods' lists; repeatable. [all rules]"
+    ),
 ]
 PreprocessOption = Annotated[
     str | None,

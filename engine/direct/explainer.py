@@ -16,8 +16,9 @@ from ...errors import ImageError, ModelError, UsageError
 from ...export import choose
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
+from ...export.methods import RULES, asked
 from ...export.preprocess import PRESETS, Preprocess, of_metadata
-from ...export.saliency import RULES, ExplainGraph, explain_graph
+from ...export.saliency import ExplainGraph, explain_graph
 from ..classifier import labels
 from ..photos import images
 from ..runtime import arrays
@@ -33,7 +34,8 @@ class Explanation:
 
     scores: [N, K], the model's own output that holds the class scores (or their softmax).
     target: int64 [N], the class that each row explains.
-    saliency: per rule, the gradient of the target's score, shaped like the input.
+    saliency: per method, such as "vanilla" the gradient of the target's score, shaped like the
+    input.
     """
 
     scores: Any
@@ -61,7 +63,8 @@ class Explainer:
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
         wrote (used as it is).
-    rules: any of "vanilla", "deconv", "guided".
+    methods: names that `backlight methods` lists. rules: any of "vanilla", "deconv", "guided", in
+        front of them. Without either: what an exported file has, else all three rules.
     of, wrt: as in `backlight.export`.
     providers: None or "auto": CUDA where it works, else the CPU; or names, such as "cuda".
     threads: of the runtime's operators; None leaves it to the runtime.
@@ -76,8 +79,9 @@ class Explainer:
     def __init__(
         self,
         model: ModelLike,
-        rules: Sequence[str] = RULES,
+        rules: Sequence[str] | None = None,
         *,
+        methods: Sequence[str] | None = None,
         of: str | None = None,
         wrt: str | None = None,
         providers: Providers = None,
@@ -91,22 +95,25 @@ class Explainer:
         names, _ = provider_names(providers)
         if cuda_graph and "CUDAExecutionProvider" not in names:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
-        rules = (rules,) if isinstance(rules, str) else tuple(dict.fromkeys(rules))
+        names_asked = asked(rules, methods)
         source, name = read(model)
         self.metadata: dict[str, str] = dict(source.metadata_props)
-        if "backlight.rules" in self.metadata:
+        held = choose.exported(self.metadata)
+        if held is not None:
             if of is not None or wrt is not None or for_ is not None:
                 raise UsageError(f"{name} is exported already; of, wrt and for_ are in the file")
-            self._said = _exported(source, name, rules)
+            self._said = _exported(source, name, names_asked or held)
             compiled: Any = model if isinstance(model, (str, Path, bytes)) else source
             if cuda_graph:
                 compiled = with_fixed_batch(source, batch)
         else:
             fixed = with_fixed_batch(source, batch) if cuda_graph else model
-            graph = explain_graph(fixed, rules, of=of, wrt=wrt, lowering=for_ or _target_of(names))
+            graph = explain_graph(
+                fixed, names_asked, of=of, wrt=wrt, lowering=for_ or _target_of(names)
+            )
             compiled, self._said = graph.model, _described(graph)
         self.name = Path(name).stem if isinstance(model, (str, Path)) else name
-        self.rules = rules
+        self.methods = tuple(self._said.saliency)
         own = CUDA_GRAPH if cuda_graph else None
         self.session = Session(compiled, providers, threads, provider_options=own)
         self.notes = [*self._said.notes, *self.session.notes]
@@ -130,7 +137,7 @@ class Explainer:
     @property
     def _wanted(self) -> list[str]:
         """The outputs that a call reads."""
-        return [self._said.scores, *(self._said.saliency[r] for r in self.rules)]
+        return [self._said.scores, *self._said.saliency.values()]
 
     @property
     def classes(self) -> int | None:
@@ -203,7 +210,7 @@ class Explainer:
             raise _out_of_range(int(wanted.max()), scores.shape[1])
         top = _top(xp, scores)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
-        saliency = {rule: back(found[self._said.saliency[rule]]) for rule in self.rules}
+        saliency = {name: back(found[held]) for name, held in self._said.saliency.items()}
         return Explanation(back(scores), back(chosen), saliency)
 
     def _run(
@@ -331,16 +338,16 @@ def _described(graph: ExplainGraph) -> _Described:
     )
 
 
-def _exported(model: ir.Model, name: str, rules: Sequence[str]) -> _Described:
+def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
     """A file that `backlight export` wrote, by its metadata."""
     meta = model.metadata_props
     outputs = {v.name: v for v in model.graph.outputs}
-    saliency = {rule: f"saliency_{rule}" for rule in rules}
-    absent = [rule for rule, output in saliency.items() if output not in outputs]
+    saliency = {wanted: f"saliency_{wanted}" for wanted in methods}
+    absent = [wanted for wanted, output in saliency.items() if output not in outputs]
     if absent:
-        raise UsageError(
-            f"{name} has no rule '{absent[0]}'; it was exported with {meta['backlight.rules']}"
-        )
+        there = ", ".join(choose.exported(meta) or ())
+        kind = "rule" if absent[0] in RULES else "method"
+        raise UsageError(f"{name} has no {kind} '{absent[0]}'; it was exported with {there}")
     if meta.get("backlight.cotangent") == "input":
         raise UsageError(f"{name} takes its cotangent as an input; run it with onnxruntime")
     score = meta.get("backlight.score_output", "")

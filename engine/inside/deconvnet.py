@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 from PIL import Image
 
 from ...errors import ModelError, UsageError
+from ...export import seed
 from ...export.graph import ModelLike, load
 from ...export.saliency import explain_graph
 from ..photos import images
@@ -53,25 +53,16 @@ class Projector:
     ) -> None:
         loaded = load(model)
         self.layer = named(loaded.graph, layer).name or ""
-        exported = explain_graph(loaded, rules, of=self.layer, cotangent="input")
-        self.rules = exported.rules
+        exported = explain_graph(loaded, rules, of=self.layer, seed_of=seed.CALLER_S, alone=True)
+        self.rules = exported.methods
         self._names = {rule: exported.saliency[rule] for rule in self.rules}
-        graph = exported.model.graph
-        kept = [v for v in graph.outputs if v.name in self._names.values()]
-        graph.outputs.clear()  # what lies behind the layer isn't needed
-        graph.outputs.extend(kept)
-        common.RemoveUnusedNodesPass()(exported.model)
         self._image = exported.input
-        for value in list(graph.inputs):
-            # Behind linear operators alone the image itself doesn't matter.
-            if not value.uses() and value.name not in (self._image, "cotangent"):
-                graph.inputs.remove(value)
         self.session = Session(exported.model, providers, threads)
         inputs = {i.name: i for i in self.session.inputs}
-        others = [n for n in inputs if n not in (self._image, "cotangent")]
+        others = [n for n in inputs if n not in (self._image, seed.GIVEN)]
         if others:
             raise ModelError(f"the model takes '{others[0]}' besides the image; expected one input")
-        self._dtype = numpy_dtype(inputs["cotangent"].type)
+        self._dtype = numpy_dtype(inputs[seed.GIVEN].type)
         self._fixed = dims_of(inputs[self._image].shape)[0]
 
     def __call__(self, x: NDArray[Any], cotangent: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -83,7 +74,7 @@ class Projector:
             rows = np.arange(at, at + step).clip(max=len(x) - 1)  # a fixed batch is filled up
             feeds = {
                 self._image: np.ascontiguousarray(x[rows]),
-                "cotangent": cotangent[rows].astype(self._dtype, copy=False),
+                seed.GIVEN: cotangent[rows].astype(self._dtype, copy=False),
             }
             found = self.session.run(feeds, list(self._names.values()))
             parts.append({n: v[: min(step, len(x) - at)] for n, v in found.items()})

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
-from ...errors import ModelError, UsageError
-from ...export import choose
-from ...export.emit import Emitter
-from ...export.graph import ModelLike, load, opset_of
+from ...errors import ModelError
+from ...export import choose, seed
+from ...export.graph import ModelLike, load
 from ...export.preprocess import Preprocess
 from ...export.saliency import explain_graph
 from ..photos import images
@@ -27,8 +25,6 @@ from .taps import named
 
 __all__ = ["Objective", "Pixelwise"]
 
-LOSS = "backlight/loss"
-SEED = "cotangent"
 KINDS = ("distance", "product")
 
 
@@ -57,56 +53,33 @@ class Objective:
         of = None if layer is None else named(loaded.graph, layer).name
         first = provider_names(providers)[0][0]
         lowering = "cpu" if first == "CPUExecutionProvider" else "portable"
-        exported = explain_graph(loaded, ("vanilla",), of=of, cotangent="input", lowering=lowering)
+        exported = explain_graph(
+            loaded,
+            ("vanilla",),
+            of=of,
+            lowering=lowering,
+            seed_of=seed.DISTANCE if kind == "distance" else seed.PRODUCT,
+            alone=True,
+        )
         self.layer, self._image = exported.of, exported.input
-        graph = exported.model.graph
-        values = ir.convenience.create_value_mapping(graph)
-        phi, given = values[exported.of], values[SEED]
         if exported.wrt != exported.input:
             raise ModelError(
                 f"input '{exported.input}' holds integers: no gradient reaches its pixels; "
                 "expected a model whose image input is float"
             )
-        if phi.shape is None or len(phi.shape) < 2:
-            raise UsageError(f"'{phi.name}' has no row per image; name another layer")
         self._gradient = exported.saliency["vanilla"]
-        e = Emitter(graph, opset_of(exported.model))
-        with e.scope("loss"):
-            uses = list(given.uses())
-            if kind == "distance":
-                seed = e.Sub(phi, given)
-                terms, factor = e.Mul(seed, seed), 0.5
-            else:
-                seed = e.Neg(given)
-                terms, factor = e.Mul(phi, seed), 1.0
-            for node, index in uses:
-                node.replace_input_with(index, seed)
-            # float16 can't hold the sum of a layer's squares
-            rows = e.Flatten(e.cast(terms, ir.DataType.FLOAT), axis=1)
-            rows.shape = ir.Shape([phi.shape[0], None])
-            total = e.ReduceSum(rows, [1], keepdims=0, _shape=[phi.shape[0]])
-            loss = e.Mul(total, factor)
-        loss.name, loss.dtype = LOSS, ir.DataType.FLOAT
-        outputs = [values_of(graph, self._gradient), loss]
-        graph.outputs.clear()
-        graph.outputs.extend(outputs)
-        graph.sort()  # the seed is made behind what it seeds
-        common.RemoveUnusedNodesPass()(exported.model)
-        for value in list(graph.inputs):
-            if not value.uses() and value.name not in (self._image, SEED):
-                graph.inputs.remove(value)
         self.model = exported.model
         self.metadata: dict[str, str] = dict(exported.model.metadata_props)
         self.session = Session(exported.model, providers, threads)
         inputs = {i.name: i for i in self.session.inputs}
-        others = [n for n in inputs if n not in (self._image, SEED)]
+        others = [n for n in inputs if n not in (self._image, seed.GIVEN)]
         if others:
             raise ModelError(f"the model takes '{others[0]}' besides the image; expected one input")
-        self._dtype = numpy_dtype(inputs[SEED].type)
+        self._dtype = numpy_dtype(inputs[seed.GIVEN].type)
         image = inputs[self._image]
-        axis = choose.channel_axis(values[self._image])
+        axis = choose.channel_axis(_input(exported.model.graph, self._image))
         self._spec = (self._image, dims_of(image.shape), numpy_dtype(image.type), axis)
-        self.dims = dims_of(inputs[SEED].shape)
+        self.dims = dims_of(inputs[seed.GIVEN].shape)
         self.batch = self._spec[1][0]
 
     @property
@@ -127,7 +100,7 @@ class Objective:
     def __call__(self, x: Any, given: Any) -> tuple[Any, Any]:
         """x: [N, ...] as the model takes it; given: [N, ...] shaped like the layer; in NumPy or
         CuPy memory. The loss, float32 [N], and its gradient, shaped like x, in the same memory."""
-        names = [LOSS, self._gradient]
+        names = [seed.LOSS, self._gradient]
         given = given.astype(self._dtype, copy=False)
         count, step = len(x), self.batch or len(x)
         if count % step:  # a fixed batch is filled up
@@ -135,22 +108,21 @@ class Objective:
             x, given = x[rows], given[rows]
         parts = []
         for at in range(0, len(x), step):
-            feeds = {self._image: x[at : at + step], SEED: given[at : at + step]}
+            feeds = {self._image: x[at : at + step], seed.GIVEN: given[at : at + step]}
             if arrays.is_cuda(x):
                 parts.append(arrays.run_on_cuda(self.session, feeds, names))
             else:
                 host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
                 parts.append(self.session.run(host, names))
         if len(parts) == 1:
-            return parts[0][LOSS][:count], parts[0][self._gradient][:count]
+            return parts[0][seed.LOSS][:count], parts[0][self._gradient][:count]
         xp = arrays.cupy() if arrays.is_cuda(x) else np
         loss, gradient = (xp.concatenate([p[n] for p in parts])[:count] for n in names)
         return loss, gradient
 
 
-def values_of(graph: ir.Graph, name: str) -> ir.Value:
-    """An output of the graph by name."""
-    return next(v for v in graph.outputs if v.name == name)
+def _input(graph: ir.Graph, name: str) -> ir.Value:
+    return next(v for v in graph.inputs if v.name == name)
 
 
 class Pixelwise:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
 from ...export.graph import ModelLike
+from ...export.methods import RULES
 from ...export.saliency import explain_graph
 from ..runtime.machine import device, versions
 from ..runtime.session import Session, dims_of, numpy_dtype
@@ -76,7 +77,7 @@ class Report:
 def bench(
     model: str,
     *,
-    rules: Sequence[Sequence[str]] = (("vanilla",), ("vanilla", "deconv", "guided")),
+    methods: Sequence[Sequence[str]] = (("vanilla",), RULES),
     providers: Sequence[str] = ("cpu",),
     threads: Sequence[int | None] = (None,),
     batches: Sequence[int] = (1, 4),
@@ -84,14 +85,14 @@ def bench(
     size: int | None = None,
     target: str | None = None,
 ) -> Report:
-    """Measure a model against its explaining graphs, one per group of rules.
+    """Measure a model against its explaining graphs, one per group of methods.
 
     runs: measured runs of each subject; a fifth of it warms up. size: height and width where the
     model leaves them open (default 224). target: the lowering; default: the provider's.
     Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
     """
     # Asked for twice, measured once.
-    rules = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in rules))
+    groups = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in methods))
     providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
     batches = list(dict.fromkeys(batches))
     if runs < 1 or min(batches) < 1:
@@ -103,7 +104,7 @@ def bench(
         folder = Path(name)
         for provider in providers:
             lowering = target or (provider if provider in ("cuda", "tensorrt") else "cpu")
-            subjects = _subjects(model, rules, lowering, folder)
+            subjects = _subjects(model, groups, lowering, folder)
             for count in threads:
                 sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
                 loads = _loads(subjects, provider, count)
@@ -123,11 +124,11 @@ def bench(
 
 
 def _subjects(
-    model: ModelLike, rules: Sequence[Sequence[str]], lowering: str, folder: Path
+    model: ModelLike, groups: Sequence[Sequence[str]], lowering: str, folder: Path
 ) -> dict[str, str]:
-    """Files: the plain model as it is, and an explaining graph per group of rules."""
+    """Files: the plain model as it is, and an explaining graph per group of methods."""
     files = {"score": str(model)}
-    for group in rules:
+    for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
         explain_graph(model, group, target_class="top1", lowering=lowering).save(path)
         files["score + " + ", ".join(group)] = str(path)

@@ -64,7 +64,7 @@ def explained(
         x = batch[at : at + 1]
         want = reference(x, None if wanted is None else wanted[at : at + 1])
         got = candidate(x.astype(candidate.input.dtype), None if baked else want.target)
-        for rule in candidate.rules:
+        for rule in candidate.methods:
             mine, theirs = (np.asarray(e.saliency[rule])[0] for e in (got, want))
             found.append(between(mine, theirs, layout, name, rule))
     return found

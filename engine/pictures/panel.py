@@ -10,10 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ...export.methods import method
 from ..photos.images import Pixels, channels_last, in_rgb
 from .fonts import Face, font
 
-__all__ = ["Cell", "caption_of", "magnitude", "panel", "saliency_picture", "signed"]
+__all__ = [
+    "Cell",
+    "caption_of",
+    "for_and_against",
+    "magnitude",
+    "panel",
+    "saliency_picture",
+    "signed",
+]
 
 INK = (24, 24, 27)
 FAINT = (113, 113, 122)
@@ -47,16 +56,33 @@ def _percentile(values: NDArray[Any]) -> float:
     return float(np.percentile(values, PERCENTILE)) or float(values.max()) or 1.0
 
 
-def saliency_picture(rule: str, gradient: NDArray[Any], layout: str, color: str) -> Pixels:
-    """A rule's map as it is read best: vanilla as magnitude, deconv and guided in colour."""
-    if rule == "vanilla" or layout == "nhw":
-        return magnitude(gradient, layout)
-    return signed(gradient, layout, color)
+def for_and_against(values: NDArray[Any], layout: str) -> Pixels:
+    """The sum over channels, one map without batch -> [H, W, 3]: red above 0, blue below, white
+    at 0; the 99.5th percentile of |sum| is full colour."""
+    from .heat import diverging
+
+    total = channels_last(values.astype(np.float32), layout).sum(axis=-1)
+    return np.rint(diverging(total, _percentile(np.abs(total)))).astype(np.uint8)
 
 
-def caption_of(rule: str, layout: str = "nchw") -> str:
+def saliency_picture(name: str, values: NDArray[Any], layout: str, color: str) -> Pixels:
+    """A method's map as it is read best, which its row says: magnitude, colours or signed."""
+    picture = method(name).picture
+    if picture == "signed":
+        return for_and_against(values, layout)
+    if picture == "magnitude" or layout == "nhw":
+        return magnitude(values, layout)
+    return signed(values, layout, color)
+
+
+def caption_of(name: str, layout: str = "nchw") -> str:
     """What `saliency_picture` shows."""
-    if rule == "vanilla" or layout == "nhw":
+    picture = method(name).picture
+    if picture == "signed":
+        return (
+            "summed over channels; red: for the class, blue: against, full: the 99.5th percentile"
+        )
+    if picture == "magnitude" or layout == "nhw":
         return "largest |gradient| over channels; white: its 99.5th percentile"
     return "gradient per colour; grey: 0, full: the 99.5th percentile of |gradient|"
 

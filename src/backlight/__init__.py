@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from .errors import BacklightError
 
-# The room `backlight.export` and the function `backlight.export()` share a name. Importing the
-# room once, here, lets the function keep it: later imports of its modules don't rebind it.
-from .export import __name__ as _room  # noqa: F401
-
 # Not from typing: that alone takes longer to load than all the rest here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
-
-    import onnx
 
     from .engine.direct.explainer import Explainer, Explanation
     from .engine.inside.activations import activations
@@ -32,7 +25,11 @@ if TYPE_CHECKING:
     from .engine.similar.embed import Embedder, embed
     from .engine.similar.neighbors import neighbors
     from .engine.similar.store import Embeddings
-    from .export.graph import ModelLike
+    from .export.saliency import export as export  # what calling the room does
+
+else:
+    # A room that can be called: `backlight.export(model)`; `backlight.export.graph` is in it.
+    from . import export
 
 __version__ = "0.1.0"
 
@@ -74,52 +71,6 @@ _LAZY = {
     "neighbors": "backlight.engine.similar.neighbors",
     "patches": "backlight.engine.inside.patches",
 }
-
-
-def export(
-    model: ModelLike,
-    rules: Sequence[str] = ("vanilla", "deconv", "guided"),
-    *,
-    of: str | Sequence[str] | None = None,
-    wrt: str | Sequence[str] | None = None,
-    target_class: str | int = "input",
-    cotangent: str = "class",
-    reduce: str = "none",
-    for_: str = "portable",
-    dtype: str = "float32",
-) -> onnx.ModelProto:
-    """Return the model with saliency outputs: an explicit backward pass in standard operators.
-
-    model: a path, bytes or an onnx.ModelProto; it is not changed.
-    rules: any of "vanilla", "deconv", "guided": the outputs `saliency_<rule>`.
-    of: the tensor(s) to explain; default: the class scores, before a closing Softmax.
-    wrt: the tensor(s) to take the gradient by; default: the first image input.
-    target_class: "input" adds the input `target` (int64 [batch], -1: the row's top class);
-        "top1" or a number bakes the choice in.
-    cotangent: "class" seeds with a one-hot vector of the target class; "input" adds the input
-        `cotangent`, shaped like `of`, instead of `target`.
-    reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest
-        absolute value over channels (Simonyan et al. 2014).
-    for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
-    dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
-        activations half. Inputs and outputs keep their types.
-
-    Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
-    ModelProto: use `backlight export`, which writes external data.
-    """
-    from .export.saliency import explain_graph
-
-    return explain_graph(
-        model,
-        rules,
-        of=of,
-        wrt=wrt,
-        target_class=target_class,
-        cotangent=cotangent,
-        reduce=reduce,
-        lowering=for_,
-        dtype=dtype,
-    ).to_proto()
 
 
 def __getattr__(name: str) -> Any:

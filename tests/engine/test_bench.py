@@ -23,7 +23,7 @@ def tiny(tmp_path):
 
 
 def test_rows_and_ratios(tiny):
-    report = bench(tiny, rules=(("guided",),), batches=(1, 3), threads=(1,), runs=6)
+    report = bench(tiny, methods=(("guided",),), batches=(1, 3), threads=(1,), runs=6)
     assert [(r.subject, r.batch) for r in report.rows] == [
         ("score", 1), ("score + guided", 1), ("score", 3), ("score + guided", 3),
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def test_the_command(tiny, capsys):
 
 def test_what_is_asked_twice_is_measured_once(tiny):
     groups = [("vanilla", "vanilla"), ("vanilla",)]
-    report = bench(tiny, rules=groups, threads=(1, 1), batches=(1, 1), runs=1)
+    report = bench(tiny, methods=groups, threads=(1, 1), batches=(1, 1), runs=1)
     assert [r.subject for r in report.rows] == ["score", "score + vanilla"]
 
 
@@ -91,7 +91,7 @@ def test_the_activations_that_the_rules_read(tmp_path):
         array = rng.standard_normal(shape).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.save(model, tmp_path / "net.onnx")
-    report = bench(str(tmp_path / "net.onnx"), rules=(("guided",),), batches=(512,), runs=1)
+    report = bench(str(tmp_path / "net.onnx"), methods=(("guided",),), batches=(512,), runs=1)
     # The seed reads the scores as well: 512 x 5.
     want = 4 * 512 * (8 * 10 * 10 + 8 * 5 * 5 + 5) / 2**20
     assert report.rows[1].activations_mib == pytest.approx(want, abs=0.05)
@@ -99,5 +99,5 @@ def test_the_activations_that_the_rules_read(tmp_path):
 
 def test_the_peak_is_the_measured_process_s_own(tiny):
     ballast = np.ones(2**26)  # 512 MiB here, which Linux would count there
-    report = bench(tiny, rules=(("guided",),), batches=(1,), threads=(1,), runs=1)
+    report = bench(tiny, methods=(("guided",),), batches=(1,), threads=(1,), runs=1)
     assert all(row.peak_mib < 400 for row in report.rows), ballast.nbytes

@@ -1,0 +1,37 @@
+"""`backlight methods`: what there is to explain a score with."""
+
+from __future__ import annotations
+
+import json as jsonlib
+
+import typer
+
+from .options import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("methods")(methods)
+
+
+def methods(json: Json = False) -> None:
+    """List the methods of export and explain, a line each."""
+    from ...export.methods import METHODS
+
+    if json:
+        rows = [
+            {
+                "name": m.name,
+                "about": m.about,
+                "source": m.source,
+                "output": m.output,
+                "rules": m.rules,
+                "by": m.by,
+                "picture": m.picture,
+            }
+            for m in METHODS.values()
+        ]
+        print(jsonlib.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for m in METHODS.values():
+        print(f"{m.name:<24} {m.about} ({m.source})")

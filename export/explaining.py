@@ -1,0 +1,105 @@
+"""One export in the making: what a method's seed and finish may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+from .backward import backward
+from .emit import Emitter, dim_of
+from .rules import RuleMap
+from .scaling import Scaling
+
+__all__ = ["Explaining", "Seed"]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Where a walk starts from.
+
+    build: (the export, the index of the tensor explained) -> its cotangent, shaped and typed like
+    the tensor. It may add inputs and outputs to the graph.
+    unit: whether its largest absolute value is 1, so that nobody needs to measure it.
+    """
+
+    build: Callable[[Explaining, int], ir.Value]
+    unit: bool = False
+
+
+@dataclass
+class Explaining:
+    """A loaded model, what is explained in it, and the backward walks, each taken once.
+
+    of: the tensors explained; output: the model's output that holds the first one or its softmax.
+    wrt: what methods by the image take the gradient by: the image's first float tensor, or what
+    --wrt names. image: the image input itself, where there is one.
+    target_class: "input", "top1" or a class number.
+    rule_map: the rules of a variant in the operators of the target, by the variant's name.
+    scaled: whether cotangents need a scale to stay within float16's range.
+    """
+
+    e: Emitter
+    of: tuple[ir.Value, ...]
+    output: ir.Value | None
+    wrt: tuple[ir.Value, ...]
+    image: ir.Value | None
+    target_class: str | int
+    rule_map: Callable[[str], RuleMap]
+    scaled: bool
+    _cotangents: dict[tuple[Seed, int], ir.Value] = field(default_factory=dict)
+    _walks: dict[tuple[object, ...], list[ir.Value]] = field(default_factory=dict)
+    # By name, what seeds have added to the graph beside the model's own.
+    inputs: dict[str, ir.Value] = field(default_factory=dict)
+    outputs: dict[str, ir.Value] = field(default_factory=dict)
+
+    def input(self, name: str, shape: ir.Shape | None, type_: ir.TypeProtocol | None) -> ir.Value:
+        """An input of the graph beside the model's own; the earlier one of that name."""
+        if name not in self.inputs:
+            made = ir.Value(name=name, shape=shape, type=type_)
+            self.e.graph.inputs.append(made)
+            self.inputs[name] = made
+        return self.inputs[name]
+
+    @property
+    def batch(self) -> int | str | None:
+        """The batch dimension: the scores' own when a number, else the image's name for it."""
+        shape = self.of[0].shape
+        dim = None if shape is None or not len(shape) else dim_of(shape, 0)
+        if isinstance(dim, int) or self.image is None or self.image.shape is None:
+            return dim
+        return dim_of(self.image.shape, 0)
+
+    def cotangent(self, seed: Seed, index: int = 0) -> ir.Value:
+        """The seed's cotangent of a tensor explained."""
+        if (seed, index) not in self._cotangents:
+            with self.e.rooted(), self.e.scope("seed"):
+                self._cotangents[seed, index] = seed.build(self, index)
+        return self._cotangents[seed, index]
+
+    def walk(self, rules: str, seed: Seed, wrt: Sequence[ir.Value]) -> list[ir.Value]:
+        """The cotangents of `wrt` under a variant's rules. Raises UsageError where no gradient
+        flows, UnsupportedNode for a node on the way without a rule."""
+        key = (rules, seed, *wrt)
+        if key not in self._walks:
+            seeds = [(of, self.cotangent(seed, i)) for i, of in enumerate(self.of)]
+            found = backward(self.e, seeds, wrt, self.rule_map(rules), self._scaling(seed))
+            made = []
+            for tensor, ct in zip(wrt, found, strict=True):
+                if ct is None:
+                    names = ", ".join(f"'{v.name}'" for v in self.of)
+                    raise UsageError(f"no gradient flows from {names} to '{tensor.name}'")
+                made.append(ct)
+            self._walks[key] = made
+        return self._walks[key]
+
+    def _scaling(self, seed: Seed) -> Scaling | None:
+        """How one walk keeps its cotangents within float16's range, where they are float16."""
+        half_already = any(v.dtype == ir.DataType.FLOAT16 for v in self.of)
+        if not self.scaled and not half_already:
+            return None
+        image = self.image
+        known = None if image is None or image.shape is None else dim_of(image.shape, 0)
+        return Scaling(self.e, known, measured=not seed.unit)

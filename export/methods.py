@@ -1,0 +1,130 @@
+"""The methods, a row each: everything else in the code iterates them.
+
+A row says which rules its walk takes, by what, from which seed, and what is made of primal and
+cotangent at the end. Adding one: a row here, a case in `tests/export/test_methods.py`, a line in
+the docs (docs/how-it-works.md, "Add a method").
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+from . import finish, seed
+from .explaining import Seed
+from .variants import VARIANTS
+
+__all__ = ["METHODS", "RULES", "Method", "asked", "chosen", "method"]
+
+Picture = Literal["magnitude", "colours", "signed"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to explain a score. Its output is `saliency_<name>`.
+
+    rules: of the walk, a key of `VARIANTS`, which lowerings are looked up by too.
+    by: what the gradient is taken by: the image (or what --wrt names).
+    seed: where the walk starts.
+    finish: what becomes of primal and cotangent.
+    picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
+    "colours": signed, per colour; "signed": the sum over channels, for and against.
+    about: what it says, in a line. source: who described it.
+    """
+
+    name: str
+    about: str
+    source: str
+    rules: str = "vanilla"
+    by: Literal["image"] = "image"
+    seed: Seed = seed.ONE_HOT
+    finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
+    picture: Picture = "magnitude"
+
+    @property
+    def output(self) -> str:
+        """The name of its output."""
+        return f"saliency_{self.name}"
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether the map is the walk's own cotangent: what --rule names."""
+        return self.name == self.rules
+
+
+_ROWS = (
+    Method(
+        "vanilla",
+        "the gradient of the class score by the image: what changes it most",
+        "Simonyan et al. 2014",
+    ),
+    Method(
+        "deconv",
+        "rectifiers pass on positive cotangents alone: sharp structures, hardly class-specific",
+        "Zeiler and Fergus 2014",
+        rules="deconv",
+        picture="colours",
+    ),
+    Method(
+        "guided",
+        "rectifiers pass on positive cotangents where they were on: sharp, hardly class-specific",
+        "Springenberg et al. 2015",
+        rules="guided",
+        picture="colours",
+    ),
+    Method(
+        "input_x_gradient",
+        "the image times its gradient: what each value adds to the score, to first order",
+        "Shrikumar et al. 2016",
+        finish=finish.product,
+        picture="signed",
+    ),
+)
+
+METHODS: Mapping[str, Method] = {m.name: m for m in _ROWS}
+# What an export has unless it is told otherwise, and what --rule names.
+RULES: tuple[str, ...] = tuple(m.name for m in _ROWS if m.is_rule)
+assert set(RULES) == set(VARIANTS)
+
+
+def method(name: str) -> Method:
+    """A row by its name; raises UsageError with the nearest names for an unknown one."""
+    if not isinstance(name, str) or name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.6)
+        hint = f"nearest: {', '.join(near)}; " if near else ""
+        raise UsageError(f"unknown method '{name}'; {hint}one of: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def chosen(names: str | Sequence[str] | None) -> tuple[Method, ...]:
+    """Rows by their names, each once; None: the three rules. Raises UsageError."""
+    rows = [method(n) for n in (RULES if names is None else _listed(names))]
+    if not rows:
+        raise UsageError(f"no method given; one or more of: {', '.join(METHODS)}")
+    return tuple(dict.fromkeys(rows))
+
+
+def asked(
+    rules: str | Sequence[str] | None, names: str | Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """The methods of a call that takes both `rules`, the three, and `methods`; None where it gives
+    neither. Raises UsageError for unknown ones."""
+    if rules is None and names is None:
+        return None
+    for rule in _listed(rules or ()):
+        if rule not in RULES:
+            raise UsageError(f"unknown rule '{rule}'; one of: {', '.join(RULES)}")
+    if rules is not None and not rules:
+        raise UsageError(f"no rule given; one or more of: {', '.join(RULES)}")
+    if names is not None and not names:
+        raise UsageError(f"no method given; one or more of: {', '.join(METHODS)}")
+    return tuple(m.name for m in chosen([*_listed(rules or ()), *_listed(names or ())]))
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

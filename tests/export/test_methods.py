@@ -1,0 +1,150 @@
+"""Every row of the registry: its exact cases, and what all methods promise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backlight
+from backlight.errors import UsageError
+from backlight.export import choose
+from backlight.export.methods import METHODS, RULES, Method, asked
+
+from .. import models
+from .cases import CASES, Case
+from .harness import run_reference, run_runtime
+
+ROOT = Path(__file__).parents[2]
+NAMES = list(METHODS)
+X = models.images(3, 3, 8, 8)
+
+
+def maps(proto: object, feeds: dict[str, np.ndarray], run=run_runtime) -> dict[str, np.ndarray]:
+    found = run(proto, feeds)
+    return {k: v for k, v in found.items() if k.startswith("saliency_")}
+
+
+@pytest.mark.parametrize("run", [run_reference, run_runtime])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_exact_cases(case: Case, run):
+    proto = backlight.export(case.model(), methods=[case.method], **case.options)
+    count = len(next(iter(case.feeds.values())))
+    feeds = dict(case.feeds)
+    if any(i.name == "target" for i in proto.graph.input):
+        feeds["target"] = np.full(count, case.target, np.int64)
+    found = run(proto, feeds)[METHODS[case.method].output]
+    np.testing.assert_allclose(found, np.asarray(case.want), rtol=case.rtol, atol=case.atol)
+
+
+def test_every_method_has_an_exact_case():
+    assert {c.method for c in CASES} == set(METHODS)
+
+
+@pytest.mark.parametrize("lowering", ["portable", "cpu", "tensorrt"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_equals_its_rows_alone(name: str, lowering: str):
+    proto = backlight.export(models.tiny(), methods=[name], for_=lowering)
+    target = np.array([0, -1, 4])
+    together = maps(proto, {"x": X, "target": target})
+    assert together
+    for row in range(len(X)):
+        alone = maps(proto, {"x": X[row : row + 1], "target": target[row : row + 1]})
+        for key, values in together.items():
+            np.testing.assert_allclose(values[row], alone[key][0], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_target_is_respected(name: str):
+    """Asked for one class or for another; -1 is the top one, baked in or not."""
+    proto = backlight.export(models.tiny(), methods=[name])
+    found = run_runtime(proto, {"x": X, "target": np.full(3, -1)})
+    top = found["prob"].argmax(axis=1)
+    named = run_runtime(proto, {"x": X, "target": top})
+    other = run_runtime(proto, {"x": X, "target": (top + 1) % 5})
+    baked = run_runtime(
+        backlight.export(models.tiny(), methods=[name], target_class="top1"), {"x": X}
+    )
+    key = METHODS[name].output
+    np.testing.assert_array_equal(found[key], named[key])
+    np.testing.assert_allclose(found[key], baked[key], rtol=1e-6, atol=1e-8)
+    assert not np.allclose(found[key], other[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_is_no_nan(name: str):
+    """All rectifiers off: an all-zero map, never NaN."""
+    proto = backlight.export(models.tiny(body=models.BODY.replace("Relu(h)", "Relu(dark)").replace(
+        "r = Relu", "m = Constant<value_float = -1000.0>()\n    dark = Add(h, m)\n    r = Relu"
+    )), methods=[name])  # fmt: skip
+    for values in maps(proto, {"x": X, "target": np.full(3, 1)}).values():
+        assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_says_what_it_is(name: str):
+    row = METHODS[name]
+    assert row.name == name and row.output == f"saliency_{name}"
+    assert row.about and re.search(r"\d{4}", row.source), "what it says, and who described it"
+
+
+def test_the_rules_are_rows_and_nothing_else_lists_them():
+    assert RULES == ("vanilla", "deconv", "guided")
+    listed = re.compile(r"""["']vanilla["'],\s*["']deconv["']""")
+    places = [
+        str(f.relative_to(ROOT))
+        for folder in ("export", "engine", "src")
+        for f in (ROOT / folder).rglob("*.py")
+        if not f.is_symlink() and listed.search(f.read_text(encoding="utf-8"))
+    ]
+    # Docstrings of the public functions name them for people.
+    assert set(places) <= {"export/saliency.py", "engine/direct/explainer.py"}
+
+
+def test_metadata_names_the_methods():
+    proto = backlight.export(models.tiny(), methods=["input_x_gradient", "guided"])
+    meta = {p.key: p.value for p in proto.metadata_props}
+    assert meta["backlight.methods"] == "input_x_gradient,guided"
+    assert meta["backlight.rules"] == "guided"
+    assert choose.exported(meta) == ("input_x_gradient", "guided")
+    assert choose.exported({"backlight.rules": "vanilla"}) == ("vanilla",)
+    assert choose.exported({}) is None
+
+
+def test_names_are_looked_up():
+    assert asked(None, None) is None
+    assert asked(["guided"], ["input_x_gradient"]) == ("guided", "input_x_gradient")
+    assert asked("guided", None) == ("guided",)
+    with pytest.raises(UsageError, match="unknown rule 'input_x_gradient'; one of: vanilla"):
+        asked(["input_x_gradient"], None)
+    with pytest.raises(UsageError, match="unknown method 'guidde'; nearest: guided"):
+        backlight.export(models.tiny(), methods=["guidde"])
+    with pytest.raises(UsageError, match="no method given"):
+        backlight.export(models.tiny(), methods=[])
+
+
+def test_the_readme_has_every_method():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [f"| `{m.name}` | {m.about} | {m.source} |" for m in METHODS.values()]
+    assert "\n".join(lines) in text, "README.md's table:\n" + "\n".join(lines)
+
+
+def test_the_command_lists_every_method(capsys):
+    from backlight.engine.cli import run
+
+    assert run(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == NAMES
+    assert run(["methods", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == NAMES
+    assert all(row["output"] == f"saliency_{row['name']}" for row in rows)
+
+
+def test_rows_are_frozen():
+    with pytest.raises(AttributeError):
+        METHODS["vanilla"].name = "other"  # type: ignore[misc]
+    assert all(isinstance(m, Method) for m in METHODS.values())
