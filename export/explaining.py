@@ -37,6 +37,8 @@ class Explaining:
     wrt: what methods by the image take the gradient by: the image's first float tensor, or what
     --wrt names. image: the image input itself, where there is one.
     target_class: "input", "top1" or a class number.
+    contrast: the class to tell it from: "input", "second" or a class number; contrast_form: "loss"
+    or "logit", see `seed.CONTRAST`.
     rule_map: the rules of a variant in the operators of the target, by the variant's name.
     scaled: whether cotangents need a scale to stay within float16's range.
     """
@@ -49,6 +51,8 @@ class Explaining:
     target_class: str | int
     rule_map: Callable[[str], RuleMap]
     scaled: bool
+    contrast: str | int = "input"
+    contrast_form: str = "loss"
     _cotangents: dict[tuple[Seed, int], ir.Value] = field(default_factory=dict)
     _walks: dict[tuple[object, ...], list[ir.Value]] = field(default_factory=dict)
     # By name, what seeds have added to the graph beside the model's own.
@@ -78,6 +82,13 @@ class Explaining:
             with self.e.rooted(), self.e.scope("seed"):
                 self._cotangents[seed, index] = seed.build(self, index)
         return self._cotangents[seed, index]
+
+    def flat_cotangent(self, seed: Seed) -> ir.Value:
+        """The seed's cotangent of the class scores as [N, K]."""
+        ct, shape = self.cotangent(seed), self.of[0].shape
+        if shape is None or len(shape) == 2:
+            return ct
+        return self.e.Flatten(ct, axis=1, _shape=[shape[0], shape[1] if len(shape) > 1 else 1])
 
     def walk(self, rules: str, seed: Seed, wrt: Sequence[ir.Value]) -> list[ir.Value]:
         """The cotangents of `wrt` under a variant's rules. Raises UsageError where no gradient

@@ -15,13 +15,13 @@ from typing import Literal
 import onnx_ir as ir
 
 from ..errors import UsageError
-from . import finish, seed
+from . import cam, finish, seed
 from .explaining import Seed
 from .variants import VARIANTS
 
 __all__ = ["METHODS", "RULES", "Method", "asked", "chosen", "method"]
 
-Picture = Literal["magnitude", "colours", "signed"]
+Picture = Literal["magnitude", "colours", "signed", "heat"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class Method:
     """One way to explain a score. Its output is `saliency_<name>`.
 
     rules: of the walk, a key of `VARIANTS`, which lowerings are looked up by too.
-    by: what the gradient is taken by: the image (or what --wrt names).
+    by: what the gradient is taken by: the image (or what --wrt names), a layer, whose maps are
+    [N, H, W], or both: a layer, for a map shaped like the image.
+    walks: whether it needs a backward walk at all.
     seed: where the walk starts.
     finish: what becomes of primal and cotangent.
     picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
-    "colours": signed, per colour; "signed": the sum over channels, for and against.
+    "colours": signed, per colour; "signed": the sum over channels, for and against; "heat": over
+    the photo, with a scale.
     about: what it says, in a line. source: who described it.
     """
 
@@ -41,7 +44,8 @@ class Method:
     about: str
     source: str
     rules: str = "vanilla"
-    by: Literal["image"] = "image"
+    by: Literal["image", "layer", "both"] = "image"
+    walks: bool = True
     seed: Seed = seed.ONE_HOT
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
@@ -55,6 +59,24 @@ class Method:
     def is_rule(self) -> bool:
         """Whether the map is the walk's own cotangent: what --rule names."""
         return self.name == self.rules
+
+    @property
+    def takes_layer(self) -> bool:
+        """Whether it is drawn of a layer."""
+        return self.by != "image"
+
+
+def _cam(
+    name: str,
+    about: str,
+    source: str,
+    made: Callable[[finish.Walked], ir.Value],
+    start: Seed = seed.ONE_HOT,
+    walks: bool = True,
+) -> Method:
+    return Method(
+        name, about, source, by="layer", seed=start, finish=made, picture="heat", walks=walks
+    )
 
 
 _ROWS = (
@@ -83,6 +105,71 @@ _ROWS = (
         "Shrikumar et al. 2016",
         finish=finish.product,
         picture="signed",
+    ),
+    _cam(
+        "gradcam",
+        "the layer's channels, weighted by the mean of their gradient: where the class is",
+        "Selvaraju et al. 2017",
+        cam.grad_cam,
+    ),
+    _cam(
+        "gradcampp",
+        "as gradcam, weighted by positive gradients alone: several instances of a class",
+        "Chattopadhay et al. 2018",
+        cam.grad_cam_pp,
+    ),
+    _cam(
+        "hirescam",
+        "the layer times its gradient, place by place: what the score is made of",
+        "Draelos and Carin 2020",
+        cam.hires_cam,
+    ),
+    _cam(
+        "layercam",
+        "the layer times its positive gradient, place by place: shallow layers too",
+        "Jiang et al. 2021",
+        cam.layer_cam,
+    ),
+    _cam(
+        "xgradcam",
+        "as gradcam, weighted so that the map sums to what the layer adds to the score",
+        "Fu et al. 2020",
+        cam.x_grad_cam,
+    ),
+    _cam(
+        "cam",
+        "the layer through the class's own weights: heads that are pooled and linear",
+        "Zhou et al. 2016",
+        cam.class_map,
+        walks=False,
+    ),
+    Method(
+        "guided_gradcam",
+        "guided times gradcam: sharp structures, where the class is",
+        "Selvaraju et al. 2017",
+        rules="guided",
+        by="both",
+        finish=cam.guided_grad_cam,
+        picture="colours",
+    ),
+    _cam(
+        "contrastcam",
+        "why this class, rather than that one: gradcam of the contrast between the two",
+        "Prabhushankar et al. 2020",
+        cam.grad_cam,
+        seed.CONTRAST,
+    ),
+    _cam(
+        "counterfactualcam",
+        "what if not this class: gradcam of the negated score, what speaks against it",
+        "Selvaraju et al. 2017",
+        cam.negative,
+    ),
+    _cam(
+        "causalcam",
+        "gradcam without what tells the class from the five next: what it shares with them",
+        "Prabhushankar and AlRegib 2021",
+        cam.causal,
     ),
 )
 

@@ -16,14 +16,19 @@ from .. import __version__
 from ..errors import ModelError, UsageError
 from . import choose, half, seed
 from .backward import refuse_blocked
+from .drawing import Drawing
 from .emit import Emitter, dim_of
 from .explaining import Explaining, Seed
 from .finish import Walked
 from .graph import ModelLike, load, opset_of
+from .layer import Layer
 from .lowering import emitter, finish, lowered
 from .methods import Method, asked, chosen
 from .store import save_model
+from .variants import VARIANTS
 
+# What a seed becomes where the export is told to contrast.
+CONTRASTED = {seed.ONE_HOT: seed.CONTRAST, seed.CONTRAST: seed.CONTRAST}
 # Protobuf ends at 2 GiB; the rest is for the graph beside its weights.
 PROTO_LIMIT = 2**31 - 2**26
 
@@ -41,6 +46,7 @@ class ExplainGraph:
     score_output: str | None
     classes: int | None
     notes: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a message, weights included. Raises ModelError above 2 GB."""
@@ -80,6 +86,12 @@ def export(
     reduce: str = "none",
     for_: str = "portable",
     dtype: str = "float32",
+    layer: str | Sequence[str] | None = None,
+    fuse: bool = False,
+    size: str = "input",
+    signed: bool = False,
+    contrast: str | int | None = None,
+    contrast_form: str = "loss",
 ) -> onnx.ModelProto:
     """Return the model with saliency outputs: an explicit backward pass in standard operators.
 
@@ -97,6 +109,16 @@ def export(
     for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
     dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
         activations half. Inputs and outputs keep their types.
+    layer: of class activation maps: tensors or nodes with rows and columns; default: the last one
+        before the head. Of several, outputs `saliency_<name>_<i>`, or with fuse one map: the
+        largest over the layers of tanh(2 m / max m) (Jiang et al. 2021).
+    size: of their maps: "input", [batch, H, W] as the image, or "layer", [batch, h, w].
+    signed: leaves out their closing Relu.
+    contrast: why this class rather than that one, for every method: "input" adds the input
+        `contrast` (int64 [batch], -1: the best class but the target), "second" is that class, or a
+        number. contrastcam has "input" without being told.
+    contrast_form: "loss", softmax(scores) - one-hot(contrast), or "logit", one-hot(target) -
+        one-hot(contrast); heads that a Sigmoid closes have no softmax, and take the second.
 
     Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
     ModelProto: use `backlight export`, which writes external data.
@@ -111,6 +133,12 @@ def export(
         reduce=reduce,
         lowering=for_,
         dtype=dtype,
+        layer=layer,
+        fuse=fuse,
+        size=size,
+        signed=signed,
+        contrast=contrast,
+        contrast_form=contrast_form,
     ).to_proto()
 
 
@@ -125,6 +153,12 @@ def explain_graph(
     reduce: str = "none",
     lowering: str = "portable",
     dtype: str = "float32",
+    layer: str | Sequence[str] | None = None,
+    fuse: bool = False,
+    size: str = "input",
+    signed: bool = False,
+    contrast: str | int | None = None,
+    contrast_form: str = "loss",
     seed_of: Seed | None = None,
     alone: bool = False,
 ) -> ExplainGraph:
@@ -142,10 +176,12 @@ def explain_graph(
     narrow_to = half.checked(dtype, lowering)
     if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
         target_class = int(target_class)
+    drawn = Drawing.of(rows, _names(layer), fuse=fuse, size=size, signed=signed)
+    contrast = _checked_contrast(rows, contrast, contrast_form, target_class)
     start = seed.CALLER_S if cotangent == "input" else seed_of
-    maps = {row.rules: lowered(row.rules, lowering) for row in rows}
+    maps = {rules: lowered(rules, lowering) for rules in VARIANTS}
 
-    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)))
+    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt), *_names(layer)))
     graph = loaded.graph
     _reserve_names(graph, rows)
     ofs, score_output = _tensors_of(graph, of)
@@ -153,6 +189,8 @@ def explain_graph(
     if start is None:
         for tensor in ofs:
             seed.check_class(tensor, target_class)
+            if isinstance(contrast, int):
+                seed.check_class(tensor, contrast, "contrast")
     own_outputs = {id(v) for v in graph.outputs}
 
     e = emitter(graph, opset_of(loaded), lowering)
@@ -167,21 +205,30 @@ def explain_graph(
         target_class=target_class,
         rule_map=maps.__getitem__,
         scaled=narrow_to == ir.DataType.FLOAT16,
+        contrast="input" if contrast is None else contrast,
+        contrast_form=contrast_form,
     )
-    for index in range(len(ofs)):
-        made.cotangent(start or rows[0].seed, index)
+    starts = {
+        row.name: start or (row.seed if contrast is None else CONTRASTED[row.seed]) for row in rows
+    }
+    for row in rows:
+        for index in range(len(ofs)):
+            made.cotangent(starts[row.name], index)
+    layers = drawn.layers(graph, ofs[0], wrts[0])
     saliency: dict[str, str] = {}
     if alone:
         graph.outputs.clear()
     for row in rows:
         with e.scope(row.name):
-            found = made.walk(row.rules, start or row.seed, wrts)
-            for index, (tensor, ct) in enumerate(zip(wrts, found, strict=True)):
-                name = row.output + (f"_{index}" if len(wrts) > 1 else "")
-                # At its true size a map may be below float16's range.
-                with e.in_float32():
-                    value = row.finish(Walked(made, tensor, ct))
-                    _add_output(e, _reduced(e, value, tensor, reduce), name, own_outputs)
+            if row.takes_layer:
+                values = drawn.maps(made, row, starts[row.name], layers)
+            else:
+                values = [
+                    _by_image(made, row, starts[row.name], at, reduce) for at in range(len(wrts))
+                ]
+            for index, value in enumerate(values):
+                name = row.output + (f"_{index}" if len(values) > 1 else "")
+                _add_output(e, value, name, own_outputs)
                 saliency.setdefault(row.name, name)
     for name, value in made.outputs.items():
         _add_output(e, value, name, own_outputs)
@@ -210,6 +257,8 @@ def explain_graph(
             "backlight.for": lowering,
             "backlight.dtype": dtype,
             "backlight.score_output": score_name or "",
+            **drawn.metadata(layers),
+            **_contrast_metadata(made, rows, contrast),
         }
     )
     return ExplainGraph(
@@ -222,7 +271,51 @@ def explain_graph(
         score_output=score_name,
         classes=classes,
         notes=notes,
+        layers=tuple(layers),
     )
+
+
+def _by_image(x: Explaining, row: Method, start: Seed, at: int, reduce: str) -> ir.Value:
+    """A method's map by the image, or by one of the tensors that --wrt names."""
+    walked = Walked(x, start, row.rules, at)
+    # Before the finish: no scale of its own may be between the two.
+    x.walk(row.rules, start, x.wrt)
+    # At its true size a map may be below float16's range.
+    with x.e.in_float32():
+        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce)
+
+
+def _checked_contrast(
+    rows: Sequence[Method], contrast: str | int | None, form: str, target_class: str | int
+) -> str | int | None:
+    """The contrast as "input", "second", a number or None. Raises UsageError."""
+    if form not in ("loss", "logit"):
+        raise UsageError(f"contrast form '{form}'; accepted: loss, logit")
+    if contrast is None:
+        return None
+    if isinstance(contrast, str) and re.fullmatch(r"[0-9]{1,18}", contrast):
+        contrast = int(contrast)
+    if isinstance(contrast, str) and contrast not in ("input", "second"):
+        raise UsageError(f"contrast '{contrast}'; accepted: input, second or a class number")
+    for row in rows:
+        if row.seed not in CONTRASTED:
+            raise UsageError(f"method '{row.name}' takes no contrast; leave --contrast out")
+    if form == "logit" and contrast == target_class:
+        raise UsageError(
+            f"contrast {contrast} is the target itself: their difference is 0 everywhere; take "
+            "another class, or --contrast-form loss, which then says what keeps it from certainty"
+        )
+    return contrast
+
+
+def _contrast_metadata(
+    x: Explaining, rows: Sequence[Method], contrast: str | int | None
+) -> dict[str, str]:
+    """What says so in the file, where a method has a contrast."""
+    if contrast is None and all(row.seed is not seed.CONTRAST for row in rows):
+        return {}
+    form = "logit" if seed.is_independent(x) else x.contrast_form
+    return {"backlight.contrast": str(x.contrast), "backlight.contrast_form": form}
 
 
 def _reserve_names(graph: ir.Graph, rows: Sequence[Method]) -> None:
@@ -230,13 +323,13 @@ def _reserve_names(graph: ir.Graph, rows: Sequence[Method]) -> None:
     values = ir.convenience.create_value_mapping(graph)
     # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
     names = "|".join(row.output for row in rows)
-    ours = {n for n in values if re.fullmatch(rf"target|(cotangent|{names})(_[0-9]+)?", n)}
+    ours = {n for n in values if re.fullmatch(rf"target|contrast|(cotangent|{names})(_[0-9]+)?", n)}
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     clash = sorted(ours & {name for name in ends if name})
     if clash:
         raise ModelError(
             f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
-            f"expected a model without target, cotangent, {names.replace('|', ', ')}"
+            f"expected a model without target, contrast, cotangent, {names.replace('|', ', ')}"
         )
     for name in sorted(ours):
         values[name].name = f"{name}/own"

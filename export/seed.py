@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,6 +14,8 @@ from .explaining import Explaining, Seed
 
 GIVEN = "cotangent"
 LOSS = "backlight/loss"
+# Below any score, in every float type.
+LOWEST = -65504.0
 
 
 def class_count(of: ir.Value) -> int | None:
@@ -26,7 +30,7 @@ def class_count(of: ir.Value) -> int | None:
     return dim if isinstance(dim, int) else None
 
 
-def check_class(of: ir.Value, target_class: str | int) -> None:
+def check_class(of: ir.Value, target_class: str | int, what: str = "class") -> None:
     """Raise UsageError unless `target_class` is "input", "top1" or a class of `of`."""
     if isinstance(target_class, str):
         if target_class not in ("input", "top1"):
@@ -35,7 +39,7 @@ def check_class(of: ir.Value, target_class: str | int) -> None:
     count = class_count(of)
     if not 0 <= target_class < (2**63 if count is None else count):
         last = " and up" if count is None else f" to {count - 1}"
-        raise UsageError(f"class {target_class} is out of range; '{of.name}' has classes 0{last}")
+        raise UsageError(f"{what} {target_class} is out of range; '{of.name}' has classes 0{last}")
 
 
 def chosen_class(
@@ -65,23 +69,31 @@ def class_seed(
     ranking: the tensor that says which class is on top, if not `of`.
     A class outside 0..K-1 seeds with zeros. Returns a value shaped and typed like `of`.
     """
-    rank = 0 if of.shape is None else len(of.shape)
-    if rank == 0:
+    if of.shape is None or len(of.shape) == 0:
         return e.Expand(e.const(1, of.dtype), e.Shape(of), _shape=of.shape, _dtype=of.dtype)
+    if isinstance(target, int):
+        return one_hot(e, of, target)
+    return one_hot(e, of, chosen_class(e, of, target, ranking))
+
+
+def one_hot(e: Emitter, of: ir.Value, chosen: ir.Value | int) -> ir.Value:
+    """1 at the chosen class, int64 [N, 1] or one for all rows, 0 elsewhere; shaped and typed like
+    `of` [N, K, ...]."""
     shape = of.shape
     assert shape is not None
-    flat = _ranked(e, of, ranking)
+    rank = len(shape)
+    flat = _flat(e, of)
     count = class_count(of)
     if count is None:
         width = e.Squeeze(e.Shape(flat, start=1, end=2), [0])
         classes = e.Range(0, width, 1, _dtype=ir.DataType.INT64)
     else:
         classes = e.const(np.arange(count, dtype=np.int64))
-    if isinstance(target, int):
-        row = e.cast(e.Equal(classes, target), of.dtype)
+    if isinstance(chosen, int):
+        row = e.cast(e.Equal(classes, chosen), of.dtype)
         hot = e.Expand(row, e.Shape(flat), _shape=flat.shape)
     else:
-        hot = e.cast(e.Equal(chosen_class(e, of, target, ranking), classes), of.dtype)
+        hot = e.cast(e.Equal(chosen, classes), of.dtype)
         hot.shape = flat.shape
     if rank == 1:
         return e.Squeeze(hot, [1], _shape=shape)
@@ -156,6 +168,75 @@ def _loss(x: Explaining, terms: ir.Value, factor: float) -> None:
     x.outputs[LOSS] = e.Mul(total, factor)
 
 
+def _contrast(x: Explaining, index: int) -> ir.Value:
+    of = x.of[index]
+    _refuse_one_class(of)
+    e = x.e
+    other = one_hot(e, of, x.contrast if isinstance(x.contrast, int) else second_class(x, index))
+    return _apart(x, index, other)
+
+
+def is_independent(x: Explaining) -> bool:
+    """Whether a Sigmoid closes the scores: classes that share no softmax."""
+    closes = None if x.output is None else choose.closing(x.output)
+    return closes is not None and closes.op_type == "Sigmoid"
+
+
+def _refuse_one_class(of: ir.Value) -> None:
+    if class_count(of) == 1:
+        raise UsageError(
+            f"'{of.name}' has one class: nothing to tell it from; a contrast needs two or more"
+        )
+
+
+def _apart(x: Explaining, index: int, other: ir.Value) -> ir.Value:
+    """The cotangent that tells the target from another class, one-hot."""
+    e, of, mine = x.e, x.of[index], x.cotangent(ONE_HOT, index)
+    if x.contrast_form == "logit" or is_independent(x):
+        return e.Sub(mine, other, _shape=of.shape)
+    return e.Sub(e.Softmax(of, axis=1, _shape=of.shape), other, _shape=of.shape)
+
+
+def second_class(x: Explaining, index: int = 0) -> ir.Value:
+    """The class to tell the target from, int64 [N, 1]: the best class but the target, or what the
+    graph's input `contrast` says where that isn't -1."""
+    e, of = x.e, x.of[index]
+    assert of.shape is not None
+    batch = dim_of(of.shape, 0)
+    scores = _flat(e, of)
+    mine = _flat(e, x.cotangent(ONE_HOT, index))
+    others = e.Where(e.Greater(mine, 0.5), LOWEST, scores)
+    second = e.ArgMax(others, axis=1, keepdims=1, _shape=[batch, 1])
+    if x.contrast == "second":
+        return second
+    given = x.input("contrast", ir.Shape([x.batch]), ir.TensorType(ir.DataType.INT64))
+    column = e.Unsqueeze(given, [1], _shape=[batch, 1])
+    return e.Where(e.Equal(column, -1), second, column, _dtype=ir.DataType.INT64)
+
+
+@cache
+def against(rank: int) -> Seed:
+    """The target against the other class that scores highest but `rank`, in the export's form.
+    Where there are fewer classes, the last of them once more."""
+
+    def build(x: Explaining, index: int) -> ir.Value:
+        e, of = x.e, x.of[index]
+        assert of.shape is not None
+        count = class_count(of)
+        _refuse_one_class(of)
+        mine = _flat(e, x.cotangent(ONE_HOT, index))
+        others = e.Where(e.Greater(mine, 0.5), LOWEST, _flat(e, of))
+        wanted = rank + 1 if count is None else max(min(rank + 1, count - 1), 1)
+        _, order = e.op("TopK", [others, np.array([wanted])], axis=1, _outputs=2)
+        order.dtype = ir.DataType.INT64
+        batch = dim_of(of.shape, 0)
+        rival = e.Slice(order, [wanted - 1], [wanted], [1], _shape=[batch, 1])
+        rival.dtype = ir.DataType.INT64
+        return _apart(x, index, one_hot(e, of, rival))
+
+    return Seed(build)
+
+
 # One class a row: the target.
 ONE_HOT = Seed(_one_hot, unit=True)
 # The graph's input `cotangent`: any vector-Jacobian product.
@@ -165,3 +246,8 @@ CALLER_S = Seed(_given)
 DISTANCE = Seed(_distance)
 # Of minus the inner product with the input `cotangent`, with the loss as an output.
 PRODUCT = Seed(_product)
+# The target against another class Q. "loss": softmax(z) - one-hot(Q), the gradient of the cross
+# entropy towards Q (Prabhushankar et al. 2020, their code; P is whatever the softmax is large on).
+# "logit": one-hot(P) - one-hot(Q) (their course's form); always so for scores that a Sigmoid
+# closes, which share no softmax.
+CONTRAST = Seed(_contrast)

@@ -61,6 +61,14 @@ c2 (float[N,2,2,2] x) => (float[N,3] y) {
 
 TWO = np.array([[[[1, 0], [0, 0]], [[0, 0], [0, 2]]]], np.float32)
 
+GUIDED = np.array([[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]])
+# Two places to four: linear, half_pixel.
+UP = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+# Signed, at the layer's size: the figures themselves.
+RAW = {"size": "layer", "signed": True}
+# z = (1, 2, 1.5), so softmax(z) = (.186324, .506480, .307196).
+AGAINST_0 = {**RAW, "contrast": 0}
+
 CASES: list[Case] = [
     Case(
         "vanilla", c1, {"x": SQUARE},
@@ -72,10 +80,69 @@ CASES: list[Case] = [
     ),
     Case(
         "guided", c1, {"x": SQUARE},
-        [[[[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]]]], source="model M",
+        [[GUIDED]], source="model M",
     ),
     Case(
         "input_x_gradient", c1, {"x": SQUARE},
         [[[[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11], [0, 0, 0, 0]]]], source="by hand",
+    ),
+    Case(
+        "gradcam", c1, {"x": SQUARE}, [[[11.25, 13.5], [20.25, 22.5]]],
+        options={**RAW, "layer": "h"}, source="captum, before the rectifier",
+    ),
+    Case(
+        "gradcam", c1, {"x": SQUARE}, [[[0, 4], [28, 32.5]]],
+        options={**RAW, "layer": "r"}, source="captum, behind the rectifier",
+    ),
+    Case("gradcam", c2, {"x": TWO}, [[[0, 0], [0, 2]]], target=1, options=RAW, source="C2"),
+    # w = 4 / (2 + 75) and 1 / (2 + 21) of A = (0, 4, 31, 40) and (0, 0, 6, 15).
+    Case(
+        "gradcampp", c1, {"x": SQUARE},
+        [[[0, 16 / 77], [124 / 77 + 6 / 23, 160 / 77 + 15 / 23]]],
+        options={**RAW, "layer": "r"}, source="by hand, the paper's formula",
+    ),
+    Case(
+        "hirescam", c1, {"x": SQUARE}, [[[0, 4], [25, 25]]],
+        options={**RAW, "layer": "r"}, source="by hand",
+    ),
+    Case(
+        "layercam", c1, {"x": SQUARE}, [[[0, 4], [31, 40]]],
+        options={**RAW, "layer": "r"}, source="by hand",
+    ),
+    Case(
+        "xgradcam", c1, {"x": SQUARE}, [[[0, 4], [25, 25]]],
+        options={**RAW, "layer": "r"}, source="by hand, weights 1 and -1",
+    ),
+    Case("cam", c2, {"x": TWO}, [[[0, 0], [0, 8]]], target=1, options=RAW, source="by hand"),
+    Case(
+        "guided_gradcam", c1, {"x": SQUARE},
+        [[GUIDED * (UP @ [[11.25, 13.5], [20.25, 22.5]] @ UP.T)]],
+        options={"layer": "h"}, source="the product of the two, linear half_pixel",
+    ),
+    Case(
+        "contrastcam", c2, {"x": TWO}, [[[-1, 0], [0, 2]]], target=1,
+        options={**AGAINST_0, "contrast_form": "logit"}, source="C2, by logits",
+    ),
+    Case(
+        "contrastcam", c2, {"x": TWO}, [[[-0.660078, 0], [0, 1.320157]]], target=1,
+        options=AGAINST_0, source="C2, by loss", atol=2e-6,
+    ),
+    Case(
+        "contrastcam", c2, {"x": TWO}, [[[0.339922, 0], [0, -0.679843]]], target=1,
+        options={**RAW, "contrast": 1}, source="C2, why not P for certain", atol=2e-6,
+    ),
+    Case(
+        "counterfactualcam", c1, {"x": SQUARE}, [[[0, 0], [0, 0]]],
+        options={"size": "layer", "layer": "r"}, source="all zero",
+    ),
+    Case(
+        "counterfactualcam", c2, {"x": TWO}, [[[0, 0], [0, -2]]], target=1, options=RAW,
+        source="minus Grad-CAM",
+    ),
+    # G = (0, 0, 0, 1). Against class 2 and 0 by logits: relu((-1/2, 0, 0, 1)), relu((-1, 0, 0, 2)):
+    # the same place, so nothing is left; of class 0, G = (1, 0, 0, 0) and again the contrasts.
+    Case(
+        "causalcam", c2, {"x": TWO}, [[[0, 0], [0, 0]]], target=1,
+        options={"size": "layer", "contrast_form": "logit"}, source="C2",
     ),
 ]  # fmt: skip

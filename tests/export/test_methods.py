@@ -23,6 +23,13 @@ NAMES = list(METHODS)
 X = models.images(3, 3, 8, 8)
 
 
+def fed(proto, feeds, target) -> dict[str, np.ndarray]:
+    """The feeds, with the target and, where the file takes one, a contrast: the second class."""
+    names = {i.name for i in proto.graph.input}
+    given = {"target": np.asarray(target), "contrast": np.full(len(target), -1)}
+    return {**feeds, **{k: v for k, v in given.items() if k in names}}
+
+
 def maps(proto: object, feeds: dict[str, np.ndarray], run=run_runtime) -> dict[str, np.ndarray]:
     found = run(proto, feeds)
     return {k: v for k, v in found.items() if k.startswith("saliency_")}
@@ -33,9 +40,7 @@ def maps(proto: object, feeds: dict[str, np.ndarray], run=run_runtime) -> dict[s
 def test_exact_cases(case: Case, run):
     proto = backlight.export(case.model(), methods=[case.method], **case.options)
     count = len(next(iter(case.feeds.values())))
-    feeds = dict(case.feeds)
-    if any(i.name == "target" for i in proto.graph.input):
-        feeds["target"] = np.full(count, case.target, np.int64)
+    feeds = fed(proto, case.feeds, np.full(count, case.target, np.int64))
     found = run(proto, feeds)[METHODS[case.method].output]
     np.testing.assert_allclose(found, np.asarray(case.want), rtol=case.rtol, atol=case.atol)
 
@@ -49,10 +54,10 @@ def test_every_method_has_an_exact_case():
 def test_a_batch_equals_its_rows_alone(name: str, lowering: str):
     proto = backlight.export(models.tiny(), methods=[name], for_=lowering)
     target = np.array([0, -1, 4])
-    together = maps(proto, {"x": X, "target": target})
+    together = maps(proto, fed(proto, {"x": X}, target))
     assert together
     for row in range(len(X)):
-        alone = maps(proto, {"x": X[row : row + 1], "target": target[row : row + 1]})
+        alone = maps(proto, fed(proto, {"x": X[row : row + 1]}, target[row : row + 1]))
         for key, values in together.items():
             np.testing.assert_allclose(values[row], alone[key][0], rtol=1e-5, atol=1e-7)
 
@@ -61,13 +66,12 @@ def test_a_batch_equals_its_rows_alone(name: str, lowering: str):
 def test_the_target_is_respected(name: str):
     """Asked for one class or for another; -1 is the top one, baked in or not."""
     proto = backlight.export(models.tiny(), methods=[name])
-    found = run_runtime(proto, {"x": X, "target": np.full(3, -1)})
+    found = run_runtime(proto, fed(proto, {"x": X}, np.full(3, -1)))
     top = found["prob"].argmax(axis=1)
-    named = run_runtime(proto, {"x": X, "target": top})
-    other = run_runtime(proto, {"x": X, "target": (top + 1) % 5})
-    baked = run_runtime(
-        backlight.export(models.tiny(), methods=[name], target_class="top1"), {"x": X}
-    )
+    named = run_runtime(proto, fed(proto, {"x": X}, top))
+    other = run_runtime(proto, fed(proto, {"x": X}, (top + 1) % 5))
+    file = backlight.export(models.tiny(), methods=[name], target_class="top1")
+    baked = run_runtime(file, fed(file, {"x": X}, np.full(3, -1)))
     key = METHODS[name].output
     np.testing.assert_array_equal(found[key], named[key])
     np.testing.assert_allclose(found[key], baked[key], rtol=1e-6, atol=1e-8)
@@ -80,7 +84,7 @@ def test_no_gradient_is_no_nan(name: str):
     proto = backlight.export(models.tiny(body=models.BODY.replace("Relu(h)", "Relu(dark)").replace(
         "r = Relu", "m = Constant<value_float = -1000.0>()\n    dark = Add(h, m)\n    r = Relu"
     )), methods=[name])  # fmt: skip
-    for values in maps(proto, {"x": X, "target": np.full(3, 1)}).values():
+    for values in maps(proto, fed(proto, {"x": X}, np.full(3, 1))).values():
         assert np.isfinite(values).all()
 
 

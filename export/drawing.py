@@ -1,0 +1,111 @@
+"""How class activation maps are drawn: of which layers, at which size, signed or not, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+from .enlarge import resized
+from .explaining import Explaining, Seed
+from .finish import Walked
+from .layer import Layer, default_layer, named_layer
+from .methods import Method
+
+__all__ = ["Drawing"]
+
+SIZES = ("input", "layer")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What --layer, --fuse, --size and --signed ask for. names: of layers; none: the default."""
+
+    names: tuple[str, ...]
+    fuse: bool
+    size: str
+    signed: bool
+    wanted: bool
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Method], names: Sequence[str], *, fuse: bool, size: str, signed: bool
+    ) -> Drawing:
+        """Checked. Raises UsageError for what doesn't go together."""
+        wanted = any(row.takes_layer for row in rows)
+        if size not in SIZES:
+            raise UsageError(f"size '{size}'; accepted: {', '.join(SIZES)}")
+        if not wanted and (names or fuse or signed or size != "input"):
+            raise UsageError(
+                "layer, fuse, size and signed are of class activation maps (such as gradcam); "
+                f"{', '.join(row.name for row in rows)} has none"
+            )
+        if fuse and len(set(names)) < 2:
+            raise UsageError("fuse needs two layers or more; give --layer several times")
+        if fuse and (signed or size == "layer"):
+            raise UsageError(
+                "fused maps are rectified and at the image's size; leave out --signed, --size"
+            )
+        if size == "layer" and any(row.by == "both" for row in rows):
+            name = next(row.name for row in rows if row.by == "both")
+            raise UsageError(f"{name} is shaped like the image; accepted: --size input")
+        return cls(tuple(dict.fromkeys(names)), fuse, size, signed, wanted)
+
+    def layers(self, graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> list[Layer]:
+        """The layers, named or the default one; none where no method takes one."""
+        if not self.wanted:
+            return []
+        if not self.names:
+            return [default_layer(graph, of, wrt)]
+        return [named_layer(graph, name) for name in self.names]
+
+    def maps(
+        self, x: Explaining, row: Method, start: Seed, layers: Sequence[Layer]
+    ) -> list[ir.Value]:
+        """A method's map of each layer, or the one that they are fused to, in float32."""
+        # Before the finish: walks are as wide as the model. The layer's is the vanilla one.
+        if row.by == "both":
+            x.walk(row.rules, start, x.wrt)
+        if row.walks:
+            for layer in layers:
+                x.walk("vanilla", start, [layer.value])
+        walks = [Walked(x, start, "vanilla", layer=layer) for layer in layers]
+        with x.e.in_float32():
+            made = [self._map(walk, row) for walk in walks]
+            return [_fused(x, made)] if self.fuse and row.by == "layer" else made
+
+    def _map(self, walk: Walked, row: Method) -> ir.Value:
+        e, layer = walk.x.e, walk.layer
+        assert layer is not None
+        value = e.cast(row.finish(walk), ir.DataType.FLOAT)
+        if row.by == "both":
+            return value
+        if not self.signed:
+            value = e.Relu(value)
+        value.shape = ir.Shape([walk.x.batch, *layer.sizes])
+        return value if self.size == "layer" else resized(e, value, layer, walk.x)
+
+    def metadata(self, layers: Sequence[Layer]) -> dict[str, str]:
+        """What says so in the file."""
+        if not layers:
+            return {}
+        return {
+            "backlight.layer": ",".join(layer.name for layer in layers),
+            "backlight.size": self.size,
+            "backlight.signed": str(self.signed).lower(),
+            "backlight.fuse": str(self.fuse).lower(),
+        }
+
+
+def _fused(x: Explaining, maps: Sequence[ir.Value]) -> ir.Value:
+    """The largest over layers of tanh(2 m / max m), maps [N, H, W] (Jiang et al. 2021)."""
+    e = x.e
+
+    def scaled(values: ir.Value) -> ir.Value:
+        top = e.ReduceMax(values, [1, 2], keepdims=1)
+        return e.Tanh(e.Mul(e.Div(values, e.Where(e.Greater(top, 0.0), top, 1.0)), 2.0))
+
+    return reduce(lambda a, b: e.Max(a, b, _shape=a.shape), map(scaled, maps))

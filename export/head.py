@@ -1,0 +1,193 @@
+"""Heads that are pooled and linear: z = W mean(A) + b, where much has a closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..errors import UnsupportedNode
+from .emit import Emitter, dim_of
+from .layer import Layer, channel_axis
+from .rules.op import constant
+
+__all__ = ["PooledLinear", "pooled_linear"]
+
+_PASSING = frozenset("Cast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
+
+
+Vector = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PooledLinear:
+    """z = W (scale * mean(A) + shift) + b.
+
+    weight: W as it is stored, [K, k] or [K, k, 1, 1], or [k, K] where `transposed`; factor: what it
+    is multiplied by. bias: b as it is stored, times bias_factor. scale, shift: per channel.
+    """
+
+    weight: ir.Value
+    transposed: bool = False
+    factor: float = 1.0
+    bias: ir.Value | None = None
+    bias_factor: float = 1.0
+    scale: Vector | float = 1.0
+    shift: Vector | float = 0.0
+
+    def weights(self, e: Emitter, cotangent: ir.Value) -> ir.Value:
+        """The channels' weights for a cotangent of the scores [N, K]: [N, k]."""
+        made = self._through(e, cotangent)
+        return made if np.all(self.scale == 1) else e.Mul(made, _row(e, self.scale, made))
+
+    def constant(self, e: Emitter, cotangent: ir.Value) -> ir.Value | None:
+        """What the biases add to <cotangent, z>, [N, 1]; None where there are none."""
+        parts = []
+        if self.bias is not None:
+            row = e.Reshape(self.bias, [1, -1])
+            total = e.ReduceSum(e.Mul(cotangent, row), [1], keepdims=1)
+            parts.append(total if self.bias_factor == 1 else e.Mul(total, self.bias_factor))
+        if np.any(self.shift):
+            made = self._through(e, cotangent)
+            parts.append(e.ReduceSum(e.Mul(made, _row(e, self.shift, made)), [1], keepdims=1))
+        if not parts:
+            return None
+        return parts[0] if len(parts) == 1 else e.Add(*parts)
+
+    def _through(self, e: Emitter, cotangent: ir.Value) -> ir.Value:
+        weight = self.weight
+        if weight.shape is not None and len(weight.shape) == 4:
+            weight = e.Flatten(weight, axis=1)
+        if self.transposed:
+            weight = e.Transpose(weight, perm=[1, 0])
+        made = e.MatMul(cotangent, weight)
+        return made if self.factor == 1 else e.Mul(made, self.factor)
+
+
+def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
+    """The head between a layer and the scores. Raises UnsupportedNode, naming the node that makes
+    it another."""
+    head: dict[str, Any] = {}
+    scale: Vector | float = 1.0
+    shift: Vector | float = 0.0
+    pooled = False
+    value = of
+    while value is not layer.value:
+        node = value.producer()
+        moving = [] if node is None else [v for v in node.inputs if not is_fixed(v)]
+        if node is None or node.domain not in ("", "ai.onnx") or len(moving) != 1:
+            raise _another(node, layer)
+        source = moving[0]
+        assert source is not None
+        found = None if "weight" in head else _linear(node, source)
+        if found is not None:
+            head = found | {k: v for k, v in head.items() if k == "bias"}
+        elif node.op_type == "Add" and not head and _is_bias(node, source):
+            head["bias"] = next(v for v in node.inputs if v is not source)
+        elif _pools(node, source) and not pooled:
+            pooled = True
+        elif node.op_type in _PASSING or _turns(node):
+            pass
+        elif "weight" in head and (affine := _affine(node, source)) is not None:
+            # Further back: scale * (a m + b) + shift.
+            shift = shift + scale * affine[1]
+            scale = scale * affine[0]
+        else:
+            raise _another(node, layer)
+        value = source
+    if "weight" not in head or not pooled:
+        raise _another(None, layer)
+    return PooledLinear(**head, scale=scale, shift=shift)
+
+
+def is_fixed(value: ir.Value | None) -> bool:
+    """Whether a value is computed from weights alone (a quantised weight has nodes behind it)."""
+    if value is None or value.const_value is not None or value.is_initializer():
+        return True
+    node = value.producer()
+    return node is not None and all(is_fixed(v) for v in node.inputs)
+
+
+def _linear(node: ir.Node, source: ir.Value) -> dict[str, Any] | None:
+    """The fields of a dense layer, or of a convolution of 1 x 1; None for any other node."""
+    attributes, inputs = node.attributes, node.inputs
+    if not inputs or inputs[0] is not source or len(inputs) < 2:
+        return None
+    extra = inputs[2] if len(inputs) > 2 else None
+    if node.op_type == "Gemm" and not attributes.get_int("transA", 0):
+        return {
+            "weight": inputs[1],
+            "transposed": not attributes.get_int("transB", 0),
+            "factor": attributes.get_float("alpha", 1.0),
+            "bias": extra,
+            "bias_factor": attributes.get_float("beta", 1.0),
+        }
+    weight = inputs[1]
+    shape = None if weight is None else weight.shape
+    if node.op_type == "MatMul" and shape is not None and len(shape) == 2:
+        return {"weight": weight, "transposed": True}
+    if node.op_type == "Conv" and shape is not None and len(shape) == 4:
+        pointwise = dim_of(shape, 2) == dim_of(shape, 3) == 1
+        plain = not any(attributes.get_ints("pads", ())) and attributes.get_int("group", 1) == 1
+        if pointwise and plain and set(attributes.get_ints("strides", (1,))) == {1}:
+            return {"weight": weight, "bias": extra}
+    return None
+
+
+def _is_bias(node: ir.Node, source: ir.Value) -> bool:
+    """Whether an Add adds one number per class to scores [N, K, ...]."""
+    other = next(v for v in node.inputs if v is not source)
+    tensor = None if other is None else ir.convenience.get_const_tensor(other)
+    if tensor is None or source.shape is None or len(source.shape) < 2:
+        return False
+    return tensor.size == dim_of(source.shape, 1)
+
+
+def _pools(node: ir.Node, source: ir.Value) -> bool:
+    """Whether a node is the mean over all places of [N, K, h, w] or [N, h, w, K]."""
+    if node.op_type == "GlobalAveragePool":
+        return True
+    if node.op_type != "ReduceMean" or source.shape is None or len(source.shape) != 4:
+        return False
+    axes = constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    if axes is None:
+        return False
+    return {int(a) % 4 for a in axes.reshape(-1)} == {1, 2, 3} - {channel_axis(source)}
+
+
+def _turns(node: ir.Node) -> bool:
+    perm = tuple(node.attributes.get_ints("perm", ()))
+    return node.op_type == "Transpose" and perm in ((0, 2, 3, 1), (0, 3, 1, 2))
+
+
+def _affine(node: ir.Node, source: ir.Value) -> tuple[Vector | float, Vector | float] | None:
+    """a and b of a node a x + b, per channel; None for any other node."""
+    if node.op_type == "BatchNormalization":
+        parts = [constant(v) for v in node.inputs[1:5]]
+        if any(p is None for p in parts):
+            return None
+        gain, bias, mean, variance = (np.asarray(p, np.float64) for p in parts)
+        a = gain / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        return a, bias - a * mean
+    if node.op_type not in ("Mul", "Div") or node.inputs[0] is not source:
+        return None
+    number = constant(node.inputs[1])
+    if number is None or number.size != 1:
+        return None
+    factor = float(number.reshape(-1)[0])
+    return (1 / factor if node.op_type == "Div" else factor), 0.0
+
+
+def _row(e: Emitter, values: Vector | float, like: ir.Value) -> ir.Value:
+    return e.const(np.asarray(values, np.float64).reshape(1, -1), like.dtype)
+
+
+def _another(node: ir.Node | None, layer: Layer) -> UnsupportedNode:
+    where = "the head" if node is None else f"{node.op_type} '{node.name}'"
+    return UnsupportedNode(
+        f"{where} behind '{layer.name}': a class's own weights need a head that is a global "
+        "average pool and one linear layer; take gradcam, which asks for neither"
+    )
