@@ -43,15 +43,38 @@ class Score:
     notes: tuple[str, ...] = ()
 
 
-def tensor(graph: ir.Graph, name: str) -> ir.Value:
-    """A tensor of the graph by name; raises UsageError with the nearest names."""
-    values = ir.convenience.create_value_mapping(graph)
-    if name in values:
-        return values[name]
-    near = difflib.get_close_matches(name, values, n=3, cutoff=0.5)
-    ends = [v.name for v in (*graph.inputs, *graph.outputs) if v.name]
-    hint = f"; nearest: {', '.join(near)}" if near else f"; for instance: {', '.join(ends[:4])}"
-    raise UsageError(f"no tensor '{name}' in the model{hint}")
+def tensor(graph: ir.Graph, name: str, *, weights: bool = True) -> ir.Value:
+    """A tensor of the graph by its name, or by the name of the node that makes it: what --of, --wrt
+    and --layer go through. weights: whether one of the model's weights will do.
+
+    Raises UsageError with the nearest names.
+    """
+    tensors = {v.name: v for v in graph.inputs if v.name}
+    nodes: dict[str, ir.Value] = {}
+    for node in graph:
+        tensors |= {v.name: v for v in node.outputs if v.name}
+        if node.name:
+            nodes.setdefault(node.name, node.outputs[0])
+    if name in tensors:
+        return tensors[name]
+    if name in graph.initializers:
+        if weights:
+            return graph.initializers[name]
+        users = [u.node.outputs[0].name for u in graph.initializers[name].uses()]
+        hint = f"; the tensor made with it: {users[0]}" if users else ""
+        raise UsageError(f"'{name}' is a weight of the model, not a tensor it computes{hint}")
+    if name in nodes:
+        return nodes[name]
+    known = [*tensors, *nodes]
+    lower = {k.lower(): k for k in reversed(known)}
+    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    # Part of a long name is what people type.
+    near += [k for k in tensors if name.lower() in k.lower() and k not in near]
+    some = near[:3] or list(tensors)[:: max(len(tensors) // 4, 1)][1:5]
+    raise UsageError(
+        f"no tensor '{name}' in the model; {'nearest' if near else 'for instance'}: "
+        f"{', '.join(some)} ('backlight activations --list' shows them all)"
+    )
 
 
 def image_input(graph: ir.Graph) -> Image:

@@ -63,7 +63,7 @@ class Layer:
 def named_layer(graph: ir.Graph, name: str) -> Layer:
     """The layer that somebody named: a tensor, or the node that makes it. Raises UsageError for an
     unknown one, with the nearest names, and for one without rows and columns."""
-    value = choose.tensor(graph, name)
+    value = choose.tensor(graph, name, weights=False)
     shape = value.shape
     if shape is None or len(shape) != 4:
         what = "no known shape" if shape is None else f"the shape {_shown(shape)}"

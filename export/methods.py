@@ -31,7 +31,8 @@ class Method:
     rules: of the walk, a key of `VARIANTS`, which lowerings are looked up by too.
     by: what the gradient is taken by: the image (or what --wrt names), a layer, whose maps are
     [N, H, W], or both: a layer, for a map shaped like the image.
-    walks: whether it needs a backward walk at all.
+    walks: whether it needs a backward walk at all. contrasts: whether its seed may be one of a
+    contrast.
     seed: where the walk starts.
     finish: what becomes of primal and cotangent.
     picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
@@ -46,6 +47,7 @@ class Method:
     rules: str = "vanilla"
     by: Literal["image", "layer", "both"] = "image"
     walks: bool = True
+    contrasts: bool = True
     seed: Seed = seed.ONE_HOT
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
@@ -72,11 +74,9 @@ def _cam(
     source: str,
     made: Callable[[finish.Walked], ir.Value],
     start: Seed = seed.ONE_HOT,
-    walks: bool = True,
+    **more: bool,
 ) -> Method:
-    return Method(
-        name, about, source, by="layer", seed=start, finish=made, picture="heat", walks=walks
-    )
+    return Method(name, about, source, by="layer", seed=start, finish=made, picture="heat", **more)
 
 
 _ROWS = (
@@ -170,6 +170,7 @@ _ROWS = (
         "gradcam without what tells the class from the five next: what it shares with them",
         "Prabhushankar and AlRegib 2021",
         cam.causal,
+        contrasts=False,  # it tells the class from others by itself
     ),
 )
 

@@ -298,9 +298,9 @@ def _checked_contrast(
     if isinstance(contrast, str) and contrast not in ("input", "second"):
         raise UsageError(f"contrast '{contrast}'; accepted: input, second or a class number")
     for row in rows:
-        if row.seed not in CONTRASTED:
+        if not row.contrasts or row.seed not in CONTRASTED:
             raise UsageError(f"method '{row.name}' takes no contrast; leave --contrast out")
-    if form == "logit" and contrast == target_class:
+    if form == "logit" and isinstance(contrast, int) and contrast == target_class:
         raise UsageError(
             f"contrast {contrast} is the target itself: their difference is 0 everywhere; take "
             "another class, or --contrast-form loss, which then says what keeps it from certainty"

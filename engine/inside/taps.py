@@ -8,7 +8,6 @@ What the asked tensors don't need isn't computed. The model itself is not change
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,33 +37,8 @@ COPY = "/backlight-tap"
 
 
 def named(graph: ir.Graph, name: str) -> ir.Value:
-    """A tensor by its name, or by the name of the node that makes it.
-
-    Raises UsageError with the nearest names, and for a weight, which is no activation.
-    """
-    tensors = {v.name: v for v in graph.inputs if v.name}
-    nodes: dict[str, ir.Value] = {}
-    for node in graph:
-        tensors |= {v.name: v for v in node.outputs if v.name}
-        if node.name:
-            nodes.setdefault(node.name, node.outputs[0])
-    found = tensors.get(name) or nodes.get(name)
-    if found is not None:
-        return found
-    if name in graph.initializers:
-        users = [u.node.outputs[0].name for u in graph.initializers[name].uses()]
-        hint = f"; the tensor made with it: {users[0]}" if users else ""
-        raise UsageError(f"'{name}' is a weight of the model, not a tensor it computes{hint}")
-    known = [*tensors, *nodes]
-    lower = {k.lower(): k for k in reversed(known)}
-    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    # Part of a long name is what people type.
-    near += [k for k in tensors if name.lower() in k.lower() and k not in near]
-    some = near[:3] or list(tensors)[:: max(len(tensors) // 4, 1)][1:5]
-    raise UsageError(
-        f"no tensor '{name}' in the model; {'nearest' if near else 'for instance'}: "
-        f"{', '.join(some)} (--list shows them all)"
-    )
+    """A tensor that the model computes, by its name or its node's. Raises UsageError."""
+    return choose.tensor(graph, name, weights=False)
 
 
 def tap(
