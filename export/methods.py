@@ -74,9 +74,13 @@ def _cam(
     source: str,
     made: Callable[[finish.Walked], ir.Value],
     start: Seed = seed.ONE_HOT,
-    **more: bool,
+    walks: bool = True,
+    contrasts: bool = True,
 ) -> Method:
-    return Method(name, about, source, by="layer", seed=start, finish=made, picture="heat", **more)
+    return Method(
+        name, about, source, by="layer", walks=walks, contrasts=contrasts, seed=start, finish=made,
+        picture="heat",
+    )  # fmt: skip
 
 
 _ROWS = (
