@@ -10,7 +10,9 @@ import onnx_ir as ir
 from ..errors import UsageError
 from .backward import backward
 from .emit import Emitter, dim_of
+from .preprocess import Preprocess
 from .rules import RuleMap
+from .sampling import Sampling
 from .scaling import Scaling
 
 __all__ = ["Explaining", "Seed"]
@@ -38,7 +40,9 @@ class Explaining:
     --wrt names. image: the image input itself, where there is one.
     target_class: "input", "top1" or a class number.
     contrast: the class to tell it from: "input", "second" or a class number; contrast_form: "loss"
-    or "logit", see `seed.CONTRAST`.
+    or "logit", see `seed.CONTRAST`; contrasting: whether some method has a contrast.
+    sampling: of methods that average over variants of the image; preprocess: how pixels become the
+    model's input, for baselines that are colours.
     rule_map: the rules of a variant in the operators of the target, by the variant's name.
     scaled: whether cotangents need a scale to stay within float16's range.
     """
@@ -53,10 +57,18 @@ class Explaining:
     scaled: bool
     contrast: str | int = "input"
     contrast_form: str = "loss"
+    contrasting: bool = False
+    sampling: Sampling = field(default_factory=Sampling)
+    preprocess: Preprocess | None = None
+    # Variants of an image explain the class that the image itself has, int64 [N, 1], and its rival.
+    chosen: ir.Value | None = None
+    rival: ir.Value | None = None
     _cotangents: dict[tuple[Seed, int], ir.Value] = field(default_factory=dict)
     _walks: dict[tuple[object, ...], list[ir.Value]] = field(default_factory=dict)
     # By name, what seeds have added to the graph beside the model's own.
     inputs: dict[str, ir.Value] = field(default_factory=dict)
+    # What `variations` has made, by its kind.
+    varied: dict[str, object] = field(default_factory=dict)
     outputs: dict[str, ir.Value] = field(default_factory=dict)
 
     def input(self, name: str, shape: ir.Shape | None, type_: ir.TypeProtocol | None) -> ir.Value:

@@ -15,7 +15,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from ..errors import UsageError
-from . import cam, finish, seed
+from . import cam, finish, seed, variations
 from .explaining import Seed
 from .variants import VARIANTS
 
@@ -33,6 +33,7 @@ class Method:
     [N, H, W], or both: a layer, for a map shaped like the image.
     walks: whether it needs a backward walk at all. contrasts: whether its seed may be one of a
     contrast.
+    varies: the variants of the image that it averages over.
     seed: where the walk starts.
     finish: what becomes of primal and cotangent.
     picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
@@ -48,6 +49,7 @@ class Method:
     by: Literal["image", "layer", "both"] = "image"
     walks: bool = True
     contrasts: bool = True
+    varies: Literal["", "noise", "path"] = ""
     seed: Seed = seed.ONE_HOT
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
@@ -109,6 +111,35 @@ _ROWS = (
         "Shrikumar et al. 2016",
         finish=finish.product,
         picture="signed",
+    ),
+    Method(
+        "integrated_gradients",
+        "the gradient's average on the way from a baseline, times the way: parts of the rise",
+        "Sundararajan et al. 2017",
+        finish=variations.integral,
+        varies="path",
+        picture="signed",
+    ),
+    Method(
+        "smoothgrad",
+        "the mean gradient of the image under noise: less of what one pixel's change decides",
+        "Smilkov et al. 2017",
+        finish=variations.mean,
+        varies="noise",
+    ),
+    Method(
+        "squaregrad",
+        "the mean squared gradient of the image under noise",
+        "Hooker et al. 2019",
+        finish=variations.mean_square,
+        varies="noise",
+    ),
+    Method(
+        "vargrad",
+        "the variance of the gradient of the image under noise",
+        "Adebayo et al. 2018",
+        finish=variations.variance,
+        varies="noise",
     ),
     _cam(
         "gradcam",

@@ -24,11 +24,20 @@ from .graph import ModelLike, load, opset_of
 from .layer import Layer
 from .lowering import emitter, finish, lowered
 from .methods import Method, asked, chosen
+from .preprocess import Preprocess, of_metadata
+from .sampling import Sampling, sampled
 from .store import save_model
 from .variants import VARIANTS
+from .variations import GAP
 
 # What a seed becomes where the export is told to contrast.
 CONTRASTED = {seed.ONE_HOT: seed.CONTRAST, seed.CONTRAST: seed.CONTRAST}
+# The names that methods which vary the image add to the graph.
+VARIED_NAMES: Mapping[str, Sequence[str]] = {
+    "": (),
+    "noise": ("noise",),
+    "path": ("alphas", "weights", "baseline", GAP),
+}
 # Protobuf ends at 2 GiB; the rest is for the graph beside its weights.
 PROTO_LIMIT = 2**31 - 2**26
 
@@ -92,6 +101,10 @@ def export(
     signed: bool = False,
     contrast: str | int | None = None,
     contrast_form: str = "loss",
+    samples: int | None = None,
+    noise: float | None = None,
+    steps: int | None = None,
+    baseline: str | float | None = None,
 ) -> onnx.ModelProto:
     """Return the model with saliency outputs: an explicit backward pass in standard operators.
 
@@ -119,6 +132,11 @@ def export(
         number. contrastcam has "input" without being told.
     contrast_form: "loss", softmax(scores) - one-hot(contrast), or "logit", one-hot(target) -
         one-hot(contrast); heads that a Sigmoid closes have no softmax, and take the second.
+    samples, noise: of smoothgrad and its like: how many noisy images (16), and the noise's standard
+        deviation by the image's own range (0.15).
+    steps, baseline: of integrated_gradients: how many steps (16), and from where: a number in the
+        model's input space (0), "black", "grey", "white", "mean" (by the preprocessing that the
+        model's metadata says), or "input": adds the input `baseline`, [1, ...].
 
     Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
     ModelProto: use `backlight export`, which writes external data.
@@ -139,6 +157,7 @@ def export(
         signed=signed,
         contrast=contrast,
         contrast_form=contrast_form,
+        sampling=sampled(samples=samples, noise=noise, steps=steps, baseline=baseline),
     ).to_proto()
 
 
@@ -159,12 +178,16 @@ def explain_graph(
     signed: bool = False,
     contrast: str | int | None = None,
     contrast_form: str = "loss",
+    sampling: Sampling | None = None,
+    preprocess: Preprocess | None = None,
     seed_of: Seed | None = None,
     alone: bool = False,
 ) -> ExplainGraph:
     """Load a model and give it saliency outputs. See `backlight.export` for the arguments.
 
     methods: names of rows of `methods.METHODS`; None: the three rules.
+    sampling: of methods that average over variants of the image.
+    preprocess: how pixels become the model's input; default: what its metadata says.
     seed_of: where the walks start from, instead of the methods' own seeds.
     alone: leave out the model's own outputs, and the nodes and inputs that only they need.
     """
@@ -176,6 +199,7 @@ def explain_graph(
     narrow_to = half.checked(dtype, lowering)
     if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
         target_class = int(target_class)
+    sampling = _checked_sampling(rows, sampling, cotangent)
     drawn = Drawing.of(rows, _names(layer), fuse=fuse, size=size, signed=signed)
     contrast = _checked_contrast(rows, contrast, contrast_form, target_class)
     start = seed.CALLER_S if cotangent == "input" else seed_of
@@ -183,7 +207,7 @@ def explain_graph(
 
     loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt), *_names(layer)))
     graph = loaded.graph
-    _reserve_names(graph, rows)
+    _reserve_names(graph, rows, contrast)
     ofs, score_output = _tensors_of(graph, of)
     wrts, image, notes = _tensors_wrt(graph, wrt)
     if start is None:
@@ -207,6 +231,9 @@ def explain_graph(
         scaled=narrow_to == ir.DataType.FLOAT16,
         contrast="input" if contrast is None else contrast,
         contrast_form=contrast_form,
+        contrasting=contrast is not None or any(row.seed is seed.CONTRAST for row in rows),
+        sampling=sampling,
+        preprocess=preprocess or of_metadata(loaded.metadata_props, "the model"),
     )
     starts = {
         row.name: start or (row.seed if contrast is None else CONTRASTED[row.seed]) for row in rows
@@ -275,9 +302,26 @@ def explain_graph(
     )
 
 
+def _checked_sampling(
+    rows: Sequence[Method], sampling: Sampling | None, cotangent: str
+) -> Sampling:
+    """The sampling, or its defaults. Raises UsageError where no method varies the image."""
+    varying = [row.name for row in rows if row.varies]
+    if sampling is not None and not varying:
+        raise UsageError(
+            "samples, noise, steps and baseline are of methods that vary the image (smoothgrad, "
+            f"integrated_gradients …); {', '.join(row.name for row in rows)} doesn't"
+        )
+    if varying and cotangent == "input":
+        raise UsageError(f"{varying[0]} explains a class; accepted: --cotangent class")
+    return sampling or Sampling()
+
+
 def _by_image(x: Explaining, row: Method, start: Seed, at: int, reduce: str) -> ir.Value:
     """A method's map by the image, or by one of the tensors that --wrt names."""
     walked = Walked(x, start, row.rules, at)
+    if row.varies:
+        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce)
     # Before the finish: no scale of its own may be between the two.
     x.walk(row.rules, start, x.wrt)
     # At its true size a map may be below float16's range.
@@ -318,18 +362,22 @@ def _contrast_metadata(
     return {"backlight.contrast": str(x.contrast), "backlight.contrast_form": form}
 
 
-def _reserve_names(graph: ir.Graph, rows: Sequence[Method]) -> None:
+def _reserve_names(graph: ir.Graph, rows: Sequence[Method], contrast: str | int | None) -> None:
     """Free the contract's names inside the model; refuse a model whose own ends have them."""
     values = ir.convenience.create_value_mapping(graph)
+    names = ["target", "cotangent", *(row.output for row in rows)]
+    if contrast is not None or any(row.seed is seed.CONTRAST for row in rows):
+        names.append("contrast")
+    for row in rows:
+        names += VARIED_NAMES[row.varies]
     # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
-    names = "|".join(row.output for row in rows)
-    ours = {n for n in values if re.fullmatch(rf"target|contrast|(cotangent|{names})(_[0-9]+)?", n)}
+    ours = {n for n in values if re.fullmatch(rf"({'|'.join(names)})(_[0-9]+)?", n)}
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     clash = sorted(ours & {name for name in ends if name})
     if clash:
         raise ModelError(
             f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
-            f"expected a model without target, contrast, cotangent, {names.replace('|', ', ')}"
+            f"expected a model without {', '.join(dict.fromkeys(names))}"
         )
     for name in sorted(ours):
         values[name].name = f"{name}/own"

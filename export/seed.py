@@ -131,8 +131,17 @@ def target_of(x: Explaining) -> ir.Value | str | int:
     return x.input("target", ir.Shape([x.batch]), ir.TensorType(ir.DataType.INT64))
 
 
+def picked(x: Explaining) -> ir.Value:
+    """The class that each row explains, int64 [N, 1], where it isn't one number for all."""
+    target = target_of(x)
+    assert not isinstance(target, int)
+    return chosen_class(x.e, x.of[0], target, choose.ranking(x.of[0], x.output))
+
+
 def _one_hot(x: Explaining, index: int) -> ir.Value:
     of = x.of[index]
+    if x.chosen is not None:
+        return one_hot(x.e, of, x.chosen)
     top = choose.ranking(of, x.output if index == 0 else None)
     return class_seed(x.e, of, target_of(x), top)
 
@@ -200,6 +209,8 @@ def _apart(x: Explaining, index: int, other: ir.Value) -> ir.Value:
 def second_class(x: Explaining, index: int = 0) -> ir.Value:
     """The class to tell the target from, int64 [N, 1]: the best class but the target, or what the
     graph's input `contrast` says where that isn't -1."""
+    if x.rival is not None:
+        return x.rival
     e, of = x.e, x.of[index]
     assert of.shape is not None
     batch = dim_of(of.shape, 0)
@@ -251,3 +262,16 @@ PRODUCT = Seed(_product)
 # "logit": one-hot(P) - one-hot(Q) (their course's form); always so for scores that a Sigmoid
 # closes, which share no softmax.
 CONTRAST = Seed(_contrast)
+
+
+def value_of(x: Explaining, start: Seed, scores: ir.Value) -> ir.Value:
+    """What a seed is the gradient of, as a function of scores [N, K] (or [1, K]): float32 [N]."""
+    e = x.e
+    flat = e.cast(_flat(e, scores), ir.DataType.FLOAT)
+    if start is CONTRAST and x.contrast_form == "loss" and not is_independent(x):
+        other = x.contrast if isinstance(x.contrast, int) else second_class(x)
+        hot = e.cast(_flat(e, one_hot(e, x.of[0], other)), ir.DataType.FLOAT)
+        terms = e.Mul(e.Neg(e.LogSoftmax(flat, axis=1)), hot)
+    else:
+        terms = e.Mul(flat, e.cast(_flat(e, x.cotangent(start)), ir.DataType.FLOAT))
+    return e.ReduceSum(terms, [1], keepdims=0, _shape=[x.batch])

@@ -59,6 +59,20 @@ c2 (float[N,2,2,2] x) => (float[N,3] y) {
     )
 
 
+def b2() -> onnx.ModelProto:
+    """captum's BasicModel2: relu(relu(a) - 1 - relu(b))."""
+    return parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+b2 (float[N,2,1,1] x) => (float[N,1,1,1] y) {
+    r = Relu(x)
+    s = Conv(r, w, c)
+    y = Relu(s)
+}""",
+        {"w": np.float32([1, -1]).reshape(1, 2, 1, 1), "c": np.float32([-1])},
+    )
+
+
+VANILLA = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
 TWO = np.array([[[[1, 0], [0, 0]], [[0, 0], [0, 2]]]], np.float32)
 
 GUIDED = np.array([[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]])
@@ -85,6 +99,23 @@ CASES: list[Case] = [
     Case(
         "input_x_gradient", c1, {"x": SQUARE},
         [[[[0, 1, 2, 3], [0, 5, 6, 7], [0, 9, 10, 11], [0, 0, 0, 0]]]], source="by hand",
+    ),
+    # Riemann sums of captum's trapezoid lose 1/n even of a linear model; these don't.
+    Case(
+        "integrated_gradients", b2, {"x": np.float32([3, 1]).reshape(1, 2, 1, 1)},
+        [[[[1.5]], [[-0.5]]]], source="captum, IG basic",
+    ),
+    Case(
+        "smoothgrad", c1, {"x": SQUARE}, [[VANILLA]], options={"noise": 0.0, "samples": 3},
+        source="no noise is the gradient",
+    ),
+    Case(
+        "squaregrad", c1, {"x": SQUARE}, [[VANILLA]], options={"noise": 0.0},
+        source="no noise is the gradient, squared",
+    ),
+    Case(
+        "vargrad", c1, {"x": SQUARE}, np.zeros((1, 1, 4, 4)), options={"noise": 0.0},
+        source="no noise, no variance",
     ),
     Case(
         "gradcam", c1, {"x": SQUARE}, [[[11.25, 13.5], [20.25, 22.5]]],

@@ -1,0 +1,61 @@
+"""How many variants of an image a method averages over, and which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+
+__all__ = ["BASELINES", "Sampling", "sampled"]
+
+BASELINES = ("black", "grey", "white", "mean", "input")
+Array = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many variants, and which.
+
+    samples: of noise; noise: its standard deviation by the image's own range (max - min).
+    steps: of the way from the baseline, Gauss-Legendre. baseline: a number in the model's input
+    space, "black", "grey", "white", "mean" (pixels, by the preprocessing), or "input": the graph's
+    input `baseline`. given: what a caller feeds instead of what the file holds: steps or noise, in
+    parts of any number.
+    """
+
+    samples: int = 16
+    noise: float = 0.15
+    steps: int = 16
+    baseline: str | float = 0.0
+    given: bool = False
+
+    def __post_init__(self) -> None:
+        for what, value in (("samples", self.samples), ("steps", self.steps)):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
+                raise UsageError(f"{what} {value}; expected 1 to 4096")
+        if isinstance(self.noise, bool) or not isinstance(self.noise, (int, float)):
+            raise UsageError(f"noise {self.noise!r}; expected a number, 0 to 10")
+        if not 0 <= self.noise <= 10:
+            raise UsageError(f"noise {self.noise}; expected 0 to 10, by the image's own range")
+        if isinstance(self.baseline, str) and self.baseline not in BASELINES:
+            raise UsageError(
+                f"baseline '{self.baseline}'; accepted: {', '.join(BASELINES)}, or a number in the "
+                "model's input space"
+            )
+        if not isinstance(self.baseline, str) and not np.isfinite(self.baseline):
+            raise UsageError(f"baseline {self.baseline}; expected a finite number")
+
+    def nodes(self) -> tuple[Array, Array]:
+        """Places on the way, 0..1, and their weights, which sum to 1 (Gauss-Legendre)."""
+        at, weights = np.polynomial.legendre.leggauss(self.steps)
+        return (at + 1) / 2, weights / 2
+
+
+def sampled(**asked: Any) -> Sampling | None:
+    """What a caller asks for; None where nothing. Raises UsageError."""
+    given = {key: value for key, value in asked.items() if value is not None}
+    return Sampling(**given) if given else None
