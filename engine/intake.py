@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from ..errors import ImageError, UsageError
 from . import arrays
 from .images import InputSpec
+from .scores import is_distribution
 
 __all__ = ["SCORES", "Inputs", "Score", "as_score", "check_images", "class_targets"]
 
 Score = Literal["probability", "logit", "logprob"]
+# Stands for a probability of 0 in a logarithm: the least that float32 holds.
+LEAST = 1e-38
 SCORES = ("probability", "logit", "logprob")
 
 
@@ -98,10 +101,14 @@ def class_targets(
 def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any:
     """Scores before the closing operator, [n, K] -> what is asked for, float64 [n, K].
 
-    closing: Softmax, LogSoftmax, Sigmoid, or None (taken for Softmax where there are classes to
-    choose from). Raises UsageError for a probability of a single score that nothing closes.
+    closing: Softmax, LogSoftmax, Sigmoid, or None: row by row, what is a distribution already
+    counts as it is, other rows as before a Softmax. Probability: what comes is probabilities, and
+    their logarithm stands for logits. Raises UsageError for a probability of a single score that
+    nothing closes.
     """
     values = logits.astype(np.float64)
+    if closing == "Probability":
+        return values if kind == "probability" else xp.log(xp.maximum(values, LEAST))
     if kind == "logit":
         return values
     if closing == "Sigmoid":
@@ -112,4 +119,9 @@ def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any
     else:
         shifted = values - values.max(axis=1, keepdims=True)
         log = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        if closing is None:
+            known = is_distribution(values, xp)[:, None]
+            log = xp.where(known, xp.log(xp.maximum(values, LEAST)), log)
+            if kind == "probability":
+                return xp.where(known, values, xp.exp(log))
     return log if kind == "logprob" else xp.exp(log)

@@ -73,7 +73,8 @@ class Occlusion:
         mean colour), "blur:SIGMA", "noise:SEED", a number, a colour, an image; in the model's
         input space, or in pixels 0..255 RGB with space="pixels".
     overlap: "mean" or "sum" of the drops of the windows over a pixel.
-    score: "probability", "logit" (before the closing softmax) or "logprob".
+    score: "probability", "logit" (before the closing softmax) or "logprob"; None: the probability,
+        but of a single score that nothing closes the score itself.
     edges: "clip" cuts the last windows off at the border; "valid": whole windows only.
     memory: bytes, or such as "2GB"; default: a quarter of what is free. batch: at most so many
         variants per run. preprocess, of, providers, threads: see Scorer.
@@ -97,7 +98,7 @@ class Occlusion:
         stride: int | Sequence[int] = 8,
         baseline: BaselineLike = "mean",
         overlap: Literal["mean", "sum"] = "mean",
-        score: Score = "probability",
+        score: Score | None = None,
         edges: Literal["clip", "valid"] = "clip",
         space: Literal["input", "pixels"] = "input",
         preprocess: Preprocess | str | None = None,
@@ -113,12 +114,13 @@ class Occlusion:
             raise UsageError(f"overlap '{overlap}'; accepted: mean, sum")
         check_method(method)
         self.window, self.stride, self.edges = window, stride, edges
-        self.overlap, self.score, self.method = overlap, score, method
+        self.overlap, self.method = overlap, method
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch,
         )  # fmt: skip
+        self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
         self.share = check_share(share)
         self._ways = Ways(self.scorer, method, self.share)

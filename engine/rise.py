@@ -72,7 +72,7 @@ class Rise:
         seed: int = 0,
         tolerance: float | None = None,
         baseline: BaselineLike = "zero",
-        score: Score = "probability",
+        score: Score | None = None,
         space: Literal["input", "pixels"] = "input",
         preprocess: Preprocess | str | None = None,
         of: str | None = None,
@@ -84,12 +84,13 @@ class Rise:
         if tolerance is not None and not 0 < tolerance < 1:
             raise UsageError(f"tolerance {tolerance}; accepted: between 0 and 1")
         self.masks, self.cells, self.probability = masks, cells, probability
-        self.seed, self.tolerance, self.score = seed, tolerance, score
+        self.seed, self.tolerance = seed, tolerance
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch,
         )  # fmt: skip
+        self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], GridPlan] = {}
         # What is wrong with the masks is said before any image comes.
         self.plan(self.scorer.own_shape() or (1, 4096, 4096))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ImageError, ModelError, UsageError
 from ..export import choose
+from ..export import scores as class_scores
 from ..export.graph import ModelLike, load
 from ..export.preprocess import PRESETS, Preprocess, of_metadata
 from ..export.saliency import weight_bytes
@@ -20,7 +21,7 @@ from ..export.seed import class_count
 from ..kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from . import arrays, images, labels
 from .budget import Footprint, free_host, parse_memory, rows_within
-from .intake import SCORES, Inputs, check_images
+from .intake import SCORES, Inputs, Score, check_images
 from .session import Providers, Session, dims_of, numpy_dtype
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
@@ -68,17 +69,19 @@ class Scorer:
         loaded = load(model)
         self.metadata: dict[str, str] = dict(loaded.metadata_props)
         self.name = Path(model).stem if isinstance(model, (str, Path)) else loaded.graph.name or ""
-        image, scores, self.closing = choose.leave_scores(loaded, of)
+        image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
+        # A layer that was named: it has channels instead of classes.
+        self.layer = found.raw.name if found.output is None and of is not None else None
         self.classes = class_count(scores)
         if scores.shape is not None and any(d != 1 for d in list(scores.shape)[2:]):
             raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
         self.output = str(scores.name)
-        if self.output == choose.REAL_SCORES:
+        if self.output.startswith("backlight/"):
             self.source = loaded.clone()  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
         channel_axis = choose.channel_axis(image)
         self.session = Session(loaded, providers, threads)
-        self.notes = list(self.session.notes)
+        self.notes = [*found.notes, *self.session.notes]
         declared = {i.name: i for i in self.session.inputs}
         self._others = [n for n in declared if n != image.name]
         dims = dims_of(declared[str(image.name)].shape)
@@ -192,6 +195,16 @@ class Scorer:
 
         return Inputs(self._here(x), feeds, home)
 
+    def settled(self, score: Score | None) -> Score:
+        """What is measured: what was asked for; None: the probability, but the score itself where a
+        single one has none, which is noted."""
+        if score is not None or self.classes != 1 or self.closing is not None:
+            return score or "probability"
+        note = f"'{self.output}' is a single score that nothing closes: measuring it as it is"
+        if note not in self.notes:
+            self.notes.append(note)
+        return "logit"
+
     def _here(self, x: Any) -> Any:
         """An array where the model runs."""
         return self.xp.ascontiguousarray(self.xp.asarray(x if self.on_cuda else arrays.to_host(x)))
@@ -263,7 +276,7 @@ class Scorer:
 
 def scorer_for(
     model: ModelLike | Scorer,
-    score: str,
+    score: str | None,
     *,
     of: str | None,
     preprocess: Preprocess | str | None,
@@ -274,7 +287,7 @@ def scorer_for(
 ) -> Scorer:
     """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
     one. score: checked, see intake.Score. Raises UsageError or ModelError."""
-    if score not in SCORES:
+    if score is not None and score not in SCORES:
         raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
     if isinstance(model, Scorer):
         return model

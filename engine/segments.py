@@ -44,7 +44,7 @@ class Segments:
         model: ModelLike | Scorer,
         *,
         baseline: BaselineLike = "mean",
-        score: Score = "probability",
+        score: Score | None = None,
         space: Literal["input", "pixels"] = "input",
         preprocess: Preprocess | str | None = None,
         of: str | None = None,
@@ -53,12 +53,12 @@ class Segments:
         memory: str | int | None = None,
         batch: int | None = None,
     ) -> None:
-        self.score = score
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch,
         )  # fmt: skip
+        self.score = self.scorer.settled(score)
 
     def __call__(
         self,

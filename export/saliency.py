@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from .. import __version__
 from ..errors import ModelError, UsageError
-from . import choose, half, seed
+from . import choose, half, scores, seed
 from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
@@ -91,10 +91,11 @@ def explain_graph(
         target_class = int(target_class)
     maps = {rule: lowered(rule, lowering) for rule in rules}
 
-    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)))
+    loaded = load(model, half.opset_for(narrow_to), (*_kept(of), *_names(wrt)))
     graph = loaded.graph
     _reserve_names(graph, rules)
-    ofs, score_output = _tensors_of(graph, of)
+    held = _scores_of(loaded, of, cotangent)
+    ofs, score_output = [s.of for s in held], held[0].output
     wrts, image, notes = _tensors_wrt(graph, wrt)
     for tensor in ofs:
         if cotangent == "class":
@@ -105,7 +106,7 @@ def explain_graph(
     if any(v.shape is None for v in ofs):
         refuse_blocked(ofs, wrts, e, maps[rules[0]])
     with e.scope("seed"):
-        seeds = _seeds(e, ofs, cotangent, target_class, image, score_output)
+        seeds = _seeds(e, held, cotangent, target_class, image)
     saliency: dict[str, str] = {}
     for rule in rules:
         with e.scope(rule):
@@ -122,7 +123,8 @@ def explain_graph(
                 saliency.setdefault(rule, name)
     finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)
-    of_names = [v.name or "" for v in ofs]  # narrowed, an output's tensor gets another name
+    # Narrowed, an output's tensor gets another name; and what we made has none in the model.
+    of_names = [(s.raw if s.of.name == scores.MADE else s.of).name or "" for s in held]
     classes = seed.class_count(ofs[0])
     score_name = None if score_output is None else score_output.name
     if narrow_to is not None:
@@ -140,6 +142,7 @@ def explain_graph(
             "backlight.for": lowering,
             "backlight.dtype": dtype,
             "backlight.score_output": score_name or "",
+            "backlight.classes": "" if classes is None else str(classes),
         }
     )
     return ExplainGraph(
@@ -151,7 +154,7 @@ def explain_graph(
         saliency=saliency,
         score_output=score_name,
         classes=classes,
-        notes=notes,
+        notes=(*notes, *(note for s in held for note in s.notes)),
     )
 
 
@@ -200,15 +203,26 @@ def _names(names: str | Sequence[str] | None) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
-def _tensors_of(
-    graph: ir.Graph, of: str | Sequence[str] | None
-) -> tuple[list[ir.Value], ir.Value | None]:
-    named = [choose.tensor(graph, name) for name in _names(of)]
-    if not named:
-        score = choose.class_scores(graph)
-        choose.refuse_maps(score.of)
-        return [score.of], score.output
-    return named, choose.holding_output(graph, named[0])
+def _kept(of: str | Sequence[str] | None) -> list[str]:
+    """The tensors that names may mean."""
+    names = _names(of)
+    return [*names, *(n.removesuffix(scores.AS_IS) for n in names)]
+
+
+def _scores_of(
+    model: ir.Model, of: str | Sequence[str] | None, cotangent: str
+) -> list[scores.Score]:
+    """What is explained. A given cotangent is that of a tensor as it is."""
+    names = _names(of)
+    if cotangent == "class":
+        return [scores.score(model, name) for name in names] or [scores.score(model)]
+    if not names:
+        found = scores.score(model)
+        return [replace(found, of=scores.before_quantizing(found.raw), notes=())]
+    values = ir.convenience.create_value_mapping(model.graph)
+    plain = [scores.plain_name(values, name) for name in names]
+    found_as_is = [scores.score(model, name + scores.AS_IS) for name in plain]
+    return [replace(s, of=s.held) for s in found_as_is]
 
 
 def _tensors_wrt(
@@ -228,12 +242,12 @@ def _tensors_wrt(
 
 def _seeds(
     e: Emitter,
-    ofs: Sequence[ir.Value],
+    held: Sequence[scores.Score],
     cotangent: str,
     target_class: str | int,
     image: ir.Value | None,
-    output: ir.Value | None,
 ) -> list[tuple[ir.Value, ir.Value]]:
+    ofs = [s.of for s in held]
     if cotangent == "input":
         seeds = []
         for index, of in enumerate(ofs):
@@ -250,9 +264,7 @@ def _seeds(
             type=ir.TensorType(ir.DataType.INT64),
         )
         e.graph.inputs.append(target)
-    tops = [choose.ranking(of, output if of is ofs[0] else None) for of in ofs]
-    pairs = zip(ofs, tops, strict=True)
-    return [(of, seed.class_seed(e, of, target, top)) for of, top in pairs]
+    return [(s.of, seed.class_seed(e, s.of, target, s.ranking)) for s in held]
 
 
 def _batch(of: ir.Value, image: ir.Value | None) -> int | str | None:

@@ -40,7 +40,12 @@ Targets = Annotated[
     ),
 ]
 ScoreOption = Annotated[
-    str, typer.Option("--score", metavar="S", help="probability, logit or logprob.")
+    str | None,
+    typer.Option(
+        "--score",
+        metavar="S",
+        help="probability, logit or logprob. [probability; logit where a single score has none]",
+    ),
 ]
 BaselineOption = Annotated[
     str,
@@ -82,6 +87,13 @@ class Job:
     notes: list[str]
     bad: list[tuple[str, BacklightError]] = field(default_factory=list)
     entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def say_new(self) -> None:
+        """Say what the scorer has noted since."""
+        for note in self.scorer.notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                say(note)
 
     @property
     def shape(self) -> tuple[int, int, int]:
