@@ -17,7 +17,7 @@ from ..export import choose, heads
 from ..export import scores as class_scores
 from ..export.emit import dim_of
 from ..export.graph import ModelLike, read
-from ..export.preprocess import PRESETS, Preprocess, of_metadata
+from ..export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ..export.saliency import RULES, ExplainGraph, explain_graph
 from . import arrays, images, labels
 from .recorded import CUDA_GRAPH, Recorded, with_fixed_batch
@@ -169,7 +169,7 @@ class Explainer:
     @property
     def labels(self) -> list[str] | None:
         """The class names that the model's metadata gives."""
-        return labels.from_metadata(self.metadata.get(labels.KEY), self.name)
+        return labels.of_model(self.metadata, self.name, self.classes)
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -182,7 +182,7 @@ class Explainer:
         """Image files as one batch for this model. preprocess: a preset's name or a record;
         default: the model's own. Raises ImageError, or UsageError when neither says how."""
         if isinstance(preprocess, str):
-            preprocess = PRESETS.get(preprocess)
+            preprocess = preset(preprocess)
         chosen = preprocess or self.preprocess
         if chosen is None:
             raise UsageError(

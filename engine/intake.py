@@ -15,7 +15,16 @@ from . import arrays
 from .images import InputSpec
 from .scores import is_distribution
 
-__all__ = ["SCORES", "Inputs", "Score", "as_score", "check_images", "class_targets"]
+__all__ = [
+    "SCORES",
+    "Inputs",
+    "Score",
+    "as_score",
+    "check_images",
+    "class_targets",
+    "finite",
+    "sound_rows",
+]
 
 Score = Literal["probability", "logit", "logprob"]
 # Stands for a probability of 0 in a logarithm: the least that float32 holds.
@@ -96,6 +105,25 @@ def class_targets(
     rows = values.reshape(-1, 1) if classes is None else values.reshape(1, -1)
     wanted = np.broadcast_to(rows, (count, rows.shape[1])).astype(np.int64)
     return np.where(wanted < 0, top[:, None], wanted)
+
+
+def sound_rows(scores: Any, xp: Any = np) -> Any:
+    """Which rows of class scores [n, K] are numbers: Bool [n]. A class may be at -inf, as one is
+    that was masked out for good, but not the top one."""
+    known = (xp.isfinite(scores) | xp.isneginf(scores)).all(axis=1)
+    return known & xp.isfinite(scores.max(axis=1))
+
+
+def finite(scores: Any, xp: Any = np, hidden: str = "") -> Any:
+    """Class scores [n, K] as they came. hidden: what is hidden in all of them, for the message.
+
+    Raises ImageError for NaN or infinity.
+    """
+    sound = sound_rows(scores, xp)
+    if not sound.all():
+        which = f"with {hidden} " if hidden else f"of image {int(xp.argmin(sound))} "
+        raise ImageError(f"the model's scores {which}are NaN or infinite: nothing to compare")
+    return scores
 
 
 def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any:

@@ -19,7 +19,7 @@ from ..kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from . import arrays
 from .drilldown import check_share, drill
 from .incremental import Choice
-from .intake import Inputs, Score, as_score, class_targets
+from .intake import Inputs, Score, as_score, class_targets, finite
 from .necessity import Necessity, find, margins
 from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
@@ -111,7 +111,7 @@ class Occlusion:
         share: float | None = None,
     ) -> None:
         if overlap not in ("mean", "sum"):
-            raise UsageError(f"overlap '{overlap}'; accepted: mean, sum")
+            raise UsageError.unknown("overlap", overlap, ("mean", "sum"))
         check_method(method)
         self.window, self.stride, self.edges = window, stride, edges
         self.overlap, self.method = overlap, method
@@ -154,7 +154,7 @@ class Occlusion:
         Raises ImageError or UsageError.
         """
         taken = self.scorer.take(inputs)
-        logits = self.scorer.logits(taken)
+        logits = finite(self.scorer.logits(taken), self.scorer.xp)
         wanted = self._targets(target, classes, logits)
         heat = self.scorer.xp.stack([p.heat for p in self._passes(taken, logits, wanted, progress)])
         return taken.home(heat if classes is not None else heat[:, 0])
@@ -169,7 +169,7 @@ class Occlusion:
     ) -> Occluded:
         """As a call, with all that was measured on the way. See Occluded."""
         taken = self.scorer.take(inputs)
-        logits = self.scorer.logits(taken)
+        logits = finite(self.scorer.logits(taken), self.scorer.xp)
         wanted = self._targets(target, classes, logits)
         passes = list(self._passes(taken, logits, wanted, progress))
         clean = as_score(logits, self.score, self.scorer.closing, self.scorer.xp)
@@ -263,6 +263,7 @@ class Occlusion:
 
         def see(some: NDArray[np.int64] | None) -> NDArray[np.float64]:
             for which, found in scores(some):
+                finite(found, xp, "a window hidden")
                 score = as_score(found, self.score, closing, xp)[:, chosen]
                 drops[:, which] = (clean - score).T
                 margin[which] = margins(found, logits, xp)

@@ -17,7 +17,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
 from . import arrays
-from .intake import Inputs, Score, as_score, class_targets
+from .intake import Inputs, Score, as_score, class_targets, finite
 from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
 
@@ -129,7 +129,7 @@ class Rise:
         """As a call, with how far the maps have settled. See Risen."""
         scorer, xp = self.scorer, self.scorer.xp
         taken = scorer.take(inputs)
-        logits = scorer.logits(taken)
+        logits = finite(scorer.logits(taken), xp)
         top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
         wanted = class_targets(target, classes, top, int(logits.shape[1]))
         clean = arrays.to_host(as_score(logits, self.score, scorer.closing, xp))
@@ -157,6 +157,7 @@ class Rise:
         looked, done = 0, 0
         runs = enumerate(scorer.variants(image, taken.row(index), plan, base))
         for turn, (which, found) in runs:
+            finite(found, xp, "parts hidden")
             values = as_score(found, self.score, scorer.closing, xp)[:, chosen].T
             cuts = [len(found) * k // count for k in range(count + 1)]
             for k in range(count):

@@ -15,7 +15,7 @@ from ..errors import ImageError, ModelError, UsageError
 from ..export import choose
 from ..export import scores as class_scores
 from ..export.graph import ModelLike, load
-from ..export.preprocess import PRESETS, Preprocess, of_metadata
+from ..export.preprocess import Preprocess, of_metadata, preset
 from ..export.saliency import weight_bytes
 from ..export.seed import class_count
 from ..kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
@@ -94,7 +94,7 @@ class Scorer:
         self._rows: dict[tuple[int, ...], int] = {}
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
-        given = PRESETS[_known(preprocess)] if isinstance(preprocess, str) else preprocess
+        given = preset(preprocess) if isinstance(preprocess, str) else preprocess
         self.preprocess = given or of_metadata(self.metadata, self.name)
 
     def _backend(self) -> Any:
@@ -115,7 +115,7 @@ class Scorer:
     @property
     def labels(self) -> list[str] | None:
         """The class names that the model's metadata gives."""
-        return labels.from_metadata(self.metadata.get(labels.KEY), self.name)
+        return labels.of_model(self.metadata, self.name, self.classes)
 
     @cached_property
     def _space(self) -> InputSpace | None:
@@ -288,7 +288,7 @@ def scorer_for(
     """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
     one. score: checked, see intake.Score. Raises UsageError or ModelError."""
     if score is not None and score not in SCORES:
-        raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
+        raise UsageError.unknown("score", score, SCORES)
     if isinstance(model, Scorer):
         return model
     return Scorer(
@@ -301,9 +301,3 @@ def input_space(preprocess: Preprocess) -> InputSpace:
     """How the kernels bring a baseline in pixels into the model's input space."""
     order: Literal["rgb", "bgr"] = "bgr" if preprocess.color == "BGR" else "rgb"
     return InputSpace(preprocess.scale, preprocess.mean, preprocess.std, order)
-
-
-def _known(preset: str) -> str:
-    if preset not in PRESETS:
-        raise UsageError(f"preprocess '{preset}'; accepted: {', '.join(PRESETS)}, or a record")
-    return preset

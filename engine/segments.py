@@ -16,7 +16,7 @@ from ..export.graph import ModelLike
 from ..export.preprocess import Preprocess
 from ..kernels import BaselineLike, as_baseline, paint, segments
 from . import arrays
-from .intake import Score, as_score, class_targets
+from .intake import Score, as_score, class_targets, finite
 from .scoring import Progress, Scorer, no_progress, scorer_for
 from .session import Providers
 
@@ -87,7 +87,7 @@ class Segments:
             )
         # Every map is checked before the first run.
         plans = [segments(shape, one, table) for one in (maps if maps.ndim == 3 else [maps])]
-        logits = scorer.logits(taken)
+        logits = finite(scorer.logits(taken), xp)
         top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
         wanted = class_targets(target, classes, top, int(logits.shape[1]))
         result = np.empty((len(taken), wanted.shape[1], len(plans[0])), np.float64)
@@ -97,6 +97,7 @@ class Segments:
             plan = plans[index % len(plans)]
             chosen = xp.asarray(wanted[index])
             for which, found in scorer.variants(image, taken.row(index), plan, base):
+                finite(found, xp, "segments hidden")
                 kept = as_score(found, self.score, scorer.closing, xp)[:, chosen]
                 result[index, :, which] = arrays.to_host(kept).T
                 progress(len(found))

@@ -163,7 +163,8 @@ class _Reader:
         if number <= 0 or found.log:
             return None
         factor = number if kind == "Mul" else 1 / number
-        return replace(found, scale=found.scale * factor)
+        made = replace(found, scale=found.scale * factor)
+        return made if found.logits else replace(made, before=value, behind=())
 
     def _normalised(
         self, node: ir.Node, source: ir.Value, value: ir.Value, deep: int
@@ -179,7 +180,8 @@ class _Reader:
                 return Reading("Softmax", scores, closer=node)
         found = self.read(source, deep)
         if found is not None and not found.log:
-            return replace(found, kind="Mixture", scale=1.0, alone=False, each=False)
+            made_of = replace(found, kind="Mixture", scale=1.0, alone=False, each=False)
+            return made_of if found.logits else replace(made_of, before=value, behind=())
         negative = made is None or not (
             made.op_type in _NOWHERE_NEGATIVE
             or (made.op_type == "Mul" and made.inputs[0] is made.inputs[1])

@@ -83,9 +83,9 @@ def explain_graph(
     """Load a model and give it saliency outputs. See `backlight.export` for the arguments."""
     rules = _checked_rules(rules)
     if cotangent not in ("class", "input"):
-        raise UsageError(f"cotangent '{cotangent}'; accepted: class, input")
+        raise UsageError.unknown("cotangent", cotangent, ("class", "input"))
     if reduce not in ("none", "maxabs"):
-        raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
+        raise UsageError.unknown("reduce", reduce, ("none", "maxabs"))
     narrow_to = half.checked(dtype, lowering)
     if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
         target_class = int(target_class)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UnsupportedNode
+from ..plain import as_json
 from .options import Json
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def check(
 
     report = run_check(model, of=of, wrt=wrt, lowering=target, dtype=dtype)
     if json:
-        print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(as_json(report.to_dict()))
     else:
         _show(report)
     if not report.ok:

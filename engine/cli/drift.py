@@ -15,6 +15,7 @@ from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from .. import images
 from ..compare import Drift, explained
+from ..plain import without_nan
 from .options import chosen_preprocess, say
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Compared:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON: what is no number is null."""
-        plain: dict[str, Any] = _without_nan(
+        plain: dict[str, Any] = without_nan(
             {
                 "reference": self.reference,
                 "largest_score_difference": self.scores,
@@ -125,14 +126,6 @@ def _shown(spec: images.InputSpec) -> str:
     of = {"nchw": (channels, height, width), "nhwc": (height, width, channels)}
     inner = of.get(spec.layout, (height, width))
     return f"{spec.dtype} [N,{','.join(map(str, inner))}]"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(found: Compared) -> None:

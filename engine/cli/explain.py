@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from ..plain import as_json
 from .layers import results_in
 from .options import (
     PHOTOS,
@@ -31,6 +32,7 @@ from .options import (
     chosen_labels,
     chosen_preprocess,
     counted,
+    labels_hint,
     say,
 )
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from ..outputs import OutputFolder
 
 RULES = ("vanilla", "deconv", "guided")
+NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
 
 
 def register(app: typer.Typer) -> None:
@@ -92,9 +95,12 @@ def explain(
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
     )
-    run = _Run(explainer, record, chosen_labels(labels, explainer.labels, explainer.classes))
+    own = None if explainer.layer is not None else explainer.labels
+    names_of_classes = chosen_labels(labels, own, explainer.classes, of)
+    hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
+    run = _Run(explainer, record, names_of_classes)
     run.target = run.class_of(target_class)
-    run.notes = [*explainer.notes, *([] if assumed is None else [assumed])]
+    run.notes = [*explainer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in run.notes:
         say(note)
     names = names_of(files)
@@ -107,7 +113,7 @@ def explain(
         if entries:
             folder.json("summary.json", summary)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            print(as_json(summary))
         elif entries:
             ms = sum(e["ms"] for e in entries) / len(entries)
             print(
@@ -168,6 +174,8 @@ class _Run:
         return number
 
     def name(self, number: int) -> str:
+        if self.explainer.layer is not None and self.labels is None:
+            return f"channel {number} of {self.explainer.layer}"
         if self.labels is None or number >= len(self.labels):
             return f"class {number}"
         return f"{self.labels[number].split(',')[0]} ({number})"
@@ -200,7 +208,7 @@ class _Run:
                     else:
                         good.append((file, name, prepared))
                 if good:
-                    made = self._batch(good, folder)
+                    made = self._batch(good, folder, bad)
                     entries += made
                     if not quiet:
                         for entry in made:
@@ -209,20 +217,29 @@ class _Run:
         return entries, bad
 
     def _batch(
-        self, good: Sequence[tuple[Path, str, Prepared]], folder: OutputFolder
+        self,
+        good: Sequence[tuple[Path, str, Prepared]],
+        folder: OutputFolder,
+        bad: list[_Bad],
     ) -> list[dict[str, Any]]:
         import numpy as np
 
-        from ..scores import probabilities
+        from ..intake import sound_rows
 
         tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
         result = self.explainer(tensors, target)
         ms = 1000 * (time.perf_counter() - start) / len(good)
-        chances = probabilities(result.scores, self.explainer.closing)
+        # The channels of a layer compete for nothing.
+        layer = self.explainer.layer is not None
+        chances = None if layer else self.explainer.probabilities(result.scores)
+        finite = sound_rows(result.scores.reshape(len(good), -1))
         made = []
         for row, (file, name, prepared) in enumerate(good):
+            if not finite[row]:
+                bad.append(_Bad(str(file), ImageError(f"{file}: {NOT_FINITE}")))
+                continue
             chance = None if chances is None else chances[row]
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
             maps = {rule: result.saliency[rule][row] for rule in self.explainer.rules}

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from ..plain import as_json
 from .layers import results_in
-from .options import PHOTOS, bundled_or, chosen_labels, chosen_preprocess, counted, say
+from .options import (
+    PHOTOS,
+    bundled_or,
+    chosen_labels,
+    chosen_preprocess,
+    counted,
+    labels_hint,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +112,8 @@ class Job:
 
     def name(self, number: int) -> str:
         """A class for people."""
+        if self.scorer.layer is not None and self.labels is None:
+            return f"channel {number} of {self.scorer.layer}"
         if self.labels is None or number >= len(self.labels):
             return f"class {number}"
         return f"{self.labels[number].split(',')[0]} ({number})"
@@ -134,7 +145,7 @@ class Job:
         from .. import images
 
         if space not in ("input", "pixels"):
-            raise UsageError(f"--baseline-space '{space}'; accepted: input, pixels")
+            raise UsageError.unknown("--baseline-space", space, ("input", "pixels"))
         file = Path(given)
         if not file.is_file():
             try:
@@ -207,10 +218,13 @@ def open_job(
     record, assumed = chosen_preprocess(preprocess, scorer.preprocess, path, scorer.input.dtype)
     record = images.fitted(record, scorer.input)
     scorer.preprocess = record
-    notes = [*scorer.notes, *([] if assumed is None else [assumed])]
+    own = None if scorer.layer is not None else scorer.labels
+    names = chosen_labels(labels, own, scorer.classes, of)
+    hint = None if of is not None else labels_hint(names, scorer.classes)
+    notes = [*scorer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in notes:
         say(note)
-    return Job(path, scorer, record, chosen_labels(labels, scorer.labels, scorer.classes), notes)
+    return Job(path, scorer, record, names, notes)
 
 
 # One photo: (job, file, output name, as the model sees it, progress) -> its entry and its line.
@@ -248,7 +262,11 @@ def run_job(
                     job.bad.append((str(file), err))
                     step.advance(each)
                     continue
-                entry, line = do(job, file, name, prepared, step.advance)
+                try:
+                    entry, line = do(job, file, name, prepared, step.advance)
+                except ImageError as err:
+                    job.bad.append((str(file), ImageError(f"{file}: {err}")))
+                    continue
                 job.entries.append(entry)
                 if not json:
                     step.print(line)
@@ -258,7 +276,7 @@ def run_job(
         if job.entries:
             folder.json("summary.json", summary)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            print(as_json(summary))
         elif job.entries:
             seconds = (time.perf_counter() - start) / len(job.entries)
             print(
