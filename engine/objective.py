@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
-from ..export import choose
+from ..export import choose, scores
 from ..export.emit import Emitter
 from ..export.graph import ModelLike, load, opset_of
 from ..export.preprocess import Preprocess
@@ -53,7 +53,14 @@ class Objective:
     ) -> None:
         assert kind in KINDS
         loaded = load(model)
-        of = None if layer is None else named(loaded.graph, layer).name
+        self.notes: tuple[str, ...] = ()
+        of = None
+        if layer is not None:
+            plain = scores.plain_name(ir.convenience.create_value_mapping(loaded.graph), layer)
+            value = named(loaded.graph, plain)
+            if kind == "product" and plain == layer:  # a representation is of what was named
+                value, self.notes = scores.unclosed(loaded.graph, value)
+            of = value.name
         first = provider_names(providers)[0][0]
         lowering = "cpu" if first == "CPUExecutionProvider" else "portable"
         exported = explain_graph(loaded, ("vanilla",), of=of, cotangent="input", lowering=lowering)

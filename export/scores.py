@@ -105,6 +105,18 @@ def score(
     return Score(laid, value, value, output_of, found if same else None, False, ranking)
 
 
+def unclosed(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
+    """The model's own tensor that is maximised in place of a named one: scores before what closes
+    them, which is said; any other tensor is itself."""
+    reading = read(value)
+    if not _holding(graph, value)[1] or reading is None or not reading.logits:
+        return value, ()
+    raw = _unflattened(reading, value)
+    if raw is value:
+        return value, ()
+    return raw, _notes(value, raw, reading, False, True)
+
+
 def _candidate(graph: ir.Graph) -> ir.Value:
     """The output that holds the class scores. Raises ModelError where several could."""
     outputs = [v for v in graph.outputs if v.dtype is None or v.dtype in FLOATS]
