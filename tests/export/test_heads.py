@@ -268,7 +268,9 @@ def test_one_logit_is_two_classes(end, shape, shift):
         found = one(X)
         np.testing.assert_array_equal(found.target, top)
         both = np.where(top == 1, 1, -1)[:, None, None, None]
-        np.testing.assert_allclose(found.saliency["vanilla"], both * want.numpy(), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            found.saliency["vanilla"], both * want.numpy(), rtol=1e-5, atol=1e-7
+        )
     with pytest.raises(UsageError, match=r"0 to 1"):
         explain(X, 2)
 
