@@ -62,12 +62,13 @@ def _show(report: Report) -> None:
     from rich.table import Table
 
     from ...export.lowering.support import TARGETS
+    from ..labels import counted
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    classes = "?" if report.classes is None else report.classes
+    classes = "? classes" if report.classes is None else counted(report.classes)
     console.print(
         f"{report.model}: opset {report.opset}, {report.nodes} nodes; "
-        f"explains '{report.of}' ({classes} classes) by '{report.wrt}'"
+        f"explains '{report.of}' ({classes}) by '{report.wrt}'"
     )
     table = Table(box=None, pad_edge=False)
     for heading in ("operator", "version", "nodes", "gradient"):
