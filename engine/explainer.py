@@ -31,7 +31,8 @@ __all__ = ["Explainer", "Explanation"]
 class Explanation:
     """What an Explainer says about N inputs.
 
-    scores: [N, K], the model's own output that holds the class scores (or their softmax).
+    scores: [N, K], the model's own output that holds the class scores (or their softmax); one
+        Sigmoid's [N, 1] is the probability of class 1. `Explainer.probabilities` reads them.
     target: int64 [N], the class that each row explains.
     saliency: per rule, the gradient of the target's score, shaped like the input.
     """
@@ -244,15 +245,20 @@ class Explainer:
             found = arrays.run_on_cuda(self.session, feeds, names)
         else:
             found = self.session.run({k: np.ascontiguousarray(v) for k, v in feeds.items()}, names)
-        name = self._said.scores
-        found = {**found, name: self._rows(found[name])}
-        for key, value in found.items():
-            if value.ndim and len(value) < count:
-                raise ModelError(
-                    f"{self.name}: '{key}' has {len(value)} rows for a batch of {count}; "
-                    "expected one an image"
-                )
+        found = {**found, self._said.scores: self._rows_of(found, feeds)}
         return {k: v[:count] for k, v in found.items()}
+
+    def _rows_of(self, found: Mapping[str, Any], feeds: Mapping[str, Any]) -> Any:
+        """The scores of a run, a row an image. Raises ModelError where that isn't so."""
+        name, rows = self._said.scores, len(feeds[self._said.input])
+        scores = self._rows(found[name])
+        have = scores.shape[:1]
+        if have and have[0] != rows:  # a text's characters, a detector's boxes
+            raise ModelError(
+                f"{self.name}: '{name}' has {have[0]} rows for {rows} images; expected [N, K], "
+                "or name a tensor with --of"
+            )
+        return scores
 
     def _rows(self, scores: Any) -> Any:
         """The scores as [N, K] where the model has them as [K] or [N, 1, …, K]."""

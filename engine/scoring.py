@@ -42,7 +42,8 @@ class Scorer:
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
         wrote (its saliency is left out).
-    of: the tensor that holds the class scores; None: what a closing Softmax or Sigmoid reads.
+    of: the tensor that holds the class scores, or what closes them ("name:as-is": itself); None:
+        what a closing Softmax or Sigmoid reads. One logit behind a Sigmoid is two classes.
     preprocess: how pixels become inputs, for baselines in pixels: a preset's name or a record;
         None: what the model says.
     memory: bytes (or "2GB") that a run may take; None: a quarter of what is free at the call.
@@ -268,6 +269,12 @@ class Scorer:
             found = arrays.run_on_cuda(self.session, feeds, [self.output])[self.output]
         else:
             found = self.session.run(feeds, [self.output])[self.output]
+        rows = len(feeds[self.input.name])
+        if len(found) != rows:
+            raise ModelError(
+                f"class scores '{self.output}' have {len(found)} rows for {rows} images; "
+                "expected [N, classes], or name a tensor with --of"
+            )
         flat = found[:count].reshape(count, -1)
         if found.ndim > 1 and flat.shape[1] != found.shape[1]:
             raise ModelError(f"class scores '{self.output}' have positions; expected [N, classes]")

@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
     of: Annotated[
-        str | None, typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]")
+        str | None,
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
     ] = None,
     wrt: Annotated[
         str | None,

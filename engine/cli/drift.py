@@ -15,6 +15,7 @@ from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from .. import images
 from ..compare import Drift, explained
+from ..labels import counted
 from ..plain import without_nan
 from .options import chosen_preprocess, say
 
@@ -114,7 +115,7 @@ def _check_alike(plain: Explainer, candidate: Explainer, reference: str) -> None
         )
     if None not in (candidate.classes, plain.classes) and candidate.classes != plain.classes:
         raise UsageError(
-            f"{reference} has {plain.classes} classes, the model {candidate.classes}; "
+            f"{reference} has {counted(plain.classes or 0)}, the model {candidate.classes}; "
             "--compare explains the same class in both"
         )
 

@@ -63,7 +63,10 @@ def explain(
         str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
     ] = "top1",
     of: Annotated[
-        str | None, typer.Option(metavar="T", help="Tensor to explain. [default: class scores]")
+        str | None,
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
     ] = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,

@@ -34,7 +34,9 @@ def export(
     ] = "input",
     of: Annotated[
         list[str] | None,
-        typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]"),
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
     ] = None,
     wrt: Annotated[
         list[str] | None,

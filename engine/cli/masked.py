@@ -81,7 +81,12 @@ MostRows = Annotated[
     int | None, typer.Option("--batch", metavar="N", help="At most N variants per run.")
 ]
 Of = Annotated[
-    str | None, typer.Option("--of", metavar="T", help="Tensor with the scores. [class scores]")
+    str | None,
+    typer.Option(
+        "--of",
+        metavar="T",
+        help="Tensor with the scores; T:as-is: not before its Softmax. [class scores]",
+    ),
 ]
 
 

@@ -92,10 +92,12 @@ def export(
 
     model: a path, bytes or an onnx.ModelProto; it is not changed.
     rules: any of "vanilla", "deconv", "guided": the outputs `saliency_<rule>`.
-    of: the tensor(s) to explain; default: the class scores, before a closing Softmax.
+    of: the tensor(s) to explain; default: the class scores, before a closing Softmax or Sigmoid. An
+        output that one of these makes is explained before it; "name:as-is" is the tensor itself.
     wrt: the tensor(s) to take the gradient by; default: the first image input.
     target_class: "input" adds the input `target` (int64 [batch], -1: the row's top class);
-        "top1" or a number bakes the choice in.
+        "top1" or a number bakes the choice in. One logit behind a Sigmoid is two classes: 1 its
+        score, 0 the negation.
     cotangent: "class" seeds with a one-hot vector of the target class; "input" adds the input
         `cotangent`, shaped like `of`, instead of `target`.
     reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest

@@ -385,6 +385,33 @@ def test_rows_that_are_no_images_are_refused():
         backlight.export(model)
 
 
+def test_rows_of_unknown_number_are_counted_at_the_run():
+    """[T,K] of one text: nothing in the graph says so."""
+    model = head(
+        "t = Transpose<perm=[0,2,3,1]>(r) u = Reshape(t, texts) prob = Softmax<axis=1>(u)",
+        "float[T,4] prob",
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 4]), "texts"))
+    with pytest.raises(ModelError, match="64 rows for 1 images"):
+        Explainer(model, ("vanilla",))(X[:1])
+    with pytest.raises(ModelError, match="64 rows for 1 images"):
+        Occlusion(model, window=4)(X[:1])
+
+
+@pytest.mark.parametrize("end", ["binary", "[N,1,1,K]", "picked", "mean"])
+def test_boxes_follow_scores_that_are_made(end):
+    """Incremental occlusion of heads that nodes were added to."""
+    if end == "binary":
+        model = head(f"{ONE} prob = Sigmoid(t)", "float[N,1] prob")
+    else:
+        tail, shape, _ = SHAPES[end] if end in SHAPES else (ENDS[end][0], "N,5", None)
+        model = head(tail, f"float[{shape}] prob")
+    boxes, whole = (
+        Occlusion(model, window=2, stride=2, method=how) for how in ("incremental", "dense")
+    )
+    np.testing.assert_allclose(boxes(X, classes="all"), whole(X, classes="all"), atol=2e-6)
+
+
 def test_rows_that_are_a_distribution_by_their_values():
     """Where the graph says nothing: divided by a sum that is no ReduceSum. Row by row."""
     end = "s = Softplus(scores) t = MatMul(s, ones) prob = Div(s, t)"
