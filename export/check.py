@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
-from . import choose, half, seed
+from . import choose, half, scores, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
@@ -113,16 +113,15 @@ def check(
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
-    loaded = load(model, keep=[name for name in (of, wrt) if name is not None])
+    kept = [] if of is None else [of, of.removesuffix(scores.AS_IS)]
+    loaded = load(model, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
-    score = None if of is not None else choose.class_scores(graph)
-    if score is not None:
-        choose.refuse_maps(score.of)
-    target = choose.tensor(graph, of) if of is not None else score.of  # type: ignore[union-attr]
+    own = frozenset(graph)
+    score = scores.score(loaded, of)
+    target = score.of
     image = None if wrt is not None else choose.image_input(graph)
     start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
 
-    count = len(graph)
     nodes, leads = path([target], [start])
     opset = opset_of(loaded)
     e = emitter(graph, opset, lowering)
@@ -160,32 +159,32 @@ def check(
                 model, methods, of=of, wrt=wrt, lowering=lowering, dtype=dtype
             ).model
         refused = unsupported(whole, lowering)
-    output = None if score is None else score.output
-    closes = None if output is None else choose.closing(output)
-    if closes is not None:
-        findings.append(
-            Finding("note", closes.name or "", closes.op_type, _CLOSING[closes.op_type])
-        )
+    findings += _closing(score)
     return Report(
         model=name,
         opset=declared,
-        nodes=count,
-        of=target.name or "",
+        nodes=len(own),
+        of=(score.raw if target.name == scores.MADE else target).name or "",
         wrt=start.name or "",
         input=(start if image is None else image.input).name or "",
         classes=None if target.shape is None else seed.class_count(target),
-        operators=_counted(nodes, blocked, opset),
+        operators=_counted([n for n in nodes if n in own], blocked, opset),
         findings=tuple(findings),
         target=lowering,
         refused=refused,
     )
 
 
-_CLOSING = {
-    "Softmax": "closes the head: the gradient is that of the score before it",
-    "LogSoftmax": "closes the head: the gradient is that of the score before it",
-    "Sigmoid": "closes the head and is part of the score; --of its input explains the logit",
-}
+def _closing(score: scores.Score) -> list[Finding]:
+    """What closes the head, and that the score is taken before it."""
+    reading = score.reading
+    node = None if reading is None else reading.closer
+    if node is None or score.raw is score.held:
+        return [Finding("note", "", "", text) for text in score.notes]
+    reason = "closes the head: the gradient is that of the score before it"
+    if score.notes:
+        reason = f"closes the head: {scores.before_it(score.held, score.raw, score.binary)}"
+    return [Finding("note", node.name or "", node.op_type, reason)]
 
 
 def obstacle_of(node: ir.Node, maps: dict[str, RuleMap], opset: int) -> str | None:
@@ -274,10 +273,13 @@ def _notes(
         many = f" ({len(names)} nodes)" if len(names) > 1 else ""
         reason = f"smooth: keeps its own derivative under deconv and guided{many}"
         notes.append(Finding("note", names[0], op_type, reason))
-    for node in nodes:
-        if node.op_type == "Clip" and not is_rectifier(Op(node, ())):
-            reason = "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere"
-            notes.append(Finding("note", node.name or "", "Clip", reason))
+    clips = [n for n in nodes if n.op_type == "Clip" and not is_rectifier(Op(n, ()))]
+    if clips:
+        many = f" ({len(clips)} nodes)" if len(clips) > 1 else ""
+        reason = (
+            "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
+        )
+        notes.append(Finding("note", clips[0].name or "", "Clip", reason))
     leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu")]
     if leaky:
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"

@@ -1,5 +1,4 @@
-"""Finds what to explain and by what: the class scores, the image input, tensors by name; and leaves
-the scores alone."""
+"""Finds what to explain by what: the image input, tensors by name. Class scores: see scores.py."""
 
 from __future__ import annotations
 
@@ -8,20 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
 from .backward import FLOATS
 from .emit import dim_of
-
-# Between a closing Softmax and the output these only rename, reshape or log the scores.
-_THROUGH = frozenset(
-    "Identity Flatten Reshape Squeeze Unsqueeze Cast Log Dropout QuantizeLinear "
-    "DequantizeLinear".split()
-)
-
-# The name of the scores that a head of integers has as codes alone.
-REAL_SCORES = "backlight/scores"
 
 
 @dataclass(frozen=True)
@@ -31,15 +20,6 @@ class Image:
     input: ir.Value
     wrt: ir.Value
     channel_axis: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Score:
-    """The class scores, and the model output that holds them or their softmax (if any does)."""
-
-    of: ir.Value
-    output: ir.Value | None
     notes: tuple[str, ...] = ()
 
 
@@ -88,7 +68,7 @@ def image_input(graph: ir.Graph) -> Image:
     for value in inputs:
         if value.shape is None and any(u.node.op_type == "Conv" for u in value.uses()):
             return _image(value)
-    found = ", ".join(f"'{v.name}' {_shown(v)}" for v in inputs) or "none"
+    found = ", ".join(f"'{v.name}' {shown(v)}" for v in inputs) or "none"
     raise ModelError(
         f"no image-like input (inputs: {found}); expected one of rank 4 such as [N,3,H,W] "
         "(export and check take another tensor with --wrt)"
@@ -148,41 +128,6 @@ def channel_axis(value: ir.Value) -> int:
     return rank - 1 if last in channels and first not in channels else 1
 
 
-def class_scores(graph: ir.Graph) -> Score:
-    """The unnormalised class scores: the tensor before a closing Softmax, else the output.
-
-    With several outputs, the one that a Softmax closes or the only one shaped [N, K].
-    Raises ModelError when that leaves several, or none.
-    """
-    outputs = [v for v in graph.outputs if v.dtype is None or v.dtype in FLOATS]
-    before = {v: _before_softmax(v) for v in outputs}
-    for candidates in (
-        [v for v in outputs if before[v] is not None],
-        [v for v in outputs if v.shape is not None and _is_matrix(v.shape)],
-        outputs,
-    ):
-        tensors = {before[v] or v for v in candidates}
-        if len(tensors) == 1:
-            output = candidates[0]
-            return Score(before_quantizing(before[output] or output), output)
-        if tensors:
-            break
-    names = ", ".join(f"'{v.name}' {_shown(v)}" for v in graph.outputs) or "none"
-    raise ModelError(
-        f"{len(outputs)} outputs could be class scores ({names}); name one with --of, "
-        "or --layer in a command without it"
-    )
-
-
-def refuse_maps(scores: ir.Value) -> None:
-    """Raise ModelError where the class scores [N, K, ...] have positions."""
-    if scores.shape is not None and not _is_matrix(scores.shape) and len(scores.shape) > 2:
-        raise ModelError(
-            f"'{scores.name}' is no tensor of class scores: it has {len(scores.shape)} "
-            "dimensions; expected [N, K], or name a tensor with --of"
-        )
-
-
 def culprit(value: ir.Value) -> str:
     """The node that keeps a value's shape from being known, for a message."""
     seen = {value}
@@ -199,110 +144,12 @@ def culprit(value: ir.Value) -> str:
     return ""
 
 
-def _is_matrix(shape: ir.Shape) -> bool:
-    return len(shape) >= 2 and all(dim_of(shape, i) == 1 for i in range(2, len(shape)))
-
-
-def closing(output: ir.Value) -> ir.Node | None:
-    """The Softmax, LogSoftmax or Sigmoid that closes a head, None where none does."""
-    node = _last(output)
-    closes = node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
-    return node if closes else None
-
-
-def _last(output: ir.Value) -> ir.Node | None:
-    """The last node of a head that does more than rename, reshape or log the scores."""
-    node = output.producer()
-    while node is not None and node.domain == "" and node.op_type in _THROUGH:
-        source = node.inputs[0]
-        node = None if source is None else source.producer()
-    return node
-
-
-def _before_integers(graph: ir.Graph, output: ir.Value) -> tuple[ir.Value, str] | None:
-    """What a closing QLinearSoftmax or QLinearSigmoid of onnxruntime's reads, as real numbers, and
-    the operator that it stands for; None where none closes. Adds a node to the graph."""
-    node = _last(output)
-    if node is None or node.op_type not in ("QLinearSoftmax", "QLinearSigmoid"):
-        return None
-    real = ir.node("DequantizeLinear", node.inputs[:3], name=REAL_SCORES)
-    (scores,) = real.outputs
-    scores.name, scores.shape, scores.dtype = REAL_SCORES, output.shape, ir.DataType.FLOAT
-    graph.append(real)
-    return scores, node.op_type.removeprefix("QLinear")
-
-
-def _before_softmax(output: ir.Value) -> ir.Value | None:
-    node = closing(output)
-    return None if node is None or node.op_type == "Sigmoid" else node.inputs[0]
-
-
-def before_quantizing(value: ir.Value) -> ir.Value:
-    """The tensor before the first of the QuantizeLinear that close a head, else the value itself.
-
-    A top score lies at the end of its range: saturated there, it would have no gradient at all.
-    """
-    found, node = value, value.producer()
-    while node is not None and node.domain == "" and node.op_type in _THROUGH:
-        source = node.inputs[0]
-        if source is None:
-            break
-        if node.op_type == "QuantizeLinear":
-            found = source
-        node = source.producer()
-    return found
-
-
-def holding_output(graph: ir.Graph, of: ir.Value) -> ir.Value | None:
-    """The model output that holds a tensor or its softmax, quantised or not."""
-    for output in graph.outputs:
-        score = _before_softmax(output) or output
-        if of in (output, score, before_quantizing(score)):
-            return output
-    return None
-
-
-def ranking(of: ir.Value, output: ir.Value | None) -> ir.Value:
-    """The tensor whose top class is a row's top class: the scores themselves, but the output that
-    holds them where they are quantised on the way there. Codes tie, and the first one wins."""
-    if output is None or of in (output, _before_softmax(output)):
-        return of
-    return output
-
-
-def _shown(value: ir.Value) -> str:
+def shown(value: ir.Value) -> str:
+    """A tensor's shape, for people."""
     if value.shape is None:
         return "of unknown shape"
     dims = (dim_of(value.shape, i) for i in range(len(value.shape)))
     return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
-
-
-def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, str | None]:
-    """Leave the class scores, before their closing operator, as the only output.
-
-    Returns the image input, the scores and what closed them.
-    """
-    graph = model.graph
-    if exported(model.metadata_props) is not None:
-        graph.outputs[:] = [v for v in graph.outputs if not (v.name or "").startswith("saliency_")]
-    image = image_input(graph).input
-    closed: str | None = None
-    if of is not None:
-        scores = tensor(graph, of)
-    else:
-        held = class_scores(graph)
-        scores = held.output or held.of
-    node = closing(scores)
-    if node is not None and node.inputs[0] is not None:
-        scores, closed = node.inputs[0], node.op_type
-    else:
-        scores, closed = _before_integers(graph, scores) or (scores, None)
-    graph.outputs[:] = [scores]
-    common.RemoveUnusedNodesPass()(model)
-    graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]
-    if not image.uses():
-        raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")
-    return image, scores, closed
 
 
 def exported(metadata: Mapping[str, str]) -> tuple[str, ...] | None:

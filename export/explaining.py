@@ -35,7 +35,8 @@ class Seed:
 class Explaining:
     """A loaded model, what is explained in it, and the backward walks, each taken once.
 
-    of: the tensors explained; output: the model's output that holds the first one or its softmax.
+    of: the tensors explained; ranking: those whose top class is a row's top class. independent:
+    whether a Sigmoid closes the scores: classes that share no softmax.
     wrt: what methods by the image take the gradient by: the image's first float tensor, or what
     --wrt names. image: the image input itself, where there is one.
     target_class: "input", "top1" or a class number.
@@ -49,7 +50,8 @@ class Explaining:
 
     e: Emitter
     of: tuple[ir.Value, ...]
-    output: ir.Value | None
+    ranking: tuple[ir.Value, ...]
+    independent: bool
     wrt: tuple[ir.Value, ...]
     image: ir.Value | None
     target_class: str | int

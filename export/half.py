@@ -47,7 +47,7 @@ _BOUNDS = frozenset("Clip Equal Greater GreaterOrEqual Less LessOrEqual Max Min 
 def checked(dtype: str, lowering: str) -> ir.DataType | None:
     """The type to narrow to; None for float32. Raises UsageError."""
     if dtype not in DTYPES:
-        raise UsageError(f"dtype '{dtype}'; accepted: {', '.join(DTYPES)}")
+        raise UsageError.unknown("dtype", dtype, DTYPES)
     found = DTYPES[dtype]
     if found is not None and lowering == "cpu":
         raise UsageError(

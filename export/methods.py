@@ -7,7 +7,6 @@ the docs (docs/how-it-works.md, "Add a method").
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -218,9 +217,7 @@ assert set(RULES) == set(VARIANTS)
 def method(name: str) -> Method:
     """A row by its name; raises UsageError with the nearest names for an unknown one."""
     if not isinstance(name, str) or name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.6)
-        hint = f"nearest: {', '.join(near)}; " if near else ""
-        raise UsageError(f"unknown method '{name}'; {hint}one of: {', '.join(METHODS)}")
+        raise UsageError.unknown("method", str(name), tuple(METHODS))
     return METHODS[name]
 
 
@@ -241,7 +238,7 @@ def asked(
         return None
     for rule in _listed(rules or ()):
         if rule not in RULES:
-            raise UsageError(f"unknown rule '{rule}'; one of: {', '.join(RULES)}")
+            raise UsageError.unknown("rule", rule, RULES)
     if rules is not None and not rules:
         raise UsageError(f"no rule given; one or more of: {', '.join(RULES)}")
     if names is not None and not names:

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..errors import UsageError
+from ..errors import UsageError, nearest
 
 KEY = "backlight.preprocess"
 # float32 holds what comes of the largest and the smallest: 255 * 1e18 / 1e-18.
@@ -68,14 +68,23 @@ _CHOICES = {
 }
 
 
+def preset(name: str) -> Preprocess:
+    """A preset by its name. Raises UsageError with the nearest names."""
+    if name not in PRESETS:
+        raise UsageError.unknown("preprocess", name, PRESETS, ", or a record")
+    return PRESETS[name]
+
+
 def parse(given: str) -> Preprocess:
     """A preset's name, or the path of a JSON file. Raises UsageError, naming what is wrong."""
     if given in PRESETS:
         return PRESETS[given]
     path = Path(given)
     if not path.is_file():
+        near = nearest(given, PRESETS)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
         raise UsageError(
-            f"--preprocess '{given}': neither a preset ({', '.join(PRESETS)}) nor a JSON file"
+            f"--preprocess '{given}': neither a preset ({', '.join(PRESETS)}) nor a JSON file{hint}"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -97,12 +106,12 @@ def from_json(text: str, source: str) -> Preprocess:
     if "preset" in data:
         name = data.pop("preset")
         if not isinstance(name, str) or name not in PRESETS:
-            raise UsageError(f"{source}: preset {name!r}; accepted: {', '.join(PRESETS)}")
+            raise UsageError.unknown(f"{source}: preset", name, PRESETS)
         base = PRESETS[name]
     known = [f.name for f in fields(Preprocess)]
     unknown = sorted(set(data) - set(known))
     if unknown:
-        raise UsageError(f"{source}: unknown key '{unknown[0]}'; accepted: {', '.join(known)}")
+        raise UsageError.unknown(f"{source}: unknown key", unknown[0], known)
     values = {key: _checked(key, value, source) for key, value in data.items()}
     if values.get("color", base.color) == "L":
         values.setdefault("mean", base.mean[:1])
@@ -113,7 +122,7 @@ def from_json(text: str, source: str) -> Preprocess:
 def _checked(key: str, value: Any, source: str) -> Any:
     if key in _CHOICES:
         if value not in _CHOICES[key]:
-            raise UsageError(f"{source}: {key} {value!r}; accepted: {', '.join(_CHOICES[key])}")
+            raise UsageError.unknown(f"{source}: {key}", value, _CHOICES[key])
         return value
     if key == "size":
         sides = [value, value] if isinstance(value, int) else value
@@ -146,9 +155,31 @@ def _numbers(value: Any, count: int) -> bool:
 
 
 def of_metadata(metadata: Mapping[str, str], source: str) -> Preprocess | None:
-    """What a model's own metadata says, or None."""
+    """What a model's own metadata says, or None: our record, else what Ultralytics' exporter
+    writes of a classifier."""
     text = metadata.get(KEY)
-    return None if text is None else from_json(text, f"{source} (metadata {KEY})")
+    if text is None:
+        return _of_ultralytics(metadata)
+    return from_json(text, f"{source} (metadata {KEY})")
+
+
+def _of_ultralytics(metadata: Mapping[str, str]) -> Preprocess | None:
+    """RGB in 0..1, the short side scaled (bilinear) to `imgsz` and the centre cropped; where the
+    two sides differ, the whole image scaled. Ultralytics, data/augment.py, classify_transforms."""
+    if not {"names", "imgsz", "stride"} <= set(metadata):
+        return None
+    if metadata.get("task", "classify") != "classify":
+        return None
+    try:
+        sides = json.loads(metadata["imgsz"])
+        record = from_json(json.dumps({"preset": "unit", "size": sides}), "imgsz")
+    except (ValueError, RecursionError):  # written by somebody else: it says nothing
+        return None
+    assert record.size is not None
+    square = record.size[0] == record.size[1]
+    return replace(
+        record, resize="crop" if square else "stretch", crop=1.0, interpolation="bilinear"
+    )
 
 
 def attach(model: ir.Model, preprocess: Preprocess) -> None:

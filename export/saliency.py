@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from .. import __version__
 from ..errors import ModelError, UsageError
-from . import choose, half, seed
+from . import choose, half, scores, seed
 from .backward import refuse_blocked
 from .drawing import Drawing
 from .emit import Emitter, dim_of
@@ -111,10 +111,12 @@ def export(
     model: a path, bytes or an onnx.ModelProto; it is not changed.
     methods: names that `backlight methods` lists: the outputs `saliency_<name>`.
     rules: any of "vanilla", "deconv", "guided", in front of the methods. Without either: all three.
-    of: the tensor(s) to explain; default: the class scores, before a closing Softmax.
+    of: the tensor(s) to explain; default: the class scores, before a closing Softmax or Sigmoid. An
+        output that one of these makes is explained before it; "name:as-is" is the tensor itself.
     wrt: the tensor(s) to take the gradient by; default: the first image input.
     target_class: "input" adds the input `target` (int64 [batch], -1: the row's top class);
-        "top1" or a number bakes the choice in.
+        "top1" or a number bakes the choice in. One logit behind a Sigmoid is two classes: 1 its
+        score, 0 the negation.
     cotangent: "class" seeds with a one-hot vector of the target class; "input" adds the input
         `cotangent`, shaped like `of`, instead of `target`.
     reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest
@@ -193,9 +195,9 @@ def explain_graph(
     """
     rows = chosen(methods)
     if cotangent not in ("class", "input"):
-        raise UsageError(f"cotangent '{cotangent}'; accepted: class, input")
+        raise UsageError.unknown("cotangent", cotangent, ("class", "input"))
     if reduce not in ("none", "maxabs"):
-        raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
+        raise UsageError.unknown("reduce", reduce, ("none", "maxabs"))
     narrow_to = half.checked(dtype, lowering)
     if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
         target_class = int(target_class)
@@ -205,10 +207,11 @@ def explain_graph(
     start = seed.CALLER_S if cotangent == "input" else seed_of
     maps = {rules: lowered(rules, lowering) for rules in VARIANTS}
 
-    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt), *_names(layer)))
+    loaded = load(model, half.opset_for(narrow_to), (*_kept(of), *_names(wrt), *_names(layer)))
     graph = loaded.graph
     _reserve_names(graph, rows, contrast)
-    ofs, score_output = _tensors_of(graph, of)
+    held = _scores_of(loaded, of, "class" if start is None else "input")
+    ofs, score_output = [s.of for s in held], held[0].output
     wrts, image, notes = _tensors_wrt(graph, wrt)
     if start is None:
         for tensor in ofs:
@@ -223,7 +226,8 @@ def explain_graph(
     made = Explaining(
         e=e,
         of=tuple(ofs),
-        output=score_output,
+        ranking=tuple(s.ranking for s in held),
+        independent=held[0].reading is not None and held[0].reading.each,
         wrt=tuple(wrts),
         image=image,
         target_class=target_class,
@@ -264,7 +268,8 @@ def explain_graph(
     if alone:
         kept = {image.name if image is not None else "", *made.inputs}
         graph.inputs[:] = [v for v in graph.inputs if v.uses() or v.name in kept]
-    of_names = [v.name or "" for v in ofs]  # narrowed, an output's tensor gets another name
+    # Narrowed, an output's tensor gets another name; and what we made has none in the model.
+    of_names = [(s.raw if s.of.name == scores.MADE else s.of).name or "" for s in held]
     classes = seed.class_count(ofs[0])
     score_name = None if score_output is None else score_output.name
     if narrow_to is not None:
@@ -284,6 +289,7 @@ def explain_graph(
             "backlight.for": lowering,
             "backlight.dtype": dtype,
             "backlight.score_output": score_name or "",
+            "backlight.classes": "" if classes is None else str(classes),
             **drawn.metadata(layers),
             **_contrast_metadata(made, rows, contrast),
         }
@@ -297,7 +303,7 @@ def explain_graph(
         saliency=saliency,
         score_output=score_name,
         classes=classes,
-        notes=notes,
+        notes=(*notes, *(note for s in held for note in s.notes)),
         layers=tuple(layers),
     )
 
@@ -358,7 +364,7 @@ def _contrast_metadata(
     """What says so in the file, where a method has a contrast."""
     if contrast is None and all(row.seed is not seed.CONTRAST for row in rows):
         return {}
-    form = "logit" if seed.is_independent(x) else x.contrast_form
+    form = "logit" if x.independent else x.contrast_form
     return {"backlight.contrast": str(x.contrast), "backlight.contrast_form": form}
 
 
@@ -387,15 +393,26 @@ def _names(names: str | Sequence[str] | None) -> list[str]:
     return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
-def _tensors_of(
-    graph: ir.Graph, of: str | Sequence[str] | None
-) -> tuple[list[ir.Value], ir.Value | None]:
-    named = [choose.tensor(graph, name) for name in _names(of)]
-    if not named:
-        score = choose.class_scores(graph)
-        choose.refuse_maps(score.of)
-        return [score.of], score.output
-    return named, choose.holding_output(graph, named[0])
+def _kept(of: str | Sequence[str] | None) -> list[str]:
+    """The tensors that names may mean."""
+    names = _names(of)
+    return [*names, *(n.removesuffix(scores.AS_IS) for n in names)]
+
+
+def _scores_of(
+    model: ir.Model, of: str | Sequence[str] | None, cotangent: str
+) -> list[scores.Score]:
+    """What is explained. A given cotangent is that of a tensor as it is."""
+    names = _names(of)
+    if cotangent == "class":
+        return [scores.score(model, name) for name in names] or [scores.score(model)]
+    if not names:
+        found = scores.score(model)
+        return [replace(found, of=scores.before_quantizing(found.raw), notes=())]
+    values = ir.convenience.create_value_mapping(model.graph)
+    plain = [scores.plain_name(values, name) for name in names]
+    found_as_is = [scores.score(model, name + scores.AS_IS) for name in plain]
+    return [replace(s, of=s.held) for s in found_as_is]
 
 
 def _tensors_wrt(

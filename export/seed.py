@@ -135,15 +135,14 @@ def picked(x: Explaining) -> ir.Value:
     """The class that each row explains, int64 [N, 1], where it isn't one number for all."""
     target = target_of(x)
     assert not isinstance(target, int)
-    return chosen_class(x.e, x.of[0], target, choose.ranking(x.of[0], x.output))
+    return chosen_class(x.e, x.of[0], target, x.ranking[0])
 
 
 def _one_hot(x: Explaining, index: int) -> ir.Value:
     of = x.of[index]
     if x.chosen is not None:
         return one_hot(x.e, of, x.chosen)
-    top = choose.ranking(of, x.output if index == 0 else None)
-    return class_seed(x.e, of, target_of(x), top)
+    return class_seed(x.e, of, target_of(x), x.ranking[index])
 
 
 def _given(x: Explaining, index: int) -> ir.Value:
@@ -185,12 +184,6 @@ def _contrast(x: Explaining, index: int) -> ir.Value:
     return _apart(x, index, other)
 
 
-def is_independent(x: Explaining) -> bool:
-    """Whether a Sigmoid closes the scores: classes that share no softmax."""
-    closes = None if x.output is None else choose.closing(x.output)
-    return closes is not None and closes.op_type == "Sigmoid"
-
-
 def _refuse_one_class(of: ir.Value) -> None:
     if class_count(of) == 1:
         raise UsageError(
@@ -201,7 +194,7 @@ def _refuse_one_class(of: ir.Value) -> None:
 def _apart(x: Explaining, index: int, other: ir.Value) -> ir.Value:
     """The cotangent that tells the target from another class, one-hot."""
     e, of, mine = x.e, x.of[index], x.cotangent(ONE_HOT, index)
-    if x.contrast_form == "logit" or is_independent(x):
+    if x.contrast_form == "logit" or x.independent:
         return e.Sub(mine, other, _shape=of.shape)
     return e.Sub(e.Softmax(of, axis=1, _shape=of.shape), other, _shape=of.shape)
 
@@ -268,7 +261,7 @@ def value_of(x: Explaining, start: Seed, scores: ir.Value) -> ir.Value:
     """What a seed is the gradient of, as a function of scores [N, K] (or [1, K]): float32 [N]."""
     e = x.e
     flat = e.cast(_flat(e, scores), ir.DataType.FLOAT)
-    if start is CONTRAST and x.contrast_form == "loss" and not is_independent(x):
+    if start is CONTRAST and x.contrast_form == "loss" and not x.independent:
         other = x.contrast if isinstance(x.contrast, int) else second_class(x)
         hot = e.cast(_flat(e, one_hot(e, x.of[0], other)), ir.DataType.FLOAT)
         terms = e.Mul(e.Neg(e.LogSoftmax(flat, axis=1)), hot)

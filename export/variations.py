@@ -259,7 +259,8 @@ def _run(
     inner = Explaining(
         e=e,
         of=tuple(made[v] for v in x.of),
-        output=x.output,
+        ranking=tuple(made[v] for v in x.of),
+        independent=x.independent,
         wrt=(flat,),
         image=None,
         target_class=x.target_class,

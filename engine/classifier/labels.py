@@ -2,55 +2,177 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ...errors import UsageError
+from ...errors import ModelError, UsageError, nearest
 
-__all__ = ["KEY", "bundled", "class_number", "from_metadata", "load_labels"]
+__all__ = ["KEY", "bundled", "class_number", "counted", "fitting", "load_labels", "of_model"]
 
 KEY = "backlight.labels"
+# Other programs' keys: Ultralytics' exporter writes `names`, Hugging Face's configuration has
+# `id2label`.
+FOREIGN = ("names", "id2label")
 _ASSETS = Path(__file__).parent.parent / "assets"
+FORMS = (
+    "'imagenet', a text file with a name a line, or JSON: a list of names, or a map of index to "
+    "name or to [id, name]"
+)
+# ImageNet's models have so many classes; TensorFlow's have a background before them.
+IMAGENET, WITH_BACKGROUND = 1000, 1001
 
 
-def bundled() -> list[str]:
-    """ImageNet's 1,000 class names."""
-    return (_ASSETS / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines()
+def bundled(classes: int | None = None) -> list[str]:
+    """ImageNet's 1,000 class names; for 1,001 classes with the background first."""
+    names = (_ASSETS / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines()
+    return ["background", *names] if classes == WITH_BACKGROUND else names
 
 
-def load_labels(given: str) -> list[str]:
-    """Names from `imagenet`, a text file (line i names class i) or a JSON list. UsageError."""
+def counted(classes: int) -> str:
+    """So many classes, for people."""
+    return "1 class" if classes == 1 else f"{classes} classes"
+
+
+def fitting(names: list[str], classes: int | None, source: str) -> list[str]:
+    """The names, held against the number of classes: one name for the two classes of one logit is
+    that of class 1. Raises ModelError."""
+    if len(names) == 1 and classes == 2:
+        return [f"not {names[0]}", names[0]]
+    if classes is not None and len(names) != classes:
+        raise ModelError(f"{source} names {counted(len(names))}; the model has {classes}")
+    return names
+
+
+def load_labels(given: str, classes: int | None = None) -> list[str]:
+    """Names from `imagenet`, a text file (line i names class i) or a JSON file: a list, a map of
+    index to name or to [id, name], such a map as Python prints it, or an object that holds one as
+    `names` or `id2label`. classes: how many the model has. Raises UsageError."""
     if given == "imagenet":
-        return bundled()
+        return bundled(classes)
     try:
-        text = Path(given).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
+        text = Path(given).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as err:  # a NUL in the name; bytes that are no UTF-8
         reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
-        raise UsageError(
-            f"{given}: labels can't be read: {reason}; expected 'imagenet', "
-            "a text file with a name a line, or a JSON list"
-        ) from err
-    if text.lstrip().startswith("["):
+        raise UsageError(f"{given}: labels can't be read: {reason}; expected {FORMS}") from err
+    if text.lstrip()[:1] in ("[", "{"):
         return _listed(text, given)
-    return [line.strip() for line in text.rstrip("\n").split("\n")]
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if lines == [""]:
+        raise UsageError(f"{given}: no labels in it; expected {FORMS}")
+    keyed = [_KEYED.fullmatch(line) for line in lines if line]
+    if any(keyed):  # a map without its braces, or YAML's
+        if not all(keyed):
+            wrong = next(
+                n for n, line in enumerate(lines, 1) if line and not _KEYED.fullmatch(line)
+            )
+            raise UsageError(
+                f"{given}: some lines are 'index: name', and line {wrong} is not; expected {FORMS}"
+            )
+        pairs = [(m["index"], _unquoted(m["name"])) for m in keyed if m is not None]
+        if len(dict(pairs)) < len(pairs):
+            raise UsageError(f"{given}: a class is named twice; expected {FORMS}")
+        return _by_index(dict(pairs), given)
+    return lines
 
 
-def from_metadata(text: str | None, source: str) -> list[str] | None:
-    """The names that a model's metadata gives: `imagenet` or a JSON list."""
-    if text is None:
-        return None
-    return bundled() if text == "imagenet" else _listed(text, f"{source} (metadata {KEY})")
+# `0: tench`, `"0": "tench",`
+_KEYED = re.compile(r"""["']?(?P<index>[0-9]{1,9})["']?\s*:\s*(?P<name>\S.*?),?\s*""")
+
+
+def _unquoted(name: str) -> str:
+    quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "\"'"
+    return name[1:-1] if quoted else name
+
+
+def of_model(metadata: Mapping[str, str], source: str, classes: int | None) -> list[str] | None:
+    """The names that a model's metadata gives: ours (`imagenet`, or JSON), else what Ultralytics
+    or Hugging Face wrote, where it names as many classes as the model has. Raises UsageError for
+    ours that can't be read."""
+    if KEY in metadata:
+        text = metadata[KEY]
+        if text == "imagenet":
+            return bundled(classes)
+        return _listed(text, f"{source} (metadata {KEY})")
+    for key in FOREIGN:
+        if key in metadata:
+            try:
+                names = _listed(metadata[key], f"{source} (metadata {key})")
+            except UsageError:
+                continue  # not written for us: whatever it says, it may not mean classes
+            if classes is None or len(names) == classes:
+                return names
+    return None
 
 
 def _listed(text: str, source: str) -> list[str]:
+    """Names from JSON, or from a dictionary as Python prints it: {0: 'person', 1: 'bicycle'}."""
     try:
-        names = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
+    except _TwiceError as err:
+        raise UsageError(f"{source}: a class is named twice: {err}; expected {FORMS}") from err
     except (ValueError, RecursionError) as err:
-        raise UsageError(f"{source}: labels are not JSON: {err}") from err
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise UsageError(f"{source}: labels are no JSON list of names")
-    return names
+        try:
+            found = _literal(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            raise UsageError(f"{source}: labels are not JSON: {err}; expected {FORMS}") from err
+    if isinstance(found, dict):
+        inner = next((found[k] for k in ("id2label", "names") if k in found), None)
+        if isinstance(inner, (dict, list)):
+            found = inner
+    if isinstance(found, dict):
+        return _by_index(found, source)
+    if not isinstance(found, list) or not all(isinstance(n, str) for n in found) or not found:
+        raise UsageError(f"{source}: labels are no JSON list of names; expected {FORMS}")
+    return found
+
+
+class _TwiceError(ValueError):
+    """A key comes twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        raise _TwiceError(next(k for k, _ in pairs if k in seen or seen.add(k)))  # type: ignore[func-returns-value]
+    return made
+
+
+def _literal(text: str) -> Any:
+    # Python's parser takes minutes for what is deeply nested: label maps are flat.
+    if len(text) > 4_000_000 or text.count("{") + text.count("(") > 2:
+        raise ValueError("no flat dictionary")
+    return ast.literal_eval(text.strip())
+
+
+def _by_index(found: Mapping[Any, Any], source: str) -> list[str]:
+    """The names of a map of index to name, or to [id, name], in order."""
+    names: dict[int, str] = {}
+    for key, value in found.items():
+        if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], str):
+            value = value[1]
+        index = int(key) if str(key).isascii() and str(key).isdecimal() else -1
+        if index < 0 or isinstance(key, bool) or not isinstance(value, str) or index in names:
+            raise UsageError(
+                f"{source}: {_short(key)}: {_short(value)} names no class; expected {FORMS}"
+            )
+        names[index] = value
+    absent = next((i for i in range(len(names)) if i not in names), None)
+    if absent is not None or not names:
+        raise UsageError(
+            f"{source}: names {counted(len(names))}, but not class {absent or 0}; expected all "
+            "from 0 on"
+        )
+    return [names[i] for i in range(len(names))]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def class_number(given: str, labels: Sequence[str] | None) -> int:
@@ -75,6 +197,15 @@ def class_number(given: str, labels: Sequence[str] | None) -> int:
             raise UsageError(
                 f"--target-class '{given}' names classes {', '.join(map(str, found))}; give one"
             )
+    near = nearest(given, _names(labels or ()))
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    if labels is None:
+        hint = "; the model names no classes, --labels does"
     raise UsageError(
-        f"--target-class '{given}'; accepted: top1, a class number, or a name from the labels"
+        f"--target-class '{given}'; accepted: top1, a class number, or a name from the labels{hint}"
     )
+
+
+def _names(labels: Sequence[str]) -> list[str]:
+    """All names of all classes."""
+    return [part.strip() for name in labels for part in name.split(",")]

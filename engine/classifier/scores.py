@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["log_probabilities", "probabilities", "softmax"]
+__all__ = ["is_distribution", "log_probabilities", "probabilities", "softmax"]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -16,22 +16,36 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
-def probabilities(scores: NDArray[Any], closing: str | None) -> NDArray[np.float32] | None:
+def is_distribution(rows: Any, xp: Any = np) -> Any:
+    """Which rows [N, K] are probabilities already: nowhere negative, with the sum 1. Bool [N]."""
+    if rows.shape[1] < 2:
+        return xp.zeros(len(rows), bool)
+    wide = rows.astype(np.float64)
+    # Half precision adds up to 1 within so much.
+    return (wide >= 0).all(axis=1) & (abs(wide.sum(axis=1) - 1) <= 2e-3)
+
+
+def probabilities(
+    scores: NDArray[Any], closing: str | None, scale: float = 1.0
+) -> NDArray[np.float32] | None:
     """Scores [N, K, 1...] -> probabilities [N, K].
 
-    closing: the operator that closes the head. Softmax and Sigmoid: they are probabilities
-    already; LogSoftmax: their exponential; None: their softmax. None is returned where there are
-    none to be had: a single score without a Sigmoid, or scores with more than one position.
+    closing: how the head is closed. Softmax, Sigmoid and Probability: they are probabilities
+    already, times `scale`; LogSoftmax: their exponential; None: row by row as they are where they
+    are a distribution already, else their softmax. None is returned where there are none to be
+    had: a single score without a Sigmoid, or scores with more than one position.
     """
     flat = scores.reshape(len(scores), -1)
-    if scores.ndim < 2 or flat.shape[1] != scores.shape[1]:
+    if scores.ndim < 2 or flat.shape[1] != max(scores.shape[1:], default=0):
         return None
     flat = flat.astype(np.float32)
-    if closing in ("Softmax", "Sigmoid"):
-        return flat
+    if closing in ("Softmax", "Sigmoid", "Probability"):
+        return flat if scale == 1 else np.asarray(flat / np.float32(scale), np.float32)
     if closing == "LogSoftmax":
-        return np.asarray(np.exp(flat), np.float32)
-    return softmax(flat) if flat.shape[1] > 1 else None
+        return np.asarray(np.exp(flat) / np.float32(scale), np.float32)
+    if flat.shape[1] < 2:
+        return None
+    return np.where(is_distribution(flat)[:, None], flat, softmax(flat))
 
 
 def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float32]:

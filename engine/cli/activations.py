@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .layers import (
     Html,
     Layers,
@@ -91,7 +92,7 @@ def activations(
         if number < 1:
             raise UsageError(f"{option} {number}; expected 1 or more")
     if per not in PER:
-        raise UsageError(f"--per {per}; accepted: {', '.join(PER)}")
+        raise UsageError.unknown("--per", per, PER)
     chosen = numbers(channels, "--channels")
     taps = Taps(path, wanted_layers(layer), providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
@@ -174,5 +175,5 @@ def activations(
             list_skipped(page, errors, read)
             write_page(folder, "activations.html", page)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            print(as_json(summary))
         report_skipped(errors, read)

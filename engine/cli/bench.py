@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import Annotated
 
 import typer
 
+from ..photos.plain import as_json
 from .options import Json, Methods, Rules, bundled_or
 
 
@@ -59,7 +59,7 @@ def bench(
         target=target,
     )
     if json:
-        print(jsonlib.dumps(report.to_dict(), indent=2))
+        print(as_json(report.to_dict()))
         return
     _show(report)
 

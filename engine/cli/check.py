@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UnsupportedNode
+from ..photos.plain import as_json
 from .options import Json, Methods, Rules
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
     of: Annotated[
-        str | None, typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]")
+        str | None,
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
     ] = None,
     wrt: Annotated[
         str | None,
@@ -52,7 +55,7 @@ def check(
         model, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
     )
     if json:
-        print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(as_json(report.to_dict()))
     else:
         _show(report)
     if not report.ok:
@@ -67,12 +70,13 @@ def _show(report: Report) -> None:
     from rich.table import Table
 
     from ...export.lowering.support import TARGETS
+    from ..classifier.labels import counted
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    classes = "?" if report.classes is None else report.classes
+    classes = "? classes" if report.classes is None else counted(report.classes)
     console.print(
         f"{report.model}: opset {report.opset}, {report.nodes} nodes; "
-        f"explains '{report.of}' ({classes} classes) by '{report.wrt}'"
+        f"explains '{report.of}' ({classes}) by '{report.wrt}'"
     )
     table = Table(box=None, pad_edge=False)
     for heading in ("operator", "version", "nodes", "gradient"):

@@ -14,8 +14,10 @@ from ...errors import UsageError
 from ...export import choose
 from ...export.graph import read
 from ...export.saliency import ExplainGraph
+from ..classifier.labels import counted
 from ..measure.compare import Drift, explained
 from ..photos import images
+from ..photos.plain import without_nan
 from .options import chosen_preprocess, say
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Compared:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON: what is no number is null."""
-        plain: dict[str, Any] = _without_nan(
+        plain: dict[str, Any] = without_nan(
             {
                 "reference": self.reference,
                 "largest_score_difference": self.scores,
@@ -114,7 +116,7 @@ def _check_alike(plain: Explainer, candidate: Explainer, reference: str) -> None
         )
     if None not in (candidate.classes, plain.classes) and candidate.classes != plain.classes:
         raise UsageError(
-            f"{reference} has {plain.classes} classes, the model {candidate.classes}; "
+            f"{reference} has {counted(plain.classes or 0)}, the model {candidate.classes}; "
             "--compare explains the same class in both"
         )
 
@@ -126,14 +128,6 @@ def _shown(spec: images.InputSpec) -> str:
     of = {"nchw": (channels, height, width), "nhwc": (height, width, channels)}
     inner = of.get(spec.layout, (height, width))
     return f"{spec.dtype} [N,{','.join(map(str, inner))}]"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(found: Compared) -> None:

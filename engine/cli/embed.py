@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .layers import List, ModelArgument, model_path, print_layers
 from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
 
@@ -104,7 +104,7 @@ def embed(
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.rate, 2),
         }
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        print(as_json(summary))
     else:
         before = f", {result.known} were there already" if result.known else ""
         left = f", {len(result.skipped)} skipped" if result.skipped else ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from ..photos.plain import as_json
 from .layers import results_in
 from .options import (
     PHOTOS,
@@ -32,6 +33,7 @@ from .options import (
     chosen_labels,
     chosen_preprocess,
     counted,
+    labels_hint,
     say,
 )
 
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from ..direct.explainer import Explainer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
+
+NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +64,10 @@ def explain(
         str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
     ] = "top1",
     of: Annotated[
-        str | None, typer.Option(metavar="T", help="Tensor to explain. [default: class scores]")
+        str | None,
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
     ] = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
@@ -93,9 +100,12 @@ def explain(
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
     )
-    run = _Run(explainer, record, chosen_labels(labels, explainer.labels, explainer.classes))
+    own = None if explainer.layer is not None else explainer.labels
+    names_of_classes = chosen_labels(labels, own, explainer.classes, of)
+    hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
+    run = _Run(explainer, record, names_of_classes)
     run.target = run.class_of(target_class)
-    run.notes = [*explainer.notes, *([] if assumed is None else [assumed])]
+    run.notes = [*explainer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in run.notes:
         say(note)
     names = names_of(files)
@@ -108,7 +118,7 @@ def explain(
         if entries:
             folder.json("summary.json", summary)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            print(as_json(summary))
         elif entries:
             ms = sum(e["ms"] for e in entries) / len(entries)
             print(
@@ -160,6 +170,8 @@ class _Run:
         return number
 
     def name(self, number: int) -> str:
+        if self.explainer.layer is not None and self.labels is None:
+            return f"channel {number} of {self.explainer.layer}"
         if self.labels is None or number >= len(self.labels):
             return f"class {number}"
         return f"{self.labels[number].split(',')[0]} ({number})"
@@ -192,7 +204,7 @@ class _Run:
                     else:
                         good.append((file, name, prepared))
                 if good:
-                    made = self._batch(good, folder)
+                    made = self._batch(good, folder, bad)
                     entries += made
                     if not quiet:
                         for entry in made:
@@ -201,20 +213,29 @@ class _Run:
         return entries, bad
 
     def _batch(
-        self, good: Sequence[tuple[Path, str, Prepared]], folder: OutputFolder
+        self,
+        good: Sequence[tuple[Path, str, Prepared]],
+        folder: OutputFolder,
+        bad: list[_Bad],
     ) -> list[dict[str, Any]]:
         import numpy as np
 
-        from ..classifier.scores import probabilities
+        from ..masked.intake import sound_rows
 
         tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
         result = self.explainer(tensors, target)
         ms = 1000 * (time.perf_counter() - start) / len(good)
-        chances = probabilities(result.scores, self.explainer.closing)
+        # The channels of a layer compete for nothing.
+        layer = self.explainer.layer is not None
+        chances = None if layer else self.explainer.probabilities(result.scores)
+        finite = sound_rows(result.scores.reshape(len(good), -1))
         made = []
         for row, (file, name, prepared) in enumerate(good):
+            if not finite[row]:
+                bad.append(_Bad(str(file), ImageError(f"{file}: {NOT_FINITE}")))
+                continue
             chance = None if chances is None else chances[row]
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
             maps = {name: values[row] for name, values in result.saliency.items()}

@@ -10,6 +10,7 @@ import typer
 
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
+from ..photos.plain import as_json
 from . import drift
 from .options import Force, Json, Labels, Methods, PreprocessOption, Rules, say
 
@@ -32,7 +33,9 @@ def export(
     ] = "input",
     of: Annotated[
         list[str] | None,
-        typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]"),
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
     ] = None,
     wrt: Annotated[
         list[str] | None,
@@ -100,10 +103,9 @@ def export(
         dtype=dtype,
     )
     # A tensor that --of names may have channels instead of classes.
-    if names is not None and not of and graph.classes not in (None, len(names)):
-        raise UsageError(
-            f"--labels {labels} names {len(names)} classes; the model has {graph.classes}"
-        )
+    if labels is not None and not of:
+        given = names_of_classes.load_labels(labels, graph.classes)
+        names = names_of_classes.fitting(given, graph.classes, f"--labels {labels}")
     if record is not None:
         attach(graph.model, record)
     if names is not None and labels is not None:
@@ -132,7 +134,7 @@ def export(
     chosen = f"{graph.of} by {graph.wrt}"
     line = f"{output}: {', '.join(graph.methods)} of {chosen} ({size / 1e6:.1f} MB{more})"
     if found is not None and json:
-        print(jsonlib.dumps({"output": str(output), **found.to_dict()}, indent=2))
+        print(as_json({"output": str(output), **found.to_dict()}))
         return
     print(line)
     if found is not None:

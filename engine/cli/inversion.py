@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, UsageError
+from ..photos.plain import as_json
 from .layers import file_names, list_skipped, report_skipped, results_in, write_page
 from .options import PHOTOS, chosen_labels, chosen_preprocess, counted, say
 
@@ -126,7 +127,7 @@ def inversion(asked: Asked) -> None:
             list_skipped(page, errors, read)
             write_page(results, "inversion.html", page)
     if asked.json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        print(as_json(summary))
     else:
         print(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
     report_skipped(errors, read)
@@ -186,7 +187,7 @@ def maximize(asked: Asked) -> None:
         say(note)
     labels = None
     if asked.classes:
-        labels = chosen_labels(asked.labels, makers[0].taps.labels, makers[0].channels)
+        labels = chosen_labels(asked.labels, makers[0].taps.labels, makers[0].channels, "")
         if any(c in ("top1", "input", "-1") for c in asked.classes):
             raise UsageError("--target-class of maximize: expected a class number or name")
         numbers = [class_number(c, labels) for c in asked.classes]
@@ -264,7 +265,7 @@ def maximize(asked: Asked) -> None:
         if asked.html:
             write_page(results, "maximize.html", page)
     if asked.json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        print(as_json(summary))
     else:
         print(f"{counted(len(entries))} -> {asked.output}/")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .options import BUNDLED, say
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def file_names(layers: Sequence[str]) -> dict[str, str]:
 def print_layers(found: Sequence[Layer], json: bool) -> None:
     """The listing, on stdout."""
     if json:
-        print(jsonlib.dumps([layer.as_dict() for layer in found], indent=2, ensure_ascii=False))
+        print(as_json([layer.as_dict() for layer in found]))
         return
     head = ("name", "operator", "shape", "weights", "stride", "receptive field")
     rows = [head]

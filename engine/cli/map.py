@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .layers import Html, opened_store, results_in
 from .options import Force, Json, OutputDir, say
 
@@ -88,7 +89,7 @@ def map_(
     new = sum(made.new)
     if json:
         summary = {"output": str(output), "pictures": len(made.paths), "new": new}
-        print(jsonlib.dumps(summary | asdict(made.map.layout), indent=2, ensure_ascii=False))
+        print(as_json(summary | asdict(made.map.layout)))
     else:
         joined = f", {new} of them new" if onto is not None else ""
         print(f"{len(made.paths)} pictures{joined}: {made.map.layout} -> {output}/")

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from ..photos.plain import as_json
 from .layers import results_in
-from .options import PHOTOS, bundled_or, chosen_labels, chosen_preprocess, counted, say
+from .options import (
+    PHOTOS,
+    bundled_or,
+    chosen_labels,
+    chosen_preprocess,
+    counted,
+    labels_hint,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +49,12 @@ Targets = Annotated[
     ),
 ]
 ScoreOption = Annotated[
-    str, typer.Option("--score", metavar="S", help="probability, logit or logprob.")
+    str | None,
+    typer.Option(
+        "--score",
+        metavar="S",
+        help="probability, logit or logprob. [probability; logit where a single score has none]",
+    ),
 ]
 BaselineOption = Annotated[
     str,
@@ -67,7 +81,12 @@ MostRows = Annotated[
     int | None, typer.Option("--batch", metavar="N", help="At most N variants per run.")
 ]
 Of = Annotated[
-    str | None, typer.Option("--of", metavar="T", help="Tensor with the scores. [class scores]")
+    str | None,
+    typer.Option(
+        "--of",
+        metavar="T",
+        help="Tensor with the scores; T:as-is: not before its Softmax. [class scores]",
+    ),
 ]
 
 
@@ -83,6 +102,13 @@ class Job:
     bad: list[tuple[str, BacklightError]] = field(default_factory=list)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
+    def say_new(self) -> None:
+        """Say what the scorer has noted since."""
+        for note in self.scorer.notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                say(note)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what the model will see."""
@@ -91,6 +117,8 @@ class Job:
 
     def name(self, number: int) -> str:
         """A class for people."""
+        if self.scorer.layer is not None and self.labels is None:
+            return f"channel {number} of {self.scorer.layer}"
         if self.labels is None or number >= len(self.labels):
             return f"class {number}"
         return f"{self.labels[number].split(',')[0]} ({number})"
@@ -122,7 +150,7 @@ class Job:
         from ..photos import images
 
         if space not in ("input", "pixels"):
-            raise UsageError(f"--baseline-space '{space}'; accepted: input, pixels")
+            raise UsageError.unknown("--baseline-space", space, ("input", "pixels"))
         file = Path(given)
         if not file.is_file():
             try:
@@ -195,10 +223,13 @@ def open_job(
     record, assumed = chosen_preprocess(preprocess, scorer.preprocess, path, scorer.input.dtype)
     record = images.fitted(record, scorer.input)
     scorer.preprocess = record
-    notes = [*scorer.notes, *([] if assumed is None else [assumed])]
+    own = None if scorer.layer is not None else scorer.labels
+    names = chosen_labels(labels, own, scorer.classes, of)
+    hint = None if of is not None else labels_hint(names, scorer.classes)
+    notes = [*scorer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in notes:
         say(note)
-    return Job(path, scorer, record, chosen_labels(labels, scorer.labels, scorer.classes), notes)
+    return Job(path, scorer, record, names, notes)
 
 
 # One photo: (job, file, output name, as the model sees it, progress) -> its entry and its line.
@@ -236,7 +267,11 @@ def run_job(
                     job.bad.append((str(file), err))
                     step.advance(each)
                     continue
-                entry, line = do(job, file, name, prepared, step.advance)
+                try:
+                    entry, line = do(job, file, name, prepared, step.advance)
+                except ImageError as err:
+                    job.bad.append((str(file), ImageError(f"{file}: {err}")))
+                    continue
                 job.entries.append(entry)
                 if not json:
                     step.print(line)
@@ -246,7 +281,7 @@ def run_job(
         if job.entries:
             folder.json("summary.json", summary)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            print(as_json(summary))
         elif job.entries:
             seconds = (time.perf_counter() - start) / len(job.entries)
             print(

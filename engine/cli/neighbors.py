@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .layers import (
     Html,
     list_skipped,
@@ -69,7 +69,7 @@ def neighbors(
     metrics = list(dict.fromkeys(metric or METRICS))
     for name in metrics:
         if name not in METRICS:
-            raise UsageError(f"--metric {name}; accepted: {', '.join(METRICS)}")
+            raise UsageError.unknown("--metric", name, METRICS)
     held = opened_store(store)
     files, skipped = found_files(image)
     if not files:
@@ -119,7 +119,7 @@ def neighbors(
             list_skipped(page, errors, len(entries))
             write_page(folder, "neighbors.html", page)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            print(as_json(summary))
         report_skipped(errors, len(entries))
 
 

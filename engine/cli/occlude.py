@@ -59,7 +59,7 @@ def occlude(
     ] = "clip",
     baseline: BaselineOption = "mean",
     baseline_space: SpaceOption = "input",
-    score: ScoreOption = "probability",
+    score: ScoreOption = None,
     overlap: Annotated[str, typer.Option(metavar="HOW", help="mean or sum.")] = "mean",
     target_class: Targets = None,
     necessity: Annotated[
@@ -118,6 +118,7 @@ def occlude(
         method=method,  # type: ignore[arg-type]
         share=share,
     )
+    job.say_new()
     classes = job.classes(target_class)
     plan = engine.plan(job.shape)
     job.rehearse(engine.baseline)
@@ -127,7 +128,7 @@ def occlude(
         "edges": edges,
         "baseline": baseline,
         "baseline_space": baseline_space,
-        "score": score,
+        "score": engine.score,
         "overlap": overlap,
         "method": method,
         "windows": len(plan),

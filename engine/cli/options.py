@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ...errors import ModelError
 from ...export.methods import RULES
 from ...export.preprocess import ASSUMED, Preprocess, parse
 from ..classifier import labels as names_of_classes
@@ -32,6 +31,7 @@ __all__ = [
     "bundled_or",
     "chosen_preprocess",
     "counted",
+    "labels_hint",
     "say",
 ]
 
@@ -116,11 +116,23 @@ def chosen_preprocess(
     )
 
 
-def chosen_labels(given: str | None, own: list[str] | None, classes: int | None) -> Any:
-    """The class names, checked against the number of classes; None where there are none."""
-    names = own if given is None else names_of_classes.load_labels(given)
-    if names is not None and classes is not None and len(names) != classes:
-        raise ModelError(
-            f"{given or 'the metadata'} names {len(names)} classes; the model has {classes}"
+def chosen_labels(
+    given: str | None, own: list[str] | None, classes: int | None, of: str | None = None
+) -> Any:
+    """The class names, checked against the number of classes; None where there are none. of: a
+    tensor that was named: what the metadata names may be another one's classes."""
+    if given is not None:
+        return names_of_classes.fitting(
+            names_of_classes.load_labels(given, classes), classes, given
         )
-    return names
+    if own is None or (of is not None and classes is not None and len(own) != classes):
+        return None
+    return names_of_classes.fitting(own, classes, "the metadata")
+
+
+def labels_hint(names: Any, classes: int | None) -> str | None:
+    """That there are names for ImageNet's classes, where a model seems to have those."""
+    known = (names_of_classes.IMAGENET, names_of_classes.WITH_BACKGROUND)
+    if names is not None or classes not in known:
+        return None
+    return f"the model names none of its {classes} classes: --labels imagenet gives ImageNet's"

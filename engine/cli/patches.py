@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .layers import (
     Html,
     Layers,
@@ -157,7 +157,7 @@ def patches(
             write_page(results, "patches.html", page)
         (results.path / STATE).unlink(missing_ok=True)
     if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        print(as_json(summary))
     report_skipped([bad.error for bad in found.skipped], found.count)
 
 

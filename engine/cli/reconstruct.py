@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json as jsonlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ...errors import UsageError
+from ..photos.plain import as_json
 from .layers import (
     Html,
     Layers,
@@ -129,7 +129,7 @@ def reconstruct(
     from ..inside.taps import layers
 
     if method not in METHODS:
-        raise UsageError(f"--method {method}; accepted: {', '.join(METHODS)}")
+        raise UsageError.unknown("--method", method, METHODS)
     path = model_path(model)
     if list_:
         print_layers(layers(path), json)
@@ -235,7 +235,7 @@ def _deconvnet(asked: Asked) -> None:
             list_skipped(page, [bad.error for bad in found.skipped], found.count)
             write_page(results, "reconstruct.html", page)
     if asked.json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        print(as_json(summary))
     report_skipped([bad.error for bad in found.skipped], found.count)
 
 

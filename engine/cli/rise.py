@@ -60,7 +60,7 @@ def rise(
     ] = None,
     baseline: BaselineOption = "zero",
     baseline_space: SpaceOption = "input",
-    score: ScoreOption = "probability",
+    score: ScoreOption = None,
     target_class: Targets = None,
     of: Of = None,
     preprocess: PreprocessOption = None,
@@ -90,6 +90,7 @@ def rise(
         baseline=job.baseline(baseline, baseline_space),
         score=score,  # type: ignore[arg-type]
     )
+    job.say_new()
     classes = job.classes(target_class)
     engine.plan(job.shape)
     job.rehearse(engine.baseline)
@@ -101,7 +102,7 @@ def rise(
         "tolerance": tolerance,
         "baseline": baseline,
         "baseline_space": baseline_space,
-        "score": score,
+        "score": engine.score,
     }
     rest = f"the rest {Path(baseline).name}"
     look = f"RISE, {cells} cells, {percent(probability)} kept, {rest}, seed {seed}"

@@ -13,13 +13,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ImageError, ModelError, UsageError
-from ...export import choose
+from ...export import choose, heads
+from ...export import scores as class_scores
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.methods import RULES, asked
-from ...export.preprocess import PRESETS, Preprocess, of_metadata
+from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.saliency import ExplainGraph, explain_graph
 from ..classifier import labels
+from ..classifier.scores import probabilities
 from ..photos import images
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
@@ -32,7 +34,8 @@ __all__ = ["Explainer", "Explanation"]
 class Explanation:
     """What an Explainer says about N inputs.
 
-    scores: [N, K], the model's own output that holds the class scores (or their softmax).
+    scores: [N, K], the model's own output that holds the class scores (or their softmax); one
+        Sigmoid's [N, 1] is the probability of class 1. `Explainer.probabilities` reads them.
     target: int64 [N], the class that each row explains.
     saliency: per method, such as "vanilla" the gradient of the target's score, shaped like the
     input.
@@ -53,6 +56,9 @@ class _Described:
     scores: str
     classes: int | None
     closing: str | None
+    scale: float
+    layer: str | None
+    whole: bool
     takes_target: bool
     baked: str
     notes: tuple[str, ...]
@@ -146,8 +152,24 @@ class Explainer:
 
     @property
     def closing(self) -> str | None:
-        """What closes the head that `scores` come from: Softmax, LogSoftmax, Sigmoid or None."""
+        """What closes the head that `scores` come from: Softmax, LogSoftmax, Sigmoid, Probability
+        (several operators made them) or None (unknown)."""
         return self._said.closing
+
+    @property
+    def layer(self) -> str | None:
+        """The tensor that was named, where it is no class score: it has channels, not classes."""
+        return self._said.layer
+
+    def probabilities(self, scores: Any) -> NDArray[np.float32] | None:
+        """The probabilities [N, K] that a call's scores give, K = `classes`: of one Sigmoid those
+        of class 0 and 1. None where there are none to be had."""
+        rows = arrays.to_host(scores)
+        rows = rows[:, None] if rows.ndim == 1 else rows
+        found = probabilities(rows, self._said.closing, self._said.scale)
+        if found is None or found.shape[1] != 1 or self.classes != 2:
+            return found
+        return np.concatenate([1 - found, found], axis=1)
 
     @property
     def input(self) -> images.InputSpec:
@@ -157,7 +179,7 @@ class Explainer:
     @property
     def labels(self) -> list[str] | None:
         """The class names that the model's metadata gives."""
-        return labels.from_metadata(self.metadata.get(labels.KEY), self.name)
+        return labels.of_model(self.metadata, self.name, self.classes)
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -170,7 +192,7 @@ class Explainer:
         """Image files as one batch for this model. preprocess: a preset's name or a record;
         default: the model's own. Raises ImageError, or UsageError when neither says how."""
         if isinstance(preprocess, str):
-            preprocess = PRESETS.get(preprocess)
+            preprocess = preset(preprocess)
         chosen = preprocess or self.preprocess
         if chosen is None:
             raise UsageError(
@@ -206,9 +228,10 @@ class Explainer:
         xp: Any = arrays.cupy() if on_gpu else np
         found = {n: xp.concatenate([xp.asarray(p[n]) for p in parts]) for n in names}
         scores = found[self._said.scores]
-        if scores.ndim > 1 and wanted.max(initial=-1) >= scores.shape[1]:
-            raise _out_of_range(int(wanted.max()), scores.shape[1])
-        top = _top(xp, scores)
+        known = self.classes or (scores.shape[1] if scores.ndim > 1 else 1)
+        if wanted.max(initial=-1) >= known:
+            raise _out_of_range(int(wanted.max()), known)
+        top = self._top(xp, scores)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
         saliency = {name: back(found[held]) for name, held in self._said.saliency.items()}
         return Explanation(back(scores), back(chosen), saliency)
@@ -231,7 +254,40 @@ class Explainer:
             found = arrays.run_on_cuda(self.session, feeds, names)
         else:
             found = self.session.run({k: np.ascontiguousarray(v) for k, v in feeds.items()}, names)
+        found = {**found, self._said.scores: self._rows_of(found, feeds)}
         return {k: v[:count] for k, v in found.items()}
+
+    def _rows_of(self, found: Mapping[str, Any], feeds: Mapping[str, Any]) -> Any:
+        """The scores of a run, a row an image. Raises ModelError where that isn't so."""
+        name, rows = self._said.scores, len(feeds[self._said.input])
+        scores = self._rows(found[name])
+        have = scores.shape[:1]
+        if have and have[0] != rows:  # a text's characters, a detector's boxes
+            raise ModelError(
+                f"{self.name}: '{name}' has {have[0]} rows for {rows} images; expected [N, K], "
+                "or name a tensor with --of"
+            )
+        return scores
+
+    def _rows(self, scores: Any) -> Any:
+        """The scores as [N, K] where the model has them as [K] or [N, 1, …, K]."""
+        classes = self.classes
+        if classes is None or classes < 2:
+            return scores
+        if scores.ndim == 1 and len(scores) == classes and self._said.whole:
+            return scores.reshape(1, -1)
+        if scores.ndim > 2 and scores.shape[1] == 1 and scores[0].size == classes:
+            return scores.reshape(len(scores), -1)
+        return scores
+
+    def _top(self, xp: Any, scores: Any) -> Any:
+        """The top class of each row, as the graph finds it: ties to the first."""
+        if self.classes == 2 and (scores.ndim == 1 or scores[0].size == 1):  # one Sigmoid
+            reading, flat = self._said, scores.reshape(len(scores))
+            if reading.closing == "LogSoftmax":
+                flat = xp.exp(flat)
+            return (flat > xp.asarray(0.5 * reading.scale, flat.dtype)).astype(np.int64)
+        return _top(xp, scores)
 
     def _feeds(self, inputs: Any) -> tuple[dict[str, Any], arrays.Back]:
         given = dict(inputs) if isinstance(inputs, Mapping) else {self._said.input: inputs}
@@ -320,8 +376,9 @@ def _there(names: Sequence[str]) -> list[str]:
 
 def _described(graph: ExplainGraph) -> _Described:
     """A fresh export; its class scores become an output where no output holds them."""
-    score = graph.score_output
+    score, layer = graph.score_output, None
     if score is None:
+        layer = graph.of
         of = ir.convenience.create_value_mapping(graph.model.graph)[graph.of]
         graph.model.graph.outputs.append(of)
         score = graph.of
@@ -331,7 +388,7 @@ def _described(graph: ExplainGraph) -> _Described:
         saliency=graph.saliency,
         scores=score,
         classes=graph.classes,
-        closing=_closing(graph.model.graph, score),
+        **_read(graph.model.graph, score, layer),
         takes_target=True,
         baked="",
         notes=graph.notes,
@@ -354,8 +411,9 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
     if score not in outputs:
         raise ModelError(f"{name}: no output holds the class scores; export it without --of")
     held = outputs[score]
-    classes = None
-    if held.shape is not None and len(held.shape) > 1:
+    said = meta.get("backlight.classes", "")
+    classes = int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else None
+    if classes is None and held.shape is not None and len(held.shape) > 1:
         dim = dim_of(held.shape, 1)
         classes = dim if isinstance(dim, int) else None
     takes = any(v.name == "target" for v in model.graph.inputs)
@@ -365,18 +423,23 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         saliency=saliency,
         scores=score,
         classes=classes,
-        closing=_closing(model.graph, score),
+        **_read(model.graph, score, None),
         takes_target=takes,
         baked=meta.get("backlight.target_class", "top1"),
         notes=(),
     )
 
 
-def _closing(graph: ir.Graph, score: str) -> str | None:
-    """The operator that closes the head at the output `score`."""
+def _read(graph: ir.Graph, score: str, layer: str | None) -> dict[str, Any]:
+    """How the output `score` gives probabilities, for _Described."""
     output = next(v for v in graph.outputs if v.name == score)
-    node = choose.closing(output)
-    return None if node is None else node.op_type
+    reading = heads.read(output)
+    return {
+        "closing": None if reading is None else class_scores.closing_of(reading),
+        "scale": 1.0 if reading is None else reading.scale,
+        "layer": layer,
+        "whole": class_scores.no_batch(graph, output),
+    }
 
 
 def _channel_axis(graph: ir.Graph, name: str) -> int:

@@ -68,7 +68,7 @@ class Activations:
         share one. Raises UsageError for a channel that isn't there or an overlay without a photo.
         """
         if per not in PER:
-            raise UsageError(f"per '{per}'; accepted: {', '.join(PER)}")
+            raise UsageError.unknown("per", per, PER)
         if overlay and self.pixels is None:
             raise UsageError("an overlay needs the photo; give an image, not a tensor")
         count, height, width = self.values.shape

@@ -66,7 +66,7 @@ class Filters:
         Raises UsageError for a filter or channel that isn't there, or another `per`.
         """
         if per not in PER:
-            raise UsageError(f"per '{per}'; accepted: {', '.join(PER)}")
+            raise UsageError.unknown("per", per, PER)
         count, depth, height, width = self.weights.shape
         color = self.color if channels is None else None
         limit = (256 if color else 16) if limit is None else limit

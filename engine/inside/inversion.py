@@ -113,7 +113,7 @@ class _Maker:
         self.field = fields.get(self.layer)
         decay = self._decay()
         self.waves = Waves(*self.size, decay, COLOURS * decay, self.xp)
-        self.notes = list(objective.session.notes)
+        self.notes = [*objective.notes, *objective.session.notes]
 
     def starting(self, count: int, start: str, size: float) -> Any:
         """[count * starts, C, H, W]: the same starts for every image or channel."""

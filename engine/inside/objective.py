@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from ...export import choose, seed
+from ...export import choose, scores, seed
 from ...export.graph import ModelLike, load
 from ...export.preprocess import Preprocess
 from ...export.saliency import explain_graph
@@ -50,7 +50,14 @@ class Objective:
     ) -> None:
         assert kind in KINDS
         loaded = load(model)
-        of = None if layer is None else named(loaded.graph, layer).name
+        self.notes: tuple[str, ...] = ()
+        of = None
+        if layer is not None:
+            plain = scores.plain_name(ir.convenience.create_value_mapping(loaded.graph), layer)
+            value = named(loaded.graph, plain)
+            if kind == "product" and plain == layer:  # a representation is of what was named
+                value, self.notes = scores.unclosed(loaded.graph, value)
+            of = value.name
         first = provider_names(providers)[0][0]
         lowering = "cpu" if first == "CPUExecutionProvider" else "portable"
         exported = explain_graph(

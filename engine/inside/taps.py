@@ -22,7 +22,7 @@ from onnx_ir.passes import common
 from ...errors import ImageError, ModelError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
-from ...export.preprocess import PRESETS, Preprocess, of_metadata
+from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.receptive import ReceptiveField, receptive_fields
 from ..classifier import labels
 from ..photos import images
@@ -118,7 +118,7 @@ class Taps:
     @property
     def labels(self) -> list[str] | None:
         """The class names that the model's metadata gives."""
-        return labels.from_metadata(self.metadata.get(labels.KEY), self.name)
+        return labels.of_model(self.metadata, self.name, None)
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -130,9 +130,7 @@ class Taps:
         Raises UsageError where none of them says how."""
         chosen: Preprocess | None
         if isinstance(preprocess, str):
-            if preprocess not in PRESETS:
-                raise UsageError(f"preprocess '{preprocess}'; accepted: {', '.join(PRESETS)}")
-            chosen = PRESETS[preprocess]
+            chosen = preset(preprocess)
         else:
             chosen = preprocess or self.preprocess
         if chosen is None:

@@ -11,12 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
+from ..classifier.scores import is_distribution
 from ..photos.images import InputSpec
 from ..runtime import arrays
 
-__all__ = ["SCORES", "Inputs", "Score", "as_score", "check_images", "class_targets"]
+__all__ = [
+    "SCORES",
+    "Inputs",
+    "Score",
+    "as_score",
+    "check_images",
+    "class_targets",
+    "finite",
+    "sound_rows",
+]
 
 Score = Literal["probability", "logit", "logprob"]
+# Stands for a probability of 0 in a logarithm: the least that float32 holds.
+LEAST = 1e-38
 SCORES = ("probability", "logit", "logprob")
 
 
@@ -95,13 +107,36 @@ def class_targets(
     return np.where(wanted < 0, top[:, None], wanted)
 
 
+def sound_rows(scores: Any, xp: Any = np) -> Any:
+    """Which rows of class scores [n, K] are numbers: Bool [n]. A class may be at -inf, as one is
+    that was masked out for good, but not the top one."""
+    known = (xp.isfinite(scores) | xp.isneginf(scores)).all(axis=1)
+    return known & xp.isfinite(scores.max(axis=1))
+
+
+def finite(scores: Any, xp: Any = np, hidden: str = "") -> Any:
+    """Class scores [n, K] as they came. hidden: what is hidden in all of them, for the message.
+
+    Raises ImageError for NaN or infinity.
+    """
+    sound = sound_rows(scores, xp)
+    if not sound.all():
+        which = f"with {hidden} " if hidden else f"of image {int(xp.argmin(sound))} "
+        raise ImageError(f"the model's scores {which}are NaN or infinite: nothing to compare")
+    return scores
+
+
 def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any:
     """Scores before the closing operator, [n, K] -> what is asked for, float64 [n, K].
 
-    closing: Softmax, LogSoftmax, Sigmoid, or None (taken for Softmax where there are classes to
-    choose from). Raises UsageError for a probability of a single score that nothing closes.
+    closing: Softmax, LogSoftmax, Sigmoid, or None: row by row, what is a distribution already
+    counts as it is, other rows as before a Softmax. Probability: what comes is probabilities, and
+    their logarithm stands for logits. Raises UsageError for a probability of a single score that
+    nothing closes.
     """
     values = logits.astype(np.float64)
+    if closing == "Probability":
+        return values if kind == "probability" else xp.log(xp.maximum(values, LEAST))
     if kind == "logit":
         return values
     if closing == "Sigmoid":
@@ -112,4 +147,9 @@ def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any
     else:
         shifted = values - values.max(axis=1, keepdims=True)
         log = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        if closing is None:
+            known = is_distribution(values, xp)[:, None]
+            log = xp.where(known, xp.log(xp.maximum(values, LEAST)), log)
+            if kind == "probability":
+                return xp.where(known, values, xp.exp(log))
     return log if kind == "logprob" else xp.exp(log)

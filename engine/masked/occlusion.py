@@ -20,7 +20,7 @@ from ..runtime import arrays
 from ..runtime.session import Providers
 from .drilldown import check_share, drill
 from .incremental import Choice
-from .intake import Inputs, Score, as_score, class_targets
+from .intake import Inputs, Score, as_score, class_targets, finite
 from .necessity import Necessity, find, margins
 from .scoring import Progress, Scorer, no_progress, scorer_for
 from .ways import Scores, Ways, check_method
@@ -73,7 +73,8 @@ class Occlusion:
         mean colour), "blur:SIGMA", "noise:SEED", a number, a colour, an image; in the model's
         input space, or in pixels 0..255 RGB with space="pixels".
     overlap: "mean" or "sum" of the drops of the windows over a pixel.
-    score: "probability", "logit" (before the closing softmax) or "logprob".
+    score: "probability", "logit" (before the closing softmax) or "logprob"; None: the probability,
+        but of a single score that nothing closes the score itself.
     edges: "clip" cuts the last windows off at the border; "valid": whole windows only.
     memory: bytes, or such as "2GB"; default: a quarter of what is free. batch: at most so many
         variants per run. preprocess, of, providers, threads: see Scorer.
@@ -97,7 +98,7 @@ class Occlusion:
         stride: int | Sequence[int] = 8,
         baseline: BaselineLike = "mean",
         overlap: Literal["mean", "sum"] = "mean",
-        score: Score = "probability",
+        score: Score | None = None,
         edges: Literal["clip", "valid"] = "clip",
         space: Literal["input", "pixels"] = "input",
         preprocess: Preprocess | str | None = None,
@@ -110,15 +111,16 @@ class Occlusion:
         share: float | None = None,
     ) -> None:
         if overlap not in ("mean", "sum"):
-            raise UsageError(f"overlap '{overlap}'; accepted: mean, sum")
+            raise UsageError.unknown("overlap", overlap, ("mean", "sum"))
         check_method(method)
         self.window, self.stride, self.edges = window, stride, edges
-        self.overlap, self.score, self.method = overlap, score, method
+        self.overlap, self.method = overlap, method
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch,
         )  # fmt: skip
+        self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}
         self.share = check_share(share)
         self._ways = Ways(self.scorer, method, self.share)
@@ -152,7 +154,7 @@ class Occlusion:
         Raises ImageError or UsageError.
         """
         taken = self.scorer.take(inputs)
-        logits = self.scorer.logits(taken)
+        logits = finite(self.scorer.logits(taken), self.scorer.xp)
         wanted = self._targets(target, classes, logits)
         heat = self.scorer.xp.stack([p.heat for p in self._passes(taken, logits, wanted, progress)])
         return taken.home(heat if classes is not None else heat[:, 0])
@@ -167,7 +169,7 @@ class Occlusion:
     ) -> Occluded:
         """As a call, with all that was measured on the way. See Occluded."""
         taken = self.scorer.take(inputs)
-        logits = self.scorer.logits(taken)
+        logits = finite(self.scorer.logits(taken), self.scorer.xp)
         wanted = self._targets(target, classes, logits)
         passes = list(self._passes(taken, logits, wanted, progress))
         clean = as_score(logits, self.score, self.scorer.closing, self.scorer.xp)
@@ -261,6 +263,7 @@ class Occlusion:
 
         def see(some: NDArray[np.int64] | None) -> NDArray[np.float64]:
             for which, found in scores(some):
+                finite(found, xp, "a window hidden")
                 score = as_score(found, self.score, closing, xp)[:, chosen]
                 drops[:, which] = (clean - score).T
                 margin[which] = margins(found, logits, xp)

@@ -18,7 +18,7 @@ from ...export.preprocess import Preprocess
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
 from ..runtime import arrays
 from ..runtime.session import Providers
-from .intake import Inputs, Score, as_score, class_targets
+from .intake import Inputs, Score, as_score, class_targets, finite
 from .scoring import Progress, Scorer, no_progress, scorer_for
 
 __all__ = ["Rise", "Risen"]
@@ -72,7 +72,7 @@ class Rise:
         seed: int = 0,
         tolerance: float | None = None,
         baseline: BaselineLike = "zero",
-        score: Score = "probability",
+        score: Score | None = None,
         space: Literal["input", "pixels"] = "input",
         preprocess: Preprocess | str | None = None,
         of: str | None = None,
@@ -84,12 +84,13 @@ class Rise:
         if tolerance is not None and not 0 < tolerance < 1:
             raise UsageError(f"tolerance {tolerance}; accepted: between 0 and 1")
         self.masks, self.cells, self.probability = masks, cells, probability
-        self.seed, self.tolerance, self.score = seed, tolerance, score
+        self.seed, self.tolerance = seed, tolerance
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch,
         )  # fmt: skip
+        self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], GridPlan] = {}
         # What is wrong with the masks is said before any image comes.
         self.plan(self.scorer.own_shape() or (1, 4096, 4096))
@@ -128,7 +129,7 @@ class Rise:
         """As a call, with how far the maps have settled. See Risen."""
         scorer, xp = self.scorer, self.scorer.xp
         taken = scorer.take(inputs)
-        logits = scorer.logits(taken)
+        logits = finite(scorer.logits(taken), xp)
         top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
         wanted = class_targets(target, classes, top, int(logits.shape[1]))
         clean = arrays.to_host(as_score(logits, self.score, scorer.closing, xp))
@@ -156,6 +157,7 @@ class Rise:
         looked, done = 0, 0
         runs = enumerate(scorer.variants(image, taken.row(index), plan, base))
         for turn, (which, found) in runs:
+            finite(found, xp, "parts hidden")
             values = as_score(found, self.score, scorer.closing, xp)[:, chosen].T
             cuts = [len(found) * k // count for k in range(count + 1)]
             for k in range(count):

@@ -13,8 +13,9 @@ import numpy as np
 
 from ...errors import ImageError, ModelError, UsageError
 from ...export import choose
+from ...export import scores as class_scores
 from ...export.graph import ModelLike, load
-from ...export.preprocess import PRESETS, Preprocess, of_metadata
+from ...export.preprocess import Preprocess, of_metadata, preset
 from ...export.saliency import weight_bytes
 from ...export.seed import class_count
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
@@ -23,7 +24,7 @@ from ..photos import images
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
 from ..runtime.session import Providers, Session, dims_of, numpy_dtype
-from .intake import SCORES, Inputs, check_images
+from .intake import SCORES, Inputs, Score, check_images
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 
@@ -43,7 +44,8 @@ class Scorer:
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
         wrote (its saliency is left out).
-    of: the tensor that holds the class scores; None: what a closing Softmax or Sigmoid reads.
+    of: the tensor that holds the class scores, or what closes them ("name:as-is": itself); None:
+        what a closing Softmax or Sigmoid reads. One logit behind a Sigmoid is two classes.
     preprocess: how pixels become inputs, for baselines in pixels: a preset's name or a record;
         None: what the model says.
     memory: bytes (or "2GB") that a run may take; None: a quarter of what is free at the call.
@@ -70,17 +72,19 @@ class Scorer:
         loaded = load(model)
         self.metadata: dict[str, str] = dict(loaded.metadata_props)
         self.name = Path(model).stem if isinstance(model, (str, Path)) else loaded.graph.name or ""
-        image, scores, self.closing = choose.leave_scores(loaded, of)
+        image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
+        # A layer that was named: it has channels instead of classes.
+        self.layer = found.raw.name if found.output is None and of is not None else None
         self.classes = class_count(scores)
         if scores.shape is not None and any(d != 1 for d in list(scores.shape)[2:]):
             raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
         self.output = str(scores.name)
-        if self.output == choose.REAL_SCORES:
+        if self.output.startswith("backlight/"):
             self.source = loaded.clone()  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
         channel_axis = choose.channel_axis(image)
         self.session = Session(loaded, providers, threads)
-        self.notes = list(self.session.notes)
+        self.notes = [*found.notes, *self.session.notes]
         declared = {i.name: i for i in self.session.inputs}
         self._others = [n for n in declared if n != image.name]
         dims = dims_of(declared[str(image.name)].shape)
@@ -93,7 +97,7 @@ class Scorer:
         self._rows: dict[tuple[int, ...], int] = {}
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
-        given = PRESETS[_known(preprocess)] if isinstance(preprocess, str) else preprocess
+        given = preset(preprocess) if isinstance(preprocess, str) else preprocess
         self.preprocess = given or of_metadata(self.metadata, self.name)
 
     def _backend(self) -> Any:
@@ -114,7 +118,7 @@ class Scorer:
     @property
     def labels(self) -> list[str] | None:
         """The class names that the model's metadata gives."""
-        return labels.from_metadata(self.metadata.get(labels.KEY), self.name)
+        return labels.of_model(self.metadata, self.name, self.classes)
 
     @cached_property
     def _space(self) -> InputSpace | None:
@@ -194,6 +198,16 @@ class Scorer:
 
         return Inputs(self._here(x), feeds, home)
 
+    def settled(self, score: Score | None) -> Score:
+        """What is measured: what was asked for; None: the probability, but the score itself where a
+        single one has none, which is noted."""
+        if score is not None or self.classes != 1 or self.closing is not None:
+            return score or "probability"
+        note = f"'{self.output}' is a single score that nothing closes: measuring it as it is"
+        if note not in self.notes:
+            self.notes.append(note)
+        return "logit"
+
     def _here(self, x: Any) -> Any:
         """An array where the model runs."""
         return self.xp.ascontiguousarray(self.xp.asarray(x if self.on_cuda else arrays.to_host(x)))
@@ -257,6 +271,12 @@ class Scorer:
             found = arrays.run_on_cuda(self.session, feeds, [self.output])[self.output]
         else:
             found = self.session.run(feeds, [self.output])[self.output]
+        rows = len(feeds[self.input.name])
+        if len(found) != rows:
+            raise ModelError(
+                f"class scores '{self.output}' have {len(found)} rows for {rows} images; "
+                "expected [N, classes], or name a tensor with --of"
+            )
         flat = found[:count].reshape(count, -1)
         if found.ndim > 1 and flat.shape[1] != found.shape[1]:
             raise ModelError(f"class scores '{self.output}' have positions; expected [N, classes]")
@@ -265,7 +285,7 @@ class Scorer:
 
 def scorer_for(
     model: ModelLike | Scorer,
-    score: str,
+    score: str | None,
     *,
     of: str | None,
     preprocess: Preprocess | str | None,
@@ -276,8 +296,8 @@ def scorer_for(
 ) -> Scorer:
     """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
     one. score: checked, see intake.Score. Raises UsageError or ModelError."""
-    if score not in SCORES:
-        raise UsageError(f"score '{score}'; accepted: {', '.join(SCORES)}")
+    if score is not None and score not in SCORES:
+        raise UsageError.unknown("score", score, SCORES)
     if isinstance(model, Scorer):
         return model
     return Scorer(
@@ -290,9 +310,3 @@ def input_space(preprocess: Preprocess) -> InputSpace:
     """How the kernels bring a baseline in pixels into the model's input space."""
     order: Literal["rgb", "bgr"] = "bgr" if preprocess.color == "BGR" else "rgb"
     return InputSpace(preprocess.scale, preprocess.mean, preprocess.std, order)
-
-
-def _known(preset: str) -> str:
-    if preset not in PRESETS:
-        raise UsageError(f"preprocess '{preset}'; accepted: {', '.join(PRESETS)}, or a record")
-    return preset

@@ -17,7 +17,7 @@ from ...export.preprocess import Preprocess
 from ...kernels import BaselineLike, as_baseline, paint, segments
 from ..runtime import arrays
 from ..runtime.session import Providers
-from .intake import Score, as_score, class_targets
+from .intake import Score, as_score, class_targets, finite
 from .scoring import Progress, Scorer, no_progress, scorer_for
 
 __all__ = ["Segments"]
@@ -44,7 +44,7 @@ class Segments:
         model: ModelLike | Scorer,
         *,
         baseline: BaselineLike = "mean",
-        score: Score = "probability",
+        score: Score | None = None,
         space: Literal["input", "pixels"] = "input",
         preprocess: Preprocess | str | None = None,
         of: str | None = None,
@@ -53,12 +53,12 @@ class Segments:
         memory: str | int | None = None,
         batch: int | None = None,
     ) -> None:
-        self.score = score
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch,
         )  # fmt: skip
+        self.score = self.scorer.settled(score)
 
     def __call__(
         self,
@@ -87,7 +87,7 @@ class Segments:
             )
         # Every map is checked before the first run.
         plans = [segments(shape, one, table) for one in (maps if maps.ndim == 3 else [maps])]
-        logits = scorer.logits(taken)
+        logits = finite(scorer.logits(taken), xp)
         top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
         wanted = class_targets(target, classes, top, int(logits.shape[1]))
         result = np.empty((len(taken), wanted.shape[1], len(plans[0])), np.float64)
@@ -97,6 +97,7 @@ class Segments:
             plan = plans[index % len(plans)]
             chosen = xp.asarray(wanted[index])
             for which, found in scorer.variants(image, taken.row(index), plan, base):
+                finite(found, xp, "segments hidden")
                 kept = as_score(found, self.score, scorer.closing, xp)[:, chosen]
                 result[index, :, which] = arrays.to_host(kept).T
                 progress(len(found))

@@ -32,7 +32,7 @@ WASTE = 0.2
 def check_method(method: str) -> None:
     """Raises UsageError."""
     if method not in METHODS:
-        raise UsageError(f"method '{method}'; accepted: {', '.join(METHODS)}")
+        raise UsageError.unknown("method", method, METHODS)
 
 
 @dataclass(frozen=True)

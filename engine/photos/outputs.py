@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 import tempfile
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import OutputError
+from .plain import as_json
 
 __all__ = ["OutputFolder", "names_of", "refuse_existing", "write_bytes"]
 
@@ -129,7 +129,7 @@ class OutputFolder:
 
     def json(self, name: str, value: Any) -> Path:
         """Write a JSON file."""
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        text = as_json(value) + "\n"
         # The lone surrogates that stand for a name's undecodable bytes become JSON's escapes.
         return self.data(name, text.encode("utf-8", "backslashreplace"))
 

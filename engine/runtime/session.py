@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import ModelError, RunError, UsageError
+from ...errors import ModelError, RunError, UsageError, nearest
 from ...export.saliency import PROTO_LIMIT, weight_bytes
 from ...export.store import save_model
 
@@ -99,9 +99,10 @@ class Session:
         missing = [n for n in names if n not in available]
         if missing:
             short = [next((k for k, v in PROVIDERS.items() if v == n), n) for n in available]
+            near = nearest(missing[0], [*short, *PROVIDERS])
             raise UsageError(
                 f"provider '{_short(missing[0])}' is not in this onnxruntime; "
-                f"it has: {', '.join(short)}"
+                f"it has: {', '.join(short)}" + (f"; nearest: {', '.join(near)}" if near else "")
             )
         if "CUDAExecutionProvider" in names and hasattr(ort, "preload_dlls"):
             ort.preload_dlls(directory="")  # cuDNN and cuBLAS from the packages beside it

@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 
 from ...errors import ModelError, UsageError
 from ...export import choose
+from ...export import scores as class_scores
 from ...export.backward import FLOATS
 from ...export.emit import Emitter, dim_of
 from ...export.graph import ModelLike, load, opset_of
@@ -63,7 +64,7 @@ def features(model: ModelLike, tensor: str | None = None) -> Features:
     if tensor is not None:
         value = named(graph, tensor)
     else:
-        value, notes = before_classifier(graph)
+        value, notes = before_classifier(loaded)
     assert value.name is not None
     name = value.name
     _refuse_what_has_no_rows(value)
@@ -100,11 +101,11 @@ def features(model: ModelLike, tensor: str | None = None) -> Features:
     )
 
 
-def before_classifier(graph: ir.Graph) -> tuple[ir.Value, tuple[str, ...]]:
+def before_classifier(model: ir.Model) -> tuple[ir.Value, tuple[str, ...]]:
     """What the last linear layer before the class scores reads; without such a layer, the scores'
     own tensor, and a note. Raises ModelError where the class scores can't be told."""
-    score = choose.class_scores(graph)
-    value = score.of
+    score = class_scores.score(model, maps=True)
+    value = score.raw
     while (node := value.producer()) is not None:
         moving = [v for v in node.inputs if v is not None and not _constant(v)]
         if node.op_type in _REARRANGING and node.inputs[0] is not None:
@@ -118,10 +119,10 @@ def before_classifier(graph: ir.Graph) -> tuple[ir.Value, tuple[str, ...]]:
             break
         value = moving[0]
     note = (
-        f"no linear layer closes the model: taking '{score.of.name}', the class scores themselves; "
-        "--layer names another tensor"
+        f"no linear layer closes the model: taking '{score.raw.name}', the class scores "
+        "themselves; --layer names another tensor"
     )
-    return score.of, (note,)
+    return score.raw, (note,)
 
 
 def _is_linear(node: ir.Node) -> bool:

@@ -173,7 +173,7 @@ def project(
     """
     count = len(vectors)
     if method not in METHODS:
-        raise UsageError(f"method '{method}'; accepted: {', '.join(METHODS)}")
+        raise UsageError.unknown("method", method, METHODS)
     if vectors.ndim != 2 or count < FEWEST:
         raise UsageError(f"a map needs {FEWEST} pictures or more; there are {count}")
     if components < 2:

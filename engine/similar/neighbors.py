@@ -67,9 +67,9 @@ class Index:
 
     def __init__(self, vectors: NDArray[Any], metric: str = "l2", method: str = "auto") -> None:
         if metric not in METRICS:
-            raise UsageError(f"metric '{metric}'; accepted: {', '.join(METRICS)}")
+            raise UsageError.unknown("metric", metric, METRICS)
         if method not in ("auto", "numpy", "faiss"):
-            raise UsageError(f"method '{method}'; accepted: auto, numpy, faiss")
+            raise UsageError.unknown("method", method, ("auto", "numpy", "faiss"))
         vectors = np.asarray(vectors)
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise UsageError(f"vectors are {list(vectors.shape)}; expected [N, D]")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...errors import ModelError
-from .. import choose
+from .. import choose, scores
 from ..emit import dim_of
 from ..fold import fold_constants
 from ..graph import ModelLike, infer_shapes, load
@@ -47,7 +47,7 @@ def prepare(
 ) -> Prepared:
     """Load a model for images of shape (C, H, W), and find what a window changes first.
 
-    of: the tensors wanted, by name; None: the class scores (see choose.class_scores).
+    of: the tensors wanted, by name; None: the class scores (see scores.score).
     channel_axis: 1 or 3, of the image input; None: as choose.image_input finds it.
     Raises ModelError for a second input, another image size, a batch that can't be freed;
     UsageError for an unknown tensor.
@@ -57,7 +57,7 @@ def prepare(
     found = choose.image_input(graph)
     image = found.input
     if of is None:
-        outputs = [choose.class_scores(graph).of]
+        outputs = [scores.score(loaded, codes=True).of]
     else:
         outputs = [choose.tensor(graph, name) for name in of]
     graph.outputs[:] = outputs

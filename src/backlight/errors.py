@@ -12,6 +12,13 @@
 Every message is one line: it names the file or the node, then what would be accepted.
 """
 
+from __future__ import annotations
+
+# Not from typing: that alone takes longer to load than all the rest here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "BacklightError",
     "ImageError",
@@ -21,7 +28,19 @@ __all__ = [
     "RunError",
     "UnsupportedNode",
     "UsageError",
+    "nearest",
 ]
+
+
+def nearest(given: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names that a name is likely meant to be, best first; capitals don't matter."""
+    import difflib
+
+    lower: dict[str, str] = {}
+    for name in known:
+        lower.setdefault(name.casefold(), name)
+    # What is longer than any name is none of them, and slow to compare.
+    return [lower[n] for n in difflib.get_close_matches(given.casefold()[:100], lower, n=count)]
 
 
 class BacklightError(Exception):
@@ -38,6 +57,14 @@ class InputError(BacklightError, ValueError):
 
 class UsageError(InputError):
     """An argument is out of range or unknown."""
+
+    @classmethod
+    def unknown(cls, what: str, given: object, known: Iterable[str], more: str = "") -> UsageError:
+        """The error for a name that isn't known: all that are accepted, and the nearest."""
+        names = list(known)
+        near = nearest(given, names) if isinstance(given, str) else []
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        return cls(f"{what} '{given}'; accepted: {', '.join(names)}{more}{hint}")
 
 
 class ModelError(InputError):

@@ -96,7 +96,7 @@ def test_an_exported_file_is_a_reference_too(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"output": "float[N,1] scores", "tail": "", "classes": 1}, "has 1 classes, the model 5"),
+        ({"output": "float[N,1] scores", "tail": "", "classes": 1}, "has 1 class, the model 5"),
         ({"shape": "N,3,8,9"}, "takes float32 [N,3,8,9], the model float32 [N,3,8,8]"),
         ({"shape": "N,1,8,8", "channels": 1}, "takes float32 [N,1,8,8], the model float32 [N,3"),
         ({"dtype": "uint8", "head": "x = Cast<to=1>(image)"}, "takes uint8 [N,3,8,8], the model"),

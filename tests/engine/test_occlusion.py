@@ -179,7 +179,10 @@ def test_a_model_with_a_single_score():
     z -= shift
     p = 1 / (1 + np.exp(-z))
     closed = Occlusion(single("Sigmoid", shift), **arguments)
-    np.testing.assert_allclose(closed(X)[:, 0, 0], p[:3] - p[3], **CLOSE)
+    # One logit is two classes: 1, whose probability it gives, and 0, which has the rest.
+    np.testing.assert_allclose(closed(X, 1)[:, 0, 0], p[:3] - p[3], **CLOSE)
+    np.testing.assert_allclose(closed(X, 0)[:, 0, 0], p[3] - p[:3], **CLOSE)
+    np.testing.assert_array_equal(closed(X), closed(X, (z[:3] > 0).astype(int)))
     changes = [n.changes for n in closed.necessity(X)]
     assert changes == (np.sign(z[:3]) != np.sign(z[3])).tolist() and len(set(changes)) == 2
     open_ended = Occlusion(single("Identity", shift), score="logit", **arguments)
@@ -187,7 +190,10 @@ def test_a_model_with_a_single_score():
     with pytest.raises(UsageError, match="predicts no class"):
         open_ended.necessity(X)
     with pytest.raises(UsageError, match="single score; accepted: 'logit'"):
-        Occlusion(single("Identity", shift), **arguments)(X)
+        Occlusion(single("Identity", shift), score="probability", **arguments)(X)
+    unasked = Occlusion(single("Identity", shift), **arguments)
+    np.testing.assert_array_equal(unasked(X), open_ended(X))
+    assert unasked.score == "logit" and "single score" in " ".join(unasked.scorer.notes)
 
 
 def test_windows_over_some_channels():

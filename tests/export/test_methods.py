@@ -122,9 +122,9 @@ def test_names_are_looked_up():
     assert asked(None, None) is None
     assert asked(["guided"], ["input_x_gradient"]) == ("guided", "input_x_gradient")
     assert asked("guided", None) == ("guided",)
-    with pytest.raises(UsageError, match="unknown rule 'input_x_gradient'; one of: vanilla"):
+    with pytest.raises(UsageError, match="rule 'input_x_gradient'.*vanilla"):
         asked(["input_x_gradient"], None)
-    with pytest.raises(UsageError, match="unknown method 'guidde'; nearest: guided"):
+    with pytest.raises(UsageError, match="method 'guidde'.*nearest: [^;]*guided"):
         backlight.export(models.tiny(), methods=["guidde"])
     with pytest.raises(UsageError, match="no method given"):
         backlight.export(models.tiny(), methods=[])

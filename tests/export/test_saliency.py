@@ -129,10 +129,10 @@ def test_the_class_score_is_before_the_softmax():
 
 
 def test_of_names_another_tensor():
-    """Of the softmax itself: p_c (e_c - p) replaces the one-hot seed."""
+    """Of the softmax itself, as it is: p_c (e_c - p) replaces the one-hot seed."""
     x = models.images(1, 3, 8, 8)
     feeds = {"x": x, "target": np.array([2])}
-    got = run_runtime(backlight.export(models.tiny(), ("vanilla",), of="prob"), feeds)
+    got = run_runtime(backlight.export(models.tiny(), ("vanilla",), of="prob:as-is"), feeds)
     p = got["prob"][0]
     free = backlight.export(models.tiny(), ("vanilla",), of="scores", cotangent="input")
     seed = (p[2] * (np.eye(5)[2] - p))[None].astype(np.float32)

@@ -1,0 +1,505 @@
+"""Which tensor is the class score, for every command; and leaves the scores alone.
+
+An output that a Softmax, LogSoftmax or Sigmoid closes is explained before it, by default as well
+as named by `--of`; `--of NAME:as-is` takes the tensor itself. Scores are [N, K] (or [N, K, 1, …]):
+where the model has them in another shape, or one logit for two classes, a few nodes bring them
+into that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import ModelError, UsageError
+from . import choose
+from .backward import FLOATS
+from .emit import Emitter, dim_of
+from .graph import opset_of
+from .heads import LAYOUT, PICKING, Reading, read
+
+__all__ = [
+    "AS_IS",
+    "MADE",
+    "Score",
+    "class_axis",
+    "leave_scores",
+    "no_batch",
+    "plain_name",
+    "score",
+]
+
+# `--of NAME:as-is`: the tensor itself, whatever closes it.
+AS_IS = ":as-is"
+# The name of scores that are no tensor of the model's own.
+MADE = "backlight/scores"
+# What a head may do to raw scores behind all else: the tensor before it is explained.
+_ENDS = LAYOUT | {"Log"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is explained of a model, or scored in variants of an image.
+
+    of: the scores, [N, K] or [N, K, 1, …], or any tensor that was named. raw: the model's own
+    tensor that they are made of. held: the tensor of it that was asked for: scores, or what closes
+    them. output: the model output that holds them or their probabilities,
+    None where none does. reading: how their probabilities are made, None where that isn't known.
+    binary: whether `of` [N, 2] are the two classes of one logit z [N, 1]: -z and z. ranking: the
+    tensor whose top class is a row's top class. notes: what was decided on the way, for people.
+    """
+
+    of: ir.Value
+    raw: ir.Value
+    held: ir.Value
+    output: ir.Value | None
+    reading: Reading | None
+    binary: bool
+    ranking: ir.Value
+    notes: tuple[str, ...] = ()
+
+
+def plain_name(graph_names: Sequence[str | None] | dict[str, ir.Value], name: str) -> str:
+    """A tensor's name without `:as-is`, unless a tensor is called so."""
+    return name.removesuffix(AS_IS) if name not in graph_names else name
+
+
+def score(
+    model: ir.Model, of: str | None = None, *, maps: bool = False, codes: bool = False
+) -> Score:
+    """The scores that a model is explained by. May add nodes behind the model's own.
+
+    of: a tensor by name, perhaps with `:as-is`; None: the class scores: what a Softmax closes
+    among the outputs, else the only one shaped [N, K], else the only one. maps: whether class
+    scores may have positions. codes: whether scores that are quantised in the end are wanted as
+    the codes say them, and not from before.
+    Raises ModelError when that leaves several, or none, or scores with positions; UsageError for
+    an unknown tensor.
+    """
+    graph = model.graph
+    if of is None:
+        output = _candidate(graph)
+        if not maps:
+            refuse_maps(graph, output)
+        return _scored(model, output, output, named=False, codes=codes)
+    name = plain_name(ir.convenience.create_value_mapping(graph), of)
+    value = choose.tensor(graph, name)
+    output_of, closed = _holding(graph, value)
+    if name == of and (closed or output_of is value):
+        return _scored(model, value, output_of, named=True, codes=codes)
+    e = Emitter(graph, opset_of(model))
+    ends = output_of is not None or value.is_graph_output()
+    laid = _laid_out(e, value, no_batch(graph, value)) if ends else value
+    if laid is not value:
+        _rename(laid)
+    if closed:
+        return Score(laid, value, value, output_of, None, False, laid)
+    # The scores themselves, before what closes them: that says what they are the scores of.
+    found = None if output_of is None else read(output_of)
+    same = found is not None and found.alone and found.kind != "Mixture"
+    quantized = output_of is not None and laid is value and _quantized(value, output_of)
+    ranking = laid if output_of is None or not quantized else output_of
+    return Score(laid, value, value, output_of, found if same else None, False, ranking)
+
+
+def unclosed(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
+    """The model's own tensor that is maximised in place of a named one: scores before what closes
+    them, which is said; any other tensor is itself."""
+    reading = read(value)
+    if not _holding(graph, value)[1] or reading is None or not reading.logits:
+        return value, ()
+    raw = _unflattened(reading, value)
+    if raw is value:
+        return value, ()
+    return raw, _notes(value, raw, reading, False, True)
+
+
+def _candidate(graph: ir.Graph) -> ir.Value:
+    """The output that holds the class scores. Raises ModelError where several could."""
+    outputs = [v for v in graph.outputs if v.dtype is None or v.dtype in FLOATS]
+    readings = {v: read(v) for v in outputs}
+    before = {v: v if r is None else r.before for v, r in readings.items()}
+    softmax = [v for v, r in readings.items() if r is not None and not r.each]
+    for candidates in (softmax, [v for v in outputs if _is_matrix(v)], outputs):
+        tensors = {before[v] for v in candidates}
+        if len(tensors) == 1:
+            return candidates[0]
+        if tensors:
+            break
+    names = ", ".join(f"'{v.name}' {choose.shown(v)}" for v in graph.outputs) or "none"
+    raise ModelError(
+        f"{len(outputs)} outputs could be class scores ({names}); name one with --of, "
+        "or --layer in a command without it"
+    )
+
+
+def _holding(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value | None, bool]:
+    """The model output that holds a tensor or what is made of it alone, and whether the tensor
+    itself comes after what closes that head."""
+    own = read(value)
+    for output in graph.outputs:
+        found = read(output)
+        if found is None:
+            if value in (output, before_quantizing(output)):
+                return output, False
+            continue
+        if own is not None and own.before is found.before and own.closer is found.closer:
+            return output, True
+        raw = _unflattened(found, output)
+        if value in (output, raw, found.before, before_quantizing(raw)):
+            return output, False
+    return None, False
+
+
+def _scored(
+    model: ir.Model, value: ir.Value, output: ir.Value | None, named: bool, codes: bool
+) -> Score:
+    """The scores of a tensor that holds them, or what is made of them."""
+    graph = model.graph
+    reading = read(value)
+    e = Emitter(graph, opset_of(model))
+    if reading is None:
+        raw = value if codes else before_quantizing(value)
+        of = _laid_out(e, raw, no_batch(graph, raw))
+        if of is not raw:
+            _rename(of)
+        ranking = value if raw is not value and of is raw else of
+        return Score(of, raw, value, output, None, False, ranking)
+    raw = _real(e, reading, value) or _unflattened(reading, value)
+    batchless = no_batch(graph, value)
+    binary = reading.each and _classes(value, batchless) == 1
+    if reading.logits and not _same_classes(reading, raw, value, batchless):
+        moved = _moved(model, reading, raw)
+    else:
+        moved = raw if codes else before_quantizing(raw)
+    of = moved
+    if not _has_positions(value):
+        of = _laid_out(e, moved, batchless)
+    if binary:
+        of = _both(e, of, reading)
+    notes = () if raw is value else _notes(value, raw, reading, binary, named)
+    if raw is value:
+        notes = _notes_of_itself(value, reading, binary)
+    if of is not moved or moved not in (raw, before_quantizing(raw)):
+        _rename(of)
+    quantized = of is moved and before_quantizing(raw) is moved and moved is not raw
+    ranking = output if quantized and output is not None else of
+    return Score(of, raw, value, output, reading, binary, ranking, notes)
+
+
+def _notes(
+    value: ir.Value, raw: ir.Value, reading: Reading, binary: bool, named: bool
+) -> tuple[str, ...]:
+    kind = _closer(reading)
+    if not named and not reading.each and reading.logits and reading.kind != "Mixture":
+        return ()  # the score before a closing Softmax is the contract
+    node = "" if reading.closer is None else f" '{reading.closer.name}'"
+    return (f"'{value.name}' is made by {kind}{node}: {before_it(value, raw, binary)}",)
+
+
+def before_it(value: ir.Value, raw: ir.Value, binary: bool) -> str:
+    """That the score is taken before what closes it, for people."""
+    two = ", for class 1, and its negation for class 0" if binary else ""
+    return (
+        f"the score explained is the tensor before it, '{raw.name}'{two}; "
+        f"--of {value.name}{AS_IS} takes the output itself"
+    )
+
+
+def _notes_of_itself(value: ir.Value, reading: Reading, binary: bool) -> tuple[str, ...]:
+    two = "; it is class 1, and class 0 is what is left" if binary else ""
+    what = "the logarithm of a probability" if reading.log else "a probability"
+    return (
+        f"'{value.name}' holds probabilities that several tensors make together, and none before "
+        f"it ranks the classes: the score explained is the tensor itself, {what}{two}",
+    )
+
+
+def _closer(reading: Reading) -> str:
+    """The operator that closes a head, for people."""
+    node = reading.closer
+    return "a mixture" if node is None else node.op_type if _own(node) else reading.kind
+
+
+def _own(node: ir.Node) -> bool:
+    return node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
+
+
+def closing(found: Score) -> str | None:
+    """How the output that holds the scores gives probabilities: Softmax and Sigmoid: it does;
+    LogSoftmax: by its exponential; Probability: several operators made it, and it does; None: that
+    isn't known."""
+    return None if found.reading is None else closing_of(found.reading)
+
+
+def closing_of(reading: Reading) -> str:
+    """See `closing`."""
+    if reading.log:
+        return "LogSoftmax"
+    return "Probability" if reading.kind == "Mixture" else reading.kind
+
+
+def _real(e: Emitter, reading: Reading, value: ir.Value) -> ir.Value | None:
+    """What a closing QLinearSoftmax or QLinearSigmoid of onnxruntime's reads, as real numbers."""
+    node = reading.closer
+    if node is None or node.domain != "com.microsoft":
+        return None
+    shape = node.outputs[0].shape or value.shape
+    real: ir.Value = e.DequantizeLinear(*node.inputs[:3], _dtype=ir.DataType.FLOAT, _shape=shape)
+    _rename(real)
+    return real
+
+
+def _rename(value: ir.Value) -> None:
+    node = value.producer()
+    assert node is not None
+    value.name = node.name = MADE
+
+
+def _unflattened(reading: Reading, value: ir.Value) -> ir.Value:
+    """The scores in front of the Flatten that ONNX's converter puts around a Softmax of before
+    opset 13."""
+    node = reading.before.producer()
+    if node is None or node.op_type not in ("Flatten", "Reshape"):
+        return reading.before
+    source, back = node.inputs[0], next(iter(reading.behind), None)
+    if source is None or source.shape is None or back is None or back.op_type != "Reshape":
+        return reading.before
+    again = back.outputs[0].shape
+    return source if again is not None and _dims(source.shape) == _dims(again) else reading.before
+
+
+def _dims(shape: ir.Shape) -> list[int | str | None]:
+    return [dim_of(shape, i) for i in range(len(shape))]
+
+
+def _same_classes(reading: Reading, raw: ir.Value, value: ir.Value, batchless: bool) -> bool:
+    """Whether the scores have the classes of what is made of them, in the same order and rows."""
+    moving = [n for n in reading.behind if n.op_type in PICKING]
+    if moving or raw.shape is None:
+        return not moving
+    turned = [n for n in reading.behind if n.op_type == "Transpose"]
+    if reading.axis == 0 and turned:
+        return False
+    if _has_positions(value) or _has_positions(raw):
+        return not _has_positions(raw) or _has_positions(value)
+    mine, theirs = _classes(raw, batchless), _classes(value, batchless)
+    return None in (mine, theirs) or mine == theirs
+
+
+def _moved(model: ir.Model, reading: Reading, raw: ir.Value) -> ir.Value:
+    """The scores as what is behind the closing operator moves and picks its classes."""
+    found = raw
+    for number, node in enumerate(reading.behind):
+        if node.op_type in ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear"):
+            continue
+        made = ir.Node(
+            "", node.op_type, [found, *node.inputs[1:]], list(node.attributes.values()),
+            num_outputs=len(node.outputs), name=f"backlight/moved_{number}",
+        )  # fmt: skip
+        at = next((i for i, v in enumerate(node.outputs) if _leads(v, reading)), 0)
+        for index, (mine, theirs) in enumerate(zip(made.outputs, node.outputs, strict=True)):
+            mine.name = f"backlight/moved_{number}" + (f"_{index}" if index else "")
+            mine.shape, mine.type = theirs.shape, raw.type
+        model.graph.append(made)
+        found = made.outputs[at]
+    return found
+
+
+def _leads(value: ir.Value, reading: Reading) -> bool:
+    """Whether a Split's output is the one that the head goes on with."""
+    return value.is_graph_output() or any(u.node in reading.behind for u in value.uses())
+
+
+def _both(e: Emitter, of: ir.Value, reading: Reading) -> ir.Value:
+    """One score [N, 1] as two: of class 0 and of class 1."""
+    assert of.shape is not None
+    column = of
+    if len(of.shape) != 2:
+        column = e.Reshape(of, [-1, 1], _shape=[dim_of(of.shape, 0), 1])
+    if reading.logits:
+        other = e.Neg(column)
+    elif reading.log:
+        # log(1 - exp(l))
+        other = e.Log(e.Sub(reading.scale, e.Exp(column)))
+    else:
+        other = e.Sub(reading.scale, column)
+    other.shape = column.shape
+    return e.Concat(other, column, axis=1, _shape=[dim_of(column.shape or of.shape, 0), 2])
+
+
+def _laid_out(e: Emitter, value: ir.Value, batchless: bool) -> ir.Value:
+    """Scores [N, K], whatever axis the classes are at; itself where they are at 1 already."""
+    shape = value.shape
+    if shape is None:
+        return value
+    if batchless and len(shape) == 1:
+        return e.Reshape(value, [1, -1], _shape=[1, dim_of(shape, 0)])
+    axis = class_axis(shape)
+    if axis is None or axis == 1 or len(shape) < 3:
+        return value
+    return e.Flatten(value, axis=1, _shape=[dim_of(shape, 0), dim_of(shape, axis)])
+
+
+def class_axis(shape: ir.Shape) -> int | None:
+    """The axis of the classes of scores [N, K], [N, K, 1, …] or [N, 1, …, K]: the only one, but for
+    the first, that isn't 1; None where there are several."""
+    wide = [i for i in range(1, len(shape)) if dim_of(shape, i) != 1]
+    if len(wide) > 1:
+        return None
+    return wide[0] if wide else 1
+
+
+def _classes(value: ir.Value, batchless: bool) -> int | None:
+    """How many classes a tensor of scores has; None where that isn't known."""
+    shape = value.shape
+    if shape is None:
+        return None
+    if batchless:
+        return max((d for d in _dims(shape) if isinstance(d, int)), default=None)
+    if len(shape) < 2:
+        return 1
+    axis = class_axis(shape)
+    dim = None if axis is None else dim_of(shape, axis)
+    return dim if isinstance(dim, int) else None
+
+
+def no_batch(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether scores have classes alone, [K]: a number that isn't the batch's."""
+    shape = value.shape
+    if shape is None or len(shape) != 1:
+        return False
+    dim = dim_of(shape, 0)
+    return isinstance(dim, int) and dim > 1 and dim != _batch(graph)
+
+
+def _batch(graph: ir.Graph) -> int | str | None:
+    """The image input's batch; None where there is none, or it isn't known."""
+    try:
+        image = choose.image_input(graph).input
+    except ModelError:
+        return None
+    if image.shape is None or len(image.shape) < 4:
+        return None
+    return dim_of(image.shape, 0)
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) >= 2 and not _has_positions(value)
+
+
+def _has_positions(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 2 and class_axis(value.shape) is None
+
+
+def refuse_maps(graph: ir.Graph, scores: ir.Value) -> None:
+    """Raise ModelError where the class scores have positions, or rows that are no images."""
+    shape = scores.shape
+    if shape is None or len(shape) < 2:
+        return
+    rows, batch = dim_of(shape, 0), _batch(graph)
+    if _has_positions(scores):
+        what = f"it has {len(shape)} dimensions, positions too, {choose.shown(scores)}"
+    elif isinstance(rows, int) and rows > 1 and batch is not None and rows != batch:
+        what = f"it has {rows} rows, {choose.shown(scores)}, for a batch of {batch}"
+    else:
+        return
+    near = _nameable(scores)
+    instance = "" if near is None else f" (for instance '{near.name}' {choose.shown(near)})"
+    raise ModelError(
+        f"'{scores.name}' is no tensor of class scores: {what}; expected [N, K], or name a tensor "
+        f"with --of{instance}"
+    )
+
+
+def _nameable(scores: ir.Value) -> ir.Value | None:
+    """The nearest tensor before scores with positions that has a vector, or channels, an image."""
+    waiting, seen = [scores], {scores}
+    while waiting and len(seen) < 2000:
+        value = waiting.pop(0)
+        shape, node = value.shape, value.producer()
+        if node is None:
+            continue
+        if value is not scores and shape is not None and value.dtype in FLOATS:
+            channels = len(shape) == 4 and isinstance(dim_of(shape, 1), int)
+            if channels and node.op_type in ("Conv", "Relu", "BatchNormalization"):
+                return value
+        for source in node.inputs[:1] if node.op_type != "Concat" else node.inputs:
+            if source is not None and source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return None
+
+
+def before_quantizing(value: ir.Value) -> ir.Value:
+    """The tensor before the first of the QuantizeLinear that close a head, else the value itself.
+
+    A top score lies at the end of its range: saturated there, it would have no gradient at all.
+    """
+    found, node = value, value.producer()
+    while node is not None and node.domain == "" and node.op_type in _ENDS:
+        source = node.inputs[0]
+        if source is None:
+            break
+        if node.op_type == "QuantizeLinear":
+            found = source
+        node = source.producer()
+    return found
+
+
+def _quantized(value: ir.Value, output: ir.Value) -> bool:
+    """Whether a tensor is quantised on the way to the output that holds it. Codes tie, and the
+    first one wins: the output says what the top class is."""
+    found = read(output)
+    raw = output if found is None else _unflattened(found, output)
+    return value not in (output, raw) and before_quantizing(raw) is value
+
+
+def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, str | None, Score]:
+    """Leave the class scores, before their closing operator, as the only output; or, where they
+    don't say what the probabilities are, those.
+
+    Returns the image input, the scores [N, K, …], what closed them (see `closing`), and all that
+    was found.
+    """
+    graph = model.graph
+    if "backlight.rules" in model.metadata_props:
+        graph.outputs[:] = [v for v in graph.outputs if not (v.name or "").startswith("saliency_")]
+    image = choose.image_input(graph).input
+    found = score(model, of, codes=True)
+    scores, closed, reading = found.of, None, found.reading
+    if reading is None:
+        # As it is: its values may be probabilities all the same.
+        own = read(found.held)
+        closed = None if own is None or own.log or own.scale != 1 else "Probability"
+    elif reading.alone and reading.kind != "Mixture":
+        closed = reading.kind
+    else:
+        scores, closed = _probabilities(model, found), "Probability"
+    graph.outputs[:] = [scores]
+    common.RemoveUnusedNodesPass()(model)
+    graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]
+    if not image.uses():
+        raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")
+    return image, scores, closed, found
+
+
+def _probabilities(model: ir.Model, found: Score) -> ir.Value:
+    """The probabilities that a model gives, [N, K]."""
+    reading, value = found.reading, found.held
+    assert reading is not None
+    e = Emitter(model.graph, opset_of(model))
+    made = value
+    if reading.log:
+        made = e.Exp(made)
+    if reading.scale != 1:
+        made = e.Mul(made, 1 / reading.scale)
+    made = _laid_out(e, made, no_batch(model.graph, value))
+    if found.binary:
+        made = _both(e, made, Reading("Mixture", made, logits=False))
+    if made is not value:
+        made.name = "backlight/probabilities"
+    return made

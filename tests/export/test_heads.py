@@ -1,0 +1,428 @@
+"""Which tensor is the score, whatever closes the head: its gradient and its probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import backlight
+from backlight.engine.direct.explainer import Explainer
+from backlight.engine.masked.occlusion import Occlusion
+from backlight.engine.masked.rise import Rise
+from backlight.errors import ModelError, UsageError
+from backlight.export.check import check
+from backlight.export.graph import load
+from backlight.export.heads import read
+
+from .. import models
+from .harness import run_reference, run_runtime
+
+X = models.images(2, 3, 8, 8)
+_INTS = {
+    "zero": [0], "one": [1], "two": [2], "three": [3], "some": [4, 1, 2], "last": [2, 3],
+    "inner": [1, 2], "k": 3, "row": [0, 1, 1, 5],
+}  # fmt: skip
+_FLOATS = {"half": 0.5, "w1": 0.3, "w2": 0.7, "T": 2, "low": 1e-4, "high": 0.9, "top": 1,
+           "hundred": 100, "shift": 40, "negative": -40}  # fmt: skip
+BOTH = "s2 = Gemm<transB=1>(f, v2, c) a = Softmax(scores) q = Softmax(s2)"
+
+
+def head(tail: str, output: str = "float[N,5] prob", **changes) -> onnx.ModelProto:
+    """`tiny` with another end, and the constants that ends are written with."""
+    model = models.tiny(tail=tail, output=output, **changes)
+    named = {"v2": np.random.default_rng(9).standard_normal((5, 4)).astype(np.float32)}
+    named |= {name: np.array(value, np.int64) for name, value in _INTS.items()}
+    named |= {name: np.array(value, np.float32) for name, value in _FLOATS.items()}
+    for name, value in named.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return model
+
+
+def expected(model, x=X):
+    return run_runtime(model, {"x": x})["prob"].reshape(len(x), -1).astype(np.float64)
+
+
+def told(model) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities [2, K] that explaining and hiding show."""
+    explain = Explainer(model, ("vanilla",))
+    shown = explain.probabilities(explain(X).scores)
+    occlude = Occlusion(model, window=8, stride=8)
+    found = occlude.measure(X, classes="all")
+    risen = Rise(model, masks=4, cells=2).measure(X, classes="all")
+    np.testing.assert_array_equal(risen.score, found.score)
+    return shown, found.score
+
+
+# Ends whose probabilities are what the model says, through a function of the output; then the
+# tensor whose gradient is taken.
+ENDS = {
+    "softmax": ("prob = Softmax(scores)", None, "scores"),
+    "log": ("prob = LogSoftmax(scores)", np.exp, "scores"),
+    "log of": ("s = Softmax(scores) prob = Log(s)", np.exp, "scores"),
+    "exp of log": ("l = LogSoftmax(scores) prob = Exp(l)", None, "scores"),
+    "temperature": ("t = Div(scores, T) prob = Softmax(t)", None, "t"),
+    "written out": ("e = Exp(scores) t = ReduceSum(e, one) prob = Div(e, t)", None, "scores"),
+    "written out, shifted": (
+        "m = ReduceMax(scores, one) d = Sub(scores, m) e = Exp(d) t = ReduceSum(e, one) "
+        "prob = Div(e, t)",
+        None,
+        "scores",
+    ),
+    "log, written out": ("l = ReduceLogSumExp(scores, one) prob = Sub(scores, l)", np.exp,
+                         "scores"),
+    "clipped": ("s = Softmax(scores) prob = Clip(s, low, top)", None, "scores"),
+    "clipped hard": ("s = Softmax(scores) prob = Clip(s, low, high)", None, "scores"),
+    "per cent": ("s = Softmax(scores) prob = Mul(s, hundred)", lambda p: p / 100, "scores"),
+    "sigmoid": ("prob = Sigmoid(scores)", None, "scores"),
+    "sigmoid, normalised": ("s = Sigmoid(scores) t = ReduceSum(s, one) prob = Div(s, t)", None,
+                            "scores"),
+    "other axis": (
+        "t = Transpose<perm=[1,0]>(scores) s = Softmax<axis=0>(t) prob = Transpose<perm=[1,0]>(s)",
+        None,
+        "t",
+    ),
+    "chain": (
+        "u = Unsqueeze(scores, last) s = Softmax<axis=1>(u) i = Identity(s) j = Cast<to=1>(i) "
+        "t = Transpose<perm=[0,2,3,1]>(j) prob = Squeeze(t, inner)",
+        None,
+        "u",
+    ),
+    "mean": (f"{BOTH} prob = Mean(a, q)", None, "prob"),
+    "half the sum": (f"{BOTH} t = Add(a, q) prob = Mul(t, half)", None, "prob"),
+    "weighted": (f"{BOTH} t = Mul(a, w1) u = Mul(q, w2) prob = Add(t, u)", None, "prob"),
+    "sum": (f"{BOTH} prob = Sum(a, q)", lambda p: p / 2, "prob"),
+    "product": (f"{BOTH} prob = Mul(a, q)", None, "prob"),
+    "product, normalised": (
+        f"{BOTH} t = Mul(a, q) u = ReduceSum(t, one) prob = Div(t, u)", None, "prob",
+    ),
+    "stacked": (
+        f"{BOTH} t = Unsqueeze(a, zero) u = Unsqueeze(q, zero) s = Concat<axis=0>(t, u) "
+        "prob = ReduceMean<keepdims=0>(s, zero)",
+        None,
+        "prob",
+    ),
+    "log of a mean": (f"{BOTH} t = Mean(a, q) prob = Log(t)", np.exp, "prob"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_probabilities_are_what_the_model_says(name):
+    """Explained and hidden, from the model and from its export: not a softmax of a softmax."""
+    tail, through, of = ENDS[name]
+    model = head(tail)
+    want = expected(model) if through is None else through(expected(model))
+    shown, scored = told(model)
+    np.testing.assert_allclose(shown, want, atol=1e-6)
+    np.testing.assert_allclose(scored, want, atol=1e-6)
+    graph = backlight.export(model, ("vanilla",))
+    exported = Explainer(graph, ("vanilla",))
+    np.testing.assert_allclose(exported.probabilities(exported(X).scores), want, atol=1e-6)
+    meta = {p.key: p.value for p in graph.metadata_props}
+    assert meta["backlight.of"] == of and check(model).of == of
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_gradient_is_that_of_the_score_found(name):
+    """By central differences in float64, of the tensor that it says."""
+    tail, _, of = ENDS[name]
+    model = head(tail)
+    graph = backlight.export(model, ("vanilla",))
+    got = run_runtime(graph, {"x": X[:1], "target": np.array([3])})["saliency_vanilla"]
+    plain = to_double(head(tail, output=f"float[N,5] prob, float {of}" if of != "prob" else
+                           "float[N,5] prob"))  # fmt: skip
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        way = rng.standard_normal(X[:1].shape)
+        step = 1e-6
+        ends = [
+            run_reference(plain, {"x": X[:1].astype(np.float64) + s * step * way})[of]
+            for s in (1, -1)
+        ]
+        ends = [e.reshape(-1)[3] for e in ends]  # [1, 5] in every layout
+        want = (ends[0] - ends[1]) / (2 * step)
+        # float32 against float64
+        np.testing.assert_allclose((got * way).sum(), want, rtol=2e-4, atol=1e-6)
+
+
+def to_double(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model in float64."""
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == kinds[0]:
+            wide = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = kinds[1]
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to":
+                attribute.i = kinds[1]
+    return model
+
+
+# Ends with other classes or another shape: the output, how it is declared, and which of the five
+# logits its classes are.
+SHAPES = {
+    "picked": ("s = Softmax(scores) prob = Gather<axis=1>(s, some)", "N,3", [4, 1, 2]),
+    "cut": ("s = Softmax(scores) prob = Slice(s, zero, three, one)", "N,3", [0, 1, 2]),
+    "split": ("s = Softmax(scores) o, prob = Split<axis=1>(s, parts)", "N,3", [2, 3, 4]),
+    "[N,1,1,K]": ("u = Unsqueeze(scores, inner) prob = Softmax(u)", "N,1,1,5", [0, 1, 2, 3, 4]),
+    "[N,1,K]": ("u = Unsqueeze(scores, one) prob = Softmax(u)", "N,1,5", [0, 1, 2, 3, 4]),
+    "[N,K,1,1]": ("u = Unsqueeze(scores, last) prob = Softmax<axis=1>(u)", "N,5,1,1",
+                  [0, 1, 2, 3, 4]),
+    "turned": ("u = Unsqueeze(scores, last) s = Softmax<axis=1>(u) "
+               "prob = Transpose<perm=[0,2,3,1]>(s)", "N,1,1,5", [0, 1, 2, 3, 4]),
+    "bare [N,1,1,K]": ("prob = Unsqueeze(scores, inner)", "N,1,1,5", [0, 1, 2, 3, 4]),
+    "bare [N,1,K]": ("prob = Unsqueeze(scores, one)", "N,1,5", [0, 1, 2, 3, 4]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+@pytest.mark.parametrize("name", SHAPES)
+def test_classes_wherever_they_are(name, opset):
+    """The map of a class is that of its logit, and -1 is the top one of those there are."""
+    tail, shape, classes = SHAPES[name]
+    if opset == 11:
+        for operator, axes in (("Unsqueeze", {"inner": "1,2", "last": "2,3", "one": "1"}),):
+            for axis, numbers in axes.items():
+                tail = tail.replace(
+                    f"{operator}(scores, {axis})", f"{operator}<axes=[{numbers}]>(scores)"
+                )
+        tail = tail.replace("Softmax(u)", f"Softmax<axis={shape.count(',')}>(u)")
+        tail = tail.replace("Split<axis=1>(s, parts)", "Split<axis=1,split=[2,3]>(s)")
+    model = head(tail, f"float[{shape}] prob", opset=opset)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3]), "parts"))
+    logits = backlight.export(models.tiny(tail="", output="float[N,5] scores"), ("vanilla",))
+    z = expected(models.tiny(tail="prob = Identity(scores)"))
+    explain = Explainer(model, ("vanilla",))
+    assert explain.classes == len(classes)
+    top = z[:, classes].argmax(axis=1)
+    found = explain(X)
+    np.testing.assert_array_equal(found.target, top)
+    for target in (*range(len(classes)), None):
+        number = np.array(classes)[top if target is None else [target] * 2]
+        want = run_runtime(logits, {"x": X, "target": number})["saliency_vanilla"]
+        got = explain(X, target).saliency["vanilla"]
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)  # float32
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p = (p / p.sum(axis=1, keepdims=True))[:, classes]
+    shown, scored = told(model)
+    np.testing.assert_allclose(shown, p, atol=1e-6)
+    np.testing.assert_allclose(scored, p, atol=1e-6)
+    exported = Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))
+    np.testing.assert_array_equal(exported(X).target, top)
+    np.testing.assert_allclose(exported.probabilities(exported(X).scores), p, atol=1e-6)
+
+
+def test_an_output_without_a_batch():
+    """[K] of an image alone."""
+    model = head("prob = Squeeze(scores, zero)", "float[5] prob", shape="1,3,8,8")
+    explain, one = Explainer(model, ("vanilla",)), Explainer(models.tiny(), ("vanilla",))
+    for target in (None, 0, 4):
+        found, want = explain(X[:1], target), one(X[:1], target)
+        np.testing.assert_array_equal(found.target, want.target)
+        np.testing.assert_allclose(
+            found.saliency["vanilla"], want.saliency["vanilla"], rtol=1e-5, atol=1e-7
+        )
+    np.testing.assert_allclose(explain.probabilities(found.scores), want.scores, atol=1e-6)
+    occlude = Occlusion(model, window=4)
+    np.testing.assert_allclose(occlude(X[:1]), Occlusion(models.tiny(), window=4)(X[:1]), atol=2e-6)
+
+
+ONE = "t = Slice(scores, two, three, one)"
+
+
+@pytest.mark.parametrize("shift", ["", "shift", "negative"])
+@pytest.mark.parametrize(
+    ("end", "shape"),
+    [
+        ("prob = Sigmoid(z)", "N,1"),
+        ("s = Sigmoid(z) prob = Squeeze(s, one)", "N"),
+        ("u = Unsqueeze(z, last) prob = Sigmoid(u)", "N,1,1,1"),
+        ("n = Neg(z) e = Exp(n) d = Add(top, e) prob = Div(top, d)", "N,1"),
+    ],
+)
+def test_one_logit_is_two_classes(end, shape, shift):
+    """1 is what it gives the probability of, 0 its negation; saturated or not the map is that of
+    the logit, by PyTorch's autograd."""
+    torch = pytest.importorskip("torch")
+    z = f"z = Add(t, {shift})" if shift else "z = Identity(t)"
+    model = head(f"{ONE} {z} {end}", f"float[{shape}] prob")
+    weights = {k: torch.from_numpy(v) for k, v in models.weights().items()}
+    x = torch.from_numpy(X).requires_grad_()
+    h = torch.conv2d(x, weights["w"], weights["b"], padding=1).relu().mean(dim=(2, 3))
+    logit = (h @ weights["v"].T + weights["c"])[:, 2] + (_FLOATS[shift] if shift else 0)
+    (want,) = torch.autograd.grad(logit.sum(), x)
+    explain = Explainer(model, ("vanilla",))
+    assert explain.classes == 2 and "negation for class 0" in " ".join(explain.notes)
+    for target, sign in ((1, 1), (0, -1)):
+        got = explain(X, target).saliency["vanilla"]
+        np.testing.assert_allclose(got, sign * want.numpy(), rtol=1e-5, atol=1e-7)
+    top = (logit.detach().numpy() > 0).astype(np.int64)
+    p = expected(model)[:, 0]
+    shown, scored = told(model)
+    for found in (shown, scored):
+        np.testing.assert_allclose(found, np.stack([1 - p, p], axis=1), atol=1e-6)
+    for one in (explain, Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))):
+        found = one(X)
+        np.testing.assert_array_equal(found.target, top)
+        both = np.where(top == 1, 1, -1)[:, None, None, None]
+        np.testing.assert_allclose(
+            found.saliency["vanilla"], both * want.numpy(), rtol=1e-5, atol=1e-7
+        )
+    with pytest.raises(UsageError, match=r"0 to 1"):
+        explain(X, 2)
+
+
+@pytest.mark.parametrize(("end", "shape"), [("Identity(t)", "N,1"), ("Squeeze(t, one)", "N")])
+def test_a_single_score_that_nothing_closes_is_one_class(end, shape):
+    model = head(f"{ONE} prob = {end}", f"float[{shape}] prob")
+    explain = Explainer(model, ("vanilla",))
+    want = Explainer(models.tiny(), ("vanilla",))(X, 2).saliency["vanilla"]
+    for target in (None, 0, -1):
+        np.testing.assert_allclose(explain(X, target).saliency["vanilla"], want, rtol=1e-5)
+    assert explain.probabilities(explain(X).scores) is None
+    assert Occlusion(model, window=8).score == Rise(model, masks=4).score == "logit"
+    with pytest.raises(UsageError, match="class 1"):
+        explain(X, 1)
+
+
+def heads() -> onnx.ModelProto:
+    return head(
+        "other = Gemm<transB=1>(f, v2, c) p1 = Softmax(scores) p2 = Sigmoid(other)",
+        "float[N,5] p1, float[N,5] p2, float[N,4] f",
+    )
+
+
+@pytest.mark.parametrize(("name", "before"), [("p1", "scores"), ("p2", "other")])
+def test_a_named_head_is_explained_before_what_closes_it(name, before):
+    """As hidden windows are scored, and said; as it is only where that is asked for."""
+    target = {"x": X, "target": np.array([1, 4])}
+    graphs = {
+        of: run_runtime(backlight.export(heads(), ("vanilla",), of=of), target)["saliency_vanilla"]
+        for of in (name, before, f"{name}:as-is")
+    }
+    np.testing.assert_array_equal(graphs[name], graphs[before])
+    assert np.abs(graphs[f"{name}:as-is"] - graphs[name]).max() > 1e-3
+    explain = Explainer(heads(), ("vanilla",), of=name)
+    assert f"'{before}'" in explain.notes[0] and f"{name}:as-is" in explain.notes[0]
+    found = check(heads(), of=name)
+    assert found.of == before and any(f"'{before}'" in n.reason for n in found.notes)
+    occlude = Occlusion(heads(), window=8, of=name)
+    assert occlude.scorer.output == before
+    p = expected(head("other = Gemm<transB=1>(f, v2, c) p1 = Softmax(scores) p2 = Sigmoid(other)"
+                      f" prob = Identity({name})"))  # fmt: skip
+    np.testing.assert_allclose(explain.probabilities(explain(X).scores), p, atol=1e-6)
+    np.testing.assert_allclose(occlude.measure(X, classes="all").score, p, atol=1e-6)
+    with pytest.raises(UsageError, match="nearest: p1"):
+        backlight.export(heads(), of="p11:as-is")
+
+
+def test_a_named_sigmoid_has_its_own_derivative_as_is():
+    """p (1 - p) times the logit's."""
+    target = {"x": X, "target": np.array([1, 4])}
+    logit, own = (
+        run_runtime(backlight.export(heads(), ("vanilla",), of=of), target)
+        for of in ("p2", "p2:as-is")
+    )
+    p = logit["p2"][[0, 1], [1, 4]]
+    np.testing.assert_allclose(
+        own["saliency_vanilla"],
+        (p * (1 - p))[:, None, None, None] * logit["saliency_vanilla"],
+        rtol=1e-4, atol=1e-8,
+    )  # fmt: skip
+
+
+def test_a_gate_inside_is_no_head():
+    """A named tensor that no output is made of alone is explained itself."""
+    model = head("g = Sigmoid(scores) prob = Mul(g, scores)")
+    graph = backlight.export(model, ("vanilla",), of="g")
+    assert {p.key: p.value for p in graph.metadata_props}["backlight.of"] == "g"
+
+
+def test_maximising_an_output_maximises_the_score_before_it():
+    from backlight.engine.inside.objective import Objective
+
+    found = Objective(heads(), "p1", "product")
+    assert found.layer == "scores" and "p1:as-is" in found.notes[0]
+    assert Objective(heads(), "p1:as-is", "product").layer == "p1"
+    assert Objective(heads(), "p1", "distance").layer == "p1"
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+@pytest.mark.parametrize("batch", ["N", "1", "2"])
+@pytest.mark.parametrize(
+    ("end", "shape"),
+    [
+        ("t = Transpose<perm=[0,2,3,1]>(r) u = Reshape(t, tokens) prob = Softmax<axis=2>(u)",
+         "{N},64,4"),
+        ("prob = Softmax<axis=1>(r)", "{N},4,8,8"),
+        ("prob = Sigmoid(r)", "{N},4,8,8"),
+        ("t = Transpose<perm=[0,2,3,1]>(r) prob = Reshape(t, tokens)", "{N},64,4"),
+    ],
+)  # fmt: skip
+def test_maps_and_texts_are_no_class_scores(end, shape, batch, opset):
+    """At every opset: the one that is upgraded through a Flatten too, and with what to name."""
+    model = head(end, f"float[{shape.format(N=batch)}] prob", opset=opset, shape=f"{batch},3,8,8")
+    tokens = onnx.numpy_helper.from_array(np.array([0, 64, 4]), "tokens")
+    model.graph.initializer.append(tokens)
+    for how in (lambda: backlight.export(model), lambda: check(model), lambda: Explainer(model),
+                lambda: Occlusion(model, window=4), lambda: Rise(model)):  # fmt: skip
+        with pytest.raises(ModelError, match=r"'prob'.*positions.*--of \(for instance 'r'"):
+            how()
+
+
+def test_rows_that_are_no_images_are_refused():
+    """Text as the recurrent recognisers give it: [T,N,K]."""
+    model = head(
+        "t = Transpose<perm=[0,2,3,1]>(r) u = Reshape(t, texts) prob = Softmax<axis=2>(u)",
+        "float[64,1,4] prob",
+        shape="1,3,8,8",
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([64, 1, 4]), "texts"))
+    with pytest.raises(ModelError, match=r"64 rows.*for a batch of 1"):
+        backlight.export(model)
+
+
+def test_rows_of_unknown_number_are_counted_at_the_run():
+    """[T,K] of one text: nothing in the graph says so."""
+    model = head(
+        "t = Transpose<perm=[0,2,3,1]>(r) u = Reshape(t, texts) prob = Softmax<axis=1>(u)",
+        "float[T,4] prob",
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 4]), "texts"))
+    with pytest.raises(ModelError, match="64 rows for 1 images"):
+        Explainer(model, ("vanilla",))(X[:1])
+    with pytest.raises(ModelError, match="64 rows for 1 images"):
+        Occlusion(model, window=4)(X[:1])
+
+
+@pytest.mark.parametrize("end", ["binary", "[N,1,1,K]", "picked", "mean"])
+def test_boxes_follow_scores_that_are_made(end):
+    """Incremental occlusion of heads that nodes were added to."""
+    if end == "binary":
+        model = head(f"{ONE} prob = Sigmoid(t)", "float[N,1] prob")
+    else:
+        tail, shape, _ = SHAPES[end] if end in SHAPES else (ENDS[end][0], "N,5", None)
+        model = head(tail, f"float[{shape}] prob")
+    boxes, whole = (
+        Occlusion(model, window=2, stride=2, method=how) for how in ("incremental", "dense")
+    )
+    np.testing.assert_allclose(boxes(X, classes="all"), whole(X, classes="all"), atol=2e-6)
+
+
+def test_rows_that_are_a_distribution_by_their_values():
+    """Where the graph says nothing: divided by a sum that is no ReduceSum. Row by row."""
+    end = "s = Softplus(scores) t = MatMul(s, ones) prob = Div(s, t)"
+    model = head(end)
+    ones = onnx.numpy_helper.from_array(np.ones((5, 1), np.float32), "ones")
+    model.graph.initializer.append(ones)
+    assert read(load(model).graph.outputs[0]) is None
+    shown, scored = told(model)
+    np.testing.assert_allclose(shown, expected(model), atol=1e-6)
+    np.testing.assert_allclose(scored, expected(model), atol=1e-6)
+
+
+def test_a_softmax_over_the_batch_is_no_head():
+    assert read(load(head("prob = Softmax<axis=0>(scores)")).graph.outputs[0]) is None
