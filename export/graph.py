@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 from ..errors import InputError, ModelError
 from .fold import fold_constants
 from .legacy import align_functions, densify, harden, help_inference, soften
+from .sizes import forget_no_sizes
 from .structure import check_external, check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -64,10 +65,13 @@ def opset_of(model: ir.Model) -> int:
 
 
 def read(model: ModelLike) -> tuple[ir.Model, str]:
-    """The model as it is, and its name for messages. Raises ModelError; see `load`."""
+    """The model as it is, but for sizes that are none (they are unknown then), and its name for
+    messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
         # Not by way of a message: that forgets which folder the weights outside it lie in.
-        return model.clone(), model.graph.name or "the model"
+        copy = model.clone()
+        forget_no_sizes(copy)
+        return copy, model.graph.name or "the model"
     folder: Path | None = None
     if isinstance(model, onnx.ModelProto):
         proto, source = model, model.graph.name or "the model"
@@ -112,6 +116,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
                 imports.setdefault("", imports.pop("ai.onnx"))
         if folder is not None:
             ir.external_data.set_base_dir(loaded.graph, folder)
+        forget_no_sizes(loaded)
     except Exception as err:  # a malformed graph: onnx-ir raises many kinds
         raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
     return loaded, source
@@ -171,7 +176,10 @@ def infer_shapes(model: ir.Model) -> None:
             continue
         other = found[name]
         if other.shape is not None:
-            value.shape = other.shape
+            # Of a map too small for its kernel, inference makes a size below 0.
+            negative = any(isinstance(d, int) and d < 0 for d in other.shape)
+            dims = [None if isinstance(d, int) and d < 0 else d for d in other.shape]
+            value.shape = ir.Shape(dims) if negative else other.shape
         if other.dtype is not None and value.dtype is None:
             value.dtype = other.dtype
 

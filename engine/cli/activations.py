@@ -17,6 +17,7 @@ from .layers import (
     Per,
     file_names,
     list_skipped,
+    listed,
     model_path,
     numbers,
     print_layers,
@@ -80,12 +81,12 @@ def activations(
     from ..outputs import finite, names_of, numbered
     from ..page import Page
     from ..stream import found_files, groups
-    from ..taps import Taps, layers
+    from ..taps import Taps
     from .progress import track
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     for option, number in (("--batch", batch), ("--limit", limit)):
         if number < 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from .layers import List, ModelArgument, model_path, print_layers
+from .layers import List, ModelArgument, listed, model_path, print_layers
 from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
 
 if TYPE_CHECKING:
@@ -60,12 +60,11 @@ def embed(
     """
     from .. import embed as engine
     from ..images import image_files
-    from ..taps import layers
     from .progress import track
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")

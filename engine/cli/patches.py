@@ -16,6 +16,7 @@ from .layers import (
     ModelArgument,
     file_names,
     list_skipped,
+    listed,
     model_path,
     numbers,
     print_layers,
@@ -100,11 +101,10 @@ def patches(
     and its file.
     """
     from ..page import Page
-    from ..taps import layers
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     if limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")

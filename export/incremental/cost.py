@@ -88,10 +88,10 @@ def work(node: ir.Node, machine: Machine) -> float:
         return 0.0
     count = channels(out)
     if node.op_type == "Conv" and node.domain == "":
-        each, *kernel = _taps(node)
+        each, *sides = _taps(node)
         rate = machine.depthwise if each < 4 else machine.flops
         bytes_moved = FLOAT_BYTES * (count + each)
-        return float(2 * count * each * math.prod(kernel)) / rate + bytes_moved / machine.stream
+        return float(2 * count * each * math.prod(sides)) / rate + bytes_moved / machine.stream
     if node.op_type in _FUSED and _origin(node).op_type == "Conv":
         return 0.0
     if node.op_type in ("MaxPool", "AveragePool"):
