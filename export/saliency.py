@@ -118,7 +118,7 @@ def explain_graph(
                 name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
                 # At its true size a map may be below float16's range.
                 with e.in_float32():
-                    _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
+                    _add_output(e, _reduced(e, ct, tensor, reduce, narrow_to), name, own_outputs)
                 saliency.setdefault(rule, name)
     finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)
@@ -263,17 +263,24 @@ def _batch(of: ir.Value, image: ir.Value | None) -> int | str | None:
     return dim_of(image.shape, 0)
 
 
-def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str) -> ir.Value:
+def _reduced(
+    e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str, narrow_to: ir.DataType | None
+) -> ir.Value:
+    """The map of a cotangent, in the dtype of `wrt`: in float32 where that is half and nobody
+    asked for halves. A gradient is often below what float16 can tell from 0."""
+    dtype = wrt.dtype
+    if narrow_to is None and dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        dtype = ir.DataType.FLOAT
     if reduce == "none":
         ct.shape = wrt.shape
-        return ct if wrt.dtype is None else e.cast(ct, wrt.dtype)
+        return ct if dtype is None else e.cast(ct, dtype)
     axis = choose.channel_axis(wrt)
     shape = wrt.shape
     if shape is None or len(shape) < 3:
         raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
     left = [dim_of(shape, i) for i in range(len(shape)) if i != axis]
     reduced = e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
-    return reduced if wrt.dtype is None else e.cast(reduced, wrt.dtype)
+    return reduced if dtype is None else e.cast(reduced, dtype)
 
 
 def _add_output(e: Emitter, value: ir.Value, name: str, own: set[int]) -> None:
