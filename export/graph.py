@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
+from .ends import without_maps
 from .fold import fold_constants
 from .legacy import align_functions, densify, harden, help_inference, soften
 from .sizes import forget_no_sizes
@@ -106,6 +107,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
     check_external(proto, folder, source)
+    proto = without_maps(proto)
     try:
         loaded = ir.from_proto(densify(proto))
         for imports in (
