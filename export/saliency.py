@@ -102,7 +102,7 @@ def explain_graph(
     own_outputs = {id(v) for v in graph.outputs}
 
     e = emitter(graph, opset_of(loaded), lowering)
-    if any(v.shape is None for v in ofs):
+    if any(v.shape is None or v.dtype is None for v in ofs):
         refuse_blocked(ofs, wrts, e, maps[rules[0]])
     with e.scope("seed"):
         seeds = _seeds(e, ofs, cotangent, target_class, image, score_output)
