@@ -157,7 +157,10 @@ _KEEPS_SHAPE = frozenset(
 
 def _backwards(model: ir.Model) -> bool:
     """Give inputs of unknown shape the one that their reader makes sure of: class scores are shaped
-    like their Softmax, a dense layer reads rows of its weights' length."""
+    like their Softmax, a dense layer reads rows of its weights' length. Only in models with foreign
+    operators: elsewhere an unknown shape says that shapes contradict each other."""
+    if all(node.domain in ("", "ai.onnx") for node in model.graph):
+        return False
     told = False
     for node in reversed(model.graph):
         source = node.inputs[0] if node.inputs else None
