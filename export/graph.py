@@ -14,7 +14,7 @@ from ..errors import InputError, ModelError
 from .ends import without_maps
 from .fold import fold_constants
 from .legacy import align_functions, densify, harden, help_inference, soften
-from .sizes import forget_no_sizes
+from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .structure import check_external, check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -28,13 +28,19 @@ EMITTED_IR = 10
 _LIGHT = 1024
 
 
-def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = ()) -> ir.Model:
+def load(
+    model: ModelLike,
+    opset: int = EMITTED_OPSET,
+    keep: Collection[str] = (),
+    shapes: Shapes | None = None,
+) -> ir.Model:
     """Read a model and bring it into the transform's form; what was given is not changed.
 
     Functions are inlined, opset 7 and up is upgraded to `opset` where lower, constant subgraphs are
     folded, shapes are inferred, every node and value has a name. Initializers are no longer inputs.
     Weights in external files stay there, memory-mapped. keep: tensors not to be folded away, nor
-    what is computed from them: a gradient by a weight goes through its Transpose.
+    what is computed from them: a gradient by a weight goes through its Transpose. shapes: of inputs
+    that leave theirs open, by name.
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
     """
@@ -42,6 +48,8 @@ def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = (
     if opset_of(loaded) < OLDEST_OPSET:
         raise ModelError(f"{source}: opset {opset_of(loaded)}; supported: {OLDEST_OPSET} and up")
     check_structure(loaded, source)
+    if shapes:
+        fix_shapes(loaded, shapes)
     try:
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:

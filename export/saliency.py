@@ -20,6 +20,7 @@ from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
 from .lowering import emitter, finish, lowered
 from .scaling import Scaling
+from .sizes import Shapes
 from .store import save_model
 from .variants import variant
 
@@ -79,6 +80,7 @@ def explain_graph(
     reduce: str = "none",
     lowering: str = "portable",
     dtype: str = "float32",
+    shapes: Shapes | None = None,
 ) -> ExplainGraph:
     """Load a model and give it saliency outputs. See `backlight.export` for the arguments."""
     rules = _checked_rules(rules)
@@ -91,7 +93,7 @@ def explain_graph(
         target_class = int(target_class)
     maps = {rule: lowered(rule, lowering) for rule in rules}
 
-    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)))
+    loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)), shapes)
     graph = loaded.graph
     _reserve_names(graph, rules)
     ofs, score_output = _tensors_of(graph, of)

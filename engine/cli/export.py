@@ -11,7 +11,7 @@ import typer
 from ...errors import UsageError
 from ..outputs import refuse_existing
 from . import drift
-from .options import Force, Json, Labels, PreprocessOption, Rules, say
+from .options import Force, Json, Labels, PreprocessOption, Rules, Shape, say
 
 RULES = ("vanilla", "deconv", "guided")
 
@@ -52,6 +52,7 @@ def export(
         str,
         typer.Option(metavar="TYPE", help="float32, float16 or bfloat16: weights, activations."),
     ] = "float32",
+    shape: Shape = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     external: Annotated[
@@ -77,6 +78,7 @@ def export(
     """Write MODEL with a saliency output per rule: one file, standard operators."""
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
+    from ...export.sizes import parse_shape
     from .. import labels as names_of_classes
 
     if output.exists() and Path(model).exists() and output.samefile(model):
@@ -98,6 +100,7 @@ def export(
         reduce=reduce,
         lowering=target,
         dtype=dtype,
+        shapes=dict(map(parse_shape, shape or [])),
     )
     # A tensor that --of names may have channels instead of classes.
     if names is not None and not of and graph.classes not in (None, len(names)):

@@ -15,7 +15,7 @@ from .export import __name__ as _room  # noqa: F401
 # Not from typing: that alone takes longer to load than all the rest here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     import onnx
@@ -87,6 +87,7 @@ def export(
     reduce: str = "none",
     for_: str = "portable",
     dtype: str = "float32",
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> onnx.ModelProto:
     """Return the model with saliency outputs: an explicit backward pass in standard operators.
 
@@ -103,6 +104,7 @@ def export(
     for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
     dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
         activations half. Inputs and outputs keep their types.
+    shapes: of inputs whose shape the model leaves open, by name: {"x": (1, 3, 224, 224)}.
 
     Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
     ModelProto: use `backlight export`, which writes external data.
@@ -119,6 +121,7 @@ def export(
         reduce=reduce,
         lowering=for_,
         dtype=dtype,
+        shapes=shapes,
     ).to_proto()
 
 

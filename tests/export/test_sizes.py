@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from backlight.errors import UsageError
+from backlight.errors import UnsupportedNode, UsageError
 from backlight.export.graph import load
 from backlight.export.receptive import receptive_fields
 from backlight.export.saliency import explain_graph
@@ -191,3 +191,63 @@ def test_a_listing_for_a_size_that_the_model_does_not_take() -> None:
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
     with pytest.raises(UsageError, match="takes 64"):
         receptive_fields(model, ["c"], (40, 32))
+
+
+ANY_SIZE = """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,H,W] x) => (float[N,4] y) {
+    c = Conv<auto_pad = "SAME_UPPER", strides = [2,2]>(x, w, b)
+    r = Relu(c)
+    p = GlobalAveragePool(r)
+    y = Flatten(p)
+}"""
+
+
+def any_size() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(ANY_SIZE)
+    for name in "wb":
+        array = numpy_helper.from_array(W[name].astype(np.float32), name)
+        model.graph.initializer.append(array)
+    return model
+
+
+def test_a_shape_that_is_given_settles_what_is_open() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(UnsupportedNode, match="SAME_UPPER"):
+        explain_graph(any_size(), ("vanilla",))
+    graph = explain_graph(any_size(), ("vanilla",), shapes={"x": (2, 3, 9, 7)})
+    feeds = {"x": X.astype(np.float32), "target": np.array([2, 2])}
+    found = run_runtime(graph.to_proto(), feeds)["saliency_vanilla"]
+    x = torch.tensor(X, requires_grad=True)
+    # 9 x 7 at a stride of 2, windows of 3: one row and column of zeros on either side.
+    c = torch.nn.functional.conv2d(
+        x, torch.tensor(W["w"]), torch.tensor(W["b"]), stride=2, padding=1
+    )
+    torch.relu(c).mean((2, 3))[:, 2].sum().backward()
+    np.testing.assert_allclose(found, x.grad.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        ({"z": (1, 3, 9, 7)}, "no input 'z' to shape; accepted: x"),
+        ({"x": (1, 4, 9, 7)}, "doesn't fit input 'x'"),
+        ({"x": (3, 9, 7)}, "doesn't fit input 'x'"),
+        ({"x": (1, 3, 0, 7)}, "above 0"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes: dict[str, tuple[int, ...]], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        explain_graph(any_size(), shapes=shapes)
+
+
+def test_a_shape_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from backlight.engine.cli import run
+
+    onnx.save(any_size(), tmp_path / "m.onnx")
+    line = ["export", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "e.onnx"), "--shape"]
+    assert run([*line, "x=1,3,9,7"]) == 0
+    dims = onnx.load(tmp_path / "e.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in dims] == [1, 3, 9, 7]
+    for bad in ("x", "x=", "=1,2", "x=1,-3", "x=1,a"):
+        assert run([*line, bad, "--force"]) == 2
+        assert "expected INPUT=SIZES" in capsys.readouterr().err
