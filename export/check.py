@@ -18,13 +18,15 @@ from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
 from .methods import chosen
 from .rules import NO_GRADIENT, Op, RuleMap
+from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
-from .rules.rectifier import is_rectifier
 from .saliency import explain_graph
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
 
 _RECTIFIERS = frozenset("Relu LeakyRelu PRelu ThresholdedRelu".split())
+# Rectifiers by their name; others are spelled, and said.
+_PLAIN = frozenset("Relu Clip ThresholdedRelu".split())
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,16 @@ def _notes(
             f"guided{many}"
         )
         notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
-    if not rectifying and not any(
-        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and is_rectifier(Op(n, ()))) for n in nodes
+    spelled: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.op_type not in _PLAIN and rectifies(node):
+            spelled.setdefault(node.op_type, []).append(node.name or node.outputs[0].name or "")
+    for op_type, names in spelled.items():
+        many = f" ({len(names)} nodes)" if len(names) > 1 else ""
+        reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{many}"
+        notes.append(Finding("note", names[0], op_type, reason))
+    if not (rectifying or spelled) and not any(
+        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and rectifies(n)) for n in nodes
     ):
         notes.append(
             Finding("note", "", "", "no rectifier on the way: the three rules give the same map")
@@ -273,14 +283,14 @@ def _notes(
         many = f" ({len(names)} nodes)" if len(names) > 1 else ""
         reason = f"smooth: keeps its own derivative under deconv and guided{many}"
         notes.append(Finding("note", names[0], op_type, reason))
-    clips = [n for n in nodes if n.op_type == "Clip" and not is_rectifier(Op(n, ()))]
+    clips = [n for n in nodes if is_clipped(n)]
     if clips:
         many = f" ({len(clips)} nodes)" if len(clips) > 1 else ""
         reason = (
             "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
         )
         notes.append(Finding("note", clips[0].name or "", "Clip", reason))
-    leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu")]
+    leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu") and not rectifies(n)]
     if leaky:
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"
         notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))

@@ -17,6 +17,8 @@ Operand = "ir.Value | float | int | bool | Sequence[int] | NDArray[Any] | None"
 
 # The mark of a node that stays in float32, in its `meta`.
 IN_FLOAT32 = "backlight.float32"
+# The mark of every node that is not the model's own.
+EMITTED = "backlight.emitted"
 
 # Operators whose output has the broadcast shape of their inputs.
 _ELEMENTWISE = frozenset(
@@ -176,6 +178,7 @@ class Emitter:
             outputs=outputs,
             name=outputs[0].name,
         )
+        node.meta[EMITTED] = True
         if self._wide:
             node.meta[IN_FLOAT32] = True
         self.graph.append(node)

@@ -45,7 +45,8 @@ class Explaining:
     sampling: of methods that average over variants of the image; preprocess: how pixels become the
     model's input, for baselines that are colours.
     rule_map: the rules of a variant in the operators of the target, by the variant's name.
-    scaled: whether cotangents need a scale to stay within float16's range.
+    scaled: whether cotangents need a scale to stay within float16's range. narrowed: whether half
+    precision was asked for.
     """
 
     e: Emitter
@@ -57,6 +58,7 @@ class Explaining:
     target_class: str | int
     rule_map: Callable[[str], RuleMap]
     scaled: bool
+    narrowed: bool = False
     contrast: str | int = "input"
     contrast_form: str = "loss"
     contrasting: bool = False

@@ -11,8 +11,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
+from .ends import without_maps
 from .fold import fold_constants
 from .legacy import align_functions, densify, harden, help_inference, soften
+from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .structure import check_external, check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -26,13 +28,19 @@ EMITTED_IR = 10
 _LIGHT = 1024
 
 
-def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = ()) -> ir.Model:
+def load(
+    model: ModelLike,
+    opset: int = EMITTED_OPSET,
+    keep: Collection[str] = (),
+    shapes: Shapes | None = None,
+) -> ir.Model:
     """Read a model and bring it into the transform's form; what was given is not changed.
 
     Functions are inlined, opset 7 and up is upgraded to `opset` where lower, constant subgraphs are
     folded, shapes are inferred, every node and value has a name. Initializers are no longer inputs.
     Weights in external files stay there, memory-mapped. keep: tensors not to be folded away, nor
-    what is computed from them: a gradient by a weight goes through its Transpose.
+    what is computed from them: a gradient by a weight goes through its Transpose. shapes: of inputs
+    that leave theirs open, by name.
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
     """
@@ -40,6 +48,8 @@ def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = (
     if opset_of(loaded) < OLDEST_OPSET:
         raise ModelError(f"{source}: opset {opset_of(loaded)}; supported: {OLDEST_OPSET} and up")
     check_structure(loaded, source)
+    if shapes:
+        fix_shapes(loaded, shapes)
     try:
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:
@@ -64,10 +74,13 @@ def opset_of(model: ir.Model) -> int:
 
 
 def read(model: ModelLike) -> tuple[ir.Model, str]:
-    """The model as it is, and its name for messages. Raises ModelError; see `load`."""
+    """The model as it is, but for sizes that are none (they are unknown then), and its name for
+    messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
         # Not by way of a message: that forgets which folder the weights outside it lie in.
-        return model.clone(), model.graph.name or "the model"
+        copy = model.clone()
+        forget_no_sizes(copy)
+        return copy, model.graph.name or "the model"
     folder: Path | None = None
     if isinstance(model, onnx.ModelProto):
         proto, source = model, model.graph.name or "the model"
@@ -102,6 +115,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
     check_external(proto, folder, source)
+    proto = without_maps(proto)
     try:
         loaded = ir.from_proto(densify(proto))
         for imports in (
@@ -112,6 +126,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
                 imports.setdefault("", imports.pop("ai.onnx"))
         if folder is not None:
             ir.external_data.set_base_dir(loaded.graph, folder)
+        forget_no_sizes(loaded)
     except Exception as err:  # a malformed graph: onnx-ir raises many kinds
         raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
     return loaded, source
@@ -171,7 +186,10 @@ def infer_shapes(model: ir.Model) -> None:
             continue
         other = found[name]
         if other.shape is not None:
-            value.shape = other.shape
+            # Of a map too small for its kernel, inference makes a size below 0.
+            negative = any(isinstance(d, int) and d < 0 for d in other.shape)
+            dims = [None if isinstance(d, int) and d < 0 else d for d in other.shape]
+            value.shape = ir.Shape(dims) if negative else other.shape
         if other.dtype is not None and value.dtype is None:
             value.dtype = other.dtype
 

@@ -125,8 +125,9 @@ def _retype(model: ir.Model, node: ir.Node, index: int, dtype: ir.DataType) -> N
 
 def help_inference(model: ir.Model) -> bool:
     """Tell ONNX's shape inference, in place, what it can't find: that Split keeps the rank where
-    the run has its sizes, and Pad with int32 axes. True if there was something to tell."""
-    told = False
+    the run has its sizes, Pad with int32 axes, and what follows backwards, behind operators that
+    it doesn't know. True if there was something to tell."""
+    told = _backwards(model)
     for node in model.graph:
         if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
             continue
@@ -145,6 +146,52 @@ def help_inference(model: ir.Model) -> bool:
                 value.shape = ir.Shape(dims)
                 told = True
     return told
+
+
+# The output has the shape of the first input.
+_KEEPS_SHAPE = frozenset(
+    "Cast Clip Dropout Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Log LogSoftmax "
+    "Relu Selu Sigmoid Softmax Softplus Sqrt Tanh".split()
+)
+
+
+def _backwards(model: ir.Model) -> bool:
+    """Give inputs of unknown shape the one that their reader makes sure of: class scores are shaped
+    like their Softmax, a dense layer reads rows of its weights' length. Only in models with foreign
+    operators: elsewhere an unknown shape says that shapes contradict each other."""
+    if all(node.domain in ("", "ai.onnx") for node in model.graph):
+        return False
+    told = False
+    for node in reversed(model.graph):
+        source = node.inputs[0] if node.inputs else None
+        if source is None or source.shape is not None or node.domain not in ("", "ai.onnx"):
+            continue
+        made = node.outputs[0]
+        if node.op_type in _KEEPS_SHAPE:
+            source.shape = made.shape
+            if node.op_type != "Cast" and source.dtype is None and made.dtype is not None:
+                source.dtype = made.dtype
+        elif node.op_type in ("Gemm", "MatMul"):
+            source.shape = _rows_read(node)
+        told |= source.shape is not None
+    return told
+
+
+def _rows_read(node: ir.Node) -> ir.Shape | None:
+    """[..., K] of a Gemm or MatMul by a weight [K, M]; the output gets its rank by the way."""
+    weight, made = node.inputs[1], node.outputs[0]
+    if weight is None or weight.shape is None or len(weight.shape) != 2:
+        return None
+    gemm = node.op_type == "Gemm"
+    if gemm and node.attributes.get_int("transA", 0) == 1:
+        return None
+    turned = gemm and node.attributes.get_int("transB", 0) == 1
+    wide, long = (weight.shape[axis] for axis in ((1, 0) if turned else (0, 1)))
+    if gemm and made.shape is None:
+        made.shape = ir.Shape([None, long])
+    if made.shape is None or len(made.shape) < 1:
+        return None
+    return ir.Shape([*list(made.shape)[:-1], wide])
 
 
 def _resize_as_before(model: ir.Model, node: ir.Node) -> None:

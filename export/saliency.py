@@ -26,6 +26,7 @@ from .lowering import emitter, finish, lowered
 from .methods import Method, asked, chosen
 from .preprocess import Preprocess, of_metadata
 from .sampling import Sampling, sampled
+from .sizes import Shapes
 from .store import save_model
 from .variants import VARIANTS
 from .variations import GAP
@@ -105,6 +106,7 @@ def export(
     noise: float | None = None,
     steps: int | None = None,
     baseline: str | float | None = None,
+    shapes: Shapes | None = None,
 ) -> onnx.ModelProto:
     """Return the model with saliency outputs: an explicit backward pass in standard operators.
 
@@ -139,6 +141,7 @@ def export(
     steps, baseline: of integrated_gradients: how many steps (16), and from where: a number in the
         model's input space (0), "black", "grey", "white", "mean" (by the preprocessing that the
         model's metadata says), or "input": adds the input `baseline`, [1, ...].
+    shapes: of inputs whose shape the model leaves open, by name: {"x": (1, 3, 224, 224)}.
 
     Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
     ModelProto: use `backlight export`, which writes external data.
@@ -160,6 +163,7 @@ def export(
         contrast=contrast,
         contrast_form=contrast_form,
         sampling=sampled(samples=samples, noise=noise, steps=steps, baseline=baseline),
+        shapes=shapes,
     ).to_proto()
 
 
@@ -182,6 +186,7 @@ def explain_graph(
     contrast_form: str = "loss",
     sampling: Sampling | None = None,
     preprocess: Preprocess | None = None,
+    shapes: Shapes | None = None,
     seed_of: Seed | None = None,
     alone: bool = False,
 ) -> ExplainGraph:
@@ -207,7 +212,8 @@ def explain_graph(
     start = seed.CALLER_S if cotangent == "input" else seed_of
     maps = {rules: lowered(rules, lowering) for rules in VARIANTS}
 
-    loaded = load(model, half.opset_for(narrow_to), (*_kept(of), *_names(wrt), *_names(layer)))
+    keep = (*_kept(of), *_names(wrt), *_names(layer))
+    loaded = load(model, half.opset_for(narrow_to), keep, shapes)
     graph = loaded.graph
     _reserve_names(graph, rows, contrast)
     held = _scores_of(loaded, of, "class" if start is None else "input")
@@ -221,7 +227,7 @@ def explain_graph(
     own_outputs = {id(v) for v in graph.outputs}
 
     e = emitter(graph, opset_of(loaded), lowering)
-    if any(v.shape is None for v in ofs):
+    if any(v.shape is None or v.dtype is None for v in ofs):
         refuse_blocked(ofs, wrts, e, maps[rows[0].rules])
     made = Explaining(
         e=e,
@@ -233,6 +239,7 @@ def explain_graph(
         target_class=target_class,
         rule_map=maps.__getitem__,
         scaled=narrow_to == ir.DataType.FLOAT16,
+        narrowed=narrow_to is not None,
         contrast="input" if contrast is None else contrast,
         contrast_form=contrast_form,
         contrasting=contrast is not None or any(row.seed is seed.CONTRAST for row in rows),
@@ -327,12 +334,12 @@ def _by_image(x: Explaining, row: Method, start: Seed, at: int, reduce: str) -> 
     """A method's map by the image, or by one of the tensors that --wrt names."""
     walked = Walked(x, start, row.rules, at)
     if row.varies:
-        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce)
+        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce, x.narrowed)
     # Before the finish: no scale of its own may be between the two.
     x.walk(row.rules, start, x.wrt)
     # At its true size a map may be below float16's range.
     with x.e.in_float32():
-        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce)
+        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce, x.narrowed)
 
 
 def _checked_contrast(
@@ -430,17 +437,22 @@ def _tensors_wrt(
     return named, image.input, ()
 
 
-def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str) -> ir.Value:
+def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str, narrowed: bool) -> ir.Value:
+    """The map of a cotangent, in the dtype of `wrt`: in float32 where that is half and nobody
+    asked for halves. A gradient is often below what float16 can tell from 0."""
+    dtype = wrt.dtype
+    if not narrowed and dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        dtype = ir.DataType.FLOAT
     if reduce == "none":
         ct.shape = wrt.shape
-        return ct if wrt.dtype is None else e.cast(ct, wrt.dtype)
+        return ct if dtype is None else e.cast(ct, dtype)
     axis = choose.channel_axis(wrt)
     shape = wrt.shape
     if shape is None or len(shape) < 3:
         raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
     left = [dim_of(shape, i) for i in range(len(shape)) if i != axis]
     reduced = e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
-    return reduced if wrt.dtype is None else e.cast(reduced, wrt.dtype)
+    return reduced if dtype is None else e.cast(reduced, dtype)
 
 
 def _add_output(e: Emitter, value: ir.Value, name: str, own: set[int]) -> None:

@@ -18,6 +18,7 @@ from .layers import (
     Per,
     file_names,
     list_skipped,
+    listed,
     model_path,
     numbers,
     print_layers,
@@ -77,7 +78,7 @@ def activations(
     shares a grey scale. --list prints all tensors with their shapes and receptive fields.
     """
     from ..inside.activations import PER, Activations, maps_of, refuse_flat
-    from ..inside.taps import Taps, layers
+    from ..inside.taps import Taps
     from ..photos import images
     from ..photos.outputs import finite, names_of, numbered
     from ..photos.stream import found_files, groups
@@ -86,7 +87,7 @@ def activations(
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     for option, number in (("--batch", batch), ("--limit", limit)):
         if number < 1:

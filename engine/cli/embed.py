@@ -10,7 +10,7 @@ import typer
 
 from ...errors import UsageError
 from ..photos.plain import as_json
-from .layers import List, ModelArgument, model_path, print_layers
+from .layers import List, ModelArgument, listed, model_path, print_layers
 from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
 
 if TYPE_CHECKING:
@@ -58,14 +58,13 @@ def embed(
     Pictures that STORE holds already are passed over, so a run that was stopped goes on where it
     was. Exit code 2 when pictures could not be read; the others are in the store then.
     """
-    from ..inside.taps import layers
     from ..photos.images import image_files
     from ..similar import embed as engine
     from .progress import track
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")

@@ -12,7 +12,7 @@ from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from ..photos.plain import as_json
 from . import drift
-from .options import Force, Json, Labels, Methods, PreprocessOption, Rules, say
+from .options import Force, Json, Labels, Methods, PreprocessOption, Rules, Shape, say
 
 
 def register(app: typer.Typer) -> None:
@@ -54,6 +54,7 @@ def export(
         str,
         typer.Option(metavar="TYPE", help="float32, float16 or bfloat16: weights, activations."),
     ] = "float32",
+    shape: Shape = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     external: Annotated[
@@ -80,6 +81,7 @@ def export(
     from ...export.methods import asked
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
+    from ...export.sizes import parse_shape
     from ..classifier import labels as names_of_classes
 
     if output.exists() and Path(model).exists() and output.samefile(model):
@@ -101,6 +103,7 @@ def export(
         reduce=reduce,
         lowering=target,
         dtype=dtype,
+        shapes=dict(map(parse_shape, shape or [])),
     )
     # A tensor that --of names may have channels instead of classes.
     if labels is not None and not of:

@@ -15,6 +15,7 @@ from .layers import (
     ModelArgument,
     Per,
     file_name,
+    listed,
     model_path,
     numbers,
     print_layers,
@@ -63,13 +64,12 @@ def filters(
     """
     from ...export.preprocess import parse
     from ..inside import filters as room
-    from ..inside.taps import layers
     from ..photos.outputs import OutputFolder
     from ..pictures.page import Page
 
     path = model_path(model)
     if list_:
-        found = layers(path, convolutions=True)
+        found = listed(path, preprocess, convolutions=True)
         if not found and not json:
             raise ModelError(f"{path}: {room.NONE}")
         print_layers(found, json)
@@ -112,7 +112,7 @@ def filters(
     if html:
         page = Page(title, f"{count} filters of {depth} x {height} x {width}.")
         page.picture(picture, f"The filters of {shown.layer} as tiles", f"The weights: {files[1]}")
-        listed = layers(path, convolutions=True)
+        convolutions = listed(path, preprocess, convolutions=True)
         page.section("Filters of this model")
         page.table(
             ("layer", "weights", "stride", "receptive field"),
@@ -123,7 +123,7 @@ def filters(
                     " x ".join(map(str, x.strides or ())),
                     x.field,
                 )
-                for x in listed
+                for x in convolutions
             ],
         )
         write_page(folder, "filters.html", page)

@@ -30,6 +30,7 @@ __all__ = [
     "file_name",
     "file_names",
     "list_skipped",
+    "listed",
     "model_path",
     "numbers",
     "opened_store",
@@ -97,6 +98,15 @@ def file_names(layers: Sequence[str]) -> dict[str, str]:
             name = f"{file_name(layer)}-{count}"
         taken[layer] = name
     return taken
+
+
+def listed(path: str, preprocess: str | None, *, convolutions: bool = False) -> list[Layer]:
+    """The model's layers for images of the size that --preprocess says, else the model's metadata,
+    where the model leaves it open."""
+    from ..inside.taps import layers
+    from .patches import preprocess_of
+
+    return layers(path, preprocess_of(path, preprocess)[0].size, convolutions=convolutions)
 
 
 def print_layers(found: Sequence[Layer], json: bool) -> None:

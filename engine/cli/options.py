@@ -27,6 +27,7 @@ __all__ = [
     "PreprocessOption",
     "Provider",
     "Rules",
+    "Shape",
     "Threads",
     "bundled_or",
     "chosen_preprocess",
@@ -69,6 +70,12 @@ PreprocessOption = Annotated[
         metavar="HOW",
         help="imagenet-torch, imagenet-caffe, tf, unit, none, or a JSON file. "
         "[default: what the model says]",
+    ),
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", metavar="INPUT=SIZES", help="Of an open input: x=1,3,224,224; repeatable."
     ),
 ]
 Labels = Annotated[

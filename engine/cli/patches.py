@@ -16,6 +16,7 @@ from .layers import (
     ModelArgument,
     file_names,
     list_skipped,
+    listed,
     model_path,
     numbers,
     print_layers,
@@ -99,12 +100,11 @@ def patches(
     with the same arguments. Crops are the exact receptive fields. Under each stand the activation
     and its file.
     """
-    from ..inside.taps import layers
     from ..pictures.page import Page
 
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     if limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")

@@ -19,6 +19,7 @@ from .layers import (
     ModelArgument,
     file_names,
     list_skipped,
+    listed,
     model_path,
     numbers,
     print_layers,
@@ -126,13 +127,12 @@ def reconstruct(
     layers in a row (Mahendran and Vedaldi 2015).
     maximize: images that excite classes (--target-class) or channels (--layer, --channels) most.
     """
-    from ..inside.taps import layers
 
     if method not in METHODS:
         raise UsageError.unknown("--method", method, METHODS)
     path = model_path(model)
     if list_:
-        print_layers(layers(path), json)
+        print_layers(listed(path, preprocess), json)
         return
     if limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")

@@ -22,6 +22,7 @@ from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.saliency import ExplainGraph, explain_graph
 from ..classifier import labels
 from ..classifier.scores import probabilities
+from ..masked.intake import shares_batch
 from ..photos import images
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
@@ -128,6 +129,7 @@ class Explainer:
         self._dims = dims_of(image.shape)
         self._dtype = numpy_dtype(image.type)
         self._others = [n for n in declared if n not in (self._said.input, "target")]
+        self._whole = {n for n in self._others if not shares_batch(image.shape, declared[n].shape)}
         self._batch = batch
         if len(self._dims) > 0 and self._dims[0] is not None:
             self._batch = self._dims[0]
@@ -220,8 +222,8 @@ class Explainer:
         if on_gpu and not bound:
             feeds = {k: arrays.to_host(v) for k, v in feeds.items()}
         parts = [
-            self._run({k: v[at : at + step] for k, v in feeds.items()}, wanted[at : at + step],
-                      names, bound)
+            self._run({k: v if k in self._whole else v[at : at + step] for k, v in feeds.items()},
+                      wanted[at : at + step], names, bound)
             for step in (self._batch or max(count, 1),)
             for at in range(0, count, step)
         ]  # fmt: skip
@@ -245,7 +247,7 @@ class Explainer:
             feeds["target"] = target
         if self._fixed and self._batch is not None and count < self._batch:
             fill = [*range(count), *[count - 1] * (self._batch - count)]
-            feeds = {k: v[fill] for k, v in feeds.items()}
+            feeds = {k: v if k in self._whole else v[fill] for k, v in feeds.items()}
         if self._recorded is not None:
             found = self._recorded.run(feeds)
             if not arrays.is_cuda(feeds[self._said.input]):
@@ -300,7 +302,7 @@ class Explainer:
         feeds = {self._said.input: image}
         for name, value in given.items():
             other, _ = arrays.taken(value)
-            if other.shape[:1] != image.shape[:1]:
+            if name not in self._whole and other.shape[:1] != image.shape[:1]:
                 raise ImageError(f"input '{name}' has no row per image")
             feeds[name] = other
         return feeds, back

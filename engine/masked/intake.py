@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_images",
     "class_targets",
     "finite",
+    "shares_batch",
     "sound_rows",
 ]
 
@@ -36,20 +37,38 @@ SCORES = ("probability", "logit", "logprob")
 class Inputs:
     """A call's inputs where the model runs: NumPy, or CuPy on CUDA.
 
-    images: [N, ...]. others: further inputs, a row per image. home: puts a result where the
-    caller's images live.
+    images: [N, ...]. others: further inputs, a row per image, but for those in `whole`, which
+    every run takes as they are. home: puts a result where the caller's images live.
     """
 
     images: Any
     others: Mapping[str, Any]
     home: arrays.Back
+    whole: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def row(self, index: int) -> dict[str, Any]:
-        """The further inputs of one image, [1, ...] each."""
-        return {name: value[index : index + 1] for name, value in self.others.items()}
+        """The further inputs of one image, [1, ...] each of those with a row per image."""
+        return {
+            name: value if name in self.whole else value[index : index + 1]
+            for name, value in self.others.items()
+        }
+
+
+def shares_batch(image: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether a further input has a row per image, by its shape as the runtime declares it: their
+    first dimensions have the same name, or are the same number, or say nothing both.
+
+    Not so for the M texts that N images are held against: [texts, 77] beside [images, 3, H, W].
+    """
+    if not image or not other:
+        return False
+    first, second = (
+        d if isinstance(d, str) or (d or 0) > 0 else None for d in (image[0], other[0])
+    )
+    return first == second
 
 
 def check_images(x: Any, spec: InputSpec) -> None:

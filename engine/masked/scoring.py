@@ -24,7 +24,7 @@ from ..photos import images
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
 from ..runtime.session import Providers, Session, dims_of, numpy_dtype
-from .intake import SCORES, Inputs, Score, check_images
+from .intake import SCORES, Inputs, Score, check_images, shares_batch
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 
@@ -87,7 +87,11 @@ class Scorer:
         self.notes = [*found.notes, *self.session.notes]
         declared = {i.name: i for i in self.session.inputs}
         self._others = [n for n in declared if n != image.name]
-        dims = dims_of(declared[str(image.name)].shape)
+        shape = declared[str(image.name)].shape
+        self._whole = frozenset(
+            n for n in self._others if not shares_batch(shape, declared[n].shape)
+        )
+        dims = dims_of(shape)
         dtype = numpy_dtype(declared[str(image.name)].type)
         self.input = images.layout_of(str(image.name), dims, dtype, channel_axis)
         if str(dtype) not in ("float32", "float16", "uint8"):
@@ -187,7 +191,7 @@ class Scorer:
         feeds = {}
         for name, value in given.items():
             other, _ = arrays.taken(value)
-            if other.shape[:1] != x.shape[:1]:
+            if name not in self._whole and other.shape[:1] != x.shape[:1]:
                 raise ImageError(f"input '{name}' has no row per image")
             feeds[name] = self._here(other)
         from_gpu = arrays.is_cuda(x)
@@ -196,7 +200,7 @@ class Scorer:
             there = arrays.cupy().asarray(result) if from_gpu else arrays.to_host(result)
             return back(there)
 
-        return Inputs(self._here(x), feeds, home)
+        return Inputs(self._here(x), feeds, home, self._whole)
 
     def settled(self, score: Score | None) -> Score:
         """What is measured: what was asked for; None: the probability, but the score itself where a
@@ -230,11 +234,13 @@ class Scorer:
         parts = []
         for at in range(0, len(inputs), step):
             feeds = {self.input.name: inputs.images[at : at + step]}
-            feeds |= {k: v[at : at + step] for k, v in inputs.others.items()}
+            feeds |= {
+                k: v if k in self._whole else v[at : at + step] for k, v in inputs.others.items()
+            }
             count = len(feeds[self.input.name])
             if self.input.batch is not None and count < step:
                 fill = [*range(count), *[count - 1] * (step - count)]
-                feeds = {k: v[fill] for k, v in feeds.items()}
+                feeds = {k: v if k in self._whole else v[fill] for k, v in feeds.items()}
             parts.append(self._run(feeds, count))
         return self.xp.concatenate(parts)
 
@@ -253,7 +259,7 @@ class Scorer:
         # A fixed batch is run whole: the rows that the last slice leaves keep older variants.
         buffer = xp.zeros((step, *shape), image.dtype)
         target = buffer.reshape(step, *image.shape)
-        wide = {k: xp.repeat(v, step, axis=0) for k, v in others.items()}
+        wide = {k: v if k in self._whole else xp.repeat(v, step, axis=0) for k, v in others.items()}
         for start in range(0, len(plan), step):
             stop = min(start + step, len(plan))
             n = stop - start
@@ -262,7 +268,9 @@ class Scorer:
                 layout=self.layout, backend=self.backend,
             )  # fmt: skip
             used = step if fixed else n
-            feeds = {self.input.name: buffer[:used], **{k: v[:used] for k, v in wide.items()}}
+            feeds = {self.input.name: buffer[:used], **wide}
+            if used < step:
+                feeds |= {k: v[:used] for k, v in wide.items() if k not in self._whole}
             yield slice(start, stop), self._run(feeds, n)
 
     def _run(self, feeds: dict[str, Any], count: int) -> Any:

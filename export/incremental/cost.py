@@ -83,32 +83,42 @@ class Term:
 def work(node: ir.Node, machine: Machine) -> float:
     """Seconds per output position of one node; 0 where it melts into the convolution before."""
     out = node.outputs[0]
-    if spatial(out) is None:
+    # What reads nothing is a constant (or as good as one): there before the first variant is.
+    if spatial(out) is None or not node.inputs:
         return 0.0
     count = channels(out)
-    if node.op_type == "Conv":
-        weight = node.inputs[1]
-        assert weight is not None and weight.shape is not None
-        dims = [dim_of(weight.shape, axis) for axis in (1, 2, 3)]
-        taps = [d for d in dims if isinstance(d, int)]
-        rate = machine.depthwise if taps[0] < 4 else machine.flops
-        bytes_moved = FLOAT_BYTES * (count + taps[0])
-        return float(2 * count * math.prod(taps)) / rate + bytes_moved / machine.stream
-    before = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if node.op_type in _FUSED and before is not None:
-        chain = before
-        while chain.op_type in _FUSED and chain.inputs[0] is not None:
-            producer = chain.inputs[0].producer()
-            if producer is None:
-                break
-            chain = producer
-        if chain.op_type == "Conv":
-            return 0.0
+    if node.op_type == "Conv" and node.domain == "":
+        each, *sides = _taps(node)
+        rate = machine.depthwise if each < 4 else machine.flops
+        bytes_moved = FLOAT_BYTES * (count + each)
+        return float(2 * count * each * math.prod(sides)) / rate + bytes_moved / machine.stream
+    if node.op_type in _FUSED and _origin(node).op_type == "Conv":
+        return 0.0
     if node.op_type in ("MaxPool", "AveragePool"):
         kernel = node.attributes.get_ints("kernel_shape", (1, 1))
         return FLOAT_BYTES * count * (1 + float(np.prod(kernel))) / (2 * machine.stream)
     reads = sum(v is not None and spatial(v) is not None for v in node.inputs)
     return FLOAT_BYTES * count * (1 + reads) / machine.stream
+
+
+def _taps(node: ir.Node) -> list[int]:
+    """What a convolution sums per output: channels of a group, then the kernel's sides. Weights of
+    unknown size (computed ones) count as 1 along that axis."""
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or len(weight.shape) < 2:
+        return [1]
+    dims = [dim_of(weight.shape, axis) for axis in range(1, len(weight.shape))]
+    return [d if isinstance(d, int) else 1 for d in dims]
+
+
+def _origin(node: ir.Node) -> ir.Node:
+    """The first node up the chain of first inputs that doesn't melt into the one before it."""
+    while node.op_type in _FUSED and node.inputs and node.inputs[0] is not None:
+        producer = node.inputs[0].producer()
+        if producer is None:
+            break
+        node = producer
+    return node
 
 
 def _gathered(count: int, machine: Machine) -> float:
@@ -136,12 +146,12 @@ def whole_work(node: ir.Node, machine: Machine) -> float:
     size = spatial(node.outputs[0])
     if size is not None:
         return work(node, machine) * size[0] * size[1]
-    if node.op_type in _FREE:
+    if node.op_type in _FREE or not node.inputs:
         return 0.0
     made = max(_elements(node.outputs[0]), 1)
     if node.op_type in ("Gemm", "MatMul") and node.inputs[0] is not None:
         shape = node.inputs[0].shape
-        summed = 1 if shape is None else dim_of(shape, len(shape) - 1)
+        summed = dim_of(shape, len(shape) - 1) if shape is not None and len(shape) else 1
         return 2 * made * (summed if isinstance(summed, int) else 1) / machine.flops
     read = sum(_elements(v) for v in node.inputs if v is not None and v.const_value is None)
     return FLOAT_BYTES * (made + read) / machine.stream

@@ -43,6 +43,8 @@ def relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 def relu_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """[h > 0] max(g, 0)."""
+    if not rectifier.is_rectifier(op):  # the lower half of a hard sigmoid
+        return relu(e, op, ct)
     return (_guided(e, op, ct, INFINITE),) if _here(op, ct) else rectifier.relu_guided(e, op, (ct,))
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...errors import UnsupportedNode
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
+from .op import FIXED
 
 INT64 = ir.DataType.INT64
 # The ends of an axis, beyond any index: for Slice.
@@ -52,7 +53,7 @@ def window_of(op: Op, kernel: tuple[int, ...]) -> Window:
         for i in range(n):
             size = sizes[i]
             if size is None and strides[i] > 1:
-                raise op.unsupported(f"auto_pad = {auto} on dynamic sizes", "fixed sizes or pads")
+                raise op.unsupported(f"auto_pad = {auto} on dynamic sizes", f"{FIXED}, or pads")
             reach = (kernel[i] - 1) * dilations[i] + 1
             out = -(-(size or 1) // strides[i])
             total = max((out - 1) * strides[i] + reach - (size or 1), 0)
@@ -134,7 +135,7 @@ def flipped(e: Emitter, w: ir.Value, win: Window, channels: tuple[int, int]) -> 
 def _channels(op: Op, w: ir.Value) -> tuple[int, int]:
     out, each = op.dims(w)[:2]
     if out is None or each is None:
-        raise op.unsupported("its weight has dynamic channels", "fixed channels")
+        raise op.unsupported("its weight has dynamic channels", FIXED)
     return out, each
 
 
@@ -300,7 +301,9 @@ def _transposed_window(op: Op, kernel: tuple[int, ...]) -> Window:
         for i in range(n):
             size = op.dims()[2 + i]
             if size is None:
-                raise op.unsupported("output_shape or auto_pad on dynamic sizes", "pads")
+                raise op.unsupported(
+                    "output_shape or auto_pad on dynamic sizes", f"{FIXED}, or pads"
+                )
             wanted = shape[len(shape) - n + i] if shape is not None else size * strides[i]
             reach = (kernel[i] - 1) * dilations[i] + 1
             total = strides[i] * (size - 1) + extra[i] + reach - wanted

@@ -6,11 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
+from .rectifier import spelled
 
 
 @vjp("Add", 14)
 def add(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return ct, ct
+    return spelled(e, op, ct) or (ct, ct)
 
 
 @vjp("Sub", 14)
@@ -20,6 +21,9 @@ def sub(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @vjp("Mul", 14)
 def mul(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    rectified = spelled(e, op, ct)
+    if rectified is not None:
+        return rectified
     a, b = op.need(0), op.need(1)
     return e.Mul(ct, b) if op.wants[0] else None, e.Mul(ct, a) if op.wants[1] else None
 
@@ -63,6 +67,9 @@ def _extremum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Ties share evenly, as PyTorch's maximum and minimum have it."""
     if len(op) == 1:
         return (ct,)
+    rectified = spelled(e, op, ct)
+    if rectified is not None:
+        return rectified
     hits = [e.cast(e.Equal(op.need(i), op.y), ct.dtype) for i in range(len(op))]
     count = hits[0]
     for hit in hits[1:]:

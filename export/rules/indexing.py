@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import Cotangents, Emitter, Op, vjp
 from .crop import placed, scatter_back
+from .rectifier import spelled
 from .shape import INT64, minus, shape_of, size_of, vector, zeros_like
 
 Ints = NDArray[np.int64]
@@ -19,6 +20,9 @@ REPEATS = 4
 
 @vjp("Where", 16)
 def where(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    rectified = spelled(e, op, ct)
+    if rectified is not None:
+        return rectified
     mask = op.need(0)
     first = e.Where(mask, ct, 0.0, _dtype=ct.dtype, _shape=op.y.shape) if op.wants[1] else None
     second = e.Where(mask, 0.0, ct, _dtype=ct.dtype, _shape=op.y.shape) if op.wants[2] else None

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from ...errors import UnsupportedNode
 from ..emit import Emitter, dim_of
 
+# What would do where sizes are dynamic: the way out for who has the file, not its source.
+FIXED = "fixed sizes ('backlight export --shape INPUT=1,3,224,224' fixes them)"
+
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
     """The value as an array when it is an initializer or a Constant node's output."""

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
 from .conv import Window, by_transposed, sizes_of, window_of
+from .op import FIXED
 from .reduction import many
 
 INT64 = ir.DataType.INT64
@@ -125,7 +126,7 @@ def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
     )
     sizes, outs = sizes_of(op.x), sizes_of(op.y)
     if op.attr("ceil_mode", 0) and (None in sizes or None in outs):
-        raise op.unsupported("ceil_mode on dynamic sizes", "fixed sizes, or ceil_mode = 0")
+        raise op.unsupported("ceil_mode on dynamic sizes", f"{FIXED}, or ceil_mode = 0")
     if not uneven:
         return e.Mul(ct, 1.0 / full)
     if None in sizes or None in outs:

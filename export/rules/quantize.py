@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from ..emit import Emitter
 from . import Cotangents, Op, Rule, rule, vjp
+from .clamps import clamp
 from .op import constant
 from .rectifier import gate
 
@@ -156,6 +157,12 @@ def _bounds(value: ir.Value | None, depth: int = 64) -> tuple[float, float]:
         return low, high
     if node.op_type in ("Sigmoid", "Softmax", "HardSigmoid"):
         return 0.0, 1.0
+    held = None if node.op_type == "Add" else clamp(node)
+    if held is not None:
+        low, high = _bounds(held.x, depth - 1)
+        low = low if held.low is None else max(low, held.low)
+        high = high if held.high is None else min(high, held.high)
+        return low, max(low, high)
     several = node.op_type in ("Add", "Concat", "Mul", "Sum")
     inner = [_bounds(v, depth - 1) for v in node.inputs[: None if several else 1]]
     if node.op_type in ("Add", "Sum"):
@@ -165,8 +172,6 @@ def _bounds(value: ir.Value | None, depth: int = 64) -> tuple[float, float]:
         corners = np.where(np.isnan(corners), 0, corners)  # 0 times what is not bounded
         return float(corners.min()), float(corners.max())
     low, high = min((b[0] for b in inner), default=-np.inf), max(b[1] for b in inner)
-    if node.op_type == "Relu":
-        return max(low, 0.0), max(high, 0.0)
     padded = node.op_type == "AveragePool" and op.attr("count_include_pad", 0)
     if padded or (node.op_type == "Pad" and op.attr("mode", "constant") == "constant"):
         filled = (0.0, 0.0) if padded or op.input(2) is None else _bounds(op.input(2))

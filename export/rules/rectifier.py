@@ -6,11 +6,10 @@ y anyway, and a use of h would keep it from fusing the rectifier into the layer 
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from . import Cotangents, Emitter, Op, Rule, rule, vjp
-from .op import constant
+from . import Cotangents, Emitter, Op, Rule, registry, rule, vjp
+from .clamps import clamp, rectifies, uniform
 
 
 def gate(e: Emitter, ct: ir.Value, mask: ir.Value) -> ir.Value:
@@ -25,41 +24,67 @@ def relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @rule("Relu", 14)
 def relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return (e.Relu(ct),)
+    return (e.Relu(ct),) if rectifies(op.node) else relu(e, op, ct)
 
 
 @rule("Relu", 14)
 def relu_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return (e.Relu(gate(e, ct, e.Greater(op.y, 0.0))),)
-
-
-def _bound(op: Op, index: int) -> float | None:
-    """A constant bound of Clip; None when there is none (or it lets everything through)."""
-    if op.input(index) is None:
-        return None
-    array = op.const(index)
-    if array is None:
-        return np.nan
-    return float(np.asarray(array, dtype=np.float64).reshape(()))
+    inside = gate(e, ct, e.Greater(op.y, 0.0))
+    return (e.Relu(inside) if rectifies(op.node) else inside,)
 
 
 def is_rectifier(op: Op) -> bool:
-    """Whether a Clip rectifies as ReLU6 does: its lower bound is the constant 0.
-
-    Exporters write HardSigmoid as Clip(x + 3, 0, 6) / 6: that Clip is a gate, no rectifier.
-    """
-    return _bound(op, 1) == 0.0 and not _is_hard_sigmoid(op)
+    """Whether a node rectifies, however it is spelled: see `clamps.rectifies`."""
+    return rectifies(op.node)
 
 
-def _is_hard_sigmoid(op: Op) -> bool:
-    before = op.x.producer()
-    if _bound(op, 2) != 6.0 or before is None or before.op_type != "Add":
+def _alone(op: Op, ct: ir.Value) -> Cotangents:
+    """`ct` for what a spelled rectifier holds back, nothing for its constants and tests."""
+    found = clamp(op.node)
+    assert found is not None
+    return tuple(ct if i == found.index else None for i in range(len(op)))
+
+
+def _whole(e: Emitter, op: Op, ct: ir.Value) -> ir.Value:
+    """(x + |x|) passes on twice what max(x, 0) does."""
+    return e.Mul(ct, 2.0, _shape=ct.shape) if op.node.op_type == "Add" else ct
+
+
+def spelled(e: Emitter, op: Op, ct: ir.Value) -> Cotangents | None:
+    """Max, Min, Where, Mul, Add where they rectify: strictly between the bounds the cotangent
+    passes. None where they don't, or where a bound's own gradient is asked for."""
+    return _alone(op, _whole(e, op, _open(e, op, ct))) if _is_spelled(op) else None
+
+
+def spelled_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    if not _is_spelled(op):
+        return registry()[op.node.op_type](e, op, (ct,))
+    return _alone(op, _whole(e, op, e.Relu(ct)))
+
+
+def spelled_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    if not _is_spelled(op):
+        return registry()[op.node.op_type](e, op, (ct,))
+    return _alone(op, _whole(e, op, e.Relu(_open(e, op, ct))))
+
+
+def _is_spelled(op: Op) -> bool:
+    found = clamp(op.node)
+    if found is None or not rectifies(op.node):
         return False
-    added = [constant(v) for v in before.inputs]
-    if not any(a is not None and a.size == 1 and float(a.reshape(())) == 3.0 for a in added):
-        return False
-    uses = [use.node for use in op.y.uses()]
-    return any(n.op_type in ("Div", "Mul") for n in uses)
+    # A bound's own gradient is no rectifier's; tests and |x| pass nothing on.
+    bounds = (i for i in range(len(op)) if i != found.index and op.wants[i])
+    return not any(uniform(op.input(i)) is not None for i in bounds)
+
+
+def _open(e: Emitter, op: Op, ct: ir.Value) -> ir.Value:
+    found = clamp(op.node)
+    assert found is not None
+    if found.low is not None:
+        ct = gate(e, ct, e.Greater(op.y if found.low == 0 else found.x, found.low))
+    if found.high is not None:
+        ct = gate(e, ct, e.Less(found.x, found.high))
+    return ct
 
 
 @vjp("Clip", 13)
@@ -132,8 +157,20 @@ def leaky_relu_rectified(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return leaky_relu(e, op, e.Relu(ct))
 
 
+@rule("LeakyRelu", 16)
+def leaky_relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Relu(ct),) if rectifies(op.node) else leaky_relu(e, op, e.Relu(ct))
+
+
 @rule("PRelu", 16)
 def prelu_rectified(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return prelu(e, op, e.Relu(ct))
+
+
+@rule("PRelu", 16)
+def prelu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    if rectifies(op.node) and not op.wants[1]:
+        return e.Relu(ct), None
     return prelu(e, op, e.Relu(ct))
 
 
@@ -147,17 +184,21 @@ def thresholded_relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (e.Relu(ct),)
 
 
-_BOTH: dict[str, Rule] = {"LeakyRelu": leaky_relu_rectified, "PRelu": prelu_rectified}
+_SPELLED = {"Add": 14, "Max": 13, "Min": 13, "Mul": 14, "Where": 16}
 
 DECONV: dict[str, Rule] = {
     "Relu": relu_deconv,
     "Clip": clip_deconv,
     "ThresholdedRelu": thresholded_relu_deconv,
-    **_BOTH,
+    "LeakyRelu": leaky_relu_deconv,
+    "PRelu": prelu_deconv,
+    **{op: rule(op, version)(spelled_deconv) for op, version in _SPELLED.items()},
 }
 GUIDED: dict[str, Rule] = {
     "Relu": relu_guided,
     "Clip": clip_guided,
     "ThresholdedRelu": thresholded_relu_guided,
-    **_BOTH,
+    "LeakyRelu": leaky_relu_rectified,
+    "PRelu": prelu_rectified,
+    **{op: rule(op, version)(spelled_guided) for op, version in _SPELLED.items()},
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
+from .op import FIXED
 from .shape import Amount, size_of, vector
 
 Matrix = NDArray[np.float64]
@@ -42,7 +43,7 @@ def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
             if factor is None:
                 raise op.unsupported(
                     f"axis {axis} has a dynamic size",
-                    "a fixed size, or mode = nearest by a constant whole factor",
+                    f"{FIXED}, or mode = nearest by a constant whole factor",
                 )
             folds[axis] = factor
             continue
@@ -133,7 +134,7 @@ def _scale(op: Op, place: int, axes: list[int]) -> float | None:
     dims = [op.dims()[a] for a in axes]
     ratios = [int(s) / d for s, d in zip(sizes, dims, strict=True) if d]
     if len(ratios) < len(dims):
-        raise op.unsupported(f"keep_aspect_ratio_policy = {policy}, dynamic sizes", "fixed sizes")
+        raise op.unsupported(f"keep_aspect_ratio_policy = {policy}, dynamic sizes", FIXED)
     return min(ratios) if policy == "not_larger" else max(ratios)
 
 

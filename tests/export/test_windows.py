@@ -23,7 +23,7 @@ IN_PADS = "kernel_shape = [2, 2], strides = [3, 3], pads = [0, 0, 1, 1], ceil_mo
             'y = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(x, w)',
             W,
             ("N", 2, "H", "W"),
-            "Conv .*: auto_pad = SAME_UPPER on dynamic sizes; supported: fixed sizes or pads",
+            "Conv.*: auto_pad = SAME_UPPER on dynamic sizes; supported: fixed .*--shape.*, or pads",
         ),
         (
             'y = ConvTranspose<auto_pad = "SAME_LOWER", strides = [2, 2]>(x, w)',
@@ -35,7 +35,7 @@ IN_PADS = "kernel_shape = [2, 2], strides = [3, 3], pads = [0, 0, 1, 1], ceil_mo
             "y = ConvTranspose<output_shape = [5, 5]>(x, w)",
             W,
             ("N", 2, "H", "W"),
-            "output_shape or auto_pad on dynamic sizes; supported: pads",
+            "output_shape or auto_pad on dynamic sizes; supported: fixed sizes .*, or pads",
         ),
         *(
             (
@@ -59,7 +59,7 @@ IN_PADS = "kernel_shape = [2, 2], strides = [3, 3], pads = [0, 0, 1, 1], ceil_mo
             "y = AveragePool<kernel_shape = [2, 2], ceil_mode = 1>(x)",
             W,
             ("N", 2, "H", "W"),
-            "ceil_mode on dynamic sizes; supported: fixed sizes, or ceil_mode = 0",
+            "ceil_mode on dynamic sizes; supported: fixed sizes .*--shape.*, or ceil_mode = 0",
         ),
     ],
 )

@@ -1,0 +1,81 @@
+"""What a declared size says: a number above 0, a name, or nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+
+__all__ = ["fix_shapes", "forget_no_sizes", "parse_shape"]
+
+Shapes = Mapping[str, Sequence[int]]
+
+# Names that exporters give to every size they don't know: two axes of one such name needn't agree.
+_NO_NAME = re.compile(r"-?\d*|[?*_]+|none|null|nan|any|unk|unknown|undefined|dyn|dynamic", re.I)
+
+
+def forget_no_sizes(model: ir.Model) -> None:
+    """Make sizes unknown, in place, that are none: Paddle's exporters write -1 for what they don't
+    know, others 0, or one name such as `?` for all. Shapes of weights are left alone: 0 is a size
+    there."""
+    for graph in (model.graph, *(f.graph for f in model.functions.values())):
+        for value in _values(graph):
+            shape = value.shape
+            if shape is None or value.const_value is not None or value.is_initializer():
+                continue
+            dims = [_dim(dim) for dim in shape]
+            if any(new is not old for new, old in zip(dims, shape, strict=True)):
+                value.shape = ir.Shape(dims)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.outputs
+    for node in graph.all_nodes():
+        yield from node.outputs
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from attribute.as_graph().inputs
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for inner in attribute.as_graphs():
+                    yield from inner.inputs
+
+
+def _dim(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim if dim > 0 else ir.SymbolicDim(None)
+    named = dim.value is not None
+    return ir.SymbolicDim(None) if named and _NO_NAME.fullmatch(str(dim.value)) else dim
+
+
+def parse_shape(given: str) -> tuple[str, tuple[int, ...]]:
+    """`x=1,3,224,224` as a name and sizes. Raises UsageError."""
+    name, equals, text = given.rpartition("=")
+    if not (name and equals and re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", text)):
+        raise UsageError(f"--shape '{given}'; expected INPUT=SIZES, such as x=1,3,224,224")
+    return name, tuple(int(size) for size in text.split(","))
+
+
+def fix_shapes(model: ir.Model, shapes: Shapes) -> None:
+    """Give inputs these shapes, in place. Raises UsageError for an unknown input, and for sizes
+    that contradict what the model declares."""
+    inputs = {v.name: v for v in model.graph.inputs if not v.is_initializer()}
+    for name, sizes in shapes.items():
+        value = inputs.get(name)
+        if value is None:
+            raise UsageError(f"no input '{name}' to shape; accepted: {', '.join(map(str, inputs))}")
+        declared = value.shape
+        if any(size < 1 for size in sizes):
+            raise UsageError(f"shape {list(sizes)} of '{name}'; expected sizes above 0")
+        if declared is not None:
+            fits = len(declared) == len(sizes) and all(
+                not isinstance(own, int) or own == size
+                for own, size in zip(declared, sizes, strict=True)
+            )
+            if not fits:
+                shown = [own if isinstance(own, int) else str(own) for own in declared]
+                raise UsageError(f"shape {list(sizes)} doesn't fit input '{name}': {shown}")
+        value.shape = ir.Shape(list(sizes))
