@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from errno import ENAMETOOLONG
 from typing import Any
 
@@ -49,8 +49,18 @@ _ClickError: type[Exception] = next(
 INTERRUPTED = 130
 
 
+class _App(typer.Typer):
+    """Commands that read a model can each do it in a process of their own."""
+
+    def command(self, name: str | None = None, **how: Any) -> Callable[[Any], Any]:
+        from .isolated import isolable
+
+        add = super().command(name, **how)
+        return lambda function: add(isolable(function))
+
+
 def _app() -> typer.Typer:
-    app = typer.Typer(
+    app = _App(
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -72,8 +82,12 @@ def _app() -> typer.Typer:
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
+# What a run makes of an error that is nobody's mistake: the exit code.
+Unexpected = Callable[[Exception], int]
+
+
+def main(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = None) -> None:
+    """Run the command line and exit. unexpected: see `run`."""
     _on_interrupt(_stop)
     sys.unraisablehook = _unraisable
     # A file's name may hold what no encoding has; JSON stays JSON.
@@ -82,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backlight")
     code = INTERRUPTED
     try:
-        code = run(arguments)
+        code = run(arguments, unexpected)
     except BaseException:  # a library may make another error of a Ctrl-C, or a second one comes
         if not _stopped:
             raise
@@ -94,15 +108,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = None) -> int:
+    """Run the command line; returns the exit code. unexpected: what to do about an error of no kind
+    that is expected, and about memory that runs out; None: it is raised, and told."""
     from typer.main import get_command
 
+    from . import isolated
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    isolated.arguments[:] = given
     # Its warnings on malformed models come before our own error, which says it better.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         code = get_command(_app()).main(
-            args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"],
+            args=given or ["--help"],
             prog_name="backlight",
             standalone_mode=False,
         )
@@ -117,7 +136,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(err), 2)
     except BacklightError as err:
         return _failed(str(err), 1)
-    except MemoryError:
+    except MemoryError as err:
+        if unexpected is not None:
+            return unexpected(err)
         return _failed("out of memory; a smaller --batch may fit", 1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED)
@@ -129,6 +150,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _drop_stdout()
         where = f"{err.filename}: " if err.filename else ""
         return _failed(f"{where}{err.strerror or err}", 2 if err.errno == ENAMETOOLONG else 1)
+    except Exception as err:
+        if unexpected is None:
+            raise
+        return unexpected(err)
 
 
 def escaped(err: UnicodeError) -> tuple[str, int]:
@@ -170,7 +195,10 @@ def _drop_stdout() -> None:
 def _failed(message: str, code: int) -> int:
     if _stopped:
         message, code = "interrupted", INTERRUPTED
-    print(f"backlight: {one_line(message)}", file=sys.stderr)
+    from . import isolated
+
+    if not (isolated.inside and code == INTERRUPTED):  # who started this process says it
+        print(f"backlight: {one_line(message)}", file=sys.stderr)
     return code
 
 

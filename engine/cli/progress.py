@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 __all__ = ["Step", "track"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+# Told of every piece of work: a process with limits says that it goes on (see `isolated`).
+on_advance: Callable[[], None] | None = None
 
 
 class Step:
@@ -21,6 +25,8 @@ class Step:
 
     def advance(self, count: int = 1) -> None:
         """`count` more are done."""
+        if on_advance is not None:
+            on_advance()
         if self._bar is not None:
             self._bar.advance(self._task, count)
 
