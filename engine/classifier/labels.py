@@ -11,6 +11,7 @@ from ...errors import UsageError
 __all__ = ["KEY", "bundled", "class_number", "from_metadata", "load_labels"]
 
 KEY = "backlight.labels"
+_MOST = 1 << 26
 _ASSETS = Path(__file__).parent.parent / "assets"
 
 
@@ -24,7 +25,12 @@ def load_labels(given: str) -> list[str]:
     if given == "imagenet":
         return bundled()
     try:
-        text = Path(given).read_text(encoding="utf-8")
+        file = Path(given)
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise UsageError(f"{given}: a pipe or device; expected a file with labels")
+        if file.is_file() and file.stat().st_size > _MOST:
+            raise UsageError(f"{given}: larger than {_MOST >> 20} MB; expected a file with labels")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
         raise UsageError(

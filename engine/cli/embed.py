@@ -11,7 +11,7 @@ import typer
 
 from ...errors import UsageError
 from .layers import List, ModelArgument, model_path, print_layers
-from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
+from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, path_given, say
 
 if TYPE_CHECKING:
     from .progress import Step
@@ -32,7 +32,14 @@ def embed(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="STORE", help="The store, new or to grow.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="STORE",
+            help="The store, new or to grow.",
+            parser=path_given,
+        ),
     ] = Path("embeddings"),
     layer: Annotated[
         str | None,

@@ -11,7 +11,7 @@ import typer
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from . import drift
-from .options import Force, Json, Labels, PreprocessOption, Rules, say
+from .options import Force, Json, Labels, PreprocessOption, Rules, path_given, say
 
 RULES = ("vanilla", "deconv", "guided")
 
@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="The file to write.", parser=path_given),
     ],
     rule: Rules = None,
     target_class: Annotated[
@@ -60,7 +61,9 @@ def export(
     compare: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="IMAGE", help="Report the maps' drift on it; repeatable, folders too."
+            metavar="IMAGE",
+            help="Report the maps' drift on it; repeatable, folders too.",
+            parser=path_given,
         ),
     ] = None,
     reference: Annotated[

@@ -11,7 +11,7 @@ import typer
 
 from ...errors import UsageError
 from .layers import Html, opened_store, results_in
-from .options import Force, Json, OutputDir, say
+from .options import Force, Json, OutputDir, path_given, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def map_(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.")],
+    store: Annotated[
+        Path,
+        typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.", parser=path_given),
+    ],
     output: OutputDir = Path("map"),
     method: Annotated[str, typer.Option(metavar="HOW", help="tsne, umap or pca.")] = "tsne",
     perplexity: Annotated[
@@ -46,7 +49,11 @@ def map_(
     ] = None,
     onto: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A map that is there: STORE's new pictures join it."),
+        typer.Option(
+            metavar="DIR",
+            help="A map that is there: STORE's new pictures join it.",
+            parser=path_given,
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option(metavar="N", help="Pictures on the picture map and the page, at most.")

@@ -17,7 +17,7 @@ from .layers import (
     results_in,
     write_page,
 )
-from .options import Force, Json, OutputDir, Provider
+from .options import Force, Json, OutputDir, Provider, path_given
 
 NEAREST = 8
 
@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def neighbors(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.")],
+    store: Annotated[
+        Path,
+        typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.", parser=path_given),
+    ],
     image: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Images and folders.")],
     k: Annotated[
         int | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ __all__ = [
     "bundled_or",
     "chosen_preprocess",
     "counted",
+    "path_given",
     "say",
 ]
 
@@ -40,8 +42,20 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: SqueezeNet 1.1]"),
 ]
+
+
+def path_given(text: str | Path) -> Path:
+    """For options: an empty name, an unset variable of a script, isn't the folder here."""
+    if not os.fspath(text):
+        raise typer.BadParameter("an empty name; expected a file or folder")
+    return Path(text)
+
+
 OutputDir = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Folder for the results.", parser=path_given
+    ),
 ]
 Rules = Annotated[
     list[str] | None,

@@ -22,6 +22,7 @@ from typing import Any
 import onnx
 
 from ...errors import BacklightError, InputError, ModelError, RunError, UsageError
+from ...export.store import synced, temporary_folder
 from .budget import shown
 from .confined import Ended, Job, Limits, confined
 
@@ -53,8 +54,7 @@ def isolated(
     if (call == "export") != (into is not None):
         raise UsageError("a folder, into, goes with the call 'export' and no other")
     limits = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix=".backlight-", dir=into) as name:
-        folder = Path(name)
+    with temporary_folder(Path(into or tempfile.gettempdir())) as folder:
         source, given = "the model's bytes", None
         if isinstance(model, (str, os.PathLike)):
             source = os.fspath(model)
@@ -62,7 +62,7 @@ def isolated(
             given = str(folder / "given")
             data = model if isinstance(model, bytes) else model.SerializeToString()
             Path(given).write_bytes(data)
-        about = {"model": source, "bytes": given, "folder": name, "options": options}
+        about = {"model": source, "bytes": given, "folder": str(folder), "options": options}
         told = _understood(confined(__name__, [call], limits, about), source, limits)
         if call == "export":
             assert into is not None
@@ -89,6 +89,7 @@ def _handed_over(folder: Path, into: Path, source: str) -> Path:
         if file.is_symlink() or (file.exists() and not file.is_file()):
             raise ModelError(f"{source}: the process that read it left no file")
         if file.exists():
+            synced(file)
             os.replace(file, into / file.name)
     if not (into / made.name).is_file():
         raise ModelError(f"{source}: the process that read it left no file")
