@@ -22,6 +22,7 @@ from typing import Any
 import typer
 
 from ...errors import BacklightError, InputError
+from .console import show, tell
 
 __all__ = ["COMMANDS", "main"]
 
@@ -74,7 +75,7 @@ def _app() -> typer.Typer:
         if version:
             from ... import __version__
 
-            print(f"backlight {__version__}")
+            show(f"backlight {__version__}")
             raise typer.Exit
 
     for name in COMMANDS:
@@ -198,10 +199,5 @@ def _failed(message: str, code: int) -> int:
     from . import isolated
 
     if not (isolated.inside and code == INTERRUPTED):  # who started this process says it
-        print(f"backlight: {one_line(message)}", file=sys.stderr)
+        tell(message)
     return code
-
-
-def one_line(text: str) -> str:
-    """Text for a terminal: a file's name may hold line breaks, and what moves the cursor."""
-    return "".join("?" if c < " " or "\x7f" <= c <= "\x9f" else c for c in " ".join(text.split()))

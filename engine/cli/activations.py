@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import UsageError
+from .console import show_json
 from .layers import (
     Html,
     Layers,
@@ -174,5 +175,5 @@ def activations(
             list_skipped(page, errors, read)
             write_page(folder, "activations.html", page)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            show_json(summary)
         report_skipped(errors, read)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import Annotated
 
 import typer
 
+from .console import console as clean_console
+from .console import show_json
 from .options import Json, bundled_or
 
 
@@ -60,20 +61,19 @@ def bench(
         target=target,
     )
     if json:
-        print(jsonlib.dumps(report.to_dict(), indent=2))
+        show_json(report.to_dict())
         return
     _show(report)
 
 
 def _show(report: object) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..measure.bench import Report
 
     assert isinstance(report, Report)
     # Wide enough for the table wherever the output goes.
-    console = Console(highlight=False, markup=False, width=150)
+    console = clean_console(width=150)
     console.print(f"{report.model} on {report.device}")
     console.print(", ".join(f"{k} {v}" for k, v in report.versions.items()))
     table = Table(box=None, pad_edge=False)

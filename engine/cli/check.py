@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UnsupportedNode
+from .console import console as clean_console
+from .console import show_json
 from .options import Json
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check(
 
     report = run_check(model, of=of, wrt=wrt, lowering=target, dtype=dtype)
     if json:
-        print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        show_json(report.to_dict())
     else:
         _show(report)
     if not report.ok:
@@ -58,12 +59,11 @@ def check(
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ...export.lowering.support import TARGETS
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = clean_console(soft_wrap=True)
     classes = "?" if report.classes is None else report.classes
     console.print(
         f"{report.model}: opset {report.opset}, {report.nodes} nodes; "

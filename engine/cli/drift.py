@@ -15,6 +15,7 @@ from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from ..measure.compare import Drift, explained
 from ..photos import images
+from .console import console as clean_console
 from .options import chosen_preprocess, say
 
 if TYPE_CHECKING:
@@ -137,10 +138,9 @@ def _without_nan(value: Any) -> Any:
 
 def show(found: Compared) -> None:
     """A table for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, width=120)
+    console = clean_console(width=120)
     table = Table(box=None, pad_edge=False)
     table.add_column("drift of")
     table.add_column("rule")

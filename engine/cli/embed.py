@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
+from .console import show, show_json
 from .layers import List, ModelArgument, model_path, print_layers
 from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, path_given, say
 
@@ -111,11 +111,11 @@ def embed(
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.rate, 2),
         }
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        show_json(summary)
     else:
         before = f", {result.known} were there already" if result.known else ""
         left = f", {len(result.skipped)} skipped" if result.skipped else ""
-        print(
+        show(
             f"{result.added} pictures as {embedder.width} numbers each, '{embedder.tensor}'"
             f"{pooled}: {result.rate:.1f} images/s on {embedder.provider}{before}{left} "
             f"-> {result.store}/"

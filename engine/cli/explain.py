@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from .console import show, show_json
 from .layers import results_in
 from .options import (
     PHOTOS,
@@ -107,10 +108,10 @@ def explain(
         if entries:
             folder.json("summary.json", summary)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            show_json(summary)
         elif entries:
             ms = sum(e["ms"] for e in entries) / len(entries)
-            print(
+            show(
                 f"{counted(len(entries))}, {ms:.1f} ms each on {explainer.session.provider} "
                 f"(score and {len(rules)} maps) -> {folder.path}/"
             )

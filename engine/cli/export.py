@@ -11,6 +11,7 @@ import typer
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from . import drift
+from .console import show, show_json
 from .options import Force, Json, Labels, PreprocessOption, Rules, path_given, say
 
 RULES = ("vanilla", "deconv", "guided")
@@ -135,8 +136,8 @@ def export(
     chosen = f"{graph.of} by {graph.wrt}"
     line = f"{output}: {', '.join(graph.rules)} of {chosen} ({size / 1e6:.1f} MB{more})"
     if found is not None and json:
-        print(jsonlib.dumps({"output": str(output), **found.to_dict()}, indent=2))
+        show_json({"output": str(output), **found.to_dict()})
         return
-    print(line)
+    show(line)
     if found is not None:
         drift.show(found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...errors import ModelError, UsageError
+from .console import show, show_json
 from .layers import (
     Html,
     List,
@@ -128,6 +128,6 @@ def filters(
         )
         write_page(folder, "filters.html", page)
     if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        show_json(summary)
     else:
-        print(f"{shown.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")
+        show(f"{shown.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
+from .console import show, show_json
 from .options import BUNDLED, say
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def file_names(layers: Sequence[str]) -> dict[str, str]:
 def print_layers(found: Sequence[Layer], json: bool) -> None:
     """The listing, on stdout."""
     if json:
-        print(jsonlib.dumps([layer.as_dict() for layer in found], indent=2, ensure_ascii=False))
+        show_json([layer.as_dict() for layer in found])
         return
     head = ("name", "operator", "shape", "weights", "stride", "receptive field")
     rows = [head]
@@ -116,7 +116,7 @@ def print_layers(found: Sequence[Layer], json: bool) -> None:
     used = [i for i in range(len(head)) if any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in used}
     for row in rows:
-        print("  ".join(row[i].ljust(widths[i]) for i in used).rstrip())
+        show("  ".join(row[i].ljust(widths[i]) for i in used).rstrip())
 
 
 def opened_store(path: Path) -> Embeddings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
+from .console import show, show_json
 from .layers import Html, opened_store, results_in
 from .options import Force, Json, OutputDir, path_given, say
 
@@ -95,10 +96,10 @@ def map_(
     new = sum(made.new)
     if json:
         summary = {"output": str(output), "pictures": len(made.paths), "new": new}
-        print(jsonlib.dumps(summary | asdict(made.map.layout), indent=2, ensure_ascii=False))
+        show_json(summary | asdict(made.map.layout))
     else:
         joined = f", {new} of them new" if onto is not None else ""
-        print(f"{len(made.paths)} pictures{joined}: {made.map.layout} -> {output}/")
+        show(f"{len(made.paths)} pictures{joined}: {made.map.layout} -> {output}/")
 
 
 class _Made:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...errors import UsageError
+from .console import show_json
 from .layers import (
     Html,
     list_skipped,
@@ -122,7 +122,7 @@ def neighbors(
             list_skipped(page, errors, len(entries))
             write_page(folder, "neighbors.html", page)
         if json:
-            print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+            show_json(summary)
         report_skipped(errors, len(entries))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from ...errors import ModelError
 from ...export.preprocess import ASSUMED, Preprocess, parse
 from ..classifier import labels as names_of_classes
-from . import one_line
+from .console import tell as say
 
 __all__ = [
     "BUNDLED",
@@ -89,11 +88,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 def bundled_or(model: str | None) -> str:
     """The model's path; the bundled one when none is given."""
     return str(BUNDLED) if model is None else model
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(f"backlight: {one_line(text)}", file=sys.stderr)
 
 
 def counted(number: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import UsageError
+from .console import show, show_json
 from .layers import (
     Html,
     Layers,
@@ -149,7 +149,7 @@ def patches(
                 page.section(name)
                 page.picture(picture, title)
             if not json:
-                print(f"{name} -> {results.path / file}.png")
+                show(f"{name} -> {results.path / file}.png")
         results.json("patches.json", summary)
         if html:
             page.text("All channels, with files and boxes: patches.json", faint=True)
@@ -157,7 +157,7 @@ def patches(
             write_page(results, "patches.html", page)
         (results.path / STATE).unlink(missing_ok=True)
     if json:
-        print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
+        show_json(summary)
     report_skipped([bad.error for bad in found.skipped], found.count)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Step", "track"]
+from .console import show
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+__all__ = ["Step", "track"]
 
 
 # Told of every piece of work: a process with limits says that it goes on (see `isolated`).
@@ -39,8 +38,7 @@ class Step:
         """A line on stdout."""
         if self._bar is not None and sys.stdout.isatty():
             self._bar.console.file.flush()
-        # A file's name may hold anything: a line stays a line, and the terminal as it was.
-        print(_CONTROL.sub("?", line), flush=True)
+        show(line, flush=True)
 
 
 @contextmanager

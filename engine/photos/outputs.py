@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ try:
 except ImportError:  # Windows: nothing there tells a file in use from one left behind
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["OutputFolder", "names_of", "refuse_existing", "write_bytes"]
+__all__ = ["OutputFolder", "json_text", "names_of", "refuse_existing", "write_bytes"]
 
 # What is written until it is whole: `.name-xxxxxxxx.half`, locked by who writes it.
 HALF = ".half"
@@ -127,6 +128,16 @@ def finite(value: float, digits: int | None = None) -> float | None:
     return value if digits is None else round(value, digits)
 
 
+# JSON needs these escaped no more than other letters; a terminal that shows a file does.
+_UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def json_text(value: Any) -> str:
+    """JSON for people and programs: letters as they are, what acts on a terminal as an escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 class OutputFolder:
     """A folder for results, made where it is missing.
 
@@ -170,7 +181,7 @@ class OutputFolder:
 
     def json(self, name: str, value: Any) -> Path:
         """Write a JSON file."""
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        text = json_text(value) + "\n"
         # The lone surrogates that stand for a name's undecodable bytes become JSON's escapes.
         return self.data(name, text.encode("utf-8", "backslashreplace"))
 

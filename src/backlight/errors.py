@@ -12,6 +12,8 @@
 Every message is one line: it names the file or the node, then what would be accepted.
 """
 
+import re
+
 __all__ = [
     "BacklightError",
     "ImageError",
@@ -21,7 +23,17 @@ __all__ = [
     "RunError",
     "UnsupportedNode",
     "UsageError",
+    "cleaned",
 ]
+
+# What does something to a terminal instead of standing there: control characters (8-bit ones too:
+# U+009B is an escape sequence's beginning), line separators, and what turns the direction of text.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def cleaned(text: str) -> str:
+    """A line for a terminal: names come from models and files, and may hold anything."""
+    return _CONTROL.sub("?", text)
 
 
 class BacklightError(Exception):
@@ -29,7 +41,7 @@ class BacklightError(Exception):
 
     def __init__(self, message: str = "") -> None:
         # Names come from files and may hold anything: a message stays one line.
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(cleaned(" ".join(str(message).split())))
 
 
 class InputError(BacklightError, ValueError):
