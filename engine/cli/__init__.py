@@ -22,6 +22,7 @@ from typing import Any
 import typer
 
 from ...errors import BacklightError, InputError
+from . import started
 from .console import show, tell
 
 __all__ = ["COMMANDS", "main"]
@@ -114,10 +115,8 @@ def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = 
     that is expected, and about memory that runs out; None: it is raised, and told."""
     from typer.main import get_command
 
-    from . import isolated
-
     given = list(sys.argv[1:] if arguments is None else arguments)
-    isolated.arguments[:] = given
+    started.arguments[:] = given
     # Its warnings on malformed models come before our own error, which says it better.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
@@ -196,8 +195,6 @@ def _drop_stdout() -> None:
 def _failed(message: str, code: int) -> int:
     if _stopped:
         message, code = "interrupted", INTERRUPTED
-    from . import isolated
-
-    if not (isolated.inside and code == INTERRUPTED):  # who started this process says it
+    if not (started.inside and code == INTERRUPTED):  # who started this process says it
         tell(message)
     return code

@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ...errors import cleaned
-from ..photos.outputs import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +25,8 @@ def show(line: str, *, flush: bool = False) -> None:
 
 def show_json(value: Any) -> None:
     """JSON on stdout."""
+    from ..photos.outputs import json_text  # NumPy and Pillow: not as the program starts
+
     print(json_text(value))
 
 

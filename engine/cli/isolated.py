@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ...errors import ModelError
-from . import progress
+from . import progress, started
 from .options import say
 
 __all__ = ["isolable", "subject"]
@@ -37,10 +37,6 @@ _Memory = Annotated[
 _OURS = {"isolate": (_Isolate, False), "isolate_seconds": (_Seconds, 60.0),
          "isolate_memory": (_Memory, None)}  # fmt: skip
 
-# What `run` was called with; inside the process of its own, that it is.
-arguments: list[str] = []
-inside = False
-
 
 def isolable(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command with --isolate and its limits."""
@@ -52,7 +48,7 @@ def isolable(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(**given: Any) -> Any:
         isolate, seconds, memory = (given.pop(name) for name in _OURS)
-        if isolate and not inside:
+        if isolate and not started.inside:
             _run_apart(subject(given), seconds, memory)
             return None
         return command(**given)
@@ -84,7 +80,7 @@ def _run_apart(what: str, seconds: float, memory: str | None) -> None:
     if not can_limit_memory():
         say("this system limits no process's memory: --isolate limits the time only")
     sys.stdout.flush()
-    ended = confined(__name__, arguments, limits)
+    ended = confined(__name__, started.arguments, limits)
     if ended.result == "memory":
         raise ModelError(
             f"{what}: more than {shown(limits.bytes)} of memory; --isolate-memory gives more"
@@ -101,6 +97,7 @@ def child() -> None:
     from ..runtime.confined import Job
     from . import main
 
+    started.inside = True
     job = Job.begun()
     progress.on_advance = job.beat
 
@@ -118,5 +115,4 @@ if __name__ == "__main__":
     # The commands import this module by its own name; under `__main__` it is another one.
     from backlight.engine.cli import isolated
 
-    isolated.inside = True
     isolated.child()

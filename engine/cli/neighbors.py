@@ -11,6 +11,7 @@ from ...errors import UsageError
 from .console import show_json
 from .layers import (
     Html,
+    Pictures,
     list_skipped,
     opened_store,
     report_skipped,
@@ -51,6 +52,7 @@ def neighbors(
             "--model", "-m", metavar="MODEL", help="STORE's model. [default: where it was]"
         ),
     ] = None,
+    pictures: Pictures = None,
     provider: Provider = None,
     html: Html = False,
     force: Force = False,
@@ -73,7 +75,7 @@ def neighbors(
     for name in metrics:
         if name not in METRICS:
             raise UsageError(f"--metric {name}; accepted: {', '.join(METRICS)}")
-    held = opened_store(store)
+    held = opened_store(store, pictures)
     files, skipped = found_files(image)
     if not files:
         raise skipped[0].error

@@ -114,10 +114,10 @@ def patches(
     chosen = numbers(channels, "--channels")
     # While the state is there, a pass that was killed wrote what lies beside it.
     killed = (output / STATE).exists()
-    for name in [*files, STATE] if killed else ():
-        for half in output.glob(f".{name[:40]}-*"):
-            half.unlink()
     with results_in(output, files, force or killed) as results:
+        for name in [*files, STATE] if killed else ():
+            for half in output.glob(f".{name[:40]}-*"):
+                half.unlink()
         found = found_patches(
             path,
             folder,

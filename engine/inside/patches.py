@@ -234,7 +234,8 @@ def patches(
         "channels": None if channels is None else list(channels), "one_per_image": one_per_image,
         "preprocess": settled.to_json(), "batch": batch, "files": listing_of(files)},
         every)  # fmt: skip
-    start = 0 if fresh else saved.restore(tops, skipped)
+    positions = {n: fields[n].dims[axes[n][1]] * fields[n].dims[axes[n][2]] for n in tops}
+    start = 0 if fresh else saved.restore(tops, skipped, files, positions)
     turn = turn_of(providers)
 
     def one(at: int) -> tuple[Group, dict[str, NDArray[Any]]]:

@@ -73,7 +73,6 @@ if __name__ == "__main__":
     graph.read = hostile(graph.read)
     check.read = hostile(check.read)
     if json.loads((Path(sys.argv[1]) / "job.json").read_text())["about"] is None:
-        command.inside = True
         command.child()
     else:
         function.child()
