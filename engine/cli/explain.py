@@ -179,16 +179,18 @@ class _Run:
     ) -> tuple[list[dict[str, Any]], list[_Bad]]:  # fmt: skip
         """Decode, explain and write; the next images are decoded while one batch runs."""
         from ..photos import images
+        from ..photos.stream import fitting
         from .progress import track
 
         spec = self.explainer.input
         self.preprocess = images.fitted(self.preprocess, spec)
+        batch = fitting(batch, self.preprocess, spec, 2)
         entries: list[dict[str, Any]] = []
         bad: list[_Bad] = []
 
         def read(file: Path) -> Prepared | ImageError:
             try:
-                return images.prepare(images.decode(file), self.preprocess, spec)
+                return images.read(file, self.preprocess, spec)
             except ImageError as err:
                 return err
 
