@@ -91,6 +91,7 @@ Unexpected = Callable[[Exception], int]
 def main(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = None) -> None:
     """Run the command line and exit. unexpected: see `run`."""
     _on_interrupt(_stop)
+    _keep_stderr()
     sys.unraisablehook = _unraisable
     # A file's name may hold what no encoding has; JSON stays JSON.
     codecs.register_error("backlight", escaped)
@@ -154,6 +155,22 @@ def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = 
         if unexpected is None:
             raise
         return unexpected(err)
+
+
+def _keep_stderr() -> None:
+    """stderr is for our lines: libraries in C write there as they like (libtiff, of a broken photo;
+    ONNX Runtime, of its machine), past Python and with what a file says."""
+    try:
+        if sys.stderr.fileno() != 2:
+            return
+        own, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+        sys.stderr = os.fdopen(
+            own, "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors
+        )
+    except (AttributeError, OSError, ValueError):  # none, or none of the system's
+        return
 
 
 def escaped(err: UnicodeError) -> tuple[str, int]:

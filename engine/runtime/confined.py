@@ -95,7 +95,9 @@ def confined(
         # -P: a module of the current folder, where untrusted files lie, is never imported.
         command = [sys.executable, "-P", "-m", module, name]
         group = 0 if os.name == "posix" else None
-        process = subprocess.Popen(command, env=_environment(), process_group=group)
+        process = subprocess.Popen(
+            command, env=_environment(), process_group=group, stderr=_stderr()
+        )
         try:
             late = not _waited(process, folder / _BEAT, limits.seconds)
         finally:
@@ -103,6 +105,14 @@ def confined(
         if late:
             return Ended(None, f"nothing done in {limits.seconds:g} seconds")
         return Ended(*_told(process.returncode), _result(folder / _RESULT))
+
+
+def _stderr() -> int | None:
+    """Python's stderr, which need not be file 2."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _environment() -> dict[str, str]:

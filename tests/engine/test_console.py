@@ -6,10 +6,14 @@ import ast
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from backlight.engine.cli import COMMANDS, run
 from backlight.engine.cli.options import PHOTOS
@@ -133,3 +137,23 @@ def test_only_one_module_prints() -> None:
             assert name != "Console" or file.name == "progress.py", file.name
             assert ast.unparse(node.func) not in ("sys.stdout.write", "typer.echo"), file.name
     assert set(COMMANDS) <= {f.stem for f in CLI.glob("*.py")}
+
+
+def test_libraries_write_to_no_terminal(tmp_path: Path) -> None:
+    """libtiff tells of a broken photo past Python: what a person reads is our line."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    file = tmp_path / "a.tif"
+    Image.fromarray(noise).save(file, compression="tiff_lzw")
+    broken = bytearray(file.read_bytes())
+    broken[100:300] = b"\xff" * 200
+    file.write_bytes(bytes(broken))
+    (tmp_path / "m.onnx").write_bytes(models.tiny().SerializeToString())
+    command = ["explain", "-m", "m.onnx", "a.tif", "--preprocess", "unit"]
+    for more in ([], ["--isolate"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "backlight", *command, *more], capture_output=True, text=True,
+            check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.startswith("backlight: skipped: a.tif: can't be read:")
+        assert done.stderr.count("\n") == 1
