@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -26,6 +27,8 @@ EMITTED_IR = 10
 # Weights above this many bytes stay aside while ONNX's C++ passes run: those serialize the model,
 # and protobuf ends at 2 GB. What is smaller may be a shape, which the passes need to see.
 _LIGHT = 1024
+# Where protobuf ends.
+_LARGEST = 2**31
 
 
 def load(
@@ -92,7 +95,18 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
             file = Path(model)
             source, folder = str(file), file.parent
             try:
+                about = file.stat()
+                if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+                    # To open a pipe waits for a writer; a device may never end.
+                    raise ModelError(f"{source}: a pipe or device; expected an .onnx file")
+                if about.st_size > _LARGEST:
+                    raise ModelError(
+                        f"{source}: larger than 2 GB, which no ONNX message is; "
+                        "larger weights lie in files beside it"
+                    )
                 data = file.read_bytes()
+            except ModelError:
+                raise
             except IsADirectoryError:
                 raise ModelError(f"{source}: a folder; expected an .onnx file") from None
             except FileNotFoundError:

@@ -18,6 +18,7 @@ from ..errors import UsageError, nearest
 KEY = "backlight.preprocess"
 # float32 holds what comes of the largest and the smallest: 255 * 1e18 / 1e-18.
 MAX, LEAST = 1e18, 1e-18
+_MOST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def parse(given: str) -> Preprocess:
         raise UsageError(
             f"--preprocess '{given}': neither a preset ({', '.join(PRESETS)}) nor a JSON file{hint}"
         )
+    if path.stat().st_size > _MOST:
+        raise UsageError(f"{path}: larger than {_MOST >> 20} MB; expected a record, as JSON")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:

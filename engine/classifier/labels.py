@@ -17,6 +17,7 @@ KEY = "backlight.labels"
 # Other programs' keys: Ultralytics' exporter writes `names`, Hugging Face's configuration has
 # `id2label`.
 FOREIGN = ("names", "id2label")
+_MOST = 1 << 26
 _ASSETS = Path(__file__).parent.parent / "assets"
 FORMS = (
     "'imagenet', a text file with a name a line, or JSON: a list of names, or a map of index to "
@@ -54,7 +55,12 @@ def load_labels(given: str, classes: int | None = None) -> list[str]:
     if given == "imagenet":
         return bundled(classes)
     try:
-        text = Path(given).read_text(encoding="utf-8-sig")
+        file = Path(given)
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise UsageError(f"{given}: a pipe or device; expected a file with labels")
+        if file.is_file() and file.stat().st_size > _MOST:
+            raise UsageError(f"{given}: larger than {_MOST >> 20} MB; expected a file with labels")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as err:  # a NUL in the name; bytes that are no UTF-8
         reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
         raise UsageError(f"{given}: labels can't be read: {reason}; expected {FORMS}") from err

@@ -15,13 +15,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from errno import ENAMETOOLONG
 from typing import Any
 
 import typer
 
 from ...errors import BacklightError, InputError
+from . import started
+from .console import show, tell
 
 __all__ = ["COMMANDS", "main"]
 
@@ -50,8 +52,18 @@ _ClickError: type[Exception] = next(
 INTERRUPTED = 130
 
 
+class _App(typer.Typer):
+    """Commands that read a model can each do it in a process of their own."""
+
+    def command(self, name: str | None = None, **how: Any) -> Callable[[Any], Any]:
+        from .isolated import isolable
+
+        add = super().command(name, **how)
+        return lambda function: add(isolable(function))
+
+
 def _app() -> typer.Typer:
-    app = typer.Typer(
+    app = _App(
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -65,7 +77,7 @@ def _app() -> typer.Typer:
         if version:
             from ... import __version__
 
-            print(f"backlight {__version__}")
+            show(f"backlight {__version__}")
             raise typer.Exit
 
     for name in COMMANDS:
@@ -73,9 +85,14 @@ def _app() -> typer.Typer:
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
+# What a run makes of an error that is nobody's mistake: the exit code.
+Unexpected = Callable[[Exception], int]
+
+
+def main(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = None) -> None:
+    """Run the command line and exit. unexpected: see `run`."""
     _on_interrupt(_stop)
+    _keep_stderr()
     sys.unraisablehook = _unraisable
     # A file's name may hold what no encoding has; JSON stays JSON.
     codecs.register_error("backlight", escaped)
@@ -83,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backlight")
     code = INTERRUPTED
     try:
-        code = run(arguments)
+        code = run(arguments, unexpected)
     except BaseException:  # a library may make another error of a Ctrl-C, or a second one comes
         if not _stopped:
             raise
@@ -95,15 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = None) -> int:
+    """Run the command line; returns the exit code. unexpected: what to do about an error of no kind
+    that is expected, and about memory that runs out; None: it is raised, and told."""
     from typer.main import get_command
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    started.arguments[:] = given
     # Its warnings on malformed models come before our own error, which says it better.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         code = get_command(_app()).main(
-            args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"],
+            args=given or ["--help"],
             prog_name="backlight",
             standalone_mode=False,
         )
@@ -118,7 +138,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(err), 2)
     except BacklightError as err:
         return _failed(str(err), 1)
-    except MemoryError:
+    except MemoryError as err:
+        if unexpected is not None:
+            return unexpected(err)
         return _failed("out of memory; a smaller --batch may fit", 1)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED)
@@ -130,6 +152,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _drop_stdout()
         where = f"{err.filename}: " if err.filename else ""
         return _failed(f"{where}{err.strerror or err}", 2 if err.errno == ENAMETOOLONG else 1)
+    except Exception as err:
+        if unexpected is None:
+            raise
+        return unexpected(err)
+
+
+def _keep_stderr() -> None:
+    """stderr is for our lines: libraries in C write there as they like (libtiff, of a broken photo;
+    ONNX Runtime, of its machine), past Python and with what a file says."""
+    try:
+        if sys.stderr.fileno() != 2:
+            return
+        own, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+        sys.stderr = os.fdopen(
+            own, "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors
+        )
+    except (AttributeError, OSError, ValueError):  # none, or none of the system's
+        return
 
 
 def escaped(err: UnicodeError) -> tuple[str, int]:
@@ -171,10 +213,6 @@ def _drop_stdout() -> None:
 def _failed(message: str, code: int) -> int:
     if _stopped:
         message, code = "interrupted", INTERRUPTED
-    print(f"backlight: {one_line(message)}", file=sys.stderr)
+    if not (started.inside and code == INTERRUPTED):  # who started this process says it
+        tell(message)
     return code
-
-
-def one_line(text: str) -> str:
-    """Text for a terminal: a file's name may hold line breaks, and what moves the cursor."""
-    return "".join("?" if c < " " or "\x7f" <= c <= "\x9f" else c for c in " ".join(text.split()))

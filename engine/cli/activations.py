@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
+from .console import show_json
 from .layers import (
     Html,
     Layers,
@@ -176,5 +176,5 @@ def activations(
             list_skipped(page, errors, read)
             write_page(folder, "activations.html", page)
         if json:
-            print(as_json(summary))
+            show_json(summary)
         report_skipped(errors, read)

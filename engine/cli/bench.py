@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..photos.plain import as_json
+from .console import console as clean_console
+from .console import show_json
 from .options import Json, Methods, Rules, bundled_or
 
 
@@ -59,20 +60,19 @@ def bench(
         target=target,
     )
     if json:
-        print(as_json(report.to_dict()))
+        show_json(report.to_dict())
         return
     _show(report)
 
 
 def _show(report: object) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..measure.bench import Report
 
     assert isinstance(report, Report)
     # Wide enough for the table wherever the output goes.
-    console = Console(highlight=False, markup=False, width=150)
+    console = clean_console(width=150)
     console.print(f"{report.model} on {report.device}")
     console.print(", ".join(f"{k} {v}" for k, v in report.versions.items()))
     table = Table(box=None, pad_edge=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UnsupportedNode
-from ..photos.plain import as_json
+from .console import console as clean_console
+from .console import show_json
 from .options import Json, Methods, Rules
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def check(
         model, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
     )
     if json:
-        print(as_json(report.to_dict()))
+        show_json(report.to_dict())
     else:
         _show(report)
     if not report.ok:
@@ -66,13 +67,12 @@ def check(
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ...export.lowering.support import TARGETS
     from ..classifier.labels import counted
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = clean_console(soft_wrap=True)
     classes = "? classes" if report.classes is None else counted(report.classes)
     console.print(
         f"{report.model}: opset {report.opset}, {report.nodes} nodes; "

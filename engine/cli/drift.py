@@ -18,6 +18,7 @@ from ..classifier.labels import counted
 from ..measure.compare import Drift, explained
 from ..photos import images
 from ..photos.plain import without_nan
+from .console import console as clean_console
 from .options import chosen_preprocess, say
 
 if TYPE_CHECKING:
@@ -132,10 +133,9 @@ def _shown(spec: images.InputSpec) -> str:
 
 def show(found: Compared) -> None:
     """A table for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, width=120)
+    console = clean_console(width=120)
     table = Table(box=None, pad_edge=False)
     table.add_column("drift of")
     table.add_column("rule")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import List, ModelArgument, listed, model_path, print_layers
-from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
+from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, path_given, say
 
 if TYPE_CHECKING:
     from .progress import Step
@@ -32,7 +32,14 @@ def embed(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="STORE", help="The store, new or to grow.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="STORE",
+            help="The store, new or to grow.",
+            parser=path_given,
+        ),
     ] = Path("embeddings"),
     layer: Annotated[
         str | None,
@@ -103,11 +110,11 @@ def embed(
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.rate, 2),
         }
-        print(as_json(summary))
+        show_json(summary)
     else:
         before = f", {result.known} were there already" if result.known else ""
         left = f", {len(result.skipped)} skipped" if result.skipped else ""
-        print(
+        show(
             f"{result.added} pictures as {embedder.width} numbers each, '{embedder.tensor}'"
             f"{pooled}: {result.rate:.1f} images/s on {embedder.provider}{before}{left} "
             f"-> {result.store}/"

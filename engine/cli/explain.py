@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import results_in
 from .options import (
     PHOTOS,
@@ -118,10 +118,10 @@ def explain(
         if entries:
             folder.json("summary.json", summary)
         if json:
-            print(as_json(summary))
+            show_json(summary)
         elif entries:
             ms = sum(e["ms"] for e in entries) / len(entries)
-            print(
+            show(
                 f"{counted(len(entries))}, {ms:.1f} ms each on {explainer.session.provider} "
                 f"(score and {len(explainer.methods)} maps) -> {folder.path}/"
             )
@@ -182,16 +182,18 @@ class _Run:
     ) -> tuple[list[dict[str, Any]], list[_Bad]]:  # fmt: skip
         """Decode, explain and write; the next images are decoded while one batch runs."""
         from ..photos import images
+        from ..photos.stream import fitting
         from .progress import track
 
         spec = self.explainer.input
         self.preprocess = images.fitted(self.preprocess, spec)
+        batch = fitting(batch, self.preprocess, spec, 2)
         entries: list[dict[str, Any]] = []
         bad: list[_Bad] = []
 
         def read(file: Path) -> Prepared | ImageError:
             try:
-                return images.prepare(images.decode(file), self.preprocess, spec)
+                return images.read(file, self.preprocess, spec)
             except ImageError as err:
                 return err
 

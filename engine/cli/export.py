@@ -10,9 +10,19 @@ import typer
 
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
-from ..photos.plain import as_json
 from . import drift
-from .options import Force, Json, Labels, Methods, PreprocessOption, Rules, Shape, say
+from .console import show, show_json
+from .options import (
+    Force,
+    Json,
+    Labels,
+    Methods,
+    PreprocessOption,
+    Rules,
+    Shape,
+    path_given,
+    say,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +33,8 @@ def register(app: typer.Typer) -> None:
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="The file to write.", parser=path_given),
     ],
     rule: Rules = None,
     method: Methods = None,
@@ -63,7 +74,9 @@ def export(
     compare: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="IMAGE", help="Report the maps' drift on it; repeatable, folders too."
+            metavar="IMAGE",
+            help="Report the maps' drift on it; repeatable, folders too.",
+            parser=path_given,
         ),
     ] = None,
     reference: Annotated[
@@ -137,8 +150,8 @@ def export(
     chosen = f"{graph.of} by {graph.wrt}"
     line = f"{output}: {', '.join(graph.methods)} of {chosen} ({size / 1e6:.1f} MB{more})"
     if found is not None and json:
-        print(as_json({"output": str(output), **found.to_dict()}))
+        show_json({"output": str(output), **found.to_dict()})
         return
-    print(line)
+    show(line)
     if found is not None:
         drift.show(found)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import ModelError, UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import (
     Html,
     List,
@@ -128,6 +128,6 @@ def filters(
         )
         write_page(folder, "filters.html", page)
     if json:
-        print(as_json(summary))
+        show_json(summary)
     else:
-        print(f"{shown.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")
+        show(f"{shown.layer}: {count} x {depth} x {height} x {width} -> {folder.path / files[0]}")

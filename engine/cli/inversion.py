@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import file_names, list_skipped, report_skipped, results_in, write_page
 from .options import PHOTOS, chosen_labels, chosen_preprocess, counted, say
 
@@ -127,9 +127,9 @@ def inversion(asked: Asked) -> None:
             list_skipped(page, errors, read)
             write_page(results, "inversion.html", page)
     if asked.json:
-        print(as_json(summary))
+        show_json(summary)
     else:
-        print(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
+        show(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
     report_skipped(errors, read)
 
 
@@ -265,9 +265,9 @@ def maximize(asked: Asked) -> None:
         if asked.html:
             write_page(results, "maximize.html", page)
     if asked.json:
-        print(as_json(summary))
+        show_json(summary)
     else:
-        print(f"{counted(len(entries))} -> {asked.output}/")
+        show(f"{counted(len(entries))} -> {asked.output}/")
 
 
 def _stacked(values: list[Any]) -> Any:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
-from .options import BUNDLED, say
+from .console import show, show_json
+from .options import BUNDLED, path_given, say
 
 if TYPE_CHECKING:
     from ..inside.taps import Layer
@@ -27,6 +27,7 @@ __all__ = [
     "List",
     "ModelArgument",
     "Per",
+    "Pictures",
     "file_name",
     "file_names",
     "list_skipped",
@@ -52,6 +53,15 @@ Layers = Annotated[
     typer.Option("--layer", "-l", metavar="L", help="A tensor or node by name; repeatable."),
 ]
 Html = Annotated[bool, typer.Option("--html", help="Also write one self-contained page.")]
+Pictures = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--pictures",
+        metavar="DIR",
+        help="Where STORE's pictures may be opened; repeatable. [STORE's own folder]",
+        parser=path_given,
+    ),
+]
 List = Annotated[bool, typer.Option("--list", help="Print the layers, and do nothing else.")]
 Per = Annotated[str, typer.Option("--per", metavar="SCOPE", help="What shares a grey scale.")]
 
@@ -112,7 +122,7 @@ def listed(path: str, preprocess: str | None, *, convolutions: bool = False) -> 
 def print_layers(found: Sequence[Layer], json: bool) -> None:
     """The listing, on stdout."""
     if json:
-        print(as_json([layer.as_dict() for layer in found]))
+        show_json([layer.as_dict() for layer in found])
         return
     head = ("name", "operator", "shape", "weights", "stride", "receptive field")
     rows = [head]
@@ -126,32 +136,39 @@ def print_layers(found: Sequence[Layer], json: bool) -> None:
     used = [i for i in range(len(head)) if any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in used}
     for row in rows:
-        print("  ".join(row[i].ljust(widths[i]) for i in used).rstrip())
+        show("  ".join(row[i].ljust(widths[i]) for i in used).rstrip())
 
 
-def opened_store(path: Path) -> Embeddings:
-    """What 'backlight embed' wrote; parts that can't be read are named. Raises UsageError, for a
-    store without a picture too."""
+def opened_store(path: Path, pictures: Sequence[Path] | None = None) -> Embeddings:
+    """What 'backlight embed' wrote; parts that can't be read are named, and how many pictures lie
+    in no folder that was given. Raises UsageError, for a store without a picture too."""
     from ..similar.store import Embeddings
 
-    held = Embeddings(path)
+    held = Embeddings(path, pictures or ())
     for part in held.damaged:
         say(f"{part}: cut short; left out (run 'backlight embed' again for what it held)")
     if not len(held):
         why = f"; {len(held.skipped)} could not be used" if held.skipped else ""
         raise UsageError(f"{path}: a store without pictures{why}; 'backlight embed' adds some")
+    outside = held.outside(held.paths)
+    if outside:
+        say(
+            f"{outside} pictures of {path} lie outside its folder and --pictures: shown as the "
+            "store has them, small"
+        )
     return held
 
 
 @contextmanager
 def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[OutputFolder]:
     """The folder for the results; a run that fails leaves no empty one behind."""
-    from ..photos.outputs import OutputFolder
+    from ..photos.outputs import OutputFolder, alone
 
     made = [p for p in (output, *output.parents) if not p.exists()]
     folder = OutputFolder(output, expected, force)
     try:
-        yield folder
+        with alone(output):
+            yield folder
     except BaseException:
         with suppress(OSError):  # it holds something: whole results, a saved state
             for path in made:

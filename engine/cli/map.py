@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
-from .layers import Html, opened_store, results_in
-from .options import Force, Json, OutputDir, say
+from .console import show, show_json
+from .layers import Html, Pictures, opened_store, results_in
+from .options import Force, Json, OutputDir, path_given, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
 
 
 def map_(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.")],
+    store: Annotated[
+        Path,
+        typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.", parser=path_given),
+    ],
     output: OutputDir = Path("map"),
     method: Annotated[str, typer.Option(metavar="HOW", help="tsne, umap or pca.")] = "tsne",
     perplexity: Annotated[
@@ -47,8 +50,13 @@ def map_(
     ] = None,
     onto: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A map that is there: STORE's new pictures join it."),
+        typer.Option(
+            metavar="DIR",
+            help="A map that is there: STORE's new pictures join it.",
+            parser=path_given,
+        ),
     ] = None,
+    pictures: Pictures = None,
     limit: Annotated[
         int, typer.Option(metavar="N", help="Pictures on the picture map and the page, at most.")
     ] = 2000,
@@ -73,7 +81,7 @@ def map_(
     for option, value in laying:
         if onto is not None and value is not None:
             raise UsageError(f"{option} with --onto: a map that is there stays as it was laid out")
-    held = opened_store(store)
+    held = opened_store(store, pictures)
     names = ["scatter.png", "pictures.png", "map.json", "map.npz"]
     # Before the work, and with it what would be overwritten.
     with results_in(output, [*names, *(["map.html"] if html else [])], force) as folder:
@@ -89,10 +97,10 @@ def map_(
     new = sum(made.new)
     if json:
         summary = {"output": str(output), "pictures": len(made.paths), "new": new}
-        print(as_json(summary | asdict(made.map.layout)))
+        show_json(summary | asdict(made.map.layout))
     else:
         joined = f", {new} of them new" if onto is not None else ""
-        print(f"{len(made.paths)} pictures{joined}: {made.map.layout} -> {output}/")
+        show(f"{len(made.paths)} pictures{joined}: {made.map.layout} -> {output}/")
 
 
 class _Made:
@@ -114,11 +122,18 @@ def _joined(held: Embeddings, onto: Path, method: str) -> _Made:
     if method not in ("tsne", there.layout.method):
         raise UsageError(f"--method {method} --onto {onto}: that map is of {there.layout.method}")
     try:
-        said = jsonlib.loads((onto / "map.json").read_text(encoding="utf-8"))
-        source = said["source"]
+        file = onto / "map.json"
+        if not file.is_file():
+            raise ValueError("no file")
+        said = jsonlib.loads(file.read_text(encoding="utf-8"))
+        source = dict(said["source"])
         paths = [p["file"] for p in said["pictures"]]
         labels = [p["label"] for p in said["pictures"]]
-    except (OSError, ValueError, KeyError, TypeError) as err:
+        if not all(isinstance(p, str) for p in paths) or not all(
+            isinstance(label, (str, type(None))) for label in labels
+        ):
+            raise ValueError("files and labels that are no text")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         raise UsageError(f"{onto}/map.json: not what 'backlight map' wrote: {err}") from err
     for what in ("hash", "tensor", "preprocess"):
         if source.get(what) != getattr(held.source, what):
@@ -215,4 +230,4 @@ def _thumbs(made: _Made, held: Embeddings, kept: NDArray[np.int64], side: int) -
         return None if row is None else held.pixels[row]
 
     with track(len(paths), "reading pictures") as step:
-        return atlas.thumbnails(paths, side, stored, step.advance)
+        return atlas.thumbnails([held.picture(p) for p in paths], side, stored, step.advance)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import results_in
 from .options import (
     PHOTOS,
@@ -281,10 +281,10 @@ def run_job(
         if job.entries:
             folder.json("summary.json", summary)
         if json:
-            print(as_json(summary))
+            show_json(summary)
         elif job.entries:
             seconds = (time.perf_counter() - start) / len(job.entries)
-            print(
+            show(
                 f"{counted(len(job.entries))}, {seconds:.1f} s each on "
                 f"{job.scorer.session.provider} -> {folder.path}/"
             )

@@ -8,16 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
+from .console import show_json
 from .layers import (
     Html,
+    Pictures,
     list_skipped,
     opened_store,
     report_skipped,
     results_in,
     write_page,
 )
-from .options import Force, Json, OutputDir, Provider
+from .options import Force, Json, OutputDir, Provider, path_given
 
 NEAREST = 8
 
@@ -28,7 +29,10 @@ def register(app: typer.Typer) -> None:
 
 
 def neighbors(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.")],
+    store: Annotated[
+        Path,
+        typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.", parser=path_given),
+    ],
     image: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Images and folders.")],
     k: Annotated[
         int | None,
@@ -48,6 +52,7 @@ def neighbors(
             "--model", "-m", metavar="MODEL", help="STORE's model. [default: where it was]"
         ),
     ] = None,
+    pictures: Pictures = None,
     provider: Provider = None,
     html: Html = False,
     force: Force = False,
@@ -70,7 +75,7 @@ def neighbors(
     for name in metrics:
         if name not in METRICS:
             raise UsageError.unknown("--metric", name, METRICS)
-    held = opened_store(store)
+    held = opened_store(store, pictures)
     files, skipped = found_files(image)
     if not files:
         raise skipped[0].error
@@ -119,7 +124,7 @@ def neighbors(
             list_skipped(page, errors, len(entries))
             write_page(folder, "neighbors.html", page)
         if json:
-            print(as_json(summary))
+            show_json(summary)
         report_skipped(errors, len(entries))
 
 

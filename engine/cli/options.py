@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ import typer
 from ...export.methods import RULES
 from ...export.preprocess import ASSUMED, Preprocess, parse
 from ..classifier import labels as names_of_classes
-from . import one_line
+from .console import tell as say
 
 __all__ = [
     "BUNDLED",
@@ -33,6 +33,7 @@ __all__ = [
     "chosen_preprocess",
     "counted",
     "labels_hint",
+    "path_given",
     "say",
 ]
 
@@ -50,8 +51,20 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: SqueezeNet 1.1]"),
 ]
+
+
+def path_given(text: str | Path) -> Path:
+    """For options: an empty name, an unset variable of a script, isn't the folder here."""
+    if not os.fspath(text):
+        raise typer.BadParameter("an empty name; expected a file or folder")
+    return Path(text)
+
+
 OutputDir = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Folder for the results.", parser=path_given
+    ),
 ]
 Rules = Annotated[
     list[str] | None,
@@ -97,11 +110,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 def bundled_or(model: str | None) -> str:
     """The model's path; the bundled one when none is given."""
     return str(BUNDLED) if model is None else model
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(f"backlight: {one_line(text)}", file=sys.stderr)
 
 
 def counted(number: int) -> str:

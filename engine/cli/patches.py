@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import (
     Html,
     Layers,
@@ -114,10 +114,10 @@ def patches(
     chosen = numbers(channels, "--channels")
     # While the state is there, a pass that was killed wrote what lies beside it.
     killed = (output / STATE).exists()
-    for name in [*files, STATE] if killed else ():
-        for half in output.glob(f".{name[:40]}-*"):
-            half.unlink()
     with results_in(output, files, force or killed) as results:
+        for name in [*files, STATE] if killed else ():
+            for half in output.glob(f".{name[:40]}-*"):
+                half.unlink()
         found = found_patches(
             path,
             folder,
@@ -149,7 +149,7 @@ def patches(
                 page.section(name)
                 page.picture(picture, title)
             if not json:
-                print(f"{name} -> {results.path / file}.png")
+                show(f"{name} -> {results.path / file}.png")
         results.json("patches.json", summary)
         if html:
             page.text("All channels, with files and boxes: patches.json", faint=True)
@@ -157,7 +157,7 @@ def patches(
             write_page(results, "patches.html", page)
         (results.path / STATE).unlink(missing_ok=True)
     if json:
-        print(as_json(summary))
+        show_json(summary)
     report_skipped([bad.error for bad in found.skipped], found.count)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .console import show
+
 __all__ = ["Step", "track"]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+# Told of every piece of work: a process with limits says that it goes on (see `isolated`).
+on_advance: Callable[[], None] | None = None
 
 
 class Step:
@@ -21,6 +24,8 @@ class Step:
 
     def advance(self, count: int = 1) -> None:
         """`count` more are done."""
+        if on_advance is not None:
+            on_advance()
         if self._bar is not None:
             self._bar.advance(self._task, count)
 
@@ -33,8 +38,7 @@ class Step:
         """A line on stdout."""
         if self._bar is not None and sys.stdout.isatty():
             self._bar.console.file.flush()
-        # A file's name may hold anything: a line stays a line, and the terminal as it was.
-        print(_CONTROL.sub("?", line), flush=True)
+        show(line, flush=True)
 
 
 @contextmanager

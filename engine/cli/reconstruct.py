@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ...errors import UsageError
-from ..photos.plain import as_json
+from .console import show, show_json
 from .layers import (
     Html,
     Layers,
@@ -229,13 +229,13 @@ def _deconvnet(asked: Asked) -> None:
                 page.section(name)
                 page.picture(picture, title, f"The maps: {file}.npz")
             if not asked.json:
-                print(f"{name} -> {results.path / file}.png")
+                show(f"{name} -> {results.path / file}.png")
         results.json("reconstruct.json", summary)
         if asked.html:
             list_skipped(page, [bad.error for bad in found.skipped], found.count)
             write_page(results, "reconstruct.html", page)
     if asked.json:
-        print(as_json(summary))
+        show_json(summary)
     report_skipped([bad.error for bad in found.skipped], found.count)
 
 

@@ -26,7 +26,16 @@ from ..photos import images
 from ..photos.images import Pixels
 from ..photos.outputs import finite
 from ..photos.passes import PassState, listing_of
-from ..photos.stream import Group, Skipped, found_files, group_of, lanes_of, turn_of
+from ..photos.room import BATCHES
+from ..photos.stream import (
+    Group,
+    Skipped,
+    fitting,
+    found_files,
+    group_of,
+    lanes_of,
+    turn_of,
+)
 from ..pictures.grid import BLANK, Row, Tile, figure, sheet
 from ..runtime.digest import model_hash
 from ..runtime.session import Providers
@@ -218,6 +227,8 @@ def patches(
     lanes, own = lanes_of(providers, threads, workers)
     taps = Taps(model, wanted, providers=providers, threads=own)
     settled = taps.settled(preprocess)
+    if taps.input.batch is None:
+        batch = fitting(batch, settled, taps.input)
     fields = taps.fields(settled.size)
     axes = {name: refuse_flat(fields[name]) for name in taps.names}
     kept = {name: _kept(fields[name], axes[name][0], channels) for name in taps.names}
@@ -234,15 +245,18 @@ def patches(
         "channels": None if channels is None else list(channels), "one_per_image": one_per_image,
         "preprocess": settled.to_json(), "batch": batch, "files": listing_of(files)},
         every)  # fmt: skip
-    start = 0 if fresh else saved.restore(tops, skipped)
+    positions = {n: fields[n].dims[axes[n][1]] * fields[n].dims[axes[n][2]] for n in tops}
+    start = 0 if fresh else saved.restore(tops, skipped, files, positions)
     turn = turn_of(providers)
+    size = batch * images.bytes_prepared(settled, taps.input)
 
     def one(at: int) -> tuple[Group, dict[str, NDArray[Any]]]:
-        group = group_of(files, at, batch, settled, taps.input)
-        if not len(group.index):
-            return group, {}
-        with turn:
-            found = taps(group.tensor)
+        with BATCHES.held(size):
+            group = group_of(files, at, batch, settled, taps.input)
+            if not len(group.index):
+                return group, {}
+            with turn:
+                found = taps(group.tensor)
         return group, {
             name: maps if channels is None else maps[:, kept[name]]
             for name, maps in ((n, maps_of(found[n], axes[n])) for n in tops)

@@ -6,7 +6,8 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ...errors import ImageError, ModelError, UsageError
 from ...export.preprocess import Preprocess
 from ...kernels.resample import FILTERS, Box, resample
+from .room import DECODED
 
 __all__ = [
     "InputSpec",
     "Pixels",
     "Prepared",
+    "bytes_prepared",
     "decode",
     "fitted",
     "image_files",
@@ -100,7 +103,8 @@ def _under(folder: Path) -> Iterator[Path]:
 
 def decode(path: str | os.PathLike[str]) -> Pixels:
     """Read an image file as RGB pixels, uint8 [H, W, 3]; see `opened`. Raises ImageError."""
-    return np.array(opened(path))
+    with _opened(path) as image:
+        return np.array(image)
 
 
 def opened(path: str | os.PathLike[str]) -> Image.Image:
@@ -108,9 +112,22 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
 
     Turned as EXIF says; CMYK, grey and palette become RGB; 16 bits become 8; transparency is laid
     over white; of an animation, the first frame. Raises ImageError for a file that is missing,
-    empty, truncated, no image, or larger than Pillow's limit for decompression bombs.
+    empty, truncated, no image, or larger than Pillow's limit for decompression bombs. Threads wait
+    for each other where their pictures together are larger than `room.BUDGET`.
     """
-    path = Path(path)
+    with _opened(path) as image:
+        return image
+
+
+@contextmanager
+def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """`opened`, with room in memory for as long as the image is in use."""
+    path = Path(given)
+    with ExitStack() as stack:
+        yield _decoded(path, lambda size: stack.enter_context(DECODED.held(size)))
+
+
+def _decoded(path: Path, wait: Callable[[int], None]) -> Image.Image:
     try:
         about = path.stat()
         if stat.S_ISDIR(about.st_mode):
@@ -135,6 +152,7 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
                     raise ImageError(
                         f"{path}: {image.width} x {image.height} pixels; at most {limit} are read"
                     )
+                wait(image.width * image.height * _bytes_of(image))
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return _rgb(image, path)
@@ -154,6 +172,15 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
         told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
         reason = " ".join(told.split()) or type(err).__name__
         raise ImageError(f"{path}: can't be read: {reason}") from err
+
+
+def _bytes_of(image: Image.Image) -> int:
+    """What a pixel takes while a picture becomes RGB, as Pillow has it: 4 bytes a copy."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return 16
+    # Its palette or its own colours, all four layers of `_rgb`, RGB.
+    clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    return 24 if clear else 12
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -177,7 +204,10 @@ def _deep(values: NDArray[Any], path: Path) -> Pixels:
     else:
         # Files of 16 bits come as such whatever they hold; 32-bit ones may hold bytes.
         scale = 1 / 257 if values.dtype.itemsize == 2 or high > 255 else 1.0
-    return np.asarray(np.rint(values.astype(np.float64) * scale), np.uint8)
+    made = np.empty(values.shape, np.uint8)
+    for at in range(0, len(values), 256):  # float64 of a whole picture would be eight times it
+        made[at : at + 256] = np.rint(values[at : at + 256].astype(np.float64) * scale)
+    return made
 
 
 @dataclass(frozen=True)
@@ -240,6 +270,14 @@ def fitted(preprocess: Preprocess, spec: InputSpec) -> Preprocess:
     return preprocess
 
 
+def bytes_prepared(preprocess: Preprocess, spec: InputSpec) -> int:
+    """What an image takes as it is prepared: its pixels, and float32 values twice."""
+    assert preprocess.size is not None
+    height, width = preprocess.size
+    channels = spec.channels or 3
+    return height * width * (3 + channels * (8 + spec.dtype.itemsize))
+
+
 @dataclass(frozen=True)
 class Prepared:
     """One image as the model sees it: `pixels` uint8 [H, W, 3] RGB, `tensor` in the input's
@@ -251,7 +289,8 @@ class Prepared:
 
 def read(path: str | os.PathLike[str], preprocess: Preprocess, spec: InputSpec) -> Prepared:
     """`prepare` of a file, without the detour over an array of its pixels. Raises ImageError."""
-    return prepare(opened(path), preprocess, spec)
+    with _opened(path) as image:
+        return prepare(image, preprocess, spec)
 
 
 def prepare(pixels: Pixels | Image.Image, preprocess: Preprocess, spec: InputSpec) -> Prepared:

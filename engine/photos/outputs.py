@@ -7,7 +7,7 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,34 @@ from PIL import Image
 from ...errors import OutputError
 from .plain import as_json
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing there tells a file in use from one left behind
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["OutputFolder", "names_of", "refuse_existing", "write_bytes"]
+
+# What is written until it is whole: `.name-xxxxxxxx.half`, locked by who writes it.
+HALF = ".half"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file through a temporary one beside it, then rename. Raises OutputError."""
+    refuse_special(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(HALF, f".{path.name[:40]}-", path.parent)
     except OSError as err:
         raise OutputError(f"{path}: can't be written: {err.strerror}") from err
     try:
         with os.fdopen(handle, "wb") as file:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
             file.write(data)
+            file.flush()
+            # On the disk before its name: after a power cut a name never stands for half a file.
+            with contextlib.suppress(OSError):  # file systems that can't
+                os.fsync(file.fileno())
         # mkstemp makes files that only their owner reads; give what the umask would.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
@@ -40,6 +56,19 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.unlink(temporary)
 
 
+def clear(folder: Path) -> None:
+    """Remove what a killed process has left half written in a folder."""
+    for file in folder.glob(f".*-*{HALF}") if fcntl is not None else ():
+        try:
+            if file.is_symlink() or not file.is_file():
+                continue
+            with file.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+        except OSError:  # in use, or gone by now
+            continue
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -48,12 +77,20 @@ def _umask() -> int:
 
 def refuse_existing(path: Path, force: bool) -> None:
     """Raise OutputError when a file is there already, unless forced, or can't be one."""
+    refuse_special(path)
     if path.is_dir():
         raise OutputError(f"{path}: a folder; expected the name of a file to write")
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; --force overwrites it")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist")
+    clear(path.parent)
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OutputError for a pipe or device: as root, a rename would replace the machine's own."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"{path}: a pipe or device; expected a file or folder to write")
 
 
 def names_of(files: Iterable[Path]) -> list[str]:
@@ -90,6 +127,30 @@ def finite(value: float, digits: int | None = None) -> float | None:
     return value if digits is None else round(value, digits)
 
 
+# JSON needs these escaped no more than other letters; a terminal that shows a file does.
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other command writes its results to the folder meanwhile: each would take the other's
+    for its own. Raises OutputError where one does."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            # On the folder itself: nothing is left in it.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{folder}: another backlight command is writing to it; take another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 class OutputFolder:
     """A folder for results, made where it is missing.
 
@@ -98,7 +159,10 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], expected: Iterable[str], force: bool) -> None:
+        if not os.fspath(path):
+            raise OutputError("an empty name; expected a folder to write to")
         self.path = Path(path)
+        refuse_special(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{path}: a file; expected a folder to write to")
         if not force:
@@ -112,6 +176,7 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
+            clear(self.path)
         except OSError as err:
             raise OutputError(f"{path}: can't be written: {err.strerror}") from err
 

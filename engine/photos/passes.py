@@ -6,15 +6,16 @@ import hashlib
 import io
 import json
 import time
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ImageError, OutputError
 from ...kernels.topk import TopK
+from .archives import arrays_in, expect
 from .outputs import write_bytes
 from .stream import Skipped
 
@@ -47,18 +48,29 @@ class PassState:
         self._every = every
         self._last = time.monotonic()
 
-    def restore(self, tops: dict[str, TopK], skipped: list[Skipped]) -> int:
-        """Take up what was saved; the number of files done. Raises OutputError."""
+    def restore(
+        self,
+        tops: dict[str, TopK],
+        skipped: list[Skipped],
+        files: Sequence[Path],
+        positions: Mapping[str, int],
+    ) -> int:
+        """Take up what was saved; the number of files done. positions: of each layer's map. Raises
+        OutputError, for a state that no pass over these files could have left too."""
         if self._path is None or not self._path.exists():
             return 0
         try:
-            with np.load(self._path, allow_pickle=False) as held:
-                about = json.loads(str(held["about"]))
-                differ = [n for n, v in self._asked.items() if about["asked"].get(n) != v]
-                if not differ:
-                    for at, top in enumerate(tops.values()):
-                        top.restore({n: held[f"{at}-{n}"] for n in top.arrays()})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+            held = arrays_in(self._path)
+            about = _about(held["about"])
+            differ = [n for n, v in self._asked.items() if about["asked"].get(n) != v]
+            if not differ:
+                if about["done"] > len(files):
+                    raise ValueError(f"{about['done']} files done of {len(files)}")
+                for at, (name, top) in enumerate(tops.items()):
+                    arrays = {n: held[f"{at}-{n}"] for n in top.arrays()}
+                    _refuse_impossible(arrays, about["done"], positions[name])
+                    top.restore(arrays)
+        except (OSError, ValueError, KeyError, RecursionError) as err:
             raise OutputError(
                 f"{self._path}: not the state of a pass, or damaged; remove it or take --force"
             ) from err
@@ -90,3 +102,36 @@ class PassState:
         np.savez(buffer, **arrays)
         write_bytes(self._path, buffer.getvalue())
         self._last = time.monotonic()
+
+
+def _about(array: NDArray[Any]) -> dict[str, Any]:
+    """What a state says of itself. Raises ValueError."""
+    if array.dtype.kind != "U" or array.shape != ():
+        raise ValueError("no text")
+    about = json.loads(str(array))
+    if not isinstance(about, dict) or not isinstance(about.get("asked"), dict):
+        raise ValueError("no record")
+    done, skipped = about.get("done"), about.get("skipped")
+    if not isinstance(done, int) or isinstance(done, bool) or done < 0:
+        raise ValueError(f"done: {done!r}")
+    if not isinstance(skipped, list) or not all(
+        isinstance(bad, dict) and all(isinstance(bad.get(k), str) for k in ("file", "error"))
+        for bad in skipped
+    ):
+        raise ValueError("skipped files that are none")
+    return about
+
+
+def _refuse_impossible(arrays: Mapping[str, NDArray[Any]], files: int, positions: int) -> None:
+    """Raise ValueError for other types, and for images and positions that aren't there."""
+    values, image, position = (arrays[name] for name in ("values", "image", "position"))
+    for name, array, dtype in (
+        ("values", values, np.float32), ("image", image, np.int64), ("position", position, np.int64)
+    ):  # fmt: skip
+        expect(name, array, dtype, values.shape)
+    free = image == -1
+    for array, count in ((image, files), (position, positions)):
+        if ((array < 0) & ~free).any() or (array >= count).any() or (array[free] != -1).any():
+            raise ValueError("an image or a position that isn't there")
+    if np.isnan(values).any() or (values[free] != -np.inf).any():
+        raise ValueError("activations that are none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 __all__ = ["as_json", "without_nan"]
@@ -18,6 +19,12 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+# What acts on a terminal, or turns the direction of writing.
+_UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
 def as_json(value: Any) -> str:
-    """Plain data as JSON, for people too."""
-    return json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """Plain data as JSON, for people too: letters as they are, what acts on a terminal as an
+    escape."""
+    text = json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -24,8 +24,18 @@ from ...export.preprocess import Preprocess
 from ...lanes import cores
 from ..runtime.session import Providers, provider_names, runtime
 from . import images
+from .room import rows_in
 
-__all__ = ["Group", "Skipped", "found_files", "group_of", "groups", "lanes_of", "turn_of"]
+__all__ = [
+    "Group",
+    "Skipped",
+    "fitting",
+    "found_files",
+    "group_of",
+    "groups",
+    "lanes_of",
+    "turn_of",
+]
 
 # Each lane holds the activations of a batch.
 _LANES_CPU, _LANES_DEVICE = 4, 8
@@ -80,8 +90,10 @@ def groups(
     """Batches of prepared images, in the order of the files; a file that can't be read takes its
     place in the batch with it. preprocess: with its size settled (`images.fitted`).
 
-    Two batches are read ahead: memory doesn't grow with the number of files.
+    Two batches are read ahead: memory doesn't grow with the number of files. Batches of large
+    pictures are smaller (`room.BUDGET`), where the model doesn't fix them.
     """
+    batch = batch if spec.batch is not None else fitting(batch, preprocess, spec, 3)
 
     def read(file: Path) -> images.Prepared | ImageError:
         try:
@@ -91,6 +103,12 @@ def groups(
 
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         yield from _grouped(pool, read, files, batch, start)
+
+
+def fitting(batch: int, preprocess: Preprocess, spec: images.InputSpec, ahead: int = 1) -> int:
+    """A batch's size, as far as the budget for pictures allows with `ahead` of them at once: a
+    model's metadata may ask for pictures of any size."""
+    return rows_in(images.bytes_prepared(preprocess, spec), batch, ahead)
 
 
 def _grouped(

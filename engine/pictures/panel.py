@@ -32,6 +32,10 @@ MARGIN = 12
 SMALLEST = 200
 # A few extreme pixels would leave the rest black (or grey).
 PERCENTILE = 99.5
+# Letters to a pixel of width, at most: those that take none (marks on others) count as well.
+_PER_PIXEL = 4
+# Of a text, what a picture shows: labels and names may have any length.
+_LONGEST = 4000
 
 
 def magnitude(gradient: NDArray[Any], layout: str) -> Pixels:
@@ -97,9 +101,10 @@ class Cell:
 
 
 def wrapped(text: str, face: Face, width: int) -> list[str]:
-    """Words put into lines no wider than `width` pixels; a word alone may be wider."""
+    """Words put into lines no wider than `width` pixels; a word alone may be wider. Of a text, the
+    first 4000 letters."""
     lines: list[str] = []
-    for word in text.split():
+    for word in text[:_LONGEST].split():
         joined = f"{lines[-1]} {word}" if lines else word
         if lines and face.getlength(joined) <= width:
             lines[-1] = joined
@@ -110,11 +115,18 @@ def wrapped(text: str, face: Face, width: int) -> list[str]:
 
 def shortened(text: str, face: Face, width: int) -> str:
     """Text cut with an ellipsis so that it fits."""
-    if face.getlength(text) <= width:
+    # A letter takes a pixel or more, nearly always: what comes after is never measured.
+    whole, text = len(text) <= _PER_PIXEL * width + 1, text[: _PER_PIXEL * width + 1]
+    if whole and face.getlength(text) <= width:
         return text
-    while text and face.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fits, beyond = 0, len(text)
+    while beyond - fits > 1:  # widths grow with the text: halve where the end may lie
+        middle = (fits + beyond) // 2
+        if face.getlength(text[:middle] + "…") <= width:
+            fits = middle
+        else:
+            beyond = middle
+    return text[:fits].rstrip() + "…"
 
 
 def enlarged(pixels: Pixels, smallest: int = SMALLEST) -> Pixels:

@@ -189,20 +189,21 @@ def shrunk(thumb: images.Pixels, side: int) -> images.Pixels:
 
 
 def thumbnails(
-    paths: Sequence[str],
+    paths: Sequence[str | Path | None],
     side: int,
     stored: Callable[[int], images.Pixels | None],
     on_done: Callable[[int], None] | None = None,
     threads: int = 2,
 ) -> list[images.Pixels]:
-    """Each file as a square, uint8 [side, side, 3]; where a file is gone or `side` is no
+    """Each file as a square, uint8 [side, side, 3]; where a file is gone (None) or `side` is no
     more than what the store holds, the stored pixels (`stored` of the index), else grey."""
 
     def one(index: int) -> images.Pixels:
         held = stored(index)
-        if held is None or held.shape[0] < side:
+        file = paths[index]
+        if file is not None and (held is None or held.shape[0] < side):
             try:
-                picture = Image.fromarray(images.decode(Path(paths[index])))
+                picture = Image.fromarray(images.decode(file))
                 return np.asarray(_square(picture, side))
             except ImageError:
                 pass

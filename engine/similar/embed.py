@@ -22,7 +22,8 @@ from ...export.preprocess import Preprocess, from_json
 from ...lanes import in_lanes
 from ..inside.taps import Taps
 from ..photos import images
-from ..photos.stream import lanes_of, turn_of
+from ..photos.room import BATCHES
+from ..photos.stream import fitting, lanes_of, turn_of
 from ..runtime.digest import model_hash
 from ..runtime.session import Providers
 from .features import features
@@ -189,7 +190,8 @@ def embed(
         assert not isinstance(model, Embedder)
         made = Embedder(model, layer, providers=providers, threads=threads)
     record = made.settled(preprocess)
-    batch = made.input.batch or batch
+    batch = made.input.batch or fitting(batch, record, made.input)
+    size = batch * images.bytes_prepared(record, made.input)
     writer = Writer(store, made.source(record, SIDE), force)
     result = Embedded(Path(store), notes=[*made.notes, *writer.notes])
     start = time.perf_counter()
@@ -203,7 +205,8 @@ def embed(
         done = 0
 
         def one(files: Sequence[Path]) -> tuple[list[Row], dict[str, str]]:
-            return made.rows(files, [labels[f] for f in files], record, SIDE)
+            with BATCHES.held(size):
+                return made.rows(files, [labels[f] for f in files], record, SIDE)
 
         groups = [todo[at : at + batch] for at in range(0, len(todo), batch)]
         for group, (rows, bad) in zip(

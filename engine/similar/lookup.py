@@ -181,9 +181,13 @@ def _framed(pixels: images.Pixels) -> images.Pixels:
 def shown(
     store: Embeddings, row: int, preprocess: Preprocess, spec: images.InputSpec
 ) -> images.Pixels:
-    """A picture of the store as the model sees it; the stored pixels where its file is gone."""
+    """A picture of the store as the model sees it; the stored pixels where its file is gone or
+    lies in no folder that was given."""
+    file = store.picture(store.paths[row])
     try:
-        return images.prepare(images.decode(store.paths[row]), preprocess, spec).pixels
+        if file is None:
+            raise ImageError(f"{store.paths[row]}: in no folder that was given")
+        return images.prepare(images.decode(file), preprocess, spec).pixels
     except ImageError:
         side = store.source.side
         factor = -(-THUMBNAIL // side)

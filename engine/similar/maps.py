@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
+from ..photos.archives import arrays_in, expect
 
 __all__ = ["METHODS", "Layout", "Map", "Principal", "project"]
 
@@ -145,14 +147,55 @@ class Map:
     def load(cls, file: Path) -> Map:
         """Read what `to_bytes` wrote. Raises UsageError."""
         try:
-            with np.load(file, allow_pickle=False) as held:
-                layout = Layout(**json.loads(str(held["layout"])))
-                principal = Principal(held["mean"], held["axes"], layout.explained)
-                return cls(layout, held["points"], held["reduced"], principal)
+            held = arrays_in(file, ("points", "reduced", "mean", "axes", "layout"))
+            if held["layout"].dtype.kind != "U" or held["layout"].shape != ():
+                raise ValueError("its layout is no text")
+            count, width = len(np.atleast_1d(held["points"])), held["mean"].size
+            parts = held["axes"].shape[0] if held["axes"].ndim else 0
+            expect("points", held["points"], np.float64, (count, 2))
+            expect("reduced", held["reduced"], np.float32, (count, parts))
+            expect("mean", held["mean"], np.float32, (width,))
+            expect("axes", held["axes"], np.float32, (parts, width))
+            if not all(np.isfinite(held[n]).all() for n in ("points", "reduced", "mean", "axes")):
+                raise ValueError("it has NaN or infinite values")
+            layout = _checked(json.loads(str(held["layout"])), count)
+            principal = Principal(held["mean"], held["axes"], layout.explained)
+            return cls(layout, held["points"], held["reduced"], principal)
         except FileNotFoundError:
             raise UsageError(f"{file}: no such file; expected what 'backlight map' wrote") from None
-        except Exception as err:  # zipfile's, NumPy's and json's errors share no class
+        except (OSError, ValueError, RecursionError) as err:
             raise UsageError(f"{file}: not a map that 'backlight map' wrote: {err}") from err
+
+
+def _checked(said: Any, count: int) -> Layout:
+    """A layout as a map of `count` points can have it. Raises ValueError."""
+    if not isinstance(said, dict) or set(said) != {f.name for f in fields(Layout)}:
+        raise ValueError("its layout is none")
+    layout = Layout(**said)
+    method, near = layout.method, layout.neighbors
+    whole = [layout.seed, layout.components, *([] if near is None else [near])]
+    ok = (
+        method in METHODS
+        and count >= FEWEST
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in whole)
+        and 0 <= layout.seed < 2**32
+        and layout.components >= 1
+        and _is_number(layout.explained)
+        # What was chosen is written to three digits.
+        and (layout.perplexity is None) == (method != "tsne")
+        and (near is None) == (method != "umap")
+        and (near is None or 1 <= near < count)
+    )
+    if not ok or (
+        layout.perplexity is not None
+        and not (_is_number(layout.perplexity) and 0.99 <= layout.perplexity <= count / 3)
+    ):
+        raise ValueError("its layout has values that no map has")
+    return layout
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def project(

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, UsageError
 from ..photos.images import Pixels
+from ..runtime.budget import free_host, shown
 
 __all__ = ["Embeddings", "Row", "Scan", "Source", "parts_of", "pyarrow", "read_column", "scan"]
 
@@ -31,6 +35,10 @@ VERSION_KEY = b"backlight.store"
 SOURCE_KEY = b"backlight.source"
 SKIPPED_KEY = b"backlight.skipped"
 PREFIX, SUFFIX = "part-", ".parquet"
+_NAMED = re.compile(rf"{PREFIX}\d{{1,12}}{re.escape(SUFFIX)}(\.\w+)?")
+MOST_WIDE, MOST_SIDE = 1 << 20, 64
+# The photos that come along, which the examples embed.
+_BUNDLED = Path(__file__).parent.parent / "assets" / "photos"
 
 
 def pyarrow() -> Any:
@@ -59,6 +67,16 @@ class Source:
     preprocess: str
     width: int
     side: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no vectors are made of."""
+        texts = (self.model, self.hash, self.tensor, self.pooling, self.preprocess)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a source's model, hash, tensor, pooling and preprocess are texts")
+        for name, most in (("width", MOST_WIDE), ("side", MOST_SIDE)):
+            number = getattr(self, name)
+            if type(number) is not int or not 1 <= number <= most:
+                raise ValueError(f"{name} {number!r}; expected 1 to {most}")
 
     def check(self, other: Source, store: Path) -> None:
         """Raise UsageError where vectors of `other` do not belong beside these."""
@@ -100,14 +118,20 @@ class Scan:
 class Embeddings:
     """A store of embeddings, read lazily: a column comes with its first use.
 
-    path: the folder that `backlight embed` wrote. damaged: parts that can't be read, left out.
-    skipped: pictures that could not be read, and why.
+    path: the folder that `backlight embed` wrote. pictures: folders that the store's pictures may
+    be opened in; the folder that it lies in, and the photos that come with Backlight, are always
+    among them. damaged: parts that can't be read, left out. skipped: pictures that could not be
+    read, and why.
 
     Raises UsageError where there is no store, and for parts of several models.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], pictures: Sequence[str | os.PathLike[str]] = ()
+    ) -> None:
         self.path = Path(path)
+        folders = [*map(Path, pictures), Path(os.path.realpath(self.path)).parent, _BUNDLED]
+        self._folders = [os.path.realpath(folder) for folder in folders]
         if not self.path.is_dir():
             what = "a file" if self.path.exists() else "no such folder"
             raise UsageError(f"{path}: {what}; expected a store that 'backlight embed' wrote")
@@ -125,6 +149,20 @@ class Embeddings:
     def __len__(self) -> int:
         return self._count
 
+    def picture(self, path: str) -> Path | None:
+        """A file that a store (or a map) names, where it lies in a folder that was given, links
+        resolved; else None: a store of a stranger's would show any picture of this machine."""
+        try:
+            real = Path(os.path.realpath(path))
+            inside = any(real.is_relative_to(folder) for folder in self._folders)
+            return real if os.path.isabs(path) and inside and real.is_file() else None
+        except (OSError, ValueError):  # no file's name
+            return None
+
+    def outside(self, paths: Sequence[str]) -> int:
+        """How many of the files are there and lie in no folder that was given."""
+        return sum(self.picture(p) is None and _is_there(p) for p in paths)
+
     @cached_property
     def paths(self) -> list[str]:
         """[N] names of the files."""
@@ -138,7 +176,7 @@ class Embeddings:
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """float32 [N, width]."""
-        values = np.empty((len(self), self.source.width), np.float32)
+        values = self._room((self.source.width,), np.float32)
         self._fill("vector", values)
         return values
 
@@ -146,9 +184,16 @@ class Embeddings:
     def pixels(self) -> Pixels:
         """uint8 [N, side, side, 3]: what the model saw, made small."""
         side = self.source.side
-        values = np.empty((len(self), side, side, 3), np.uint8)
+        values = self._room((side, side, 3), np.uint8)
         self._fill("pixels", values)
         return values
+
+    def _room(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """An array for a column. Raises UsageError where memory doesn't hold it."""
+        size = len(self) * math.prod(shape) * np.dtype(dtype).itemsize
+        if size > free_host():
+            raise UsageError(f"{self.path}: {shown(size)} of it, more than memory has free")
+        return np.empty((len(self), *shape), dtype)
 
     def _fill(self, column: str, values: NDArray[Any]) -> None:
         """Copy a column of fixed-size rows, part by part."""
@@ -175,6 +220,12 @@ def read_column(part: Path, column: str) -> Any:
         rows = parquet.read_metadata(part).num_rows
         if len(found) != rows:
             raise ValueError(f"{len(found)} rows of '{column}', {rows} in all")
+        nulls = found.null_count + sum(
+            c.values.null_count for c in found.chunks if column == "vector"
+        )
+        if nulls and column != "label":
+            raise ValueError(f"rows of '{column}' that are null")
+        found.validate(full=True)
         return found
     except Exception as err:  # pyarrow has no common class for what damage can do
         raise InputError(
@@ -185,7 +236,11 @@ def read_column(part: Path, column: str) -> Any:
 
 def parts_of(folder: Path, more: str = "") -> list[Path]:
     """The files of a store in order; more="*": those set aside as well."""
-    return sorted(folder.glob(f"{PREFIX}[0-9]*{SUFFIX}{more}"))
+    found = [p for p in folder.glob(f"{PREFIX}[0-9]*{SUFFIX}{more}") if _NAMED.fullmatch(p.name)]
+    for part in found:
+        if part.is_symlink() or not part.is_file():
+            raise UsageError(f"{part}: a link, folder, pipe or device; expected a store's part")
+    return sorted(found)
 
 
 def is_foreign(part: Path) -> bool:
@@ -195,6 +250,39 @@ def is_foreign(part: Path) -> bool:
     except Exception:  # see `scan`
         return False
     return VERSION_KEY not in (meta.metadata or {})
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _check_columns(part: Path, meta: Any, source: Source) -> None:
+    """Raise ValueError unless a part's columns have the types of a store, and its file the length
+    of its vectors: other types would be taken for these bit by bit."""
+    pa = importlib.import_module("pyarrow")
+    schema = meta.schema.to_arrow_schema()
+    wanted = {"path": pa.string(), "label": pa.string(),
+              "pixels": pa.binary(source.side * source.side * 3)}  # fmt: skip
+    for name in ("path", "label", "vector", "pixels"):
+        if schema.get_all_field_indices(name) != [schema.get_field_index(name)]:
+            raise ValueError(f"it has no column '{name}', or several")
+        kind = schema.field(name).type
+        if name == "vector":
+            fits = (
+                pa.types.is_fixed_size_list(kind)
+                and kind.list_size == source.width
+                and kind.value_type == pa.float32()
+            )
+        else:
+            fits = kind == wanted[name]
+        if not fits:
+            raise ValueError(f"its column '{name}' is {kind}")
+    # Vectors are not compressed: a count of rows that a few bytes stand for is none of ours.
+    if meta.num_rows < 0 or meta.num_rows * source.width * 4 > part.stat().st_size:
+        raise ValueError(f"{meta.num_rows} rows in {part.stat().st_size} bytes")
 
 
 def scan(folder: Path) -> Scan | None:
@@ -214,7 +302,10 @@ def scan(folder: Path) -> Scan | None:
         try:
             source = Source(**json.loads(held[SOURCE_KEY]))
             skipped = dict(json.loads(held[SKIPPED_KEY]))
-        except (KeyError, TypeError, ValueError) as err:
+            if not all(isinstance(t, str) for pair in skipped.items() for t in pair):
+                raise ValueError("skipped files that are none")
+            _check_columns(part, meta, source)
+        except (KeyError, TypeError, ValueError, RecursionError) as err:
             raise UsageError(f"{part}: its metadata is damaged: {err}; remove it") from err
         if found is None:
             found = Scan(source, [], [], damaged, {})

@@ -28,8 +28,20 @@ __all__ = [
     "RunError",
     "UnsupportedNode",
     "UsageError",
+    "cleaned",
     "nearest",
 ]
+
+# What does something to a terminal instead of standing there: control characters (8-bit ones too:
+# U+009B is an escape sequence's beginning), line separators, and what turns the direction of text.
+_CONTROL = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "?"
+)
+
+
+def cleaned(text: str) -> str:
+    """A line for a terminal: names come from models and files, and may hold anything."""
+    return text.translate(_CONTROL)
 
 
 def nearest(given: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -48,7 +60,7 @@ class BacklightError(Exception):
 
     def __init__(self, message: str = "") -> None:
         # Names come from files and may hold anything: a message stays one line.
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(cleaned(" ".join(str(message).split())))
 
 
 class InputError(BacklightError, ValueError):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -127,6 +128,20 @@ def refielded(data: bytes, rng: random.Random) -> bytes:
     return model.SerializeToString()
 
 
+def renumbered(data: bytes, rng: random.Random, head: int = 200) -> bytes:
+    """Numbers of a header, one to four bytes at any place of it, made extreme: widths, counts,
+    offsets, lengths."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        wide = rng.choice((1, 2, 4))
+        at = rng.randrange(min(head, len(data) - wide))
+        number = rng.choice((0, 1, 2, 7, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 2**24, 2**31 - 1,
+                             2**31, 2**32 - 1))  # fmt: skip
+        order: Any = rng.choice(("little", "big"))
+        changed[at : at + wide] = (number % (1 << 8 * wide)).to_bytes(wide, order)
+    return bytes(changed)
+
+
 def mutant(number: int) -> bytes:
     """The model of a number."""
     rng = random.Random(number)
@@ -200,6 +215,14 @@ def small_files(folder: Path, first: int, count: int) -> None:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, kind)
         pictures.append(buffer.getvalue())
+    for mode, kind in (("P", "GIF"), ("I;16", "TIFF"), ("RGBA", "PNG"), ("L", "BMP"), ("F", "TIFF"),
+                       ("CMYK", "JPEG"), ("1", "TIFF"), ("RGBA", "WEBP")):  # fmt: skip
+        buffer = io.BytesIO()
+        deep = Image.fromarray(pixels[..., 0].astype(np.uint16)) if mode == "I;16" else None
+        made = deep or Image.fromarray(pixels).convert(mode)
+        packed = {"compression": "tiff_lzw"} if kind == "TIFF" and mode != "1" else {}
+        made.save(buffer, kind, **packed)
+        pictures.append(buffer.getvalue())
     for number in range(first, first + count):
         rng = random.Random(number)
         record = json.loads(RECORD) | {
@@ -207,6 +230,8 @@ def small_files(folder: Path, first: int, count: int) -> None:
                         "interpolation", "more"]): rng.choice(VALUES)
         }  # fmt: skip
         names = json.dumps(["cat", "dog"]).encode()
+        strange = json.dumps(rng.choice([rng.choice(VALUES), [rng.choice(VALUES)],
+                                         {"0": rng.choice(VALUES)}])).encode()  # fmt: skip
         picture = rng.choice(pictures)
         tries: list[tuple[bytes, Callable[[], object]]] = [
             (json.dumps(record).encode(), lambda: parse(str(file))),
@@ -215,6 +240,10 @@ def small_files(folder: Path, first: int, count: int) -> None:
             (flipped(names, rng), lambda: load_labels(str(file))),
             (spliced(picture, rng, rng.choice(pictures)), lambda: decode(file)),
             (flipped(picture[:60], rng) + picture[60:], lambda: decode(file)),
+            (renumbered(picture, rng), lambda: decode(file)),
+            (renumbered(picture, rng, len(picture)), lambda: decode(file)),
+            (strange, lambda: load_labels(str(file))),
+            (strange, lambda: parse(str(file))),
         ]
         for data, use in tries:
             file.write_bytes(data)

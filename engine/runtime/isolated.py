@@ -1,0 +1,173 @@
+"""Strangers' models, read in a process of their own: what a server does with what it is sent.
+
+    made = isolated("stranger.onnx", "export", into=folder, rules=["vanilla"])
+    made["path"]                      # the explaining model, whole, in the folder
+
+Reading is where a model does harm: parsing, checking, upgrading, folding, inferring shapes,
+building the backward pass, and what ONNX Runtime does as it loads. All of that is done there, under
+limits; this process gets a finished file that ONNX Runtime has loaded once, and JSON. Nothing is
+unpickled.
+Running the file is left to the caller: `backlight COMMAND --isolate` isolates that as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ...errors import BacklightError, InputError, ModelError, RunError, UsageError
+from ...export.store import synced, temporary_folder
+from .budget import shown
+from .confined import Ended, Job, Limits, confined
+
+__all__ = ["CALLS", "isolated"]
+
+Told = dict[str, Any]
+
+
+def isolated(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    call: str,
+    *,
+    limits: Limits | None = None,
+    into: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Told:
+    """What `call` makes of a model, JSON; made in a process with limits.
+
+    call: "export" (options: of `explain_graph`, and `external`, `probe`): writes into the folder
+    `into` and tells path, of, wrt, input, rules, saliency, score_output, classes, notes; with
+    probe=False ONNX Runtime doesn't load it there. "check" (options: of `check`): its report.
+    "load": reads the model and tells its opset and nodes.
+
+    Raises what the call raises by itself, and ModelError, one line, where it crashes, where it
+    takes more than its limits, and where it fails inside.
+    """
+    if call not in CALLS:
+        raise UsageError(f"call '{call}'; accepted: {', '.join(CALLS)}")
+    if (call == "export") != (into is not None):
+        raise UsageError("a folder, into, goes with the call 'export' and no other")
+    limits = limits or Limits()
+    with temporary_folder(Path(into or tempfile.gettempdir())) as folder:
+        source, given = "the model's bytes", None
+        if isinstance(model, (str, os.PathLike)):
+            source = os.fspath(model)
+        else:
+            given = str(folder / "given")
+            data = model if isinstance(model, bytes) else model.SerializeToString()
+            Path(given).write_bytes(data)
+        about = {"model": source, "bytes": given, "folder": str(folder), "options": options}
+        told = _understood(confined(__name__, [call], limits, about), source, limits)
+        if call == "export":
+            assert into is not None
+            told["path"] = str(_handed_over(folder, Path(into), source))
+        return told
+
+
+def _understood(ended: Ended, source: str, limits: Limits) -> Told:
+    said = ended.result if isinstance(ended.result, dict) else {}
+    if "error" in said:
+        kind = _ERRORS.get(str(said["error"]), ModelError)
+        raise kind(str(said.get("message", "")))
+    if said.get("memory"):
+        raise ModelError(f"{source}: more than {shown(limits.bytes)} of memory to read it")
+    if ended.code != 0 or not isinstance(said.get("told"), dict):
+        raise ModelError(f"{source}: {ended.why or 'the process that read it failed'}")
+    return dict(said["told"])
+
+
+def _handed_over(folder: Path, into: Path, source: str) -> Path:
+    """Move what was written there to its place: regular files of the two names, nothing else."""
+    made = folder / "explaining.onnx"
+    for file in (folder / "explaining.onnx.data", made):
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise ModelError(f"{source}: the process that read it left no file")
+        if file.exists():
+            synced(file)
+            os.replace(file, into / file.name)
+    if not (into / made.name).is_file():
+        raise ModelError(f"{source}: the process that read it left no file")
+    return into / made.name
+
+
+_ERRORS: dict[str, type[BacklightError]] = {
+    kind.__name__: kind
+    for kind in (
+        *BacklightError.__subclasses__(),
+        *InputError.__subclasses__(),
+        *ModelError.__subclasses__(),
+    )
+} | {"RunError": RunError}
+
+
+def _export(model: str | bytes, folder: Path, options: Told) -> Told:
+    from ...export.saliency import explain_graph
+
+    external, probe = bool(options.pop("external", False)), bool(options.pop("probe", True))
+    graph = explain_graph(model, **options)
+    file = folder / "explaining.onnx"
+    graph.save(file, external=external)
+    if probe:
+        from .session import Session
+
+        Session(file, "cpu")
+    return {
+        "of": graph.of,
+        "wrt": graph.wrt,
+        "input": graph.input,
+        "methods": list(graph.methods),
+        "saliency": dict(graph.saliency),
+        "score_output": graph.score_output,
+        "classes": graph.classes,
+        "notes": list(graph.notes),
+    }
+
+
+def _check(model: str | bytes, _: Path, options: Told) -> Told:
+    from ...export.check import check
+
+    return dict(check(model, **options).to_dict())
+
+
+def _load(model: str | bytes, _: Path, options: Told) -> Told:
+    from ...export.graph import load, opset_of
+
+    loaded = load(model, **options)
+    return {"opset": opset_of(loaded), "nodes": len(loaded.graph)}
+
+
+CALLS: dict[str, Callable[[str | bytes, Path, Told], Told]] = {
+    "export": _export,
+    "check": _check,
+    "load": _load,
+}
+
+
+def child() -> None:
+    """One call, in the process of its own; exits."""
+    job = Job.begun()
+    about = job.about
+    try:
+        call = CALLS[job.arguments[0]]
+        # Bytes stay bytes: they have no folder, and so nothing beside them that could be read.
+        model = about["model"] if about["bytes"] is None else Path(about["bytes"]).read_bytes()
+        job.done({"told": call(model, Path(about["folder"]), dict(about["options"]))})
+    except MemoryError:
+        job.done({"memory": True})
+    except BacklightError as err:
+        job.done({"error": type(err).__name__, "message": str(err)})
+    except Exception as err:
+        told = f"{about['model']}: failed inside: {type(err).__name__}: {err}"
+        job.done({"error": "ModelError", "message": told[:1000]})
+    sys.stdout.flush()
+    os._exit(0)  # what a library does as it goes is of no interest
+
+
+if __name__ == "__main__":
+    child()
