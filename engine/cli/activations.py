@@ -17,7 +17,6 @@ from .layers import (
     Per,
     file_names,
     list_skipped,
-    model_path,
     numbers,
     print_layers,
     report_skipped,
@@ -26,7 +25,6 @@ from .layers import (
     write_page,
 )
 from .options import (
-    PHOTOS,
     Batch,
     Force,
     Json,
@@ -35,6 +33,8 @@ from .options import (
     Provider,
     Threads,
     chosen_preprocess,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -78,7 +78,7 @@ def activations(
     from ..inside.activations import PER, Activations, maps_of, refuse_flat
     from ..inside.taps import Taps, layers
     from ..photos import images
-    from ..photos.outputs import finite, names_of, numbered
+    from ..photos.outputs import finite, names_of, numbered, refuse_results
     from ..photos.stream import found_files, groups
     from ..pictures.page import Page
     from .progress import track
@@ -93,6 +93,8 @@ def activations(
     if per not in PER:
         raise UsageError(f"--per {per}; accepted: {', '.join(PER)}")
     chosen = numbers(channels, "--channels")
+    # Before the model is loaded; the layers' pictures once their names are known.
+    refuse_results(output, ["activations.json"], force)
     taps = Taps(path, wanted_layers(layer), providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
     record = images.fitted(record, taps.input)
@@ -106,7 +108,7 @@ def activations(
             raise UsageError(
                 f"channel {max(chosen)} is out of range; '{name}' has 0 to {count - 1}"
             )
-    files, skipped = found_files(image or [str(PHOTOS)])
+    files, skipped = found_files(photo_paths(image))
     if not files:
         raise skipped[0].error
     stems, short = names_of(files), file_names(taps.names)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, bundled_or
+from .options import Json, model_path
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def bench(
 
     groups = [tuple(rule)] if rule else [("vanilla",), ("vanilla", "deconv", "guided")]
     report: Report = run_bench(
-        bundled_or(model),
+        model_path(model),
         rules=groups,
         providers=provider or ["cpu"],
         threads=list(threads or []) or [None],

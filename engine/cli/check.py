@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UnsupportedNode
-from .options import Json
+from .layers import ModelArgument
+from .options import Json, model_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
+    model: ModelArgument,
     of: Annotated[
         str | None, typer.Option(metavar="T", help="Tensor to explain. [default: the class scores]")
     ] = None,
@@ -45,7 +46,8 @@ def check(
     """
     from ...export.check import check as run_check
 
-    report = run_check(model, of=of, wrt=wrt, lowering=target, dtype=dtype)
+    path = model_path(model)
+    report = run_check(path, of=of, wrt=wrt, lowering=target, dtype=dtype)
     if json:
         print(jsonlib.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -54,7 +56,7 @@ def check(
         lines = [f.line() for f in report.obstacles] + [r.line() for r in report.refused]
         first, count = lines[0], len(lines)
         more = f" (and {count - 1} more)" if count > 1 else ""
-        raise UnsupportedNode(f"{model}: {first}{more}")
+        raise UnsupportedNode(f"{path}: {first}{more}")
 
 
 def _show(report: Report) -> None:

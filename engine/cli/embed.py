@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from .layers import List, ModelArgument, model_path, print_layers
-from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, say
+from .layers import List, ModelArgument, print_layers
+from .options import (
+    Json,
+    PreprocessOption,
+    Provider,
+    chosen_preprocess,
+    model_path,
+    photo_paths,
+    say,
+)
 
 if TYPE_CHECKING:
     from .progress import Step
@@ -69,7 +77,7 @@ def embed(
         return
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
-    given = folder or [str(PHOTOS)]
+    given = photo_paths(folder)
     count = len(image_files(given))
     embedder = engine.Embedder(path, layer, providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, embedder.preprocess, path, embedder.input.dtype)

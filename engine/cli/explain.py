@@ -16,7 +16,6 @@ import typer
 from ...errors import BacklightError, ImageError, UsageError
 from .layers import results_in
 from .options import (
-    PHOTOS,
     Batch,
     Force,
     Json,
@@ -27,10 +26,11 @@ from .options import (
     Provider,
     Rules,
     Threads,
-    bundled_or,
     chosen_labels,
     chosen_preprocess,
     counted,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -77,15 +77,19 @@ def explain(
     deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
     """
     from ..direct.explainer import Explainer
-    from ..photos.outputs import names_of
+    from ..photos.outputs import names_of, refuse_results
 
-    path = bundled_or(model)
+    path = model_path(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
-    rules = tuple(dict.fromkeys(rule or _rules_in(path)))
-    files, bad = _files(image or [str(PHOTOS)])
+    files, bad = _files(photo_paths(image))
     if not files:
         raise bad[0].error
+    names = names_of(files)
+    expected = ["summary.json", *(f"{n}.png" for n in names)]
+    refuse_results(output, expected, force)  # before the model is loaded
+    rules = tuple(dict.fromkeys(rule or _rules_in(path)))
+    expected += [_map_file(n, r) for n in names for r in rules]
     explainer = Explainer(
         path, rules, of=of, providers=provider or None, threads=threads, batch=batch
     )
@@ -97,8 +101,7 @@ def explain(
     run.notes = [*explainer.notes, *([] if assumed is None else [assumed])]
     for note in run.notes:
         say(note)
-    names = names_of(files)
-    with results_in(output, ["summary.json", *(f"{n}.png" for n in names)], force) as folder:
+    with results_in(output, expected, force) as folder:
         entries, skipped = run.all(files, names, folder, batch, quiet=json)
         bad += skipped
         for failed in bad:
@@ -239,7 +242,7 @@ class _Run:
             "probability": None if chances is None else round(float(chances[target]), 6),
             "ms": round(ms, 3),
             "panel": f"{name}.png",
-            "maps": {rule: f"{name}-{rule}.npy" for rule in rules},
+            "maps": {rule: _map_file(name, rule) for rule in rules},
         }
         if chances is not None:
             entry["top"] = [
@@ -319,6 +322,10 @@ class _Run:
             "images": entries,
             "skipped": [{"file": b.file, "error": str(b.error)} for b in bad],
         }
+
+
+def _map_file(name: str, rule: str) -> str:
+    return f"{name}-{rule}.npy"
 
 
 def _percent(probability: float) -> str:

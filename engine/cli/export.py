@@ -11,7 +11,8 @@ import typer
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from . import drift
-from .options import Force, Json, Labels, PreprocessOption, Rules, say
+from .layers import ModelArgument
+from .options import Force, Json, Labels, PreprocessOption, Rules, model_path, photo_paths, say
 
 RULES = ("vanilla", "deconv", "guided")
 
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
+    model: ModelArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")
     ],
@@ -79,9 +80,12 @@ def export(
     from ...export.saliency import explain_graph
     from ..classifier import labels as names_of_classes
 
+    model = model_path(model)
     if output.exists() and Path(model).exists() and output.samefile(model):
         raise UsageError(f"{output}: the model itself; take another name for the output")
     refuse_existing(output, force)
+    if external:
+        refuse_existing(output.with_name(f"{output.name}.data"), force)
     if optimized and external:
         raise UsageError("--optimized and --external exclude each other: an optimised file is one")
     if not compare and (json or reference):
@@ -114,8 +118,10 @@ def export(
     found = None
     if compare:
         # First: where it can't be compared, nothing is written.
+        against = model if reference is None else model_path(reference)
+        photos = [Path(p) for p in photo_paths([str(p) for p in compare])]
         asked = (target_class, cotangent, reduce, of or [], wrt or [])
-        found = drift.measured(graph, reference or model, compare, preprocess, asked)
+        found = drift.measured(graph, against, photos, preprocess, asked)
     if optimized:
         from ..direct.optimized import save_optimized
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, UsageError
 from .layers import file_names, list_skipped, report_skipped, results_in, write_page
-from .options import PHOTOS, chosen_labels, chosen_preprocess, counted, say
+from .options import chosen_labels, chosen_preprocess, counted, photo_paths, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ def inversion(asked: Asked) -> None:
     """For each image a row: the photo, then its reconstruction from each layer."""
     from ..inside.inversion import INVERT_STEPS, Inverter
     from ..photos import images
-    from ..photos.outputs import names_of
+    from ..photos.outputs import names_of, refuse_results
     from ..photos.stream import found_files, groups
     from ..pictures.grid import Row, Tile, figure, sheet
     from ..pictures.page import Page
@@ -34,6 +34,12 @@ def inversion(asked: Asked) -> None:
 
     if asked.batch < 1:
         raise UsageError(f"--batch {asked.batch}; expected 1 or more")
+    listed = ["inversion.png", "inversion.json", *(["inversion.html"] if asked.html else [])]
+    # Before the model is loaded; the files of the layers once their names are known.
+    refuse_results(asked.output, listed, asked.force)
+    files, skipped = found_files(photo_paths(asked.images))
+    if not files:
+        raise skipped[0].error
     record = _record(asked)
     steps = INVERT_STEPS if asked.steps is None else asked.steps
     inverters = [
@@ -43,12 +49,8 @@ def inversion(asked: Asked) -> None:
     for note in dict.fromkeys(n for i in inverters for n in i.notes):
         say(note)
     names = file_names([i.layer for i in inverters])
-    files, skipped = found_files(asked.images or [str(PHOTOS)])
-    if not files:
-        raise skipped[0].error
     stems = names_of(files)
-    expected = ["inversion.png", "inversion.json", *(["inversion.html"] if asked.html else [])]
-    expected += [f"{stem}-{file}.npy" for stem in stems for file in names.values()]
+    expected = listed + [f"{stem}-{file}.npy" for stem in stems for file in names.values()]
     stem = Path(asked.model).stem
     title = f"Inverted representations of {stem}"
     rows: list[Row] = []
@@ -157,6 +159,7 @@ def maximize(asked: Asked) -> None:
     from ..classifier.labels import class_number
     from ..inside.inversion import MAXIMIZE_STEPS, Maximizer
     from ..photos import images
+    from ..photos.outputs import refuse_results
     from ..pictures.grid import Tile, figure, sheet, tiled
     from ..pictures.page import Page
     from .progress import track
@@ -170,6 +173,9 @@ def maximize(asked: Asked) -> None:
     if not asked.classes and not asked.layers:
         raise UsageError("nothing to maximize; --target-class C, or --layer NAME and --channels")
     steps = MAXIMIZE_STEPS if asked.steps is None else asked.steps
+    listed = ["maximize.json", *(["maximize.html"] if asked.html else [])]
+    # Before the model is loaded; the pictures of the layers once their names are known.
+    refuse_results(asked.output, listed, asked.force)
     wanted: list[str | None] = [*asked.layers] or [None]
     record = _record(asked)
     makers = [
@@ -195,8 +201,7 @@ def maximize(asked: Asked) -> None:
             numbers = asked.channels or list(range(maker.channels))[: asked.limit]
         maker.seeds(numbers)  # a channel out of range is found out at once
     files = file_names([m.layer for m in makers])
-    expected = ["maximize.json", *(["maximize.html"] if asked.html else [])]
-    expected += [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
+    expected = listed + [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
     stem = Path(asked.model).stem
     page = Page(f"What excites {stem}", PIXELS)
     entries: list[dict[str, Any]] = []

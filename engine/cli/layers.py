@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError
-from .options import BUNDLED, say
+from .options import say
 
 if TYPE_CHECKING:
     from ..inside.taps import Layer
@@ -30,7 +30,6 @@ __all__ = [
     "file_name",
     "file_names",
     "list_skipped",
-    "model_path",
     "numbers",
     "opened_store",
     "print_layers",
@@ -53,11 +52,6 @@ Layers = Annotated[
 Html = Annotated[bool, typer.Option("--html", help="Also write one self-contained page.")]
 List = Annotated[bool, typer.Option("--list", help="Print the layers, and do nothing else.")]
 Per = Annotated[str, typer.Option("--per", metavar="SCOPE", help="What shares a grey scale.")]
-
-
-def model_path(given: str) -> str:
-    """The model's file; 'bundled' is the one in the package."""
-    return str(BUNDLED) if given == "bundled" and not Path(given).exists() else given
 
 
 def wanted_layers(given: Sequence[str] | None) -> list[str]:

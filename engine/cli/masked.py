@@ -14,7 +14,7 @@ import typer
 
 from ...errors import BacklightError, ImageError, UsageError
 from .layers import results_in
-from .options import PHOTOS, bundled_or, chosen_labels, chosen_preprocess, counted, say
+from .options import chosen_labels, chosen_preprocess, counted, model_path, photo_paths, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,7 +188,7 @@ def open_job(
     from ..masked.scoring import Scorer
     from ..photos import images
 
-    path = bundled_or(model)
+    path = model_path(model)
     scorer = Scorer(
         path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch
     )
@@ -201,31 +201,51 @@ def open_job(
     return Job(path, scorer, record, chosen_labels(labels, scorer.labels, scorer.classes), notes)
 
 
+@dataclass(frozen=True)
+class Work:
+    """The photos of a run and where its results go. bad: paths that give no photo."""
+
+    files: list[Path]
+    names: list[str]
+    bad: list[tuple[str, BacklightError]]
+    output: Path
+    force: bool
+
+    @property
+    def expected(self) -> list[str]:
+        """What the run writes."""
+        return ["summary.json", *(f"{n}{end}" for n in self.names for end in (".png", ".npy"))]
+
+
+def planned(given: Sequence[str] | None, output: Path, force: bool) -> Work:
+    """Look for the photos, and for results that are there already, before a model is loaded.
+    Raises ImageError where there is no photo, OutputError."""
+    from ..photos.outputs import names_of, refuse_results
+    from ..photos.stream import found_files
+
+    files, skipped = found_files(photo_paths(given))
+    if not files:
+        raise skipped[0].error
+    work = Work(files, names_of(files), [(s.file, s.error) for s in skipped], output, force)
+    refuse_results(output, work.expected, force)
+    return work
+
+
 # One photo: (job, file, output name, as the model sees it, progress) -> its entry and its line.
 One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], str]]
 
 
 def run_job(
-    job: Job, given: Sequence[str] | None, output: Path, force: bool, json: bool,
+    job: Job, work: Work, json: bool,
     each: int, title: str, settings: dict[str, Any], one: Callable[[OutputFolder], One],
 ) -> None:  # fmt: skip
     """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
     from ..photos import images
-    from ..photos.outputs import names_of
     from .progress import track
 
-    found: list[Path] = []
-    for path in given or [str(PHOTOS)]:
-        try:
-            found += images.image_files([path])
-        except ImageError as err:
-            job.bad.append((path, err))
-    files = list(dict.fromkeys(found))
-    if not files:
-        raise job.bad[0][1]
-    names = names_of(files)
-    expected = [f"{n}{end}" for n in names for end in (".png", ".npy")]
-    with results_in(output, ["summary.json", *expected], force) as folder:
+    files, names = work.files, work.names
+    job.bad += work.bad
+    with results_in(work.output, work.expected, work.force) as folder:
         do = one(folder)
         start = time.perf_counter()
         with track(each * len(files), title) as step:

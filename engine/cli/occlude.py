@@ -25,6 +25,7 @@ from .masked import (
     open_job,
     percent,
     photo_cell,
+    planned,
     run_job,
 )
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
@@ -106,6 +107,7 @@ def occlude(
     if share is not None and method != "drilldown":
         raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
+    work = planned(image, output, force)
     job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Occlusion(
         job.scorer,
@@ -147,7 +149,7 @@ def occlude(
 
         return each
 
-    run_job(job, image, output, force, json, len(plan), "occluding", settings, one)
+    run_job(job, work, json, len(plan), "occluding", settings, one)
 
 
 def _one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,9 +27,10 @@ __all__ = [
     "Provider",
     "Rules",
     "Threads",
-    "bundled_or",
     "chosen_preprocess",
     "counted",
+    "model_path",
+    "photo_paths",
     "say",
 ]
 
@@ -38,7 +40,7 @@ PHOTOS = _ASSETS / "photos"
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: SqueezeNet 1.1]"),
+    typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: bundled]"),
 ]
 OutputDir = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
@@ -72,9 +74,19 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there al
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-def bundled_or(model: str | None) -> str:
-    """The model's path; the bundled one when none is given."""
-    return str(BUNDLED) if model is None else model
+def model_path(given: str | None) -> str:
+    """The model's file; 'bundled', or none given, is the one in the package."""
+    return str(BUNDLED) if given is None or _bundled(given) else given
+
+
+def photo_paths(given: Sequence[str] | None) -> list[str]:
+    """The images and folders; 'bundled', or none given, are the photos in the package."""
+    return [str(PHOTOS) if _bundled(path) else path for path in given or [str(PHOTOS)]]
+
+
+def _bundled(given: str) -> bool:
+    # A file or folder of that name goes first: it is what the same word means to a shell.
+    return given == "bundled" and not Path(given).exists()
 
 
 def say(text: str) -> None:

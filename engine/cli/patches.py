@@ -16,7 +16,6 @@ from .layers import (
     ModelArgument,
     file_names,
     list_skipped,
-    model_path,
     numbers,
     print_layers,
     report_skipped,
@@ -25,7 +24,6 @@ from .layers import (
     write_page,
 )
 from .options import (
-    PHOTOS,
     Batch,
     Force,
     Json,
@@ -34,6 +32,8 @@ from .options import (
     Provider,
     Threads,
     chosen_preprocess,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -195,7 +195,7 @@ def found_patches(
 
         found = patches(
             path,
-            folder or [str(PHOTOS)],
+            photo_paths(folder),
             layers,
             channels=channels,
             k=k,

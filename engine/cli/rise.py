@@ -23,6 +23,7 @@ from .masked import (
     open_job,
     percent,
     photo_cell,
+    planned,
     run_job,
 )
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
@@ -79,6 +80,7 @@ def rise(
     from ..masked.rise import Rise
 
     grid = numbers(cells, "--cells")
+    work = planned(image, output, force)
     job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Rise(
         job.scorer,
@@ -114,7 +116,7 @@ def rise(
 
         return each
 
-    run_job(job, image, output, force, json, masks, "masking", settings, one)
+    run_job(job, work, json, masks, "masking", settings, one)
 
 
 def _one(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ...errors import OutputError
 
-__all__ = ["OutputFolder", "names_of", "refuse_existing", "write_bytes"]
+__all__ = ["OutputFolder", "names_of", "refuse_existing", "refuse_results", "write_bytes"]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -54,6 +54,25 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise OutputError(f"{path}: exists already; --force overwrites it")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist")
+
+
+def refuse_results(path: Path, expected: Iterable[str], force: bool) -> None:
+    """Raise OutputError where results can't go to a folder: it is a file, can't be made or
+    written, or, unless forced, has one of the `expected` names already. Makes nothing: for before
+    the work, and `OutputFolder` asks again."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: a file; expected a folder to write to")
+    # `lexists`: what a broken link leads to can't be made into a folder either.
+    there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise OutputError(f"{path}: can't be written: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: can't be written: Permission denied")
+    for name in () if force else expected:
+        if (path / name).exists():
+            raise OutputError(
+                f"{path / name}: exists already; --force overwrites, or take another folder"
+            )
 
 
 def names_of(files: Iterable[Path]) -> list[str]:
@@ -99,15 +118,7 @@ class OutputFolder:
 
     def __init__(self, path: str | os.PathLike[str], expected: Iterable[str], force: bool) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{path}: a file; expected a folder to write to")
-        if not force:
-            for name in expected:
-                if (self.path / name).exists():
-                    raise OutputError(
-                        f"{self.path / name}: exists already; --force overwrites, or take "
-                        "another folder"
-                    )
+        refuse_results(self.path, expected, force)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
