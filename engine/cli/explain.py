@@ -222,13 +222,16 @@ class _Run:
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
         result = self.explainer(tensors, target)
-        ms = 1000 * (time.perf_counter() - start) / len(good)
+        run = len(good)
+        ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         chances = probabilities(result.scores, self.explainer.closing)
         made = []
         for row, (file, name, prepared) in enumerate(good):
             chance = None if chances is None else chances[row]
-            entry = self._entry(file, name, int(result.target[row]), chance, ms)
             maps = {rule: result.saliency[rule][row] for rule in self.explainer.rules}
+            entry = self._entry(file, name, int(result.target[row]), chance, ms)
+            entry["images_in_run"] = run
+            entry["no_gradient"] = [rule for rule, values in maps.items() if not values.any()]
             self._write(folder, name, entry, prepared, maps)
             made.append(entry)
         return made
@@ -267,12 +270,11 @@ class _Run:
         cells = [pictures.Cell(prepared.pixels, "photo", seen)]
         for rule, values in maps.items():
             folder.array(entry["maps"][rule], values)
-            if values.ndim == len(self.explainer.input.shape((height, width))):
-                picture = pictures.saliency_picture(rule, values, layout, color)
-                caption = pictures.caption_of(rule, layout)
-            else:  # exported with --reduce maxabs: a map without channels
-                picture = pictures.magnitude(values, "nhw")
-                caption = pictures.caption_of("vanilla")
+            # Exported with --reduce maxabs: a map without channels.
+            flat = values.ndim != len(self.explainer.input.shape((height, width)))
+            shape = "nhw" if flat else layout
+            picture = pictures.saliency_picture(rule, values, shape, color)
+            caption = pictures.caption_of(rule, shape, blank=rule in entry["no_gradient"])
             cells.append(pictures.Cell(picture, rule, caption))
         heading = Path(entry["file"]).name + ": why " + self.name(entry["class"]) + "?"
         folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
@@ -297,9 +299,13 @@ class _Run:
     def line(self, entry: dict[str, Any]) -> str:
         """An image's line on the terminal."""
         chance = "" if entry["probability"] is None else _percent(entry["probability"])
+        # A run has one time for all its images: it is no image's own.
+        alone = entry["images_in_run"] == 1
+        took = f" {entry['ms']:8.1f} ms" if alone else ""
+        blank = entry["no_gradient"]
         return (
-            f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} "
-            f"{chance:>7} {entry['ms']:8.1f} ms"
+            f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} {chance:>7}{took}"
+            + (f"  no gradient: {', '.join(blank)} all 0" if blank else "")
         )
 
     def summary(
@@ -317,6 +323,7 @@ class _Run:
             "target_class": "top1" if self.target < 0 else self.target,
             "preprocess": jsonlib.loads(self.preprocess.to_json()),
             "providers": self.explainer.session.providers,
+            "ms": "of an image: its run's time by the number of images in it",
             "pictures": {r: caption_of(r, layout) for r in self.explainer.rules},
             "notes": self.notes,
             "images": entries,

@@ -76,7 +76,7 @@ def inversion(asked: Asked) -> None:
                     for one in made:
                         pixels = images.to_pixels(one.images[at, start], record, spec.layout)
                         error = figure(float(one.errors[at, start]))
-                        tiles.append(Tile(pixels, f"{one.layer}: error {error}"))
+                        tiles.append(Tile(pixels, one.layer, f": error {error}"))
                     detail = f"start {start + 1}" if asked.starts > 1 else ""
                     rows.append(Row(tiles, files[index].stem, detail))
                 for one, inverter in zip(made, inverters, strict=True):
@@ -130,7 +130,9 @@ def inversion(asked: Asked) -> None:
     if asked.json:
         print(jsonlib.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        print(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
+        print(
+            f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} -> {asked.output / 'inversion.png'}"
+        )
     report_skipped(errors, read)
 
 
@@ -229,7 +231,7 @@ def maximize(asked: Asked) -> None:
                         pixels = images.to_pixels(
                             made.images[row, start], maker.preprocess, maker.spec.layout
                         )
-                        tiles.append(Tile(pixels, f"{name}: {figure(value)}"))
+                        tiles.append(Tile(pixels, name, f": {figure(value)}"))
                     entries.append(
                         {
                             "layer": maker.layer,

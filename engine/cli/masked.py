@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
 
+# Classes that get a picture and a line of their own; the maps of all are in the .npy file.
+SHOWN = 3
+
 Photos = Annotated[
     list[str] | None,
     typer.Argument(metavar="IMAGE…", help="Images and folders. [default: bundled photos]"),
@@ -231,8 +234,8 @@ def planned(given: Sequence[str] | None, output: Path, force: bool) -> Work:
     return work
 
 
-# One photo: (job, file, output name, as the model sees it, progress) -> its entry and its line.
-One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], str]]
+# One photo: (job, file, output name, as the model sees it, progress) -> its entry and its lines.
+One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], list[str]]]
 
 
 def run_job(
@@ -256,9 +259,9 @@ def run_job(
                     job.bad.append((str(file), err))
                     step.advance(each)
                     continue
-                entry, line = do(job, file, name, prepared, step.advance)
+                entry, lines = do(job, file, name, prepared, step.advance)
                 job.entries.append(entry)
-                if not json:
+                for line in () if json else lines:
                     step.print(line)
         for _, error in job.bad:
             say(f"skipped: {error}")
@@ -324,6 +327,26 @@ def drawn(job: Job, heading: str, detail: str, cells: Sequence[Cell]) -> Image.I
     from ..pictures.panel import panel
 
     return panel(heading, f"{job.scorer.name}: {detail}", cells)
+
+
+def told_lines(
+    job: Job,
+    file: Path,
+    classes: Sequence[dict[str, Any]],
+    rest: str,
+    figure: Callable[[dict[str, Any]], str] = lambda _: "",
+) -> list[str]:
+    """A photo's lines on the terminal, one for each class that has a picture; `rest` of what is
+    to be said ends the first. figure: of a class of the summary, in a few letters."""
+    lines: list[str] = []
+    for told in classes[:SHOWN]:
+        chance = "" if told["probability"] is None else percent(told["probability"])
+        name, end = ("", "") if lines else (file.name, rest)
+        note = "" if told["note"] is None else f"  {told['note']}"
+        shown = f"{name:<20} {job.name(told['class']):<30} {chance:>7}{figure(told)}"
+        lines.append(f"{shown}{end}{note}".rstrip())
+    more = len(classes) - SHOWN
+    return lines if more < 1 else [*lines, f"{'':<20} and {more} more in summary.json"]
 
 
 def flat(heat: NDArray[np.float32]) -> NDArray[np.float32]:

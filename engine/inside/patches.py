@@ -27,7 +27,8 @@ from ..photos.images import Pixels
 from ..photos.outputs import finite
 from ..photos.passes import PassState, listing_of
 from ..photos.stream import Group, Skipped, found_files, group_of, lanes_of, turn_of
-from ..pictures.grid import BLANK, Row, Tile, figure, sheet
+from ..pictures.grid import Row, Tile, figure, sheet
+from ..pictures.panel import BLANK
 from ..runtime.digest import model_hash
 from ..runtime.session import Providers
 from .activations import maps_of, refuse_flat

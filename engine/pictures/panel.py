@@ -13,11 +13,21 @@ from PIL import Image, ImageDraw
 from ..photos.images import Pixels, channels_last, in_rgb
 from .fonts import Face, font
 
-__all__ = ["Cell", "caption_of", "magnitude", "panel", "saliency_picture", "signed"]
+__all__ = [
+    "Cell",
+    "caption_of",
+    "magnitude",
+    "nothing",
+    "panel",
+    "saliency_picture",
+    "signed",
+]
 
 INK = (24, 24, 27)
 FAINT = (113, 113, 122)
 PAPER = (255, 255, 255)
+BLANK = (226, 226, 230)
+NO_GRADIENT = "no gradient"
 MARGIN = 12
 # Smaller maps are enlarged by a whole factor: a pixel stays a square.
 SMALLEST = 200
@@ -47,15 +57,31 @@ def _percentile(values: NDArray[Any]) -> float:
     return float(np.percentile(values, PERCENTILE)) or float(values.max()) or 1.0
 
 
+def nothing(height: int, width: int, text: str) -> Pixels:
+    """In place of the picture of a map that is all 0: the text on light grey, uint8 [H, W, 3],
+    enlarged as `panel` would."""
+    blank = enlarged(np.full((height, width, 3), BLANK, np.uint8))
+    drawn, face = Image.fromarray(blank), font(14)
+    at = ((drawn.width - face.getlength(text)) / 2, (drawn.height - 18) / 2)
+    face.write(ImageDraw.Draw(drawn), at, text, INK)
+    return np.array(drawn)
+
+
 def saliency_picture(rule: str, gradient: NDArray[Any], layout: str, color: str) -> Pixels:
-    """A rule's map as it is read best: vanilla as magnitude, deconv and guided in colour."""
+    """A rule's map as it is read best: vanilla as magnitude, deconv and guided in colour; one that
+    is all 0 as words."""
+    if not gradient.any():
+        height, width = channels_last(gradient, layout).shape[:2]
+        return nothing(height, width, NO_GRADIENT)
     if rule == "vanilla" or layout == "nhw":
         return magnitude(gradient, layout)
     return signed(gradient, layout, color)
 
 
-def caption_of(rule: str, layout: str = "nchw") -> str:
-    """What `saliency_picture` shows."""
+def caption_of(rule: str, layout: str = "nchw", blank: bool = False) -> str:
+    """What `saliency_picture` shows; blank: of a map that is all 0."""
+    if blank:
+        return "all 0: nothing of the score's gradient reaches the pixels"
     if rule == "vanilla" or layout == "nhw":
         return "largest |gradient| over channels; white: its 99.5th percentile"
     return "gradient per colour; grey: 0, full: the 99.5th percentile of |gradient|"
@@ -89,6 +115,23 @@ def shortened(text: str, face: Face, width: int) -> str:
     while text and face.getlength(text + "…") > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+
+def shortened_inside(text: str, face: Face, width: float) -> str:
+    """Text cut in its middle so that it fits: of a layer's name the end says most."""
+    if face.getlength(text) <= width:
+        return text
+    low, high = 0, min(len(text), 1000) - 1  # how many letters stay; no width holds a thousand
+    while low < high:
+        kept = (low + high + 1) // 2
+        fits = face.getlength(_ends(text, kept)) <= width
+        low, high = (kept, high) if fits else (low, kept - 1)
+    return _ends(text, low)
+
+
+def _ends(text: str, kept: int) -> str:
+    first = kept // 4
+    return f"{text[:first].rstrip()}…{text[len(text) - (kept - first) :].lstrip()}"
 
 
 def enlarged(pixels: Pixels, smallest: int = SMALLEST) -> Pixels:
