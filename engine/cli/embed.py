@@ -63,12 +63,14 @@ def embed(
 ) -> None:
     """Write a vector per picture to STORE, a folder of Parquet files.
 
-    Pictures that STORE holds already are passed over, so a run that was stopped goes on where it
-    was. Exit code 2 when pictures could not be read; the others are in the store then.
+    Pictures that STORE holds already, by their paths, are passed over, so a run that was stopped
+    goes on where it was. Exit code 2 when pictures could not be read; the others are in the store
+    then.
     """
     from ..inside.taps import layers
     from ..photos.images import image_files
     from ..similar import embed as engine
+    from ..similar.store_writer import refuse_foreign
     from .progress import track
 
     path = model_path(model)
@@ -79,6 +81,7 @@ def embed(
         raise UsageError(f"--batch {batch}; expected 1 or more")
     given = photo_paths(folder)
     count = len(image_files(given))
+    refuse_foreign(output)  # before the model is loaded
     embedder = engine.Embedder(path, layer, providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, embedder.preprocess, path, embedder.input.dtype)
     if assumed is not None:
@@ -108,6 +111,7 @@ def embed(
             "model_sha256": embedder.hash,
             "added": result.added,
             "known": result.known,
+            "newer": result.newer,
             "skipped": [{"file": f, "error": e} for f, e in result.skipped.items()],
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.rate, 2),

@@ -161,3 +161,35 @@ def test_the_runtime_starts_quietly_and_keeps_nothing(tmp_path: Path):
         )  # fmt: skip
         assert done.stderr == "" and done.stdout == ""
     assert not list(home.rglob("*icrosoft*"))
+
+
+def test_embed_looks_before_it_loads(tmp_path: Path, photos: Path, capsys):
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    (tmp_path / "file").write_text("mine")
+    for out, why in ((photos, "a folder with other files"), (tmp_path / "file", "a file")):
+        assert run(["embed", str(tmp_path / "m.onnx"), str(photos), "-o", str(out)]) == 2
+        assert f"{out}: {why}" in capsys.readouterr().err
+
+
+def test_embed_says_that_a_picture_was_written_to_since(
+    tmp_path: Path, tiny: Path, photos: Path, capsys
+):
+    """A store knows a picture by its path: what is in it now is another matter, and said."""
+    pytest.importorskip("pyarrow")
+    words = ["embed", str(tiny), str(photos), "-o", str(tmp_path / "s"), "--preprocess", "unit"]
+    words.append("--json")
+    assert run(words) == 0 and run(words) == 0
+    assert "newer" not in capsys.readouterr().err
+    one = photos / "one.png"
+    Image.new("RGB", (9, 9)).save(one)
+    os.utime(one, (one.stat().st_atime, one.stat().st_mtime + 5))
+    assert run(words) == 0
+    told = capsys.readouterr()
+    assert "1 picture is newer than the vectors" in told.err and "--force" in told.err
+    summary = json.loads(told.out)
+    assert (summary["added"], summary["known"], summary["newer"]) == (0, 3, 1)
+    for part in (tmp_path / "s").glob("part-*"):
+        os.utime(part, (one.stat().st_atime, one.stat().st_mtime + 5))
+    assert run([*words, "--force"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["added"], summary["newer"]) == (3, 0)
