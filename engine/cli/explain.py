@@ -274,7 +274,8 @@ class _Run:
             flat = values.ndim != len(self.explainer.input.shape((height, width)))
             shape = "nhw" if flat else layout
             picture = pictures.saliency_picture(rule, values, shape, color)
-            caption = pictures.caption_of(rule, shape, blank=rule in entry["no_gradient"])
+            blank, channels = rule in entry["no_gradient"], self.explainer.input.channels
+            caption = pictures.caption_of(rule, shape, blank, channels)
             cells.append(pictures.Cell(picture, rule, caption))
         heading = Path(entry["file"]).name + ": why " + self.name(entry["class"]) + "?"
         folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
@@ -315,7 +316,7 @@ class _Run:
         from ... import __version__
         from ..pictures.panel import caption_of
 
-        layout = self.explainer.input.layout
+        layout, channels = self.explainer.input.layout, self.explainer.input.channels
         return {
             "backlight": __version__,
             "model": model,
@@ -324,7 +325,7 @@ class _Run:
             "preprocess": jsonlib.loads(self.preprocess.to_json()),
             "providers": self.explainer.session.providers,
             "ms": "of an image: its run's time by the number of images in it",
-            "pictures": {r: caption_of(r, layout) for r in self.explainer.rules},
+            "pictures": {r: caption_of(r, layout, channels=channels) for r in self.explainer.rules},
             "notes": self.notes,
             "images": entries,
             "skipped": [{"file": b.file, "error": str(b.error)} for b in bad],

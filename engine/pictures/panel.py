@@ -78,10 +78,17 @@ def saliency_picture(rule: str, gradient: NDArray[Any], layout: str, color: str)
     return signed(gradient, layout, color)
 
 
-def caption_of(rule: str, layout: str = "nchw", blank: bool = False) -> str:
-    """What `saliency_picture` shows; blank: of a map that is all 0."""
+def caption_of(
+    rule: str, layout: str = "nchw", blank: bool = False, channels: int | None = None
+) -> str:
+    """What `saliency_picture` shows. blank: of a map that is all 0. channels: the model's, where
+    they are known: of one there are no colours to speak of."""
     if blank:
         return "all 0: nothing of the score's gradient reaches the pixels"
+    if channels == 1:
+        if rule == "vanilla" or layout == "nhw":
+            return "|gradient|; white: its 99.5th percentile"
+        return "gradient; grey: 0, white and black: the 99.5th percentile of |gradient|"
     if rule == "vanilla" or layout == "nhw":
         return "largest |gradient| over channels; white: its 99.5th percentile"
     return "gradient per colour; grey: 0, full: the 99.5th percentile of |gradient|"

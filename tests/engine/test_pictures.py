@@ -175,6 +175,8 @@ def test_panels_and_patches_of_a_grey_model_are_grey(tmp_path: Path, photo: Path
     model = models.parsed(text, {"w": rng.normal(size=(3, 1, 3, 3)).astype(np.float32)})
     file, out = saved(tmp_path, model), tmp_path / "out"
     assert run(["explain", "-m", file, str(photo), "-o", str(out), "--preprocess", "unit"]) == 0
+    told = json.loads((out / "summary.json").read_text())["pictures"]
+    assert "colour" not in told["guided"] and "channels" not in told["vanilla"]
     words = ["patches", file, str(photo), "-l", "h", "-o", str(out), "--preprocess", "unit"]
     assert run(words) == 0
     for name in ("photo.png", "h.png"):
