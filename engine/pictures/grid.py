@@ -96,7 +96,7 @@ def sheet(
     shift = MARGIN + (beside + MARGIN if titled else 0)
     width = max(shift + columns * (side + GAP) - GAP + MARGIN, 420)
     inner = width - 2 * MARGIN
-    heads = [shortened_inside(line, big, inner) for line in wrapped(heading, big, inner)[:HEADS]]
+    heads = [shortened(line, big, inner) for line in wrapped(heading, big, inner)[:HEADS]]
     above = MARGIN + 26 * max(len(heads), 1)
     lines = [line for text in detail for line in wrapped(text, middle, inner)]
     notes = wrapped(note, small, inner)
