@@ -19,7 +19,6 @@ from .layers import (
     file_names,
     list_skipped,
     listed,
-    model_path,
     numbers,
     print_layers,
     report_skipped,
@@ -28,7 +27,6 @@ from .layers import (
     write_page,
 )
 from .options import (
-    PHOTOS,
     Batch,
     Force,
     Json,
@@ -37,6 +35,8 @@ from .options import (
     Provider,
     Threads,
     chosen_preprocess,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -80,7 +80,7 @@ def activations(
     from ..inside.activations import PER, Activations, maps_of, refuse_flat
     from ..inside.taps import Taps
     from ..photos import images
-    from ..photos.outputs import finite, names_of, numbered
+    from ..photos.outputs import finite, names_of, numbered, refuse_results
     from ..photos.stream import found_files, groups
     from ..pictures.page import Page
     from .progress import track
@@ -95,6 +95,8 @@ def activations(
     if per not in PER:
         raise UsageError.unknown("--per", per, PER)
     chosen = numbers(channels, "--channels")
+    # Before the model is loaded; the layers' pictures once their names are known.
+    refuse_results(output, ["activations.json"], force)
     taps = Taps(path, wanted_layers(layer), providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
     record = images.fitted(record, taps.input)
@@ -108,7 +110,7 @@ def activations(
             raise UsageError(
                 f"channel {max(chosen)} is out of range; '{name}' has 0 to {count - 1}"
             )
-    files, skipped = found_files(image or [str(PHOTOS)])
+    files, skipped = found_files(photo_paths(image))
     if not files:
         raise skipped[0].error
     stems, short = names_of(files), file_names(taps.names)

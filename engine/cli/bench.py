@@ -8,7 +8,7 @@ import typer
 
 from .console import console as clean_console
 from .console import show_json
-from .options import Json, Methods, Rules, bundled_or
+from .options import Json, Methods, Rules, model_path
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def bench(
 
     names = asked(rule, method)
     report: Report = run_bench(
-        bundled_or(model),
+        model_path(model),
         **({} if names is None else {"methods": [names]}),
         providers=provider or ["cpu"],
         threads=list(threads or []) or [None],

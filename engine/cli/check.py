@@ -9,7 +9,8 @@ import typer
 from ...errors import UnsupportedNode
 from .console import console as clean_console
 from .console import show_json
-from .options import Json, Methods, Rules
+from .layers import ModelArgument
+from .options import Json, Methods, Rules, model_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
+    model: ModelArgument,
     of: Annotated[
         str | None,
         typer.Option(
@@ -52,8 +53,9 @@ def check(
     from ...export.check import check as run_check
     from ...export.methods import asked
 
+    path = model_path(model)
     report = run_check(
-        model, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
+        path, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
     )
     if json:
         show_json(report.to_dict())
@@ -63,7 +65,7 @@ def check(
         lines = [f.line() for f in report.obstacles] + [r.line() for r in report.refused]
         first, count = lines[0], len(lines)
         more = f" (and {count - 1} more)" if count > 1 else ""
-        raise UnsupportedNode(f"{model}: {first}{more}")
+        raise UnsupportedNode(f"{path}: {first}{more}")
 
 
 def _show(report: Report) -> None:

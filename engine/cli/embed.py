@@ -10,8 +10,17 @@ import typer
 
 from ...errors import UsageError
 from .console import show, show_json
-from .layers import List, ModelArgument, listed, model_path, print_layers
-from .options import PHOTOS, Json, PreprocessOption, Provider, chosen_preprocess, path_given, say
+from .layers import List, ModelArgument, listed, print_layers
+from .options import (
+    Json,
+    PreprocessOption,
+    Provider,
+    chosen_preprocess,
+    model_path,
+    path_given,
+    photo_paths,
+    say,
+)
 
 if TYPE_CHECKING:
     from .progress import Step
@@ -62,11 +71,13 @@ def embed(
 ) -> None:
     """Write a vector per picture to STORE, a folder of Parquet files.
 
-    Pictures that STORE holds already are passed over, so a run that was stopped goes on where it
-    was. Exit code 2 when pictures could not be read; the others are in the store then.
+    Pictures that STORE holds already, by their paths, are passed over, so a run that was stopped
+    goes on where it was. Exit code 2 when pictures could not be read; the others are in the store
+    then.
     """
     from ..photos.images import image_files
     from ..similar import embed as engine
+    from ..similar.store_writer import refuse_foreign
     from .progress import track
 
     path = model_path(model)
@@ -75,8 +86,9 @@ def embed(
         return
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
-    given = folder or [str(PHOTOS)]
+    given = photo_paths(folder)
     count = len(image_files(given))
+    refuse_foreign(output)  # before the model is loaded
     embedder = engine.Embedder(path, layer, providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, embedder.preprocess, path, embedder.input.dtype)
     if assumed is not None:
@@ -106,6 +118,7 @@ def embed(
             "model_sha256": embedder.hash,
             "added": result.added,
             "known": result.known,
+            "newer": result.newer,
             "skipped": [{"file": f, "error": e} for f, e in result.skipped.items()],
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.rate, 2),

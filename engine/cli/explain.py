@@ -17,7 +17,6 @@ from ...errors import BacklightError, ImageError, UsageError
 from .console import show, show_json
 from .layers import results_in
 from .options import (
-    PHOTOS,
     Batch,
     Force,
     Json,
@@ -29,11 +28,12 @@ from .options import (
     Provider,
     Rules,
     Threads,
-    bundled_or,
     chosen_labels,
     chosen_preprocess,
     counted,
     labels_hint,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -85,18 +85,22 @@ def explain(
     """
     from ...export.methods import asked
     from ..direct.explainer import Explainer
-    from ..photos.outputs import names_of
+    from ..photos.outputs import names_of, refuse_results
 
-    path = bundled_or(model)
+    path = model_path(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
     names_asked = asked(rule, method)
-    files, bad = _files(image or [str(PHOTOS)])
+    files, bad = _files(photo_paths(image))
     if not files:
         raise bad[0].error
+    names = names_of(files)
+    expected = ["summary.json", *(f"{n}.png" for n in names)]
+    refuse_results(output, expected, force)  # before the model is loaded
     explainer = Explainer(
         path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch
     )
+    expected += [_map_file(n, m) for n in names for m in explainer.methods]
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
     )
@@ -108,8 +112,7 @@ def explain(
     run.notes = [*explainer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in run.notes:
         say(note)
-    names = names_of(files)
-    with results_in(output, ["summary.json", *(f"{n}.png" for n in names)], force) as folder:
+    with results_in(output, expected, force) as folder:
         entries, skipped = run.all(files, names, folder, batch, quiet=json)
         bad += skipped
         for failed in bad:
@@ -228,7 +231,8 @@ class _Run:
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
         result = self.explainer(tensors, target)
-        ms = 1000 * (time.perf_counter() - start) / len(good)
+        run = len(good)
+        ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.
         layer = self.explainer.layer is not None
         chances = None if layer else self.explainer.probabilities(result.scores)
@@ -239,8 +243,10 @@ class _Run:
                 bad.append(_Bad(str(file), ImageError(f"{file}: {NOT_FINITE}")))
                 continue
             chance = None if chances is None else chances[row]
+            maps = {method: values[row] for method, values in result.saliency.items()}
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
-            maps = {name: values[row] for name, values in result.saliency.items()}
+            entry["images_in_run"] = run
+            entry["no_gradient"] = [method for method, values in maps.items() if not values.any()]
             self._write(folder, name, entry, prepared, maps)
             made.append(entry)
         return made
@@ -253,7 +259,7 @@ class _Run:
             "probability": None if chances is None else round(float(chances[target]), 6),
             "ms": round(ms, 3),
             "panel": f"{name}.png",
-            "maps": {method: f"{name}-{method}.npy" for method in self.explainer.methods},
+            "maps": {method: _map_file(name, method) for method in self.explainer.methods},
         }
         if chances is not None:
             entry["top"] = [
@@ -278,12 +284,12 @@ class _Run:
         cells = [pictures.Cell(prepared.pixels, "photo", seen)]
         for rule, values in maps.items():
             folder.array(entry["maps"][rule], values)
-            if values.ndim == len(self.explainer.input.shape((height, width))):
-                picture = pictures.saliency_picture(rule, values, layout, color)
-                caption = pictures.caption_of(rule, layout)
-            else:  # exported with --reduce maxabs: a map without channels
-                picture = pictures.magnitude(values, "nhw")
-                caption = pictures.caption_of("vanilla")
+            # Exported with --reduce maxabs: a map without channels.
+            flat = values.ndim != len(self.explainer.input.shape((height, width)))
+            shape = "nhw" if flat else layout
+            picture = pictures.saliency_picture(rule, values, shape, color)
+            blank, channels = rule in entry["no_gradient"], self.explainer.input.channels
+            caption = pictures.caption_of(rule, shape, blank, channels)
             cells.append(pictures.Cell(picture, rule, caption))
         heading = Path(entry["file"]).name + ": why " + self.name(entry["class"]) + "?"
         folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
@@ -308,9 +314,13 @@ class _Run:
     def line(self, entry: dict[str, Any]) -> str:
         """An image's line on the terminal."""
         chance = "" if entry["probability"] is None else _percent(entry["probability"])
+        # A run has one time for all its images: it is no image's own.
+        alone = entry["images_in_run"] == 1
+        took = f" {entry['ms']:8.1f} ms" if alone else ""
+        blank = entry["no_gradient"]
         return (
-            f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} "
-            f"{chance:>7} {entry['ms']:8.1f} ms"
+            f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} {chance:>7}{took}"
+            + (f"  no gradient: {', '.join(blank)} all 0" if blank else "")
         )
 
     def summary(
@@ -321,7 +331,7 @@ class _Run:
         from ...export.methods import RULES
         from ..pictures.panel import caption_of
 
-        layout = self.explainer.input.layout
+        layout, channels = self.explainer.input.layout, self.explainer.input.channels
         return {
             "backlight": __version__,
             "model": model,
@@ -330,11 +340,18 @@ class _Run:
             "target_class": "top1" if self.target < 0 else self.target,
             "preprocess": jsonlib.loads(self.preprocess.to_json()),
             "providers": self.explainer.session.providers,
-            "pictures": {r: caption_of(r, layout) for r in self.explainer.methods},
+            "ms": "of an image: its run's time by the number of images in it",
+            "pictures": {
+                m: caption_of(m, layout, channels=channels) for m in self.explainer.methods
+            },
             "notes": self.notes,
             "images": entries,
             "skipped": [{"file": b.file, "error": str(b.error)} for b in bad],
         }
+
+
+def _map_file(name: str, rule: str) -> str:
+    return f"{name}-{rule}.npy"
 
 
 def _percent(probability: float) -> str:

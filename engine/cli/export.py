@@ -12,6 +12,7 @@ from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from . import drift
 from .console import show, show_json
+from .layers import ModelArgument
 from .options import (
     Force,
     Json,
@@ -20,7 +21,9 @@ from .options import (
     PreprocessOption,
     Rules,
     Shape,
+    model_path,
     path_given,
+    photo_paths,
     say,
 )
 
@@ -31,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX classifier.")],
+    model: ModelArgument,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="OUT", help="The file to write.", parser=path_given),
@@ -97,9 +100,12 @@ def export(
     from ...export.sizes import parse_shape
     from ..classifier import labels as names_of_classes
 
+    model = model_path(model)
     if output.exists() and Path(model).exists() and output.samefile(model):
         raise UsageError(f"{output}: the model itself; take another name for the output")
     refuse_existing(output, force)
+    if external:
+        refuse_existing(output.with_name(f"{output.name}.data"), force)
     if optimized and external:
         raise UsageError("--optimized and --external exclude each other: an optimised file is one")
     if not compare and (json or reference):
@@ -132,8 +138,10 @@ def export(
     found = None
     if compare:
         # First: where it can't be compared, nothing is written.
+        against = model if reference is None else model_path(reference)
+        photos = [Path(p) for p in photo_paths([str(p) for p in compare])]
         settings = (target_class, cotangent, reduce, of or [], wrt or [])
-        found = drift.measured(graph, reference or model, compare, preprocess, settings)
+        found = drift.measured(graph, against, photos, preprocess, settings)
     if optimized:
         from ..direct.optimized import save_optimized
 

@@ -16,12 +16,11 @@ from .layers import (
     Per,
     file_name,
     listed,
-    model_path,
     numbers,
     print_layers,
     write_page,
 )
-from .options import Force, Json, OutputDir, PreprocessOption, say
+from .options import Force, Json, OutputDir, PreprocessOption, model_path, say
 from .patches import preprocess_of
 
 
@@ -64,7 +63,7 @@ def filters(
     """
     from ...export.preprocess import parse
     from ..inside import filters as room
-    from ..photos.outputs import OutputFolder
+    from ..photos.outputs import OutputFolder, refuse_results
     from ..pictures.page import Page
 
     path = model_path(model)
@@ -76,6 +75,8 @@ def filters(
         return
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")
+    always = ["filters.json", *(["filters.html"] if html else [])]
+    refuse_results(output, always, force)  # before the model is loaded
     record = None if preprocess is None else parse(preprocess)
     shown = room.filters(path, layer, preprocess=record)
     if shown.color is not None and record is None and preprocess_of(path, None)[1] is not None:
@@ -92,7 +93,7 @@ def filters(
         channels=numbers(channels, "--channels"),
         title=title,
     )
-    files = [f"{name}.png", f"{name}.npy", "filters.json", *(["filters.html"] if html else [])]
+    files = [f"{name}.png", f"{name}.npy", *always]
     folder = OutputFolder(output, files, force)
     folder.picture(files[0], picture)
     folder.array(files[1], shown.weights)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ImageError, UsageError
 from .console import show, show_json
 from .layers import file_names, list_skipped, report_skipped, results_in, write_page
-from .options import PHOTOS, chosen_labels, chosen_preprocess, counted, say
+from .options import chosen_labels, chosen_preprocess, counted, photo_paths, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def inversion(asked: Asked) -> None:
     """For each image a row: the photo, then its reconstruction from each layer."""
     from ..inside.inversion import INVERT_STEPS, Inverter
     from ..photos import images
-    from ..photos.outputs import names_of
+    from ..photos.outputs import names_of, refuse_results
     from ..photos.stream import found_files, groups
     from ..pictures.grid import Row, Tile, figure, sheet
     from ..pictures.page import Page
@@ -35,6 +35,12 @@ def inversion(asked: Asked) -> None:
 
     if asked.batch < 1:
         raise UsageError(f"--batch {asked.batch}; expected 1 or more")
+    listed = ["inversion.png", "inversion.json", *(["inversion.html"] if asked.html else [])]
+    # Before the model is loaded; the files of the layers once their names are known.
+    refuse_results(asked.output, listed, asked.force)
+    files, skipped = found_files(photo_paths(asked.images))
+    if not files:
+        raise skipped[0].error
     record = _record(asked)
     steps = INVERT_STEPS if asked.steps is None else asked.steps
     inverters = [
@@ -44,12 +50,8 @@ def inversion(asked: Asked) -> None:
     for note in dict.fromkeys(n for i in inverters for n in i.notes):
         say(note)
     names = file_names([i.layer for i in inverters])
-    files, skipped = found_files(asked.images or [str(PHOTOS)])
-    if not files:
-        raise skipped[0].error
     stems = names_of(files)
-    expected = ["inversion.png", "inversion.json", *(["inversion.html"] if asked.html else [])]
-    expected += [f"{stem}-{file}.npy" for stem in stems for file in names.values()]
+    expected = listed + [f"{stem}-{file}.npy" for stem in stems for file in names.values()]
     stem = Path(asked.model).stem
     title = f"Inverted representations of {stem}"
     rows: list[Row] = []
@@ -75,7 +77,7 @@ def inversion(asked: Asked) -> None:
                     for one in made:
                         pixels = images.to_pixels(one.images[at, start], record, spec.layout)
                         error = figure(float(one.errors[at, start]))
-                        tiles.append(Tile(pixels, f"{one.layer}: error {error}"))
+                        tiles.append(Tile(pixels, one.layer, f": error {error}"))
                     detail = f"start {start + 1}" if asked.starts > 1 else ""
                     rows.append(Row(tiles, files[index].stem, detail))
                 for one, inverter in zip(made, inverters, strict=True):
@@ -129,7 +131,8 @@ def inversion(asked: Asked) -> None:
     if asked.json:
         show_json(summary)
     else:
-        show(f"{len(rows)} rows -> {asked.output / 'inversion.png'}")
+        rows_made = f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}"
+        show(f"{rows_made} -> {asked.output / 'inversion.png'}")
     report_skipped(errors, read)
 
 
@@ -158,6 +161,7 @@ def maximize(asked: Asked) -> None:
     from ..classifier.labels import class_number
     from ..inside.inversion import MAXIMIZE_STEPS, Maximizer
     from ..photos import images
+    from ..photos.outputs import refuse_results
     from ..pictures.grid import Tile, figure, sheet, tiled
     from ..pictures.page import Page
     from .progress import track
@@ -171,6 +175,9 @@ def maximize(asked: Asked) -> None:
     if not asked.classes and not asked.layers:
         raise UsageError("nothing to maximize; --target-class C, or --layer NAME and --channels")
     steps = MAXIMIZE_STEPS if asked.steps is None else asked.steps
+    listed = ["maximize.json", *(["maximize.html"] if asked.html else [])]
+    # Before the model is loaded; the pictures of the layers once their names are known.
+    refuse_results(asked.output, listed, asked.force)
     wanted: list[str | None] = [*asked.layers] or [None]
     record = _record(asked)
     makers = [
@@ -196,8 +203,7 @@ def maximize(asked: Asked) -> None:
             numbers = asked.channels or list(range(maker.channels))[: asked.limit]
         maker.seeds(numbers)  # a channel out of range is found out at once
     files = file_names([m.layer for m in makers])
-    expected = ["maximize.json", *(["maximize.html"] if asked.html else [])]
-    expected += [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
+    expected = listed + [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
     stem = Path(asked.model).stem
     page = Page(f"What excites {stem}", PIXELS)
     entries: list[dict[str, Any]] = []
@@ -225,7 +231,7 @@ def maximize(asked: Asked) -> None:
                         pixels = images.to_pixels(
                             made.images[row, start], maker.preprocess, maker.spec.layout
                         )
-                        tiles.append(Tile(pixels, f"{name}: {figure(value)}"))
+                        tiles.append(Tile(pixels, name, f": {figure(value)}"))
                     entries.append(
                         {
                             "layer": maker.layer,

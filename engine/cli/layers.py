@@ -13,7 +13,7 @@ import typer
 
 from ...errors import UsageError
 from .console import show, show_json
-from .options import BUNDLED, path_given, say
+from .options import path_given, say
 
 if TYPE_CHECKING:
     from ..inside.taps import Layer
@@ -32,7 +32,6 @@ __all__ = [
     "file_names",
     "list_skipped",
     "listed",
-    "model_path",
     "numbers",
     "opened_store",
     "print_layers",
@@ -64,11 +63,6 @@ Pictures = Annotated[
 ]
 List = Annotated[bool, typer.Option("--list", help="Print the layers, and do nothing else.")]
 Per = Annotated[str, typer.Option("--per", metavar="SCOPE", help="What shares a grey scale.")]
-
-
-def model_path(given: str) -> str:
-    """The model's file; 'bundled' is the one in the package."""
-    return str(BUNDLED) if given == "bundled" and not Path(given).exists() else given
 
 
 def wanted_layers(given: Sequence[str] | None) -> list[str]:

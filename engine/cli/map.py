@@ -167,7 +167,8 @@ def _write(folder: Any, made: _Made, held: Embeddings, limit: int, html: bool) -
     pooling = f" ({source.pooling})" if source.pooling else ""
     heading = f"{len(points)} pictures by '{source.tensor}' of {model}"
     detail = f"'{source.tensor}'{pooling}: {made.map.layout}"
-    folder.picture("scatter.png", atlas.scatter(points, made.labels, heading, detail, new))
+    scatter = atlas.scatter(points, made.labels, heading, detail, new, made.paths)
+    folder.picture("scatter.png", scatter)
     kept = _kept(len(points), new, limit)
     cells, grid = snap(points[kept], 1.4)
     side = 48 if len(kept) <= 3000 else 32

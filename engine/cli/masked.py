@@ -16,12 +16,12 @@ from ...errors import BacklightError, ImageError, UsageError
 from .console import show, show_json
 from .layers import results_in
 from .options import (
-    PHOTOS,
-    bundled_or,
     chosen_labels,
     chosen_preprocess,
     counted,
     labels_hint,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
+
+# Classes that get a picture and a line of their own; the maps of all are in the .npy file.
+SHOWN = 3
 
 Photos = Annotated[
     list[str] | None,
@@ -216,7 +219,7 @@ def open_job(
     from ..masked.scoring import Scorer
     from ..photos import images
 
-    path = bundled_or(model)
+    path = model_path(model)
     scorer = Scorer(
         path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch
     )
@@ -232,31 +235,51 @@ def open_job(
     return Job(path, scorer, record, names, notes)
 
 
-# One photo: (job, file, output name, as the model sees it, progress) -> its entry and its line.
-One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], str]]
+@dataclass(frozen=True)
+class Work:
+    """The photos of a run and where its results go. bad: paths that give no photo."""
+
+    files: list[Path]
+    names: list[str]
+    bad: list[tuple[str, BacklightError]]
+    output: Path
+    force: bool
+
+    @property
+    def expected(self) -> list[str]:
+        """What the run writes."""
+        return ["summary.json", *(f"{n}{end}" for n in self.names for end in (".png", ".npy"))]
+
+
+def planned(given: Sequence[str] | None, output: Path, force: bool) -> Work:
+    """Look for the photos, and for results that are there already, before a model is loaded.
+    Raises ImageError where there is no photo, OutputError."""
+    from ..photos.outputs import names_of, refuse_results
+    from ..photos.stream import found_files
+
+    files, skipped = found_files(photo_paths(given))
+    if not files:
+        raise skipped[0].error
+    work = Work(files, names_of(files), [(s.file, s.error) for s in skipped], output, force)
+    refuse_results(output, work.expected, force)
+    return work
+
+
+# One photo: (job, file, output name, as the model sees it, progress) -> its entry and its lines.
+One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], list[str]]]
 
 
 def run_job(
-    job: Job, given: Sequence[str] | None, output: Path, force: bool, json: bool,
+    job: Job, work: Work, json: bool,
     each: int, title: str, settings: dict[str, Any], one: Callable[[OutputFolder], One],
 ) -> None:  # fmt: skip
     """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
     from ..photos import images
-    from ..photos.outputs import names_of
     from .progress import track
 
-    found: list[Path] = []
-    for path in given or [str(PHOTOS)]:
-        try:
-            found += images.image_files([path])
-        except ImageError as err:
-            job.bad.append((path, err))
-    files = list(dict.fromkeys(found))
-    if not files:
-        raise job.bad[0][1]
-    names = names_of(files)
-    expected = [f"{n}{end}" for n in names for end in (".png", ".npy")]
-    with results_in(output, ["summary.json", *expected], force) as folder:
+    files, names = work.files, work.names
+    job.bad += work.bad
+    with results_in(work.output, work.expected, work.force) as folder:
         do = one(folder)
         start = time.perf_counter()
         with track(each * len(files), title) as step:
@@ -268,12 +291,12 @@ def run_job(
                     step.advance(each)
                     continue
                 try:
-                    entry, line = do(job, file, name, prepared, step.advance)
+                    entry, lines = do(job, file, name, prepared, step.advance)
                 except ImageError as err:
                     job.bad.append((str(file), ImageError(f"{file}: {err}")))
                     continue
                 job.entries.append(entry)
-                if not json:
+                for line in () if json else lines:
                     step.print(line)
         for _, error in job.bad:
             say(f"skipped: {error}")
@@ -339,6 +362,26 @@ def drawn(job: Job, heading: str, detail: str, cells: Sequence[Cell]) -> Image.I
     from ..pictures.panel import panel
 
     return panel(heading, f"{job.scorer.name}: {detail}", cells)
+
+
+def told_lines(
+    job: Job,
+    file: Path,
+    classes: Sequence[dict[str, Any]],
+    rest: str,
+    figure: Callable[[dict[str, Any]], str] = lambda _: "",
+) -> list[str]:
+    """A photo's lines on the terminal, one for each class that has a picture; `rest` of what is
+    to be said ends the first. figure: of a class of the summary, in a few letters."""
+    lines: list[str] = []
+    for told in classes[:SHOWN]:
+        chance = "" if told["probability"] is None else percent(told["probability"])
+        name, end = ("", "") if lines else (file.name, rest)
+        note = "" if told["note"] is None else f"  {told['note']}"
+        shown = f"{name:<20} {job.name(told['class']):<30} {chance:>7}{figure(told)}"
+        lines.append(f"{shown}{end}{note}".rstrip())
+    more = len(classes) - SHOWN
+    return lines if more < 1 else [*lines, f"{'':<20} and {more} more in summary.json"]
 
 
 def flat(heat: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-
 import typer
 
+from .console import show, show_json
 from .options import Json
 
 
@@ -31,7 +30,7 @@ def methods(json: Json = False) -> None:
             }
             for m in METHODS.values()
         ]
-        print(jsonlib.dumps(rows, indent=2, ensure_ascii=False))
+        show_json(rows)
         return
     for m in METHODS.values():
-        print(f"{m.name:<24} {m.about} ({m.source})")
+        show(f"{m.name:<24} {m.about} ({m.source})")

@@ -18,7 +18,7 @@ from .layers import (
     results_in,
     write_page,
 )
-from .options import Force, Json, OutputDir, Provider, path_given
+from .options import Force, Json, OutputDir, Provider, model_path, path_given, photo_paths
 
 NEAREST = 8
 
@@ -63,7 +63,7 @@ def neighbors(
     For each IMAGE a strip with a row per distance, and all of them with paths in neighbors.json.
     MODEL is needed only where its file has moved since STORE was made.
     """
-    from ..photos.outputs import names_of
+    from ..photos.outputs import names_of, refuse_results
     from ..photos.stream import found_files
     from ..pictures.page import Page
     from ..similar.embed import embedder_of
@@ -76,27 +76,28 @@ def neighbors(
         if name not in METRICS:
             raise UsageError.unknown("--metric", name, METRICS)
     held = opened_store(store, pictures)
-    files, skipped = found_files(image)
+    files, skipped = found_files(photo_paths(image))
     if not files:
         raise skipped[0].error
-    embedder, preprocess = embedder_of(held, model, providers=provider or None)
-    space = Space(held, embedder, preprocess, metrics, method)
-    if k is None:
-        k = max(min(NEAREST, space.most(files)[0]), 1)
-    space.check(files, k)
+    chosen = None if model is None else model_path(model)
     names = names_of(files)
     expected = ["neighbors.json", *(f"{n}.png" for n in names)]
     if html:
         expected.append("neighbors.html")
+    refuse_results(output, expected, force)  # before the model is loaded
+    embedder, preprocess = embedder_of(held, chosen, providers=provider or None)
+    space = Space(held, embedder, preprocess, metrics, method)
+    if k is None:
+        k = max(min(NEAREST, space.most(files)[0]), 1)
+    space.check(files, k)
     page = Page(f"Nearest pictures in {store}", f"{len(held)} pictures, '{held.source.tensor}'")
     entries: list[dict[str, Any]] = []
-    errors = [s.error for s in skipped]
     with results_in(output, expected, force) as folder:
         with track(len(files), "searching") as step:
             for at in range(0, len(files), _BATCH):
                 here = dict(zip(files[at : at + _BATCH], names[at : at + _BATCH], strict=True))
                 found, bad = space.similar(list(here), k)
-                errors += bad
+                skipped += bad
                 for one in found:
                     name = here[Path(one.file)]
                     picture = space.strip(one)
@@ -116,8 +117,9 @@ def neighbors(
             "tensor": held.source.tensor,
             "k": k,
             "images": entries,
-            "skipped": [str(e) for e in errors],
+            "skipped": [bad.as_dict() for bad in skipped],
         }
+        errors = [bad.error for bad in skipped]
         if entries:
             folder.json("neighbors.json", summary)
         if entries and html:

@@ -10,6 +10,7 @@ import typer
 
 from ...errors import UsageError
 from .masked import (
+    SHOWN,
     BaselineOption,
     Job,
     Memory,
@@ -25,7 +26,9 @@ from .masked import (
     open_job,
     percent,
     photo_cell,
+    planned,
     run_job,
+    told_lines,
 )
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
 
@@ -36,9 +39,6 @@ if TYPE_CHECKING:
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
-
-# Classes that get a picture of their own; the maps of all are in the .npy file.
-SHOWN = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -106,6 +106,7 @@ def occlude(
     if share is not None and method != "drilldown":
         raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
+    work = planned(image, output, force)
     job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Occlusion(
         job.scorer,
@@ -141,20 +142,20 @@ def occlude(
     def one(folder: OutputFolder) -> Any:
         def each(
             job: Job, file: Path, name: str, prepared: Prepared, progress: Progress
-        ) -> tuple[dict[str, Any], str]:
+        ) -> tuple[dict[str, Any], list[str]]:
             return _one(
                 engine, classes, necessity, look, folder, file, name, prepared, progress, job
             )
 
         return each
 
-    run_job(job, image, output, force, json, len(plan), "occluding", settings, one)
+    run_job(job, work, json, len(plan), "occluding", settings, one)
 
 
 def _one(
     engine: Occlusion, classes: Any, limit: int, look: str, folder: OutputFolder, file: Path,
     name: str, prepared: Prepared, progress: Progress, job: Job,
-) -> tuple[dict[str, Any], str]:  # fmt: skip
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """One photo: measured, written, and told in a line."""
     start = time.perf_counter()
     batch = prepared.tensor[None]
@@ -171,13 +172,15 @@ def _one(
         "seconds": round(seconds, 3),
         "scored": _scored(found),
         "top": None if chances is None else job.top(chances),
-        "classes": [_loss(job, found, k, chances) for k in range(found.target.shape[1])],
+        "classes": [
+            _loss(job, found, k, chances, engine.score) for k in range(found.target.shape[1])
+        ],
         "necessity": None if need is None else _told(job, found, need, chances),
     }
     heat = found.heat[0]
     cells = [photo_cell(prepared)]
     cells += [
-        _heat_cell(job, engine, prepared, heat[k], int(found.target[0, k]), chances)
+        _heat_cell(job, engine, prepared, heat[k], entry["classes"][k], chances)
         for k in range(min(len(heat), SHOWN))
     ]
     if need is not None:
@@ -188,7 +191,7 @@ def _one(
         look += f"; {percent(found.scored.mean())} of the windows scored, the rest interpolated"
     heading = f"{file.name}: what hiding takes from {shown}"
     folder.picture(entry["panel"], drawn(job, heading, look, cells))
-    return entry, _line(job, file, entry, need, engine)
+    return entry, _lines(job, file, entry, need, engine)
 
 
 def _scored(found: Occluded) -> dict[str, Any]:
@@ -215,17 +218,22 @@ def _box(box: Any) -> dict[str, int]:
     }
 
 
-def _loss(job: Job, found: Occluded, k: int, chances: Any) -> dict[str, Any]:
+def _loss(job: Job, found: Occluded, k: int, chances: Any, score: str) -> dict[str, Any]:
     """What one class loses, for the summary."""
+    from ..pictures.heat import strength
+
     drops = found.drops[0, k]
     worst = int(drops.argmax())
+    own = float(found.score[0, k])
+    note = strength(float(abs(flat(found.heat[0, k])).max()), score, own)[1]
     return {
         **job.chance(int(found.target[0, k]), chances),
-        "score": float(found.score[0, k]),
+        "score": own,
         "largest_drop": float(drops[worst]),
         "largest_drop_window": _box(found.plan.boxes[worst]),
         "largest_gain": float(-drops.min()),
         "mean_drop": float(drops.mean()),
+        "note": note,
     }
 
 
@@ -247,7 +255,7 @@ def _told(job: Job, found: Occluded, need: Necessity, chances: Any) -> dict[str,
 
 
 def _heat_cell(
-    job: Job, engine: Occlusion, prepared: Prepared, heat: Any, number: int, chances: Any
+    job: Job, engine: Occlusion, prepared: Prepared, heat: Any, told: dict[str, Any], chances: Any
 ) -> Cell:
     import numpy as np
 
@@ -255,20 +263,21 @@ def _heat_cell(
     from ..pictures.panel import Cell
 
     values = flat(heat)
-    largest = float(np.abs(values).max())
+    full, note = colours.strength(float(np.abs(values).max()), engine.score, told["score"])
     likely = engine.score == "probability"
     scale, unit = (100, " pt") if likely else (1, "")
     what = "percentage points of its probability" if likely else engine.score
     many = "" if heat.ndim == 2 else ", summed over channels"
-    picture = colours.over_photo(colours.diverging(values, largest), prepared.pixels)
+    picture = colours.over_photo(colours.diverging(values, full), prepared.pixels)
     bar = colours.diverging(np.linspace(-1, 1, 256), 1)
-    ends = f"{scale * largest:.3g}{unit}"
+    ends = f"{scale * full:.3g}{unit}"
     ticks = [(0.0, f"-{ends}"), (0.5, "0"), (1.0, f"+{ends}")]
     return Cell(
         colours.with_bar(picture, bar, ticks),
-        job.titled(number, chances),
-        f"red: {what} lost when hidden, blue: gained; {engine.overlap} of the windows on a "
-        f"pixel{many}; linear to the largest, shaded by the photo",
+        job.titled(told["class"], chances),
+        f"{'' if note is None else f'{note}; '}red: {what} lost when hidden, blue: gained; "
+        f"{engine.overlap} of the windows on a pixel{many}; linear to the bar's ends, shaded by "
+        "the photo",
     )
 
 
@@ -296,20 +305,19 @@ def _necessity_cell(job: Job, need: Necessity, chances: Any) -> Cell:
     return Cell(colours.outlined(pixels, need.boxes), title, text)
 
 
-def _line(
+def _lines(
     job: Job, file: Path, entry: dict[str, Any], need: Necessity | None, engine: Occlusion
-) -> str:
-    """A photo's line on the terminal."""
-    first = entry["classes"][0]
-    chance = "" if first["probability"] is None else percent(first["probability"])
-    drop = first["largest_drop"]
-    lost = f"-{100 * drop:.1f} pt" if engine.score == "probability" else f"-{drop:.3g}"
-    tail = ""
+) -> list[str]:
+    """A photo's lines on the terminal."""
+
+    def lost(told: dict[str, Any]) -> str:
+        drop = told["largest_drop"]
+        text = f"-{100 * drop:.1f} pt" if engine.score == "probability" else f"-{drop:.3g}"
+        return f" {text.replace('--', '+'):>9}"
+
+    tail = f" {entry['seconds']:6.1f} s"
     if need is not None:
         count = len(need.windows)
         few = "1 window" if count == 1 else f"{count} windows"
-        tail = f"  {few} -> {job.name(need.after)}" if need.changes else f"  stays without {few}"
-    return (
-        f"{file.name:<20} {job.name(first['class']):<30} {chance:>7} {lost.replace('--', '+'):>9} "
-        f"{entry['seconds']:6.1f} s{tail}"
-    )
+        tail += f"  {few} -> {job.name(need.after)}" if need.changes else f"  stays without {few}"
+    return told_lines(job, file, entry["classes"], tail, lost)

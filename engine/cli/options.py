@@ -29,11 +29,12 @@ __all__ = [
     "Rules",
     "Shape",
     "Threads",
-    "bundled_or",
     "chosen_preprocess",
     "counted",
     "labels_hint",
+    "model_path",
     "path_given",
+    "photo_paths",
     "say",
 ]
 
@@ -49,7 +50,7 @@ def _either(names: Sequence[str]) -> str:
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: SqueezeNet 1.1]"),
+    typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: bundled]"),
 ]
 
 
@@ -107,9 +108,19 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there al
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-def bundled_or(model: str | None) -> str:
-    """The model's path; the bundled one when none is given."""
-    return str(BUNDLED) if model is None else model
+def model_path(given: str | None) -> str:
+    """The model's file; 'bundled', or none given, is the one in the package."""
+    return str(BUNDLED) if given is None or _bundled(given) else given
+
+
+def photo_paths(given: Sequence[str] | None) -> list[str]:
+    """The images and folders; 'bundled', or none given, are the photos in the package."""
+    return [str(PHOTOS) if _bundled(path) else path for path in given or [str(PHOTOS)]]
+
+
+def _bundled(given: str) -> bool:
+    # A file or folder of that name goes first: it is what the same word means to a shell.
+    return given == "bundled" and not Path(given).exists()
 
 
 def counted(number: int) -> str:

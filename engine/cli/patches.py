@@ -17,7 +17,6 @@ from .layers import (
     file_names,
     list_skipped,
     listed,
-    model_path,
     numbers,
     print_layers,
     report_skipped,
@@ -26,7 +25,6 @@ from .layers import (
     write_page,
 )
 from .options import (
-    PHOTOS,
     Batch,
     Force,
     Json,
@@ -35,6 +33,8 @@ from .options import (
     Provider,
     Threads,
     chosen_preprocess,
+    model_path,
+    photo_paths,
     say,
 )
 
@@ -195,7 +195,7 @@ def found_patches(
 
         found = patches(
             path,
-            folder or [str(PHOTOS)],
+            photo_paths(folder),
             layers,
             channels=channels,
             k=k,

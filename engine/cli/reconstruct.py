@@ -20,7 +20,6 @@ from .layers import (
     file_names,
     list_skipped,
     listed,
-    model_path,
     numbers,
     print_layers,
     report_skipped,
@@ -28,7 +27,17 @@ from .layers import (
     wanted_layers,
     write_page,
 )
-from .options import Batch, Force, Json, Labels, OutputDir, PreprocessOption, Provider, Threads
+from .options import (
+    Batch,
+    Force,
+    Json,
+    Labels,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Threads,
+    model_path,
+)
 from .patches import (
     Channels,
     Decoders,
@@ -171,6 +180,7 @@ def _deconvnet(asked: Asked) -> None:
 
     from ...export.variants import variant
     from ..inside import deconvnet as room
+    from ..photos.outputs import refuse_results
     from ..pictures.page import Page
 
     rules = list(dict.fromkeys(asked.rules or room.RULES))
@@ -179,6 +189,7 @@ def _deconvnet(asked: Asked) -> None:
     names = file_names(asked.layers)
     expected = [f"{n}{end}" for n in names.values() for end in (".png", ".npz")]
     expected += ["reconstruct.json", *(["reconstruct.html"] if asked.html else [])]
+    refuse_results(asked.output, expected, asked.force)  # before the model is loaded
     # Before the pass over the images: an operator without a rule is found out at once.
     projectors = [
         room.Projector(

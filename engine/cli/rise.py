@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .masked import (
+    SHOWN,
     BaselineOption,
     Job,
     Memory,
@@ -23,7 +24,9 @@ from .masked import (
     open_job,
     percent,
     photo_cell,
+    planned,
     run_job,
+    told_lines,
 )
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
 
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
-
-SHOWN = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -79,6 +80,7 @@ def rise(
     from ..masked.rise import Rise
 
     grid = numbers(cells, "--cells")
+    work = planned(image, output, force)
     job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Rise(
         job.scorer,
@@ -110,18 +112,18 @@ def rise(
     def one(folder: OutputFolder) -> Any:
         def each(
             job: Job, file: Path, name: str, prepared: Prepared, progress: Progress
-        ) -> tuple[dict[str, Any], str]:
+        ) -> tuple[dict[str, Any], list[str]]:
             return _one(engine, classes, look, folder, file, name, prepared, progress, job)
 
         return each
 
-    run_job(job, image, output, force, json, masks, "masking", settings, one)
+    run_job(job, work, json, masks, "masking", settings, one)
 
 
 def _one(
     engine: Rise, classes: Any, look: str, folder: OutputFolder, file: Path, name: str,
     prepared: Prepared, progress: Progress, job: Job,
-) -> tuple[dict[str, Any], str]:  # fmt: skip
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """One photo: measured, written, and told in a line."""
     start = time.perf_counter()
     found = engine.measure(prepared.tensor[None], classes=classes, progress=progress)
@@ -143,29 +145,34 @@ def _one(
                 "score": float(found.score[0, k]),
                 "lowest": float(heat[k].min()),
                 "highest": float(heat[k].max()),
+                "note": _note(engine, heat[k], float(found.score[0, k])),
             }
             for k, target in enumerate(targets)
         ],
     }
     cells = [photo_cell(prepared)]
     for k in range(min(len(heat), SHOWN)):
-        cells.append(_heat_cell(job, engine, prepared, heat[k], targets[k], chances, used))
+        cells.append(_heat_cell(job, engine, prepared, heat[k], entry["classes"][k], chances, used))
     shown = job.name(targets[0]) if len(heat) == 1 else f"{len(heat)} classes"
     folder.array(entry["map"], heat[0] if len(heat) == 1 else heat)
     heading = f"{file.name}: what keeps {shown}"
     folder.picture(entry["panel"], drawn(job, heading, look, cells))
-    chance = "" if chances is None else percent(chances[targets[0]])
     known = f"error {percent(change)} of the range" if change < float("inf") else "error unknown"
-    line = (
-        f"{file.name:<20} {job.name(targets[0]):<30} {chance:>7} {used:6d} masks "
-        f"({known}) {seconds:6.1f} s"
-    )
-    return entry, line
+    rest = f" {used:6d} masks ({known}) {seconds:6.1f} s"
+    return entry, told_lines(job, file, entry["classes"], rest)
+
+
+def _note(engine: Rise, heat: Any, score: float) -> str | None:
+    """What is to be said of a weak map, for the summary."""
+    from ..pictures.heat import strength
+
+    return strength(float(heat.max() - heat.min()), engine.score, score)[1]
 
 
 def _heat_cell(
-    job: Job, engine: Rise, prepared: Prepared, heat: Any, number: int, chances: Any, used: int
-) -> Cell:
+    job: Job, engine: Rise, prepared: Prepared, heat: Any, told: dict[str, Any],
+    chances: Any, used: int,
+) -> Cell:  # fmt: skip
     import numpy as np
 
     from ..pictures import heat as colours
@@ -173,6 +180,8 @@ def _heat_cell(
 
     low, high = float(heat.min()), float(heat.max())
     likely = engine.score == "probability"
+    full, note = colours.strength(high - low, engine.score, told["score"])
+    high = max(high, low + full)
     picture = colours.over_photo(colours.sequential(heat, low, high), prepared.pixels)
     bar = colours.sequential(np.linspace(0, 1, 256), 0, 1)
     ticks = [
@@ -181,7 +190,7 @@ def _heat_cell(
     ]
     return Cell(
         colours.with_bar(picture, bar, ticks),
-        job.titled(number, chances),
-        f"mean {engine.score} of the class where a pixel is kept, {used} masks; linear, "
-        "from the map's lowest to its highest, shaded by the photo",
+        job.titled(told["class"], chances),
+        f"{'' if note is None else f'{note}; '}mean {engine.score} of the class where a pixel is "
+        f"kept, {used} masks; linear, yellow: the map's lowest, shaded by the photo",
     )

@@ -21,8 +21,8 @@ from ...export.graph import ModelLike, load
 from ...export.saliency import explain_graph
 from ..photos import images
 from ..photos.images import Pixels
-from ..pictures.grid import BLANK, Row, Tile, figure, sheet
-from ..pictures.panel import signed
+from ..pictures.grid import Row, Tile, figure, sheet
+from ..pictures.panel import BLANK, signed
 from ..runtime.session import Providers, Session, dims_of, numpy_dtype
 from .activations import refuse_flat
 from .crops import LayerPatches
@@ -191,7 +191,12 @@ def picture(
         tiles = [Tile(p, label) for p, label in zip(one.patches, labels, strict=True)]
         number = int(top.channels[one.place])
         rows.append(Row(tiles, f"channel {number}", f"{high} x {wide} pixels"))
-        rows += [Row([Tile(p) for p in shown], "", rule) for rule, shown in one.shown.items()]
+        for rule, shown in one.shown.items():
+            blank = [
+                p is not None and not m.any() for p, m in zip(shown, one.maps[rule], strict=True)
+            ]
+            tiles = [Tile(p, "all 0" if no else "") for p, no in zip(shown, blank, strict=True)]
+            rows.append(Row(tiles, "", rule))
     return sheet(
         title or f"DeconvNet reconstructions of {layer}",
         [

@@ -36,7 +36,8 @@ from ..photos.stream import (
     lanes_of,
     turn_of,
 )
-from ..pictures.grid import BLANK, Row, Tile, figure, sheet
+from ..pictures.grid import Row, Tile, figure, sheet
+from ..pictures.panel import BLANK
 from ..runtime.digest import model_hash
 from ..runtime.session import Providers
 from .activations import maps_of, refuse_flat

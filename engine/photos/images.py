@@ -280,8 +280,8 @@ def bytes_prepared(preprocess: Preprocess, spec: InputSpec) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image as the model sees it: `pixels` uint8 [H, W, 3] RGB, `tensor` in the input's
-    layout and dtype, without the batch."""
+    """One image as the model sees it: `pixels` uint8 [H, W, 3] RGB, in grey where the model takes
+    one channel; `tensor` in the input's layout and dtype, without the batch."""
 
     pixels: Pixels
     tensor: NDArray[Any]
@@ -306,6 +306,9 @@ def prepare(pixels: Pixels | Image.Image, preprocess: Preprocess, spec: InputSpe
         left, top = (wide - w) / 2, (tall - h) / 2
         box = (left, top, left + w, top + h)
     seen = resized(pixels, (height, width), preprocess.interpolation, box)
+    if preprocess.color == "L":  # the model sees no colours: nor do pictures, crops and stores
+        grey = np.asarray(Image.fromarray(seen).convert("L"), np.uint8)
+        seen = np.repeat(grey[..., None], 3, axis=2)
     return Prepared(seen, to_tensor(seen, preprocess, spec))
 
 

@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows: nothing there tells a file in use from one left behind
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["OutputFolder", "names_of", "refuse_existing", "write_bytes"]
+__all__ = ["OutputFolder", "names_of", "refuse_existing", "refuse_results", "write_bytes"]
 
 # What is written until it is whole: `.name-xxxxxxxx.half`, locked by who writes it.
 HALF = ".half"
@@ -91,6 +91,25 @@ def refuse_special(path: Path) -> None:
     """Raise OutputError for a pipe or device: as root, a rename would replace the machine's own."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OutputError(f"{path}: a pipe or device; expected a file or folder to write")
+
+
+def refuse_results(path: Path, expected: Iterable[str], force: bool) -> None:
+    """Raise OutputError where results can't go to a folder: it is a file, can't be made or
+    written, or, unless forced, has one of the `expected` names already. Makes nothing: for before
+    the work, and `OutputFolder` asks again."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: a file; expected a folder to write to")
+    # `lexists`: what a broken link leads to can't be made into a folder either.
+    there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise OutputError(f"{path}: can't be written: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: can't be written: Permission denied")
+    for name in () if force else expected:
+        if (path / name).exists():
+            raise OutputError(
+                f"{path / name}: exists already; --force overwrites, or take another folder"
+            )
 
 
 def names_of(files: Iterable[Path]) -> list[str]:
@@ -163,15 +182,7 @@ class OutputFolder:
             raise OutputError("an empty name; expected a folder to write to")
         self.path = Path(path)
         refuse_special(self.path)
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{path}: a file; expected a folder to write to")
-        if not force:
-            for name in expected:
-                if (self.path / name).exists():
-                    raise OutputError(
-                        f"{self.path / name}: exists already; --force overwrites, or take "
-                        "another folder"
-                    )
+        refuse_results(self.path, expected, force)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from ...errors import UsageError
 from ..photos.images import Pixels
-from .fonts import font
-from .panel import FAINT, INK, MARGIN, PAPER, shortened, wrapped
+from .fonts import Face, font
+from .panel import BLANK, FAINT, INK, MARGIN, PAPER, shortened, shortened_inside, wrapped
 
 __all__ = ["Row", "Tile", "figure", "fitted_to", "sheet", "tiled"]
 
@@ -21,15 +21,22 @@ LINE = 17
 TITLE = 132
 # Lines of a heading at most.
 HEADS = 3
-BLANK = (226, 226, 230)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture and what is written under it. pixels: uint8 [H, W, 3], or None: left blank."""
+    """A picture and what is written under it. pixels: uint8 [H, W, 3], or None: left blank.
+    tail: the label's end, which stays whole where the rest has to be shortened."""
 
     pixels: Pixels | None
     label: str = ""
+    tail: str = ""
+
+    def fitted(self, face: Face, width: int) -> str:
+        """The label, at most so wide."""
+        if not self.tail:
+            return shortened(self.label, face, width)
+        return shortened_inside(self.label, face, width - face.getlength(self.tail)) + self.tail
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def sheet(
     top = above + 2 + 20 * len(lines) + 6
     step = [
         max((p.height for p in line if p is not None), default=0)
-        + (LABEL if any(t.label for t in row.tiles) else 0)
+        + (LABEL if any(t.label or t.tail for t in row.tiles) else 0)
         + GAP
         for row, line in zip(rows, pictures, strict=True)
     ]
@@ -129,8 +136,8 @@ def sheet(
                 draw.rectangle((left, top, left + side - 1, top + max(tall, 1) - 1), BLANK)
             else:
                 picture.paste(image, (left + (side - image.width) // 2, top))
-            if tile.label:
-                text = shortened(tile.label, small, side)
+            if tile.label or tile.tail:
+                text = tile.fitted(small, side)
                 at = left + (side - small.getlength(text)) / 2
                 small.write(draw, (at, top + tall + 1), text, FAINT)
         top += step[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,18 @@ from ..photos.images import Pixels
 from .fonts import font
 from .panel import FAINT, INK, enlarged
 
-__all__ = ["coloured", "diverging", "outlined", "over_photo", "sequential", "with_bar"]
+__all__ = [
+    "coloured",
+    "diverging",
+    "full_colour",
+    "outlined",
+    "over_photo",
+    "sequential",
+    "strength",
+    "with_bar",
+]
 
-# From 0 outwards in even steps of CIELAB lightness, 97 to 38 (30 for the sequential one).
+# From 0 outwards in even steps of CIELAB lightness, 97 to 38 (92 to 30 for the sequential one).
 _LOSS = (
     (246, 246, 246), (246, 220, 207), (242, 195, 172), (236, 169, 141), (229, 143, 113),
     (220, 115, 88), (210, 86, 66), (200, 51, 47), (182, 0, 35),
@@ -24,13 +34,17 @@ _GAIN = (
     (246, 246, 246), (210, 228, 242), (177, 209, 235), (145, 189, 228), (114, 169, 221),
     (81, 150, 214), (43, 130, 205), (0, 110, 190), (3, 90, 167),
 )  # fmt: skip
+# Begins with a colour: the lowest value of a map is a value, and no place that nothing is said of.
 _RISING = (
-    (246, 246, 246), (234, 221, 199), (224, 195, 158), (215, 167, 120), (207, 138, 88),
-    (199, 107, 62), (190, 73, 42), (179, 22, 30), (146, 1, 35),
+    (250, 233, 143), (242, 207, 115), (233, 180, 91), (224, 153, 69), (215, 125, 53),
+    (201, 98, 46), (185, 71, 42), (167, 42, 39), (147, 0, 37),
 )  # fmt: skip
 # The photo's shadows are lifted so far, or colours could not be told apart in them.
 SHADOW = 0.55
+# LABELS: the room beside the bar, more where a label needs it.
 BAR, GAP, LABELS = 12, 8, 52
+# What full colour stands for at least: a point of a probability, 1 % of a score (0.01 at most).
+FAINT_BELOW = 0.01
 
 Colours = NDArray[np.float64]
 
@@ -52,8 +66,30 @@ def diverging(values: NDArray[Any], largest: float) -> Colours:
 
 
 def sequential(values: NDArray[Any], low: float, high: float) -> Colours:
-    """low..high -> colours: white to dark red."""
+    """low..high -> colours: pale yellow to dark red."""
     return coloured((np.asarray(values, np.float64) - low) / ((high - low) or 1.0), _RISING)
+
+
+def full_colour(largest: float, score: str, value: float) -> float:
+    """What full colour stands for in a map of changes of a score: its largest change, and 0.01 at
+    least (a point of a probability; of a logit 1 % of the photo's own, `value`, where that is
+    less): what is weak, down to the rounding of float32, is drawn weakly.
+
+    score: "probability", "logprob" or "logit".
+    """
+    least = FAINT_BELOW * min(1.0, abs(value)) if score == "logit" else FAINT_BELOW
+    return max(largest, least)
+
+
+def strength(largest: float, score: str, value: float) -> tuple[float, str | None]:
+    """`full_colour` of a map, and what is to be said of one that doesn't reach it, or None."""
+    full = full_colour(largest, score, value)
+    if largest == 0:
+        return full, "nothing here: hiding changes nothing"
+    if not largest < full:
+        return full, None
+    amount = f"{100 * largest:.2g} pt" if score == "probability" else f"{largest:.2g}"
+    return full, f"weak: {amount} at most"
 
 
 def over_photo(colours: Colours, photo: Pixels) -> Pixels:
@@ -72,7 +108,9 @@ def with_bar(picture: Pixels, bar: Colours, ticks: Sequence[tuple[float, str]]) 
     """
     shown = enlarged(picture)
     height, width = shown.shape[:2]
-    sheet = np.full((height, width + GAP + BAR + LABELS, 3), 255, np.uint8)
+    face = font(11).own
+    beside = max([LABELS, *(math.ceil(5 + face.getlength(text)) + 1 for _, text in ticks)])
+    sheet = np.full((height, width + GAP + BAR + beside, 3), 255, np.uint8)
     sheet[:, :width] = shown
     inset = 6  # room for half a line of the outermost labels
     tall = height - 2 * inset
@@ -85,7 +123,7 @@ def with_bar(picture: Pixels, bar: Colours, ticks: Sequence[tuple[float, str]]) 
     for place, text in ticks:
         y = inset + (1 - place) * (tall - 1)
         draw.line((left + BAR, y, left + BAR + 2, y), fill=FAINT)
-        draw.text((left + BAR + 5, y), text, INK, font(11).own, anchor="lm")
+        draw.text((left + BAR + 5, y), text, INK, face, anchor="lm")
     return np.array(image)
 
 

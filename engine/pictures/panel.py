@@ -19,6 +19,7 @@ __all__ = [
     "caption_of",
     "for_and_against",
     "magnitude",
+    "nothing",
     "panel",
     "saliency_picture",
     "signed",
@@ -27,6 +28,8 @@ __all__ = [
 INK = (24, 24, 27)
 FAINT = (113, 113, 122)
 PAPER = (255, 255, 255)
+BLANK = (226, 226, 230)
+NO_GRADIENT = "no gradient"
 MARGIN = 12
 # Smaller maps are enlarged by a whole factor: a pixel stays a square.
 SMALLEST = 200
@@ -69,9 +72,23 @@ def for_and_against(values: NDArray[Any], layout: str) -> Pixels:
     return np.rint(diverging(total, _percentile(np.abs(total)))).astype(np.uint8)
 
 
+def nothing(height: int, width: int, text: str) -> Pixels:
+    """In place of the picture of a map that is all 0: the text on light grey, uint8 [H, W, 3],
+    enlarged as `panel` would."""
+    blank = enlarged(np.full((height, width, 3), BLANK, np.uint8))
+    drawn, face = Image.fromarray(blank), font(14)
+    at = ((drawn.width - face.getlength(text)) / 2, (drawn.height - 18) / 2)
+    face.write(ImageDraw.Draw(drawn), at, text, INK)
+    return np.array(drawn)
+
+
 def saliency_picture(name: str, values: NDArray[Any], layout: str, color: str) -> Pixels:
-    """A method's map as it is read best, which its row says: magnitude, colours or signed."""
+    """A method's map as it is read best, which its row says: magnitude, colours or signed; one that
+    is all 0 as words."""
     picture = method(name).picture
+    if not values.any():
+        height, width = channels_last(values, layout).shape[:2]
+        return nothing(height, width, NO_GRADIENT)
     if picture == "signed":
         return for_and_against(values, layout)
     if picture == "magnitude" or layout == "nhw":
@@ -79,14 +96,24 @@ def saliency_picture(name: str, values: NDArray[Any], layout: str, color: str) -
     return signed(values, layout, color)
 
 
-def caption_of(name: str, layout: str = "nchw") -> str:
-    """What `saliency_picture` shows."""
+def caption_of(
+    name: str, layout: str = "nchw", blank: bool = False, channels: int | None = None
+) -> str:
+    """What `saliency_picture` shows. blank: of a map that is all 0. channels: the model's, where
+    they are known: of one there are no colours to speak of."""
     picture = method(name).picture
+    if blank:
+        return "all 0: nothing of the score's gradient reaches the pixels"
     if picture == "signed":
         return (
             "summed over channels; red: for the class, blue: against, full: the 99.5th percentile"
         )
-    if picture == "magnitude" or layout == "nhw":
+    plain = picture == "magnitude" or layout == "nhw"
+    if channels == 1:
+        if plain:
+            return "|gradient|; white: its 99.5th percentile"
+        return "gradient; grey: 0, white and black: the 99.5th percentile of |gradient|"
+    if plain:
         return "largest |gradient| over channels; white: its 99.5th percentile"
     return "gradient per colour; grey: 0, full: the 99.5th percentile of |gradient|"
 
@@ -127,6 +154,23 @@ def shortened(text: str, face: Face, width: int) -> str:
         else:
             beyond = middle
     return text[:fits].rstrip() + "…"
+
+
+def shortened_inside(text: str, face: Face, width: float) -> str:
+    """Text cut in its middle so that it fits: of a layer's name the end says most."""
+    if face.getlength(text) <= width:
+        return text
+    low, high = 0, min(len(text), 1000) - 1  # how many letters stay; no width holds a thousand
+    while low < high:
+        kept = (low + high + 1) // 2
+        fits = face.getlength(_ends(text, kept)) <= width
+        low, high = (kept, high) if fits else (low, kept - 1)
+    return _ends(text, low)
+
+
+def _ends(text: str, kept: int) -> str:
+    first = kept // 4
+    return f"{text[:first].rstrip()}…{text[len(text) - (kept - first) :].lstrip()}"
 
 
 def enlarged(pixels: Pixels, smallest: int = SMALLEST) -> Pixels:

@@ -32,6 +32,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
 }
 _CPU = "CPUExecutionProvider"
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 # What "auto" tries, in this order. TensorRT only by name: it builds an engine for minutes.
 _AUTO = ("CUDAExecutionProvider", _CPU)
 
@@ -39,7 +40,14 @@ Providers = str | Sequence[str] | None
 
 
 def runtime() -> Any:
-    """The module onnxruntime. Raises UsageError, saying how to install it."""
+    """The module onnxruntime. Raises UsageError, saying how to install it.
+
+    Its telemetry is off, in this process and in those it starts, unless the variable
+    ORT_DISABLE_TELEMETRY is set already or onnxruntime was imported before.
+    """
+    # Its Linux wheels of late, when imported, keep a device id under ~/.cache/Microsoft, warn
+    # on stderr where that can't be written, and upload events. It reads this then, and only then.
+    os.environ.setdefault(_TELEMETRY, "1")
     try:
         ort = importlib.import_module("onnxruntime")
     except ImportError as err:

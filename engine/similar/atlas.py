@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +14,25 @@ from PIL import Image, ImageDraw, ImageOps
 from ...errors import ImageError
 from ..photos import images
 from ..pictures.fonts import font
-from ..pictures.panel import FAINT, INK, MARGIN, PAPER, shortened, wrapped
+from ..pictures.panel import FAINT, INK, MARGIN, PAPER, shortened, shortened_inside, wrapped
 
 __all__ = ["Colors", "picture_map", "scatter", "shrunk", "thumbnails"]
 
 Rgb = tuple[int, int, int]
 
-# Ten that are told apart on white (Tableau's); more labels take hues in turn.
-_TEN: tuple[Rgb, ...] = (
+# Ten that are told apart on white (Tableau's), then for more labels, one by one, what is farthest
+# in CIEDE2000 from all before, white, ink and the grey of the rest: no two are nearer than 16.
+_TABLE: tuple[Rgb, ...] = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
     (140, 86, 75), (227, 119, 194), (23, 190, 207), (188, 189, 34), (90, 90, 96),
+    (0, 0, 170), (0, 70, 0), (120, 100, 0), (0, 120, 110), (100, 0, 60),
+    (30, 230, 180), (250, 170, 160), (70, 40, 0), (200, 30, 110), (140, 160, 250),
+    (170, 140, 100), (90, 230, 20), (150, 170, 140), (0, 70, 80),
 )  # fmt: skip
-_MOST = 24
+_MOST = len(_TABLE)
 REST = (170, 170, 178)
+# Files without labels are named on a scatter up to this many.
+_NAMED = 100
 PLOT = 900
 LEGEND = 210
 
@@ -43,20 +48,12 @@ class Colors(dict[str, Rgb]):
         self.counts = Counter(name for name in labels if name is not None)
         ranked = sorted(self.counts, key=lambda name: (-self.counts[name], name))
         named = ranked if len(ranked) <= _MOST else ranked[: _MOST - 1]
-        for number, name in enumerate(named):
-            self[name] = _TEN[number] if len(named) <= len(_TEN) else _hue(number, len(named))
+        self.update(zip(named, _TABLE, strict=False))
         self.rest = ranked[len(named) :]
 
     def of(self, name: str | None) -> Rgb:
         """The colour of a label, grey for None and for the rest."""
-        return self.get(name or "", REST if self else _TEN[0])
-
-
-def _hue(number: int, count: int) -> Rgb:
-    """Neighbours in the legend differ in lightness as well."""
-    lightness = (0.36, 0.52, 0.66)[number % 3]
-    r, g, b = colorsys.hls_to_rgb(number / count, lightness, 0.72)
-    return round(255 * r), round(255 * g), round(255 * b)
+        return self.get(name or "", REST if self else _TABLE[0])
 
 
 def scatter(
@@ -65,10 +62,12 @@ def scatter(
     heading: str,
     detail: str,
     new: NDArray[np.bool_] | None = None,
+    files: Sequence[str] = (),
 ) -> Image.Image:
     """Points [N, 2] as dots in their labels' colours, names at the labels' middles, a legend.
 
-    new: points that joined the map later; they get a dark ring, and the others fade.
+    files: the pictures' files; where none has a label, and there are few, their names stand beside
+    the dots. new: points that joined the map later; they get a dark ring, and the others fade.
     """
     colors = Colors(labels)
     placed, height = _fitted(points, PLOT, 24)
@@ -87,6 +86,10 @@ def scatter(
         draw.ellipse((x - far, y - far, x + far, y + far), color, ring, scale + 1)
     plot = plot.resize((PLOT, height), Image.Resampling.LANCZOS)
     _names(plot, placed, labels, colors, radius / scale)
+    if not colors and 0 < len(files) <= _NAMED:
+        _stems(plot, placed, files, radius / scale)
+    if not colors and len(files) > _NAMED:
+        detail += "; which file is where: map.json"
     return _framed(plot, heading, detail, _legend(colors, len(points), joined))
 
 
@@ -119,6 +122,27 @@ def _names(
         top = next((y for y in places if _is_free(left, y, width, taken)), top)
         taken.append((left, top, left + width, top + 18))
         face.write(draw, (left, top), text, _dark(colors[name]), stroke_width=3, stroke_fill=PAPER)
+
+
+def _stems(
+    plot: Image.Image, placed: NDArray[np.float64], files: Sequence[str], radius: float
+) -> None:
+    """Each file's name beside its dot: right of it, else left, below or above; nowhere where all of
+    these are taken."""
+    draw, face = ImageDraw.Draw(plot), font(13)
+    far = radius + 3
+    taken = [(x - far, y - far, x + far, y + far) for x, y in placed.tolist()]
+    for file, (x, y) in zip(files, placed.tolist(), strict=True):
+        text = shortened_inside(Path(file).stem, face, 150)
+        width = face.getlength(text)
+        places = ((x + far + 1, y - 9), (x - far - 1 - width, y - 9),
+                  (x - width / 2, y + far), (x - width / 2, y - far - 18))  # fmt: skip
+        for left, top in places:
+            inside = left >= 0 and left + width <= plot.width and 0 <= top <= plot.height - 18
+            if inside and _is_free(left, top, width, taken):
+                taken.append((left, top, left + width, top + 18))
+                face.write(draw, (left, top), text, FAINT)
+                break
 
 
 def _is_free(

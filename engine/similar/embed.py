@@ -138,11 +138,13 @@ def small(pixels: images.Pixels, side: int) -> images.Pixels:
 
 @dataclass
 class Embedded:
-    """What a run of `embed` did. skipped: files that could not be read, and why."""
+    """What a run of `embed` did. skipped: files that could not be read, and why. newer: files that
+    were written to after their vectors: a store knows a picture by its path."""
 
     store: Path
     added: int = 0
     known: int = 0
+    newer: int = 0
     seconds: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -178,7 +180,9 @@ def embed(
     on_batch: called with the number of files done and to do.
 
     A run that was killed goes on where it was: the store is the same as after a run that was
-    not. Labels are the names of the folder's folders, where all pictures lie in two or more such.
+    not. A picture is known by its path, not by what is in it: one that was written to since is
+    counted (`newer`) and said, and stays as it was. Labels are the names of the folder's folders,
+    where all pictures lie in two or more such.
     Raises ImageError for an empty folder, UsageError for a store of another model or tensor.
     """
     if batch < 1:
@@ -201,6 +205,13 @@ def embed(
         # Those that failed before come last: batches stay what they were in the first run.
         todo = new + [f for f in labels if keys[f] in writer.failed]
         result.known = len(labels) - len(todo)
+        result.newer = sum(_written_after(f, writer.known.get(keys[f])) for f in labels)
+        if result.newer:
+            some = "1 picture is" if result.newer == 1 else f"{result.newer} pictures are"
+            result.notes.append(
+                f"{some} newer than the vectors in {store}, which knows pictures by their paths; "
+                "started anew (--force) it has what they are now"
+            )
         written = time.perf_counter()
         done = 0
 
@@ -223,6 +234,14 @@ def embed(
                 written = time.perf_counter()
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _written_after(file: Path, then: float | None) -> bool:
+    """Whether a file has a later time than its vector's; not where it can't be told."""
+    try:
+        return then is not None and file.stat().st_mtime > then
+    except OSError:
+        return False
 
 
 def _labels(given: Sequence[str | os.PathLike[str]]) -> dict[Path, str | None]:

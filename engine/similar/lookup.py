@@ -16,6 +16,7 @@ from ...errors import ImageError, UsageError
 from ...export.preprocess import Preprocess
 from ..inside.crops import FRAME
 from ..photos import images
+from ..photos.stream import Skipped
 from ..pictures.grid import Row, Tile, sheet
 from .embed import Embedder, small
 from .neighbors import METRICS, Index
@@ -90,24 +91,26 @@ class Space:
                 f"-k {k}; {self.store.path} has {most} pictures{beside}: expected 1 to {most}"
             )
 
-    def similar(self, files: Sequence[Path], k: int) -> tuple[list[Similar], list[ImageError]]:
+    def similar(self, files: Sequence[Path], k: int) -> tuple[list[Similar], list[Skipped]]:
         """The k nearest of each picture, itself left out; and what could not be read."""
         self.check(files, k)
         good: list[tuple[Path, images.Prepared]] = []
-        bad: list[ImageError] = []
+        bad: list[Skipped] = []
         for file in files:
             try:
                 seen = images.prepare(images.decode(file), self.preprocess, self.embedder.input)
                 good.append((file, seen))
             except ImageError as err:
-                bad.append(err)
+                bad.append(Skipped(str(file), err))
         if not good:
             return [], bad
         vectors = self.embedder(np.stack([seen.tensor for _, seen in good]))
         sound = np.asarray(np.isfinite(vectors).all(axis=1))
         tensor = self.embedder.tensor
         bad += [
-            ImageError(f"{file}: the model's '{tensor}' has NaN or infinite values")
+            Skipped(
+                str(file), ImageError(f"{file}: the model's '{tensor}' has NaN or infinite values")
+            )
             for (file, _), fine in zip(good, sound, strict=True)
             if not fine
         ]

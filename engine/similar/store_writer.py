@@ -31,7 +31,7 @@ from .store import (
     scan,
 )
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "refuse_foreign"]
 
 DAMAGED = ".damaged"
 
@@ -48,12 +48,11 @@ class Writer:
         self.path = Path(path)
         self.source = source
         self.notes: list[str] = []
-        self.known: set[str] = set()
+        self.known: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         self._rows: list[Row] = []
         self._skipped: dict[str, str] = {}
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{path}: a file; expected a folder for the store")
+        refuse_foreign(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
@@ -66,19 +65,15 @@ class Writer:
             raise
 
     def _recover(self, force: bool) -> None:
-        """Find what is there already: `known` paths, and `failed` ones with the reason."""
+        """Find what is there already: `known` paths, with the time of their part, and `failed` ones
+        with the reason."""
         if force:
             for part in parts_of(self.path):
                 if is_foreign(part):
                     raise OutputError(f"{part}: not a part of a store; it is not overwritten")
             for part in parts_of(self.path, "*"):
                 part.unlink()
-        strange = [f.name for f in self.path.iterdir() if not f.name.startswith((".", PREFIX))]
-        if strange and not parts_of(self.path, "*"):
-            raise OutputError(
-                f"{self.path}: a folder with other files ({strange[0]} …); "
-                "expected a new folder, or a store"
-            )
+        refuse_foreign(self.path)
         for left in self.path.glob(f".{PREFIX}*"):  # a write that a kill cut short
             left.unlink()
         store = scan(self.path)
@@ -92,7 +87,7 @@ class Writer:
                     if part == store.parts[-1]:
                         read_column(part, "vector")
                         read_column(part, "pixels")
-                    self.known.update(paths)
+                    self.known |= dict.fromkeys(paths, part.stat().st_mtime)
                 except InputError:
                     damaged.append(part)
             self.failed = {p: e for p, e in store.skipped.items() if p not in self.known}
@@ -140,6 +135,19 @@ class Writer:
                 self.flush()
             finally:
                 self.unlock()
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise OutputError where a store can't be: a file, or a folder with other files. For before
+    the work; `Writer` asks again."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: a file; expected a folder for the store")
+    inside = [f.name for f in path.iterdir()] if path.is_dir() else []
+    strange = [name for name in inside if not name.startswith((".", PREFIX))]
+    if strange and not parts_of(path, "*"):
+        raise OutputError(
+            f"{path}: a folder with other files ({strange[0]} …); expected a new folder, or a store"
+        )
 
 
 def _part(rows: Sequence[Row], skipped: dict[str, str], source: Source) -> bytes:
