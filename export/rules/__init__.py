@@ -78,6 +78,7 @@ _registry = _Registry()
 
 FAMILIES = (
     "activation",
+    "attention",
     "conv",
     "crop",
     "elementwise",
