@@ -87,6 +87,7 @@ FAMILIES = (
     "normalization",
     "pool",
     "quantize",
+    "recurrent",
     "rectifier",
     "reduction",
     "resize",

@@ -21,6 +21,8 @@ from onnx.reference.op_run import OpRun
 
 from backlight.export.saliency import explain_graph
 
+from .recurrent import GRU, LSTM, RNN
+
 Array = np.ndarray[Any, Any]
 _ONNX = {
     "float64": "double",
@@ -184,7 +186,7 @@ class GlobalLpPool(OpRun):
 
 
 def evaluator_of(model: onnx.ModelProto) -> ReferenceEvaluator:
-    return ReferenceEvaluator(model, new_ops=[GlobalLpPool])
+    return ReferenceEvaluator(model, new_ops=[GlobalLpPool, GRU, LSTM, RNN])
 
 
 def run_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
