@@ -91,6 +91,7 @@ FAMILIES = (
     "rectifier",
     "reduction",
     "resize",
+    "sampling",
     "shape",
 )
 
