@@ -185,8 +185,8 @@ def _reflected(e: Emitter, x: ir.Value, last: ir.Value, align: bool) -> tuple[ir
     rest = e.Sub(t, e.Mul(turns, span))
     even = e.Equal(e.Sub(turns, e.Mul(e.Floor(e.Mul(turns, 0.5)), 2.0)), 0.0)
     place = e.Add(e.Where(even, rest, e.Sub(span, rest), _dtype=x.dtype), low)
-    ahead = e.Equal(e.GreaterOrEqual(far, 0.0), even)
-    return place, e.Where(ahead, 1.0, -1.0, _dtype=x.dtype)
+    turned = e.Xor(e.GreaterOrEqual(far, 0.0), even)
+    return place, e.Where(turned, -1.0, 1.0, _dtype=x.dtype)
 
 
 @vjp("Col2Im", 18)
