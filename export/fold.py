@@ -145,26 +145,34 @@ def _run(
 
 
 def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:
-    """Put the branch of an If with a constant condition in its place."""
+    """Put the branch of an If with a constant condition in its place; what is nested in it, too,
+    where that is decided as well."""
     condition = constant(node.inputs[0])
     if condition is None:
         return False
     name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
     branch = node.attributes[name].as_graph()
-    if any(v.is_graph_input() or v.is_initializer() for v in branch.outputs):
-        return False
+    taken = _names(graph)
+    _hand_out(branch)
     results = list(branch.outputs)
     branch.outputs.clear()
     for value in list(branch.initializers.values()):
         branch.initializers.pop(value.name or "")
-        value.name = f"{node.name}/{value.name}"
+        tensor = value.const_value
+        if isinstance(tensor, ir.TensorProtoTensor):
+            # A new name would be written into the message that the model was given as.
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype)
+        value.name = _unused(f"{node.name}/{value.name}", taken)
         graph.register_initializer(value)
+    nested = []
     for inner in list(branch):
         branch.remove(inner)
         inner.name = f"{node.name}/{inner.name}"
         for value in inner.outputs:
-            value.name = f"{node.name}/{value.name}"
+            if value.name:
+                value.name = _unused(f"{node.name}/{value.name}", taken)
         graph.insert_before(node, inner)
+        nested += [inner] if inner.op_type == "If" else []
     final = {id(v) for v in graph.outputs}
     for old, new in zip(node.outputs, results, strict=True):
         if id(old) in final:
@@ -173,4 +181,36 @@ def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:
             old.name, new.name = f"{name_kept}/if", name_kept
         ir.convenience.replace_all_uses_with(old, new)
     graph.remove(node, safe=True)
+    for inner in nested:
+        _take_branch(graph, inner)
     return True
+
+
+def _hand_out(branch: ir.Graph) -> None:
+    """Have a node make each output of a branch: one may be an initializer, or given out twice."""
+    made: set[int] = set()
+    own = {id(v) for inner in branch for v in inner.outputs}
+    for index, value in enumerate(branch.outputs):
+        if id(value) in own and id(value) not in made:
+            made.add(id(value))
+            continue
+        copy = ir.Node("", "Identity", [value], name=f"{value.name}/out{index}")
+        copy.outputs[0].name = f"{value.name}/out{index}"
+        copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+        branch.append(copy)
+        branch.outputs[index] = copy.outputs[0]
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    values = (*graph.inputs, *graph.initializers.values(), *(v for n in graph for v in n.outputs))
+    return {v.name for v in values if v.name}
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it where it is taken; it is from then on."""
+    found, count = name, 0
+    while found in taken:
+        count += 1
+        found = f"{name}_{count}"
+    taken.add(found)
+    return found

@@ -78,6 +78,7 @@ _registry = _Registry()
 
 FAMILIES = (
     "activation",
+    "attention",
     "conv",
     "crop",
     "elementwise",
@@ -86,17 +87,19 @@ FAMILIES = (
     "normalization",
     "pool",
     "quantize",
+    "recurrent",
     "rectifier",
     "reduction",
     "resize",
+    "sampling",
     "shape",
 )
 
 # No gradient flows through these by the mathematics: zero almost everywhere, or integer output.
 NO_GRADIENT = frozenset(
     "And ArgMax ArgMin Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
-    "Constant ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual IsInf IsNaN Less "
-    "LessOrEqual Multinomial NonMaxSuppression NonZero Not OneHot Or RandomNormal "
+    "Constant ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual Hardmax IsInf IsNaN "
+    "Less LessOrEqual Multinomial NonMaxSuppression NonZero Not OneHot Or RandomNormal "
     "RandomNormalLike RandomUniform RandomUniformLike Range Round Shape Sign Size Xor".split()
 )
 

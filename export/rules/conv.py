@@ -19,7 +19,11 @@ FIRST, LAST = -(2**63), 2**63 - 1
 
 @dataclass(frozen=True)
 class Window:
-    """How a convolution or a pool slides: one number per spatial axis."""
+    """How a convolution or a pool slides: one number per spatial axis.
+
+    auto: SAME_UPPER or SAME_LOWER where only the run knows the pads (`pads_of_run`); they are 0
+    here then.
+    """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -27,6 +31,7 @@ class Window:
     begins: tuple[int, ...]
     ends: tuple[int, ...]
     group: int = 1
+    auto: str = ""
 
     @property
     def axes(self) -> range:
@@ -39,21 +44,21 @@ class Window:
 
 
 def window_of(op: Op, kernel: tuple[int, ...]) -> Window:
-    """The window of a Conv or a pool, `auto_pad` resolved to numbers."""
+    """The window of a Conv or a pool, `auto_pad` resolved to numbers where sizes are known."""
     n = len(kernel)
     strides = op.attr("strides", (1,) * n)
     dilations = op.attr("dilations", (1,) * n)
     pads = op.attr("pads", (0,) * (2 * n))
     begins, ends = list(pads[:n]), list(pads[n:])
-    auto = op.attr("auto_pad", "NOTSET") or "NOTSET"
+    auto, late = op.attr("auto_pad", "NOTSET") or "NOTSET", ""
     if auto == "VALID":
         begins, ends = [0] * n, [0] * n
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         sizes = op.dims()[2:]
-        for i in range(n):
+        if any(size is None and stride > 1 for size, stride in zip(sizes, strides, strict=True)):
+            begins, ends, late = [0] * n, [0] * n, str(auto)
+        for i in range(0 if late else n):
             size = sizes[i]
-            if size is None and strides[i] > 1:
-                raise op.unsupported(f"auto_pad = {auto} on dynamic sizes", f"{FIXED}, or pads")
             reach = (kernel[i] - 1) * dilations[i] + 1
             out = -(-(size or 1) // strides[i])
             total = max((out - 1) * strides[i] + reach - (size or 1), 0)
@@ -71,7 +76,18 @@ def window_of(op: Op, kernel: tuple[int, ...]) -> Window:
         tuple(begins),
         tuple(ends),
         int(op.attr("group", 1)),
+        late,
     )
+
+
+def pads_of_run(e: Emitter, win: Window, x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """What `win.auto` puts before and after each spatial axis of x, for as many positions as y
+    has: int64 [axes] each, computed in the run."""
+    span = e.Add(e.Mul(e.Sub(e.Shape(y, start=2), 1), list(win.strides)), list(win.reach))
+    total = e.Max(e.Sub(span, e.Shape(x, start=2)), [0])
+    small = e.Div(total, [2])
+    large = e.Sub(total, small)
+    return (small, large) if win.auto == "SAME_UPPER" else (large, small)
 
 
 def kernel_of(op: Op, w: ir.Value) -> tuple[int, ...]:
@@ -185,10 +201,10 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
     n = len(win.kernel)
     sizes, outs = sizes_of(x), sizes_of(ct)
     pads, extra, front = [0] * n, [0] * n, [0] * n
-    cut = None in sizes or None in outs
+    cut = None in sizes or None in outs or bool(win.auto)
     for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
         begin, end = win.begins[i], win.ends[i]
-        if size is None or out is None:
+        if size is None or out is None or win.auto:
             # How many last positions no window reaches is for the run to tell: at most these.
             front[i], extra[i] = begin, win.strides[i] - 1
             continue
@@ -212,6 +228,10 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         output_padding=extra if any(extra) else None,
         _shape=None if cut else x.shape,
     )
+    if win.auto:
+        begins, _ = pads_of_run(e, win, x, ct)
+        ends = e.Add(begins, e.Shape(x, start=2))
+        return e.Slice(result, begins, ends, list(range(2, 2 + n)), _shape=x.shape)
     return fitted(e, result, front, x) if cut else result
 
 
@@ -244,7 +264,11 @@ def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Win
         flat = e.op("Concat", [e.Shape(moved, start=0, end=1), e.const([-1]), tail], axis=0)
         images = e.Reshape(moved, flat[0])
     # Padded by hand: the last positions, which no window reaches, must not become kernel taps.
-    if any(win.begins) or any(win.ends):
+    if win.auto:
+        begins, ends = pads_of_run(e, win, x, ct)
+        around = e.op("Concat", [[0, 0], begins, [0, 0], ends], axis=0, _dtype=INT64)[0]
+        images = e.Pad(images, around)
+    elif any(win.begins) or any(win.ends):
         images = e.Pad(images, e.const([0, 0, *win.begins, 0, 0, *win.ends]))
     result = e.Conv(
         images, turned, group=win.group, strides=list(win.dilations), dilations=list(win.strides)
@@ -300,10 +324,11 @@ def _transposed_window(op: Op, kernel: tuple[int, ...]) -> Window:
     elif shape is not None or auto in ("SAME_UPPER", "SAME_LOWER"):
         for i in range(n):
             size = op.dims()[2 + i]
-            if size is None:
+            if size is None and shape is not None:
                 raise op.unsupported(
-                    "output_shape or auto_pad on dynamic sizes", f"{FIXED}, or pads"
+                    "output_shape on dynamic sizes", f"{FIXED}, or pads or auto_pad"
                 )
+            size = 1 if size is None else size  # by auto_pad, pads are the same for all
             wanted = shape[len(shape) - n + i] if shape is not None else size * strides[i]
             reach = (kernel[i] - 1) * dilations[i] + 1
             total = strides[i] * (size - 1) + extra[i] + reach - wanted

@@ -156,3 +156,28 @@ def sinh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 @vjp("Cosh", 9, 22)
 def cosh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (e.Mul(ct, e.Sinh(op.x)),)
+
+
+@vjp("Asin", 7, 22)
+def asin(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(ct, e.Sqrt(e.Sub(1.0, e.Mul(op.x, op.x)))),)
+
+
+@vjp("Acos", 7, 22)
+def acos(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Neg(e.Div(ct, e.Sqrt(e.Sub(1.0, e.Mul(op.x, op.x))))),)
+
+
+@vjp("Asinh", 9, 22)
+def asinh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(ct, e.Sqrt(e.Add(e.Mul(op.x, op.x), 1.0))),)
+
+
+@vjp("Acosh", 9, 22)
+def acosh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(ct, e.Sqrt(e.Sub(e.Mul(op.x, op.x), 1.0))),)
+
+
+@vjp("Atanh", 9, 22)
+def atanh(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    return (e.Div(ct, e.Sub(1.0, e.Mul(op.x, op.x))),)

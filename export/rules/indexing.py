@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from . import Cotangents, Emitter, Op, vjp
-from .crop import placed, scatter_back
+from .crop import LAST, placed, scatter_back
 from .rectifier import spelled
 from .shape import INT64, minus, shape_of, size_of, vector, zeros_like
 
@@ -184,3 +184,33 @@ def top_k(e: Emitter, op: Op, cts: Cotangents) -> Cotangents:
     if cts[0] is None:
         return (None, None)
     return _added(e, op, op.node.outputs[1], cts[0], int(op.attr("axis", -1))), None
+
+
+@vjp("ReverseSequence", 10, 28)
+def reverse_sequence(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Turned back by turning it once more."""
+    attributes = {a.name: a.value for a in op.node.attributes.values()}
+    return e.ReverseSequence(ct, op.need(1), _shape=op.x.shape, **attributes), None
+
+
+@vjp("CenterCropPad", 18)
+def center_crop_pad(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """Numbered from 1: what it pads with is 0, and that place is cut off again."""
+    axes, x = op.attr("axes"), op.x
+    assert x.dtype is not None
+    size = e.Size(x)
+    counted = e.op("Range", [1, e.Add(size, 1), 1], _dtype=INT64)[0]
+    numbers = e.Reshape(counted, shape_of(e, x))
+    places = e.CenterCropPad(numbers, op.need(1), axes=axes, _dtype=INT64)
+    length = e.Reshape(e.Add(size, 1), [1])
+    line = e.Expand(e.const(0, x.dtype), length, _dtype=x.dtype)
+    flat = e.ScatterElements(line, e.Reshape(places, [-1]), e.Reshape(ct, [-1]), reduction="add")
+    return op.like(e, e.Slice(flat, [1], [LAST], [0])), None
+
+
+@vjp("Compress", 11, 28)
+def compress(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    condition, axis = op.need(1), op.attr("axis")
+    return scatter_back(
+        e, op, ct, lambda n: e.Compress(n, condition, axis=axis, _dtype=INT64), repeats=False
+    ), None

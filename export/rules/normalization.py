@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
 from .reduction import many
+from .shape import size_of, vector
 
 FLOAT = ir.DataType.FLOAT
 
@@ -200,14 +201,12 @@ def lrn(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 def _channel_sum(e: Emitter, op: Op, value: ir.Value, before: int, after: int) -> ir.Value:
     """The sum over channels c-before .. c+after: a sliding sum along axis 1."""
-    channels = op.dims()[1]
-    if channels is None:
-        raise op.unsupported("a dynamic number of channels", "a fixed one")
     # [N, C, rest] as an image of one channel and height C: an average pool over heights.
     rest = op.dims()[2:]
     known = [d for d in rest if d is not None]
     line = prod(known) if len(known) == len(rest) else -1  # a batch may be of none
-    flat = e.Reshape(value, [0, 1, channels, line])
+    # As many channels as there are, which may be for the run to tell.
+    flat = e.Reshape(value, vector(e, [0, 1, size_of(e, op.x, 1), line]))
     size = before + after + 1
     pooled = e.AveragePool(
         flat, kernel_shape=[size, 1], pads=[before, 0, after, 0], count_include_pad=1

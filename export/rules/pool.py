@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
 from .conv import Window, by_transposed, sizes_of, window_of
-from .op import FIXED
 from .reduction import many
 
 INT64 = ir.DataType.INT64
@@ -21,7 +20,7 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
     Indices count through the whole tensor, so the cotangent is scattered into it as one line.
     """
-    pool_window(op)
+    any_window(op)
     attributes = {a.name: a.value for a in op.node.attributes.values() if a.name != "storage_order"}
     if len(op.node.outputs) > 1 and op.node.outputs[1].name and not op.attr("storage_order", 0):
         where = op.node.outputs[1]
@@ -37,6 +36,14 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 
 def pool_window(op: Op) -> Window:
+    """As `any_window`. Raises UnsupportedNode where only the run knows the pads, too."""
+    win = any_window(op)
+    if win.auto:
+        raise op.unsupported(f"auto_pad = {win.auto} on dynamic sizes", "fixed sizes or pads")
+    return win
+
+
+def any_window(op: Op) -> Window:
     """The window of a pool. Raises UnsupportedNode where its place or output's size is in doubt.
 
     In ceil_mode no window may start in the end pads: version 22 says so and runtimes do so at any
@@ -114,7 +121,7 @@ def _one_channel(e: Emitter, value: ir.Value, primal: ir.Value) -> ir.Value:
 @vjp("AveragePool", 11, 19, 22)
 def average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Divided by what each window divided by, then spread over the window."""
-    win = pool_window(op)
+    win = any_window(op)
     return (spread_windows(e, op, _shared(e, op, ct, win), win),)
 
 
@@ -122,11 +129,11 @@ def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
     """The cotangent over each window's count: constant, or smaller at the borders."""
     full = prod(win.kernel)
     uneven = any(extents(op, win)) or (
-        not op.attr("count_include_pad", 0) and (any(win.begins) or any(win.ends))
+        not op.attr("count_include_pad", 0) and (any(win.begins) or any(win.ends) or win.auto)
     )
     sizes, outs = sizes_of(op.x), sizes_of(op.y)
-    if op.attr("ceil_mode", 0) and (None in sizes or None in outs):
-        raise op.unsupported("ceil_mode on dynamic sizes", f"{FIXED}, or ceil_mode = 0")
+    if op.attr("ceil_mode", 0) and (None in sizes or None in outs) and not win.auto:
+        return e.Div(ct, _counts_of_run(e, op, win, ct), _shape=op.y.shape)
     if not uneven:
         return e.Mul(ct, 1.0 / full)
     if None in sizes or None in outs:
@@ -149,10 +156,34 @@ def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
     return e.Mul(ct, e.const(shares[None, None], ct.dtype), _shape=op.y.shape)
 
 
+def _counts_of_run(e: Emitter, op: Op, win: Window, ct: ir.Value) -> ir.Value:
+    """How many positions each window averages over, [P, ...]: along each axis those of its taps
+    that lie inside, with the pads or without. For ceil_mode, whose last window may reach further,
+    which runtimes count in different ways when asked to average ones."""
+    include = bool(op.attr("count_include_pad", 0))
+    total: ir.Value | None = None
+    for i in win.axes:
+        out = e.Squeeze(e.Shape(ct, start=2 + i, end=3 + i), [0])
+        starts = e.op("Range", [0, out, 1], _dtype=INT64)[0]
+        starts = e.Sub(e.Mul(starts, win.strides[i]), win.begins[i])
+        taps = e.const(np.arange(win.kernel[i], dtype=np.int64) * win.dilations[i])
+        at = e.Add(e.Unsqueeze(starts, [1]), taps)
+        low, high = (-win.begins[i], win.ends[i]) if include else (0, 0)
+        end = e.Add(e.Shape(op.x, start=2 + i, end=3 + i), high)
+        inside = e.And(e.GreaterOrEqual(at, low), e.Less(at, end))
+        count = e.ReduceSum(e.cast(inside, ct.dtype), [1], keepdims=0)
+        behind = len(win.kernel) - 1 - i
+        if behind:
+            count = e.Unsqueeze(count, list(range(1, 1 + behind)))
+        total = count if total is None else e.Mul(total, count)
+    assert total is not None
+    return total
+
+
 @vjp("LpPool", 18, 22)
 def lp_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """y = (sum |x|^p)^(1/p): sign(x) |x|^(p-1) times the spread of ct y^(1-p); 0 where y = 0."""
-    win = pool_window(op)
+    win = any_window(op)
     share = _norm_share(e, op, ct, int(op.attr("p", 2)))
     return (e.Mul(spread_windows(e, op, share, win), _norm_slope(e, op), _shape=op.x.shape),)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
 from .op import FIXED
+from .resize_late import matrix_of_run
 from .shape import Amount, size_of, vector
 
 Matrix = NDArray[np.float64]
@@ -28,7 +29,7 @@ SHIFTED = ("half_pixel", "half_pixel_symmetric", "asymmetric")
 @vjp("Resize", 18, 19)
 def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """A MatMul per resized axis, or a sum over the copies of each element where it was repeated.
-    Raises UnsupportedNode for dynamic axes other than by whole repeats."""
+    Raises UnsupportedNode for dynamic axes by what `matrix_of_run` can't do."""
     rank = op.rank()
     axes = [int(a) % rank for a in op.attr("axes", range(rank))]
     folds: dict[int, int] = {}
@@ -41,11 +42,9 @@ def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         if size is None or out is None:
             factor = _repeats_anywhere(op, scale)
             if factor is None:
-                raise op.unsupported(
-                    f"axis {axis} has a dynamic size",
-                    f"{FIXED}, or mode = nearest by a constant whole factor",
-                )
-            folds[axis] = factor
+                result = along(e, result, matrix_of_run(e, op, axis, scale), axis, rank)
+            else:
+                folds[axis] = factor
             continue
         matrix = interpolation(op, size, out, out / size if scale is None else scale, place)
         factor = out // size
@@ -166,13 +165,16 @@ def _folded(e: Emitter, op: Op, ct: ir.Value, folds: dict[int, int]) -> ir.Value
     return e.ReduceSum(e.Reshape(ct, vector(e, target)), over, keepdims=0)
 
 
-def along(e: Emitter, ct: ir.Value, matrix: Matrix, axis: int, rank: int) -> ir.Value:
+def along(e: Emitter, ct: ir.Value, matrix: Matrix | ir.Value, axis: int, rank: int) -> ir.Value:
     """ct times a matrix [m, n] along an axis of size m, which becomes n."""
-    weights = e.const(matrix, ct.dtype)
+    known = None if isinstance(matrix, ir.Value) else matrix
+    if known is not None and axis == rank - 2:
+        return e.MatMul(e.const(known.T.copy(), ct.dtype), ct, _dtype=ct.dtype)
+    weights = matrix if isinstance(matrix, ir.Value) else e.const(matrix, ct.dtype)
     if axis == rank - 1:
         return e.MatMul(ct, weights)
     if axis == rank - 2:
-        return e.MatMul(e.const(matrix.T.copy(), ct.dtype), ct, _dtype=ct.dtype)
+        return e.MatMul(e.Transpose(weights, perm=[1, 0]), ct, _dtype=ct.dtype)
     order = [i for i in range(rank) if i != axis] + [axis]
     product = e.MatMul(e.Transpose(ct, perm=order), weights)
     return e.Transpose(product, perm=[int(i) for i in np.argsort(order)])

@@ -48,6 +48,17 @@ def vector(e: Emitter, parts: Sequence[Amount]) -> ir.Value:
     return joined[0] if len(joined) == 1 else e.op("Concat", joined, axis=0, _dtype=INT64)[0]
 
 
+def even_parts(e: Emitter, value: ir.Value, axis: int, count: int) -> list[ir.Value]:
+    """A value cut into equal parts along an axis."""
+    if count == 1:
+        return [value]
+    parts = e.op("Split", [value], axis=axis, num_outputs=count, _outputs=count)
+    if value.dtype is not None:
+        for part in parts:
+            part.dtype = value.dtype
+    return list(parts)
+
+
 def zeros_like(e: Emitter, value: ir.Value) -> ir.Value:
     """Zeros in the shape and dtype of a value."""
     assert value.dtype is not None

@@ -8,6 +8,8 @@ A row is one node (or a few) as ONNX text, the shapes of its inputs, and the sam
 
 from __future__ import annotations
 
+import itertools
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from backlight.export.saliency import explain_graph
+
+from .recurrent import GRU, LSTM, RNN
 
 Array = np.ndarray[Any, Any]
 _ONNX = {
@@ -183,8 +187,66 @@ class GlobalLpPool(OpRun):
         return ((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p),)
 
 
+class GridSample(OpRun):
+    """ONNX's reference evaluator keeps places in float32. Neighbour by neighbour, as its text."""
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        grid: Array,
+        mode: str = "linear",
+        padding_mode: str = "zeros",
+        align_corners: int = 0,
+    ) -> tuple[Array]:
+        sizes = x.shape[2:]
+        y = np.zeros((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
+        for at in np.ndindex(*grid.shape[:-1]):
+            axes = [
+                _neighbours(float(g), size, mode, padding_mode, bool(align_corners))
+                for g, size in zip(grid[at][::-1], sizes, strict=True)
+            ]
+            for taps in itertools.product(*axes):
+                if all(index is not None for index, _ in taps):
+                    weight = math.prod(w for _, w in taps)
+                    pixel = (slice(None), *(index for index, _ in taps))
+                    y[(at[0], slice(None), *at[1:])] += weight * x[at[0]][pixel]
+        return (y,)
+
+
+def _neighbours(
+    g: float, size: int, mode: str, padding: str, align: bool
+) -> list[tuple[int | None, float]]:
+    """Index (None: outside) and weight of the pixels that are read along one axis."""
+    at = (g + 1) / 2 * (size - 1) if align else ((g + 1) * size - 1) / 2
+    low = math.floor(at)
+    if mode == "nearest":
+        taps = [(int(np.rint(at)), 1.0)]
+    elif mode in ("linear", "bilinear"):
+        taps = [(low, 1 - (at - low)), (low + 1, at - low)]
+    else:
+        taps = [(low + k, _keys(abs(at - low - k))) for k in (-1, 0, 1, 2)]
+    return [(_inside(index, size, padding, align), weight) for index, weight in taps]
+
+
+def _keys(d: float, a: float = -0.75) -> float:
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
+def _inside(index: int, size: int, padding: str, align: bool) -> int | None:
+    if padding == "zeros":
+        return index if 0 <= index < size else None
+    while padding == "reflection" and not 0 <= index < size and size > 1:
+        edge = 0 if align else 1
+        index = -index - edge if index < 0 else 2 * (size - 1) - index + edge
+    return min(max(index, 0), size - 1)
+
+
 def evaluator_of(model: onnx.ModelProto) -> ReferenceEvaluator:
-    return ReferenceEvaluator(model, new_ops=[GlobalLpPool])
+    return ReferenceEvaluator(model, new_ops=[GlobalLpPool, GridSample, GRU, LSTM, RNN])
 
 
 def run_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:

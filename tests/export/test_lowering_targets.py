@@ -27,6 +27,11 @@ OFTEN = frozenset("Conv Gather Slice Concat Split Pad MatMul Add ReduceMax MaxPo
 AT_RUN_TIME = frozenset(("Pad-edge,_at_run_time", "Pad-reflect,_at_run_time"))
 
 
+# Likewise the pads of SAME_UPPER and SAME_LOWER: a weight's gradient pads by hand, and a MaxPool
+# without Indices is refused (test_lowering.py).
+LATE = ("Conv-dynamic,_SAME", "MaxPool-dynamic,_SAME")
+
+
 def rows() -> list[Any]:
     """[row, opset]: from 18 on, and one older opset where a row has no other."""
     return [
@@ -45,6 +50,8 @@ def rows() -> list[Any]:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("row", "opset"), rows())
 def test_rules(row: Row, opset: int, target: str) -> None:
+    if target == "tensorrt" and row.id.startswith(LATE[1]):
+        pytest.skip("refused: no Indices, and no pads before the run")
     values, wrt = row.values(), row.wanted()
     model = build(
         row.text, values, row.consts, opset, dtype="float32", dims=row.dims, output=row.of
@@ -63,11 +70,11 @@ def test_rules(row: Row, opset: int, target: str) -> None:
         np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=2e-6 * scale)
 
     refused = unsupported(graph.model, target)
-    if any(not r.ours for r in refused) or row.id in AT_RUN_TIME:
+    if any(not r.ours for r in refused) or row.id in AT_RUN_TIME or row.id.startswith(LATE):
         return  # where the model's own operator is refused, so may its gradient be
     if target == "cuda" and opset >= 24:
         return  # of those opsets it has not even Reshape and Cast
-    later = {"ConvTranspose", "Softplus"} if target == "cuda" and opset >= 22 else set()
+    later = {"ConvTranspose", "Round", "Softplus"} if target == "cuda" and opset >= 22 else set()
     assert {r.operator for r in refused} <= later
 
 

@@ -270,6 +270,28 @@ ROWS: list[Row] = [
         pads=[2, 1, 2, 3],
         dims=NAMED,
     ),
+    *(
+        _conv(
+            f"dynamic, {auto}, strided, {name}",
+            shape,
+            (2, 2, *kernel),
+            strides=steps,
+            dilations=holes,
+            auto_pad=auto,
+            opsets=(11, 22),
+            dims=dims,
+        )
+        for auto in ("SAME_UPPER", "SAME_LOWER")
+        for name, shape, kernel, steps, holes, dims in (
+            ("even", (2, 2, 6, 5), (3, 2), [2, 2], None, NAMED),
+            ("odd", (1, 2, 5, 6), (2, 4), [2, 3], None, NAMED),
+            ("above the kernel", (1, 2, 5, 4), (1, 2), [2, 3], None, NAMED),
+            ("dilated", (1, 2, 6, 5), (2, 2), [2, 1], [2, 3], NAMED),
+            ("one axis", (1, 2, 5, 6), (3, 3), [2, 2], None, {"x": (1, 2, 5, "W")}),
+        )
+        # ONNX Runtime pads nothing where dilations meet auto_pad.
+        if holes is None
+    ),
     _conv("a named width", (1, 2, 5, 4), (2, 2, 2, 2), strides=[2, 2], dims={"x": (1, 2, 5, "W")}),
     _conv(
         "named sizes, groups", (2, 4, 3, 3), (4, 2, 2, 2), group=2, dims={"x": ("N", 4, "H", "W")}
@@ -380,6 +402,18 @@ ROWS: list[Row] = [
     _transposed("1d, SAME_UPPER", (1, 2, 4), (2, 2, 3), auto_pad="SAME_UPPER", cut=[1, 1]),
     _transposed("3d", (1, 2, 2, 2, 2), (2, 2, 2, 2, 1), True, strides=[2, 1, 2]),
     _transposed("3d, padded", (1, 2, 2, 2, 3), (2, 2, 2, 2, 2), pads=[1, 0, 0, 0, 1, 1]),
+    *(
+        _transposed(
+            f"dynamic, {auto}",
+            (2, 2, 3, 2),
+            (2, 2, 3, 4),
+            strides=[2, 2],
+            auto_pad=auto,
+            cut=cut,
+            dims=NAMED,
+        )
+        for auto, cut in (("SAME_UPPER", [0, 1, 1, 1]), ("SAME_LOWER", [1, 1, 0, 1]))
+    ),
     _transposed("dynamic", (2, 2, 3, 2), (2, 2, 3, 2), True, pads=[1, 0, 1, 1], dims=NAMED),
     _transposed(
         "dynamic, strided",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
 
-from ..harness import Exact, Row, distinct, positive, signed
+from ..harness import Array, Exact, Row, distinct, positive, signed
 
 try:
     import torch
@@ -57,6 +58,14 @@ def _binary(
         )
     )
     return rows
+
+
+def _inside(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    return rng.uniform(-0.9, 0.9, tuple(shape))
+
+
+def _beyond(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    return rng.uniform(1.2, 3, tuple(shape))
 
 
 def _unary(
@@ -147,6 +156,11 @@ ROWS: list[Row] = [
     *_unary("Cos", lambda x: x.cos(), (7, 22)),
     *_unary("Tan", lambda x: x.tan(), (7, 22)),
     *_unary("Atan", lambda x: x.atan(), (7, 22)),
+    *_unary("Asin", lambda x: x.asin(), (7, 22), _inside),
+    *_unary("Acos", lambda x: x.acos(), (7, 22), _inside),
+    *_unary("Asinh", lambda x: x.asinh(), (9, 22)),
+    *_unary("Acosh", lambda x: x.acosh(), (9, 22), _beyond),
+    *_unary("Atanh", lambda x: x.atanh(), (9, 22), _inside),
     *_unary("Sinh", lambda x: x.sinh(), (9, 22)),
     *_unary("Cosh", lambda x: x.cosh(), (9, 22)),
 ]

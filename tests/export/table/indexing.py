@@ -356,7 +356,73 @@ TOP_K = [
     _top("k at run time", "", lambda x: x.topk(2)[0], (11, 24), given="late"),
 ]
 
+MOVED = [
+    Row(
+        "ReverseSequence",
+        name,
+        f"y = ReverseSequence{attributes}(x, n)",
+        {"x": (3, 2, 2), "n": np.array(lengths)},
+        function,
+        opsets=(10, 28) if not attributes else (10,),
+        runtime=False,  # ONNX Runtime has it in float32 for some opsets alone
+    )
+    for name, attributes, lengths, function in (
+        (
+            "time first",
+            "",
+            [3, 2],
+            lambda x, n: torch.stack([x[[2, 1, 0], 0], x[[1, 0, 2], 1]], 1),
+        ),
+        (
+            "batch first",
+            "<batch_axis = 0, time_axis = 1>",
+            [2, 1, 2],
+            lambda x, n: torch.stack([x[0].flip(0), x[1], x[2].flip(0)]),
+        ),
+    )
+]
+MOVED += [
+    Row(
+        "CenterCropPad",
+        f"{name}{', dynamic' * dynamic}",
+        f"y = CenterCropPad{attributes}(x, size)",
+        {"x": (3, 4)},
+        function,
+        consts={"size": np.array(size)},
+        dims={"x": ("H", "W")} if dynamic else {},
+    )
+    for dynamic in (False, True)
+    for name, attributes, size, function in (
+        ("cropped", "", (1, 3), lambda x: x[1:2, :3]),
+        ("padded", "", (6, 7), lambda x: torch.nn.functional.pad(x, (1, 2, 1, 2))),
+        (
+            "one axis of each",
+            "<axes = [1, 0]>",
+            (2, 5),
+            lambda x: torch.nn.functional.pad(x[:, 1:3], (0, 0, 1, 1)),
+        ),
+    )
+]
+MOVED += [
+    Row(
+        "Compress",
+        name,
+        f"y = Compress{attributes}(x, c)",
+        {"x": (3, 2), "c": np.array(picked)},
+        function,
+        opsets=(28,) if name == "rows, newest" else (11,) if "-1" in attributes else (9, 11),
+        runtime=name != "rows, newest",  # ONNX Runtime ends before opset 28
+    )
+    for name, attributes, picked, function in (
+        ("rows", "<axis = 0>", [True, False, True], lambda x, c: x[[0, 2]]),
+        ("rows, newest", "<axis = 0>", [True, False], lambda x, c: x[[0]]),
+        ("columns", "<axis = -1>", [False, True], lambda x, c: x[:, 1:]),
+        ("flat", "", [False, True, True, False, True], lambda x, c: x.flatten()[[1, 2, 4]]),
+    )
+]
+
 ROWS: list[Row] = [
+    *MOVED,
     *WHERE,
     *GATHER,
     *GATHER_ELEMENTS,

@@ -327,6 +327,13 @@ ROWS: list[Row] = [
         lambda x: F.local_response_norm(x, 5, 1e-4, 0.75, 1.0),
     ),
     _lrn(
+        "any number of channels",
+        "size = 3, alpha = 0.5, beta = 0.6, bias = 2.0",
+        (4, 4, 2, 1),
+        lambda x: _near(x, 3, 0.5, 0.6, 2.0),
+        dims={"x": ("N", "C", "H", "W")},
+    ),
+    _lrn(
         "size 1, dynamic",
         "size = 1, alpha = 0.5",
         (3, 3, 2, 2),

@@ -158,7 +158,57 @@ DOWN = "its MaxPool rounds the size of a strided SAME_LOWER down"
 SHORT = "its LpPool takes the mean of what a window at the end holds times the whole kernel's size"
 NAMED = {"x": ("N", "C", "H", "W")}
 
+# By auto_pad and by ceil_mode where the run knows the sizes alone.
+_LATE: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("SAME_UPPER, strided", (2, 1, 5, 4), {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
+    ("SAME_LOWER, strided", (1, 2, 4, 5), {"strides": [3, 2], "auto_pad": "SAME_LOWER"}),
+    ("ceil_mode", (1, 2, 6, 5), {"strides": [2, 3], "ceil_mode": 1}),
+    (
+        "ceil_mode, padded",
+        (1, 1, 6, 6),
+        {"strides": [2, 2], "pads": [1, 1, 1, 0], "ceil_mode": 1},
+    ),
+]
+
 ROWS: list[Row] = [
+    *(
+        row(
+            f"dynamic, {name}",
+            shape,
+            (11, 22),
+            kernel_shape=[3, 2],
+            dims=NAMED,
+            no_reference=DOWN if row is _max_pool and "LOWER" in name else "",
+            **given,
+        )
+        for row in (_max_pool, _average_pool, _lp_pool)
+        for name, shape, given in _LATE
+        if row is not _lp_pool or "ceil_mode" not in given
+    ),
+    *(
+        _average_pool(
+            f"dynamic, {name}, count_include_pad",
+            shape,
+            (11, 19, 22),
+            kernel_shape=[3, 2],
+            count_include_pad=1,
+            dims=NAMED,
+            **given,
+        )
+        for name, shape, given in _LATE
+    ),
+    _average_pool(
+        "dynamic, dilated, ceil_mode, count_include_pad",
+        (1, 1, 6, 6),
+        (19, 22),
+        kernel_shape=[2, 2],
+        strides=[2, 3],
+        dilations=[2, 1],
+        pads=[0, 1, 1, 0],
+        ceil_mode=1,
+        count_include_pad=1,
+        dims=NAMED,
+    ),
     _max_pool("plain", (2, 2, 4, 4), (7, 8, 10, 11, 12, 22), kernel_shape=[2, 2], strides=[2, 2]),
     _max_pool("strides of 1", (1, 2, 4, 5), (7, 8, 22), kernel_shape=[2, 3], no_reference=WHERE),
     _max_pool("overlapping", (1, 2, 5, 5), kernel_shape=[3, 3], strides=[2, 2]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -597,6 +598,56 @@ ROWS: list[Row] = [
         {"dims": {"x": ("N", "C", "H", 3)}},
     ),
 ]
+
+# Sizes that the run alone knows: the matrix is made there.
+LATE = [
+    replace(row, name=f"dynamic, {row.name}", dims={"x": ("H", "W")})
+    for row in SWEEP
+    if not row.name.startswith("cubic")
+]
+LATE += [
+    _sized(
+        f"dynamic, to sizes, {mode}, {how}",
+        (1, 2, 5, 4),
+        by_scales((1, 1, 5 / 2, 4 / 3), how, nearest("floor") if mode == "nearest" else linear),
+        (18,),
+        IMAGE,
+        {"dims": {"x": ("N", 2, "H", "W")}},
+        mode=mode,
+        coordinate_transformation_mode=how,
+        **({"nearest_mode": "floor"} if mode == "nearest" else {}),
+    )
+    for mode in ("nearest", "linear")
+    for how in ("half_pixel", "align_corners", "asymmetric")
+]
+LATE += [
+    Row(
+        "Resize",
+        f"dynamic, to the size of another, {how}",
+        f"""hw = Shape<start = 2>(z)
+        y = Resize<mode = "linear", axes = [2, 3], coordinate_transformation_mode = "{how}">
+            (x, , , hw)""",
+        {**IMAGE, "z": np.zeros((1, 1, 5, 1), np.float32)},
+        by_scales((5 / 2, 1 / 3), how, linear, (2, 3), (5, 1)),
+        dims={"x": ("N", "C", "H", "W"), "z": (1, 1, "P", "Q")},
+        wrt=("x",),
+        no_reference=no_reference,
+    )
+    for how, no_reference in (("pytorch_half_pixel", ""), ("align_corners", ""))
+]
+LATE += [
+    Row(
+        "Resize",
+        "dynamic, by scales of the run",
+        """s = Cast<to = 1>(t)
+        y = Resize<mode = "linear">(x, , s)""",
+        {**FLAT, "t": np.array([2, 3])},
+        by_scales((2, 3), "half_pixel", linear),
+        dims={"x": ("H", "W")},
+        wrt=("x",),
+    ),
+]
+ROWS += LATE
 
 LINE = {"x": np.array([1.0, 2.0])}
 EXACT: list[Exact] = [

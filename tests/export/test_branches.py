@@ -1,0 +1,136 @@
+"""An If whose condition is known is the branch that it takes: against that branch by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from backlight.export.graph import load
+
+from .harness import finite_difference, run_reference, run_runtime, vjp_graph
+
+Array = np.ndarray[Any, Any]
+X = np.random.default_rng(0).standard_normal((2, 3))
+
+
+def _info(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.DOUBLE, [2, 3])
+
+
+def _branch(name: str, nodes: list[onnx.NodeProto], output: str, **consts: Array) -> Any:
+    tensors = [numpy_helper.from_array(value, key) for key, value in consts.items()]
+    return helper.make_graph(nodes, name, [], [_info(output)], tensors)
+
+
+def _if(condition: str, then: Any, other: Any, name: str = "", output: str = "y") -> Any:
+    return helper.make_node("If", [condition], [output], name, then_branch=then, else_branch=other)
+
+
+def _model(nodes: list[onnx.NodeProto], **consts: Array) -> onnx.ModelProto:
+    tensors = [numpy_helper.from_array(value, key) for key, value in consts.items()]
+    graph = helper.make_graph(nodes, "branches", [_info("x")], [_info("y")], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def _times(factor: float, name: str = "w") -> Any:
+    """x times an initializer of the branch's own; branches may use the same names."""
+    node = helper.make_node("Mul", ["x", name], ["out"], "times")
+    return _branch("b", [node], "out", **{name: np.array(factor)})
+
+
+def _nested(outer: bool, inner: bool) -> onnx.ModelProto:
+    """If within If, all four leaves with initializers of the same name."""
+    branches = [
+        _branch("n", [_if("inner", _times(a), _times(b), output="out")], "out")
+        for a, b in ((2.0, 3.0), (5.0, 7.0))
+    ]
+    return _model([_if("outer", *branches)], outer=np.array(outer), inner=np.array([inner]))
+
+
+def _gradient(model: onnx.ModelProto) -> Array:
+    ct = np.random.default_rng(1).standard_normal((2, 3))
+    graph = vjp_graph(model, ["x"])
+    assert not any(node.op_type == "If" for node in graph.graph.node)
+    onnx.checker.check_model(graph, full_check=True)
+    got = run_reference(graph, {"x": X, "cotangent": ct})["saliency_vanilla"]
+    np.testing.assert_allclose(got, finite_difference(model, {"x": X}, "x", ct, 1e-5), rtol=1e-6)
+    np.testing.assert_array_equal(run_runtime(graph, {"x": X, "cotangent": ct})["y"],
+                                  run_reference(model, {"x": X})["y"])  # fmt: skip
+    return np.asarray(got / ct)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "factor"),
+    [(True, True, 2), (True, False, 3), (False, True, 5), (False, False, 7)],
+)
+def test_nested(outer: bool, inner: bool, factor: float) -> None:
+    np.testing.assert_allclose(_gradient(_nested(outer, inner)), factor)
+
+
+def test_many_levels() -> None:
+    inner = _times(2.0)
+    for _ in range(12):
+        inner = _branch("n", [_if("c", inner, _times(3.0), output="out")], "out")
+    model = _model([_if("c", inner, _times(3.0))], c=np.array(True))
+    np.testing.assert_allclose(_gradient(model), 2)
+
+
+def test_two_with_the_same_names_inside() -> None:
+    model = _model(
+        [
+            _if("c", _times(2.0), _times(3.0), output="a"),
+            _if("d", _times(5.0), _times(7.0), output="b"),
+            helper.make_node("Mul", ["a", "b"], ["y"]),
+        ],
+        c=np.array(True),
+        d=np.array(False),
+    )
+    np.testing.assert_allclose(_gradient(model), 2 * 2 * 7 * X)
+
+
+def test_an_output_that_is_an_initializer() -> None:
+    model = _model(
+        [
+            _if("c", _branch("t", [], "w", w=np.full((2, 3), 4.0)), _times(3.0), output="a"),
+            helper.make_node("Mul", ["a", "x"], ["y"]),
+        ],
+        c=np.array(True),
+    )
+    np.testing.assert_allclose(_gradient(model), 4.0)
+
+
+def test_what_was_given_is_not_changed() -> None:
+    model = _nested(True, False)
+    before = model.SerializeToString()
+    load(model)
+    assert model.SerializeToString() == before
+
+
+def test_a_condition_from_shapes() -> None:
+    model = _model(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Gather", ["s", "zero"], ["rows"]),
+            helper.make_node("Equal", ["rows", "two"], ["c"]),
+            _if("c", _times(2.0), _times(3.0)),
+        ],
+        zero=np.array(0),
+        two=np.array(2),
+    )
+    np.testing.assert_allclose(_gradient(model), 2)
+
+
+def test_a_condition_of_the_run_stays() -> None:
+    model = _model(
+        [
+            helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+            helper.make_node("Greater", ["s", "zero"], ["c"]),
+            _if("c", _times(2.0), _times(3.0)),
+        ],
+        zero=np.array(0.0),
+    )
+    assert any(node.op_type == "If" for node in load(model).graph)
