@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
+from .external import check_tensors, check_tensors_of
 from .fold import fold_constants
-from .legacy import align_functions, densify, harden, help_inference, soften
-from .structure import check_external, check_nodes, check_structure
+from .legacy import align_functions, harden, help_inference, soften
+from .sparse import densify
+from .structure import check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
@@ -67,7 +70,32 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     """The model as it is, and its name for messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
         # Not by way of a message: that forgets which folder the weights outside it lie in.
-        return model.clone(), model.graph.name or "the model"
+        source = model.graph.name or "the model"
+        check_tensors_of(model, source)
+        return model.clone(), source
+    proto, folder, source = read_message(model)
+    try:
+        loaded = ir.from_proto(densify(proto, source))
+        for imports in (
+            loaded.graph.opset_imports,
+            *(f.opset_imports for f in loaded.functions.values()),
+        ):
+            if "ai.onnx" in imports:  # the standard domain, spelled out
+                imports.setdefault("", imports.pop("ai.onnx"))
+        if folder is not None:
+            ir.external_data.set_base_dir(loaded.graph, folder)
+    except InputError:
+        raise
+    except Exception as err:  # a malformed graph: onnx-ir raises many kinds
+        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
+    return loaded, source
+
+
+def read_message(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+) -> tuple[onnx.ModelProto, Path | None, str]:
+    """The model as a message, its folder where it has one, its name for messages; every tensor in
+    it was held to the rule of `external.py`. Raises ModelError."""
     folder: Path | None = None
     if isinstance(model, onnx.ModelProto):
         proto, source = model, model.graph.name or "the model"
@@ -78,16 +106,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         elif isinstance(model, (str, os.PathLike)):
             file = Path(model)
             source, folder = str(file), file.parent
-            try:
-                data = file.read_bytes()
-            except IsADirectoryError:
-                raise ModelError(f"{source}: a folder; expected an .onnx file") from None
-            except FileNotFoundError:
-                raise ModelError(f"{source}: no such file; expected an .onnx file") from None
-            except OSError as err:
-                raise ModelError(f"{source}: can't be read: {err.strerror}") from err
-            except ValueError:  # a NUL in it
-                raise ModelError(f"{source!r}: no file's name; expected an .onnx file") from None
+            data = _content(file, source)
         else:
             raise ModelError(
                 f"a model can't be a {type(model).__name__}; "
@@ -101,20 +120,24 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
             raise ModelError(f"{source}: not an ONNX model, or truncated") from err
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
-    check_external(proto, folder, source)
+    check_tensors(proto, folder, source)
+    return proto, folder, source
+
+
+def _content(file: Path, source: str) -> bytes:
+    """A file's bytes; a pipe or a device is none, for it may never end. Raises ModelError."""
     try:
-        loaded = ir.from_proto(densify(proto))
-        for imports in (
-            loaded.graph.opset_imports,
-            *(f.opset_imports for f in loaded.functions.values()),
-        ):
-            if "ai.onnx" in imports:  # the standard domain, spelled out
-                imports.setdefault("", imports.pop("ai.onnx"))
-        if folder is not None:
-            ir.external_data.set_base_dir(loaded.graph, folder)
-    except Exception as err:  # a malformed graph: onnx-ir raises many kinds
-        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
-    return loaded, source
+        kind = os.stat(file).st_mode
+        if stat.S_ISREG(kind):
+            return file.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{source}: no such file; expected an .onnx file") from None
+    except OSError as err:
+        raise ModelError(f"{source}: can't be read: {err.strerror}") from err
+    except ValueError:  # a NUL in it
+        raise ModelError(f"{source!r}: no file's name; expected an .onnx file") from None
+    what = "a folder" if stat.S_ISDIR(kind) else "no regular file"
+    raise ModelError(f"{source}: {what}; expected an .onnx file")
 
 
 def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:

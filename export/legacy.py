@@ -9,36 +9,6 @@ import onnx_ir as ir
 from .rules.op import Op
 
 
-def densify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with sparse tensors written out; itself where it has none, else a copy."""
-    graph = proto.graph
-    sparse = any(a.HasField("sparse_tensor") for n in graph.node for a in n.attribute)
-    if not sparse and not graph.sparse_initializer:
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for tensor in copy.graph.sparse_initializer:
-        copy.graph.initializer.append(_dense(tensor))
-    del copy.graph.sparse_initializer[:]
-    for node in copy.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.HasField("sparse_tensor"):
-                dense = _dense(attribute.sparse_tensor)
-                attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
-    return copy
-
-
-def _dense(tensor: onnx.SparseTensorProto) -> onnx.TensorProto:
-    values = onnx.numpy_helper.to_array(tensor.values)
-    at = onnx.numpy_helper.to_array(tensor.indices)
-    array = np.zeros(tuple(tensor.dims), values.dtype)
-    if at.ndim == 1:  # places in the flattened tensor
-        array.reshape(-1)[at] = values
-    else:
-        array[tuple(at.T)] = values
-    return onnx.numpy_helper.from_array(array, tensor.values.name)
-
-
 def align_functions(model: ir.Model) -> None:
     """Give functions, in place, the model's version of the standard operators where all that they
     use is the same in both: then they can be inlined. One of a standard operator's name goes:
