@@ -92,13 +92,13 @@ def _walk(message: Any) -> Iterator[Any]:
                     todo.extend(value)
 
 
-def check_tensors(proto: onnx.ModelProto, folder: Path | None, source: str) -> None:
+def check_tensors(proto: onnx.ModelProto, folder: Path | None, source: str) -> frozenset[Path]:
     """Refuse external data that is not a plain file inside the model's folder, and tensors whose
     data is not what their shape says; name what is missing or too short. Raises ModelError.
 
     folder: the model's; None where it has none (bytes, a message), and then it may have no data
     elsewhere. All that is not a large initializer of the main graph is read into `proto`, so that
-    nobody looks for it later, in another folder.
+    nobody looks for it later, in another folder. Returns the files that data lies in.
     """
     large = {id(t): t for t in proto.graph.initializer}
     files: dict[str, _File] = {}
@@ -137,6 +137,7 @@ def check_tensors(proto: onnx.ModelProto, folder: Path | None, source: str) -> N
             tensor.raw_data = file.read(offset, needed, what)
             tensor.ClearField("data_location")
             del tensor.external_data[:]
+    return frozenset(folder / name for name in files) if folder is not None else frozenset()
 
 
 def check_tensors_of(model: ir.Model, source: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -13,7 +14,7 @@ from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
 from .external import check_tensors, check_tensors_of
-from .fold import fold_constants
+from .fold import Budget, fold_constants
 from .legacy import align_functions, harden, help_inference, soften
 from .sparse import densify
 from .structure import check_nodes, check_structure
@@ -27,6 +28,8 @@ EMITTED_IR = 10
 # Weights above this many bytes stay aside while ONNX's C++ passes run: those serialize the model,
 # and protobuf ends at 2 GB. What is smaller may be a shape, which the passes need to see.
 _LIGHT = 1024
+# In a model's `meta`: the files beside it that its data lies in.
+FILES = "backlight.files"
 
 
 def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = ()) -> ir.Model:
@@ -73,7 +76,8 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         source = model.graph.name or "the model"
         check_tensors_of(model, source)
         return model.clone(), source
-    proto, folder, source = read_message(model)
+    message = read_message(model)
+    proto, folder, source = message.proto, message.folder, message.source
     try:
         loaded = ir.from_proto(densify(proto, source))
         for imports in (
@@ -82,6 +86,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         ):
             if "ai.onnx" in imports:  # the standard domain, spelled out
                 imports.setdefault("", imports.pop("ai.onnx"))
+        loaded.meta[FILES] = message.files
         if folder is not None:
             ir.external_data.set_base_dir(loaded.graph, folder)
     except InputError:
@@ -91,11 +96,19 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     return loaded, source
 
 
-def read_message(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
-) -> tuple[onnx.ModelProto, Path | None, str]:
-    """The model as a message, its folder where it has one, its name for messages; every tensor in
-    it was held to the rule of `external.py`. Raises ModelError."""
+@dataclass(frozen=True)
+class Message:
+    """A model as a message, its folder where it has one, its name for messages, and the files
+    beside it that its data lies in."""
+
+    proto: onnx.ModelProto
+    folder: Path | None
+    source: str
+    files: frozenset[Path]
+
+
+def read_message(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Message:
+    """Parse a model, and hold every tensor in it to the rule of `external.py`. ModelError."""
     folder: Path | None = None
     if isinstance(model, onnx.ModelProto):
         proto, source = model, model.graph.name or "the model"
@@ -120,8 +133,7 @@ def read_message(
             raise ModelError(f"{source}: not an ONNX model, or truncated") from err
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
-    check_tensors(proto, folder, source)
-    return proto, folder, source
+    return Message(proto, folder, source, check_tensors(proto, folder, source))
 
 
 def _content(file: Path, source: str) -> bytes:
@@ -174,11 +186,12 @@ def _declare(model: ir.Model, shapes: Mapping[str | None, ir.Shape | None]) -> N
 
 def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> None:
     """Infer shapes and fold constants, in turn, until neither finds more. Raises ModelError."""
+    budget = Budget()
     try:
         for _ in range(6):
             infer_shapes(model)
             told = help_inference(model)
-            if not fold_constants(model, keep) and not told:
+            if not fold_constants(model, keep, budget) and not told:
                 return
         infer_shapes(model)
     except Exception as err:  # see `load`
