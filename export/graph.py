@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,8 @@ from onnx_ir.passes import common
 from ..errors import InputError, ModelError
 from .external import check_tensors, check_tensors_of
 from .fold import Budget, fold_constants
-from .legacy import align_functions, harden, help_inference, soften
+from .guard import bared, clear_sizes, hidden, suspects, unbounded
+from .legacy import align_functions, harden, help_inference, soften, version
 from .sparse import densify
 from .structure import check_nodes, check_structure
 
@@ -89,6 +91,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         loaded.meta[FILES] = message.files
         if folder is not None:
             ir.external_data.set_base_dir(loaded.graph, folder)
+        clear_sizes(loaded)
     except InputError:
         raise
     except Exception as err:  # a malformed graph: onnx-ir raises many kinds
@@ -159,6 +162,7 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
         from onnx import version_converter
 
         soften(model)
+        _refuse_suspects(model, source, opset, wanted)
         declared = {v.name: v.shape for v in _made(model)}
         try:
             model = _through(model, lambda proto: version_converter.convert_version(proto, wanted))
@@ -171,6 +175,16 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
         harden(model, opset)
     model.ir_version = max(model.ir_version, EMITTED_IR)
     return model
+
+
+def _refuse_suspects(model: ir.Model, source: str, opset: int, wanted: int) -> None:
+    """What is hidden from the converter must be the same in both versions. Raises ModelError."""
+    for node in suspects(model):
+        if version(node.op_type, opset) != version(node.op_type, wanted):
+            raise ModelError(
+                f"{source}: {node.op_type} '{(node.name or '')[:120]}' (opset {opset}) can't be "
+                f"upgraded to {wanted}: its attributes, or the constants it reads, don't fit it"
+            )
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:
@@ -199,8 +213,13 @@ def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> N
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Write what ONNX's shape inference finds into the model's values."""
-    inferred = _through(model, _inferred)
+    """Write what ONNX's shape inference finds into the model's values. In two steps: what a vector
+    holds is carried on only where its length is known, and small."""
+    _write(model, _through(model, _inferred))
+    _write(model, _through(model, partial(_inferred, carry=True), unbounded(model)))
+
+
+def _write(model: ir.Model, inferred: ir.Model) -> None:
     found = ir.convenience.create_value_mapping(inferred.graph)
     for name, value in ir.convenience.create_value_mapping(model.graph).items():
         if name not in found or value.is_graph_input():
@@ -212,7 +231,7 @@ def infer_shapes(model: ir.Model) -> None:
             value.dtype = other.dtype
 
 
-def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _inferred(proto: onnx.ModelProto, carry: bool = False) -> onnx.ModelProto:
     """The model as shape inference sees it: good for its shapes only."""
     for node in proto.graph.node:
         if node.domain == "" and node.op_type in (
@@ -223,12 +242,17 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
     return onnx.shape_inference.infer_shapes(
-        proto, check_type=False, strict_mode=False, data_prop=True
+        proto, check_type=False, strict_mode=False, data_prop=carry
     )
 
 
-def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
-    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
+def _through(
+    model: ir.Model,
+    call: Callable[[onnx.ModelProto], onnx.ModelProto],
+    apart: Collection[ir.Node] = (),
+) -> ir.Model:
+    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back. What
+    may bring the pass down is hidden from it, and the nodes in `apart`."""
     graph = model.graph
     heavy = {
         name: value
@@ -246,13 +270,15 @@ def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]
         value.const_value = None
         graph.inputs.append(value)
     try:
-        proto = ir.to_proto(model)
+        with hidden(model, {*suspects(model), *apart}):
+            proto = ir.to_proto(model)
     finally:
         del graph.inputs[inputs:]
         for name, value in heavy.items():
             value.const_value = tensors[name]
             graph.register_initializer(value)
     result: ir.Model = ir.from_proto(call(proto))
+    bared(result)
     by_name = {v.name: v for v in result.graph.inputs}
     for name, tensor in tensors.items():
         value = by_name[name]

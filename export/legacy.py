@@ -14,18 +14,19 @@ def align_functions(model: ir.Model) -> None:
     use is the same in both: then they can be inlined. One of a standard operator's name goes:
     runtimes take their own."""
     wanted = model.graph.opset_imports.get("")
-    for key in [k for k in model.functions if k[0] in ("", "ai.onnx") and _version(k[1], wanted)]:
+    for key in [k for k in model.functions if k[0] in ("", "ai.onnx") and version(k[1], wanted)]:
         del model.functions[key]
     for function in model.functions.values():
         own = function.opset_imports.get("")
         if wanted is None or own in (None, wanted):
             continue
         used = {n.op_type for n in function.graph.all_nodes() if n.domain in ("", "ai.onnx")}
-        if all(_version(op, own) == _version(op, wanted) for op in used):
+        if all(version(op, own) == version(op, wanted) for op in used):
             function.opset_imports[""] = wanted
 
 
-def _version(op_type: str, opset: int | None) -> int | None:
+def version(op_type: str, opset: int | None) -> int | None:
+    """The version of an operator that an opset has; None where it has none."""
     try:
         return int(onnx.defs.get_schema(op_type, opset or 1, "").since_version)
     except onnx.defs.SchemaError:

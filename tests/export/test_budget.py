@@ -25,8 +25,8 @@ def constants(body: str, given: Mapping[str, object], opset: int = 20) -> onnx.M
 g (float[N,3] x) => (float[N,3] y) {{
 {body}
     kf = Cast<to=1>(k)
-    s = ReduceSum<keepdims=0>(kf)
-    y = Add(x, s)
+    total = ReduceSum<keepdims=0>(kf)
+    y = Add(x, total)
 }}"""
     )
     for name, value in given.items():
@@ -147,7 +147,7 @@ FOLDS: dict[str, tuple[str, dict[str, object]]] = {
     "Split": ("k, j = Split<axis=1,num_outputs=2>(a)", {"a": np.arange(10).reshape(2, 5)}),
     "ConstantOfShape": ("k = ConstantOfShape<value=int64[1] {3}>(a)", {"a": np.array([2, 2])}),
     "OneHot": ("k = OneHot(a, n, v)",
-               {"a": np.array([1, 2]), "n": np.array([4]), "v": np.array([0, 5])}),
+               {"a": np.array([1, 2]), "n": np.array(4), "v": np.array([0, 5])}),
     "Where": ("k = Where(c, a, b)",
               {"c": np.array([[True], [False]]), "a": np.arange(3), "b": np.array(9)}),
     "MatMul": ("k = MatMul(a, a)", {"a": np.arange(9).reshape(3, 3)}),
@@ -219,7 +219,7 @@ def test_sparse_tensors_over_declared_sizes(dims, values, places, says: str) -> 
 @pytest.mark.parametrize("places", [np.array([1, 5]), np.array([[0, 1], [1, 2]])])
 def test_sparse_tensors_are_what_they_say(places: np.ndarray) -> None:
     model = load(sparse([2, 3], np.float32([7, 9]), places))
-    (held,) = (v for v in model.graph.initializers.values() if v.shape == ir.Shape([2, 3]))
+    held = next(v for v in model.graph.initializers.values() if v.shape == ir.Shape([2, 3]))
     assert held.const_value is not None
     np.testing.assert_array_equal(held.const_value.numpy(), [[0, 7, 0], [0, 0, 9]])
 
