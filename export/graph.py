@@ -17,6 +17,7 @@ from ..errors import InputError, ModelError
 from .external import check_tensors, check_tensors_of
 from .fold import Budget, fold_constants
 from .guard import bared, clear_sizes, hidden, suspects, unbounded
+from .inline import inline
 from .legacy import align_functions, harden, help_inference, soften, version
 from .sparse import densify
 from .structure import check_nodes, check_structure
@@ -52,8 +53,7 @@ def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = (
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:
             align_functions(loaded)
-            common.InlinePass()(loaded)
-            common.RemoveUnusedFunctionsPass()(loaded)  # type: ignore[no-untyped-call]
+            inline(loaded, source)
         check_nodes(loaded, opset_of(loaded), source)
         common.NameFixPass()(loaded)
         loaded = _upgrade(loaded, source, opset)
