@@ -216,7 +216,9 @@ def infer_shapes(model: ir.Model) -> None:
     """Write what ONNX's shape inference finds into the model's values. In two steps: what a vector
     holds is carried on only where its length is known, and small."""
     _write(model, _through(model, _inferred))
-    _write(model, _through(model, partial(_inferred, carry=True), unbounded(model)))
+    if any(node.op_type in ("Shape", "Size") for node in model.graph.all_nodes()):
+        # Nothing else makes a value of what isn't constant, and constants are folded.
+        _write(model, _through(model, partial(_inferred, carry=True), unbounded(model)))
 
 
 def _write(model: ir.Model, inferred: ir.Model) -> None:
