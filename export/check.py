@@ -14,6 +14,7 @@ from . import choose, half, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
+from .heap import seldom_collected
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
 from .rules import NO_GRADIENT, Op, RuleMap
@@ -89,6 +90,7 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
+@seldom_collected
 def check(
     model: ModelLike,
     *,

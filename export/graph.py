@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import onnx
@@ -17,6 +16,7 @@ from ..errors import InputError, ModelError
 from .external import check_tensors, check_tensors_of
 from .fold import Budget, fold_constants
 from .guard import bared, clear_sizes, hidden, suspects, unbounded
+from .heap import seldom_collected
 from .inline import inline
 from .legacy import align_functions, harden, help_inference, soften, version
 from .sparse import densify
@@ -35,6 +35,7 @@ _LIGHT = 1024
 FILES = "backlight.files"
 
 
+@seldom_collected
 def load(model: ModelLike, opset: int = EMITTED_OPSET, keep: Collection[str] = ()) -> ir.Model:
     """Read a model and bring it into the transform's form; what was given is not changed.
 
@@ -215,14 +216,15 @@ def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> N
 def infer_shapes(model: ir.Model) -> None:
     """Write what ONNX's shape inference finds into the model's values. In two steps: what a vector
     holds is carried on only where its length is known, and small."""
-    _write(model, _through(model, _inferred))
+    _write(model, _inferred(model))
     if any(node.op_type in ("Shape", "Size") for node in model.graph.all_nodes()):
         # Nothing else makes a value of what isn't constant, and constants are folded.
-        _write(model, _through(model, partial(_inferred, carry=True), unbounded(model)))
+        _write(model, _inferred(model, carry=True))
 
 
-def _write(model: ir.Model, inferred: ir.Model) -> None:
-    found = ir.convenience.create_value_mapping(inferred.graph)
+def _write(model: ir.Model, inferred: onnx.ModelProto) -> None:
+    read_info = ir.serde.deserialize_value_info_proto
+    found = {info.name: read_info(info, None) for info in _infos(inferred.graph)}
     for name, value in ir.convenience.create_value_mapping(model.graph).items():
         if name not in found or value.is_graph_input():
             continue
@@ -233,8 +235,19 @@ def _write(model: ir.Model, inferred: ir.Model) -> None:
             value.dtype = other.dtype
 
 
-def _inferred(proto: onnx.ModelProto, carry: bool = False) -> onnx.ModelProto:
-    """The model as shape inference sees it: good for its shapes only."""
+def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """What is said of values, in subgraphs too; what an outer graph says counts."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _infos(inner)
+    yield from graph.output
+    yield from graph.value_info
+
+
+def _inferred(model: ir.Model, carry: bool = False) -> onnx.ModelProto:
+    """The model as shape inference sees it: good for its shapes only. carry: values of shapes."""
+    proto, _ = _light(model, unbounded(model) if carry else ())
     for node in proto.graph.node:
         if node.domain == "" and node.op_type in (
             "GroupNormalization",
@@ -248,13 +261,11 @@ def _inferred(proto: onnx.ModelProto, carry: bool = False) -> onnx.ModelProto:
     )
 
 
-def _through(
-    model: ir.Model,
-    call: Callable[[onnx.ModelProto], onnx.ModelProto],
-    apart: Collection[ir.Node] = (),
-) -> ir.Model:
-    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back. What
-    may bring the pass down is hidden from it, and the nodes in `apart`."""
+def _light(
+    model: ir.Model, apart: Collection[ir.Node] = ()
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol | None]]:
+    """The model as a message for ONNX's C++ passes, without its heavy weights, and those. What
+    may bring a pass down is hidden in it, and the nodes in `apart`."""
     graph = model.graph
     heavy = {
         name: value
@@ -279,6 +290,12 @@ def _through(
         for name, value in heavy.items():
             value.const_value = tensors[name]
             graph.register_initializer(value)
+    return proto, tensors
+
+
+def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
+    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
+    proto, tensors = _light(model)
     result: ir.Model = ir.from_proto(call(proto))
     bared(result)
     by_name = {v.name: v for v in result.graph.inputs}

@@ -18,6 +18,7 @@ from . import choose, half, seed
 from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
+from .heap import seldom_collected
 from .lowering import emitter, finish, lowered
 from .scaling import Scaling
 from .store import save_model
@@ -68,6 +69,7 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in values if v.const_value is not None)
 
 
+@seldom_collected
 def explain_graph(
     model: ModelLike,
     rules: Sequence[str] = RULES,
