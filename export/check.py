@@ -14,6 +14,7 @@ from . import choose, half, scores, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
+from .heap import seldom_collected
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
 from .methods import chosen
@@ -92,6 +93,7 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
+@seldom_collected
 def check(
     model: ModelLike,
     *,

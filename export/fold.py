@@ -1,7 +1,8 @@
-"""Folds constant subgraphs: shape arithmetic and other small values, by ONNX's own reference."""
+"""Folds constant subgraphs: shape arithmetic and other small values, within a budget."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -9,39 +10,53 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .arithmetic import evaluate, extent, work
 from .emit import dim_of
 from .rules.op import constant
 
 # Elements. Shapes, axes and masks are small; weights stay as they are (the runtime folds them),
 # so that the file does not grow.
 LIMIT = 4096
-# A quantised weight stays as it is too: runtimes fuse DequantizeLinear into the layer behind it.
-_NEVER = frozenset(
-    "Bernoulli DequantizeLinear Multinomial QuantizeLinear RandomNormal RandomNormalLike "
-    "RandomUniform RandomUniformLike Dropout If Loop Scan".split()
-)
+# What one node may do, and all nodes of a model together; what is over it stays a node.
+WORK, TOTAL = 2**18, 2**24
 
 
-def fold_constants(model: ir.Model, keep: Collection[str] = ()) -> bool:
+class Budget:
+    """What is left of the elements that a model may have folded."""
+
+    def __init__(self, left: int = TOTAL) -> None:
+        self.left = left
+
+    def take(self, elements: int) -> bool:
+        """Whether a node's work is within it; if so, it is taken off."""
+        if elements > min(WORK, self.left):
+            return False
+        self.left -= elements
+        return True
+
+
+def fold_constants(
+    model: ir.Model, keep: Collection[str] = (), budget: Budget | None = None
+) -> bool:
     """Replace nodes whose outputs can be computed now by initializers. True if any was.
 
+    Only operators of `arithmetic.py` are computed. budget: shared by the calls for one model.
     keep: tensors that somebody will name: neither they nor what is computed from them is folded.
     """
     changed = False
+    budget = budget or Budget()
     graph = model.graph
     outputs = {id(v) for v in graph.outputs}
     for node in list(graph):
         if node.op_type == "If":
             changed |= _take_branch(graph, node)
             continue
-        if node.domain != "" or node.op_type in _NEVER or node.op_type == "Constant":
-            continue
-        if any(id(v) in outputs for v in node.outputs) or _reads_graph(node):
+        if node.domain != "" or any(id(v) in outputs for v in node.outputs):
             continue
         named = node.outputs if node.op_type in ("Shape", "Size") else (*node.inputs, *node.outputs)
         if any(v is not None and v.name in keep for v in named):
             continue
-        results = _evaluate(model, node)
+        results = _evaluate(model, node, budget)
         if results is None:
             continue
         for value, array in zip(node.outputs, results, strict=False):
@@ -56,11 +71,7 @@ def fold_constants(model: ir.Model, keep: Collection[str] = ()) -> bool:
     return changed
 
 
-def _reads_graph(node: ir.Node) -> bool:
-    return any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-
-
-def _evaluate(model: ir.Model, node: ir.Node) -> list[NDArray[Any]] | None:
+def _evaluate(model: ir.Model, node: ir.Node, budget: Budget) -> list[NDArray[Any]] | None:
     if node.op_type in ("Shape", "Size"):
         return _shape(node)
     arrays: list[NDArray[Any] | None] = []
@@ -69,27 +80,28 @@ def _evaluate(model: ir.Model, node: ir.Node) -> list[NDArray[Any]] | None:
             arrays.append(None)
             continue
         tensor = ir.convenience.get_const_tensor(value)
-        if tensor is None or tensor.size > LIMIT or tensor.dtype == ir.DataType.STRING:
+        if tensor is None or tensor.dtype == ir.DataType.STRING:
+            return None
+        if extent(tensor.shape.numpy()) > LIMIT:
             return None
         arrays.append(constant(value))
-    if not arrays and node.op_type not in ("Constant",):
+    if not arrays or _declared(node) > LIMIT:
         return None
-    for value in node.outputs:
-        dims = (
-            None
-            if value.shape is None
-            else [dim_of(value.shape, i) for i in range(len(value.shape))]
-        )
-        if dims is None or not all(isinstance(d, int) for d in dims):
-            # Still unknown, as the size of a Range is: bounded by what it is made from.
-            if node.op_type in ("Expand", "ConstantOfShape", "Tile", "Range", "Resize", "Pad"):
-                return None
-        elif int(np.prod([d for d in dims if isinstance(d, int)], dtype=np.int64)) > LIMIT:
-            return None
+    elements = work(node, arrays)
+    if elements is None or not budget.take(elements):
+        return None
     try:
-        return _run(model, node, arrays)
-    except Exception:  # the reference lacks the operator or this form of it: leave the node
+        made = evaluate(node, arrays, model.graph.opset_imports.get("", 18))
+    except ValueError:  # the reference lacks this form of it: leave the node
         return None
+    return None if any(extent(a.shape) > LIMIT for a in made) else made
+
+
+def _declared(node: ir.Node) -> int:
+    """Elements of the largest output, as far as shapes are known."""
+    known = [v.shape for v in node.outputs if v.shape is not None]
+    dims = [[dim_of(s, i) for i in range(len(s))] for s in known]
+    return max((extent([d for d in ds if isinstance(d, int)]) for ds in dims), default=0)
 
 
 def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
@@ -105,43 +117,10 @@ def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
     if len(known) < len(dims):
         return None
     if node.op_type == "Size":
-        return [np.array(np.prod(known, dtype=np.int64))]
-    return [np.array(known, np.int64)]
-
-
-def _run(
-    model: ir.Model, node: ir.Node, arrays: list[NDArray[Any] | None]
-) -> list[NDArray[Any]] | None:
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    proto = ir.to_proto(node)
-    feeds = {
-        v.name or "": a
-        for v, a in zip(node.inputs, arrays, strict=True)
-        if v is not None and a is not None
-    }
-    graph = onnx.helper.make_graph(
-        [proto],
-        "fold",
-        [
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-            )
-            for name, array in feeds.items()
-        ],
-        [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name],
-    )
-    one = onnx.helper.make_model(
-        graph,
-        opset_imports=[onnx.helper.make_opsetid("", model.graph.opset_imports.get("", 18))],
-        ir_version=10,
-    )
-    results = ReferenceEvaluator(one).run(None, feeds)
-    assert isinstance(results, list)
-    # Copies: a view of an external weight would keep its file from being closed once it is read.
-    arrays_out = [np.array(r) for r in results]
-    return None if any(a.size > LIMIT for a in arrays_out) else arrays_out
+        known = [math.prod(known)]
+    if any(abs(d) >= 2**63 for d in known):
+        return None
+    return [np.array(known[0] if node.op_type == "Size" else known, np.int64)]
 
 
 def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -13,10 +14,15 @@ from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
 from .ends import without_maps
-from .fold import fold_constants
-from .legacy import align_functions, densify, harden, help_inference, soften
+from .external import check_tensors, check_tensors_of
+from .fold import Budget, fold_constants
+from .guard import bared, hidden, suspects, unbounded
+from .heap import seldom_collected
+from .inline import inline
+from .legacy import align_functions, harden, help_inference, soften, version
 from .sizes import Shapes, fix_shapes, forget_no_sizes
-from .structure import check_external, check_nodes, check_structure
+from .sparse import densify
+from .structure import check_nodes, check_structure
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
@@ -29,8 +35,11 @@ EMITTED_IR = 10
 _LIGHT = 1024
 # Where protobuf ends.
 _LARGEST = 2**31
+# In a model's `meta`: the files beside it that its data lies in.
+FILES = "backlight.files"
 
 
+@seldom_collected
 def load(
     model: ModelLike,
     opset: int = EMITTED_OPSET,
@@ -57,8 +66,7 @@ def load(
         common.RemoveInitializersFromInputsPass()(loaded)
         if loaded.functions:
             align_functions(loaded)
-            common.InlinePass()(loaded)
-            common.RemoveUnusedFunctionsPass()(loaded)  # type: ignore[no-untyped-call]
+            inline(loaded, source)
         check_nodes(loaded, opset_of(loaded), source)
         common.NameFixPass()(loaded)
         loaded = _upgrade(loaded, source, opset)
@@ -81,9 +89,45 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
         # Not by way of a message: that forgets which folder the weights outside it lie in.
+        source = model.graph.name or "the model"
+        check_tensors_of(model, source)
         copy = model.clone()
         forget_no_sizes(copy)
-        return copy, model.graph.name or "the model"
+        return copy, source
+    message = read_message(model)
+    proto, folder, source = without_maps(message.proto), message.folder, message.source
+    try:
+        loaded = ir.from_proto(densify(proto, source))
+        for imports in (
+            loaded.graph.opset_imports,
+            *(f.opset_imports for f in loaded.functions.values()),
+        ):
+            if "ai.onnx" in imports:  # the standard domain, spelled out
+                imports.setdefault("", imports.pop("ai.onnx"))
+        loaded.meta[FILES] = message.files
+        if folder is not None:
+            ir.external_data.set_base_dir(loaded.graph, folder)
+        forget_no_sizes(loaded)
+    except InputError:
+        raise
+    except Exception as err:  # a malformed graph: onnx-ir raises many kinds
+        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
+    return loaded, source
+
+
+@dataclass(frozen=True)
+class Message:
+    """A model as a message, its folder where it has one, its name for messages, and the files
+    beside it that its data lies in."""
+
+    proto: onnx.ModelProto
+    folder: Path | None
+    source: str
+    files: frozenset[Path]
+
+
+def read_message(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Message:
+    """Parse a model, and hold every tensor in it to the rule of `external.py`. ModelError."""
     folder: Path | None = None
     if isinstance(model, onnx.ModelProto):
         proto, source = model, model.graph.name or "the model"
@@ -94,27 +138,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         elif isinstance(model, (str, os.PathLike)):
             file = Path(model)
             source, folder = str(file), file.parent
-            try:
-                about = file.stat()
-                if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
-                    # To open a pipe waits for a writer; a device may never end.
-                    raise ModelError(f"{source}: a pipe or device; expected an .onnx file")
-                if about.st_size > _LARGEST:
-                    raise ModelError(
-                        f"{source}: larger than 2 GB, which no ONNX message is; "
-                        "larger weights lie in files beside it"
-                    )
-                data = file.read_bytes()
-            except ModelError:
-                raise
-            except IsADirectoryError:
-                raise ModelError(f"{source}: a folder; expected an .onnx file") from None
-            except FileNotFoundError:
-                raise ModelError(f"{source}: no such file; expected an .onnx file") from None
-            except OSError as err:
-                raise ModelError(f"{source}: can't be read: {err.strerror}") from err
-            except ValueError:  # a NUL in it
-                raise ModelError(f"{source!r}: no file's name; expected an .onnx file") from None
+            data = _content(file, source)
         else:
             raise ModelError(
                 f"a model can't be a {type(model).__name__}; "
@@ -128,22 +152,29 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
             raise ModelError(f"{source}: not an ONNX model, or truncated") from err
     if not proto.graph.node and not proto.graph.output:
         raise ModelError(f"{source}: not an ONNX model: it has no graph")
-    check_external(proto, folder, source)
-    proto = without_maps(proto)
+    return Message(proto, folder, source, check_tensors(proto, folder, source))
+
+
+def _content(file: Path, source: str) -> bytes:
+    """A file's bytes; a pipe or a device is none, for it may never end. Raises ModelError."""
     try:
-        loaded = ir.from_proto(densify(proto))
-        for imports in (
-            loaded.graph.opset_imports,
-            *(f.opset_imports for f in loaded.functions.values()),
-        ):
-            if "ai.onnx" in imports:  # the standard domain, spelled out
-                imports.setdefault("", imports.pop("ai.onnx"))
-        if folder is not None:
-            ir.external_data.set_base_dir(loaded.graph, folder)
-        forget_no_sizes(loaded)
-    except Exception as err:  # a malformed graph: onnx-ir raises many kinds
-        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
-    return loaded, source
+        about = file.stat()
+        kind = about.st_mode
+        if stat.S_ISREG(kind) and about.st_size > _LARGEST:
+            raise ModelError(
+                f"{source}: larger than 2 GB, which no ONNX message is; "
+                "larger weights lie in files beside it"
+            )
+        if stat.S_ISREG(kind):
+            return file.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{source}: no such file; expected an .onnx file") from None
+    except OSError as err:
+        raise ModelError(f"{source}: can't be read: {err.strerror}") from err
+    except ValueError:  # a NUL in it
+        raise ModelError(f"{source!r}: no file's name; expected an .onnx file") from None
+    what = "a folder" if stat.S_ISDIR(kind) else "a pipe or device"
+    raise ModelError(f"{source}: {what}; expected an .onnx file")
 
 
 def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
@@ -153,6 +184,7 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
         from onnx import version_converter
 
         soften(model)
+        _refuse_suspects(model, source, opset, wanted)
         declared = {v.name: v.shape for v in _made(model)}
         try:
             model = _through(model, lambda proto: version_converter.convert_version(proto, wanted))
@@ -165,6 +197,16 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
         harden(model, opset)
     model.ir_version = max(model.ir_version, EMITTED_IR)
     return model
+
+
+def _refuse_suspects(model: ir.Model, source: str, opset: int, wanted: int) -> None:
+    """What is hidden from the converter must be the same in both versions. Raises ModelError."""
+    for node in suspects(model):
+        if version(node.op_type, opset) != version(node.op_type, wanted):
+            raise ModelError(
+                f"{source}: {node.op_type} '{(node.name or '')[:120]}' (opset {opset}) can't be "
+                f"upgraded to {wanted}: its attributes, or the constants it reads, don't fit it"
+            )
 
 
 def _made(model: ir.Model) -> Iterator[ir.Value]:
@@ -180,11 +222,12 @@ def _declare(model: ir.Model, shapes: Mapping[str | None, ir.Shape | None]) -> N
 
 def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> None:
     """Infer shapes and fold constants, in turn, until neither finds more. Raises ModelError."""
+    budget = Budget()
     try:
         for _ in range(6):
             infer_shapes(model)
             told = help_inference(model)
-            if not fold_constants(model, keep) and not told:
+            if not fold_constants(model, keep, budget) and not told:
                 return
         infer_shapes(model)
     except Exception as err:  # see `load`
@@ -192,9 +235,17 @@ def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> N
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Write what ONNX's shape inference finds into the model's values."""
-    inferred = _through(model, _inferred)
-    found = ir.convenience.create_value_mapping(inferred.graph)
+    """Write what ONNX's shape inference finds into the model's values. In two steps: what a vector
+    holds is carried on only where its length is known, and small."""
+    _write(model, _inferred(model))
+    if any(node.op_type in ("Shape", "Size") for node in model.graph.all_nodes()):
+        # Nothing else makes a value of what isn't constant, and constants are folded.
+        _write(model, _inferred(model, carry=True))
+
+
+def _write(model: ir.Model, inferred: onnx.ModelProto) -> None:
+    read_info = ir.serde.deserialize_value_info_proto
+    found = {info.name: read_info(info, None) for info in _infos(inferred.graph)}
     for name, value in ir.convenience.create_value_mapping(model.graph).items():
         if name not in found or value.is_graph_input():
             continue
@@ -208,8 +259,19 @@ def infer_shapes(model: ir.Model) -> None:
             value.dtype = other.dtype
 
 
-def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model as shape inference sees it: good for its shapes only."""
+def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """What is said of values, in subgraphs too; what an outer graph says counts."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _infos(inner)
+    yield from graph.output
+    yield from graph.value_info
+
+
+def _inferred(model: ir.Model, carry: bool = False) -> onnx.ModelProto:
+    """The model as shape inference sees it: good for its shapes only. carry: values of shapes."""
+    proto, _ = _light(model, unbounded(model) if carry else ())
     for node in proto.graph.node:
         if node.domain == "" and node.op_type in (
             "GroupNormalization",
@@ -219,12 +281,15 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
     return onnx.shape_inference.infer_shapes(
-        proto, check_type=False, strict_mode=False, data_prop=True
+        proto, check_type=False, strict_mode=False, data_prop=carry
     )
 
 
-def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
-    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
+def _light(
+    model: ir.Model, apart: Collection[ir.Node] = ()
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol | None]]:
+    """The model as a message for ONNX's C++ passes, without its heavy weights, and those. What
+    may bring a pass down is hidden in it, and the nodes in `apart`."""
     graph = model.graph
     heavy = {
         name: value
@@ -242,13 +307,21 @@ def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]
         value.const_value = None
         graph.inputs.append(value)
     try:
-        proto = ir.to_proto(model)
+        with hidden(model, {*suspects(model), *apart}):
+            proto = ir.to_proto(model)
     finally:
         del graph.inputs[inputs:]
         for name, value in heavy.items():
             value.const_value = tensors[name]
             graph.register_initializer(value)
+    return proto, tensors
+
+
+def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
+    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
+    proto, tensors = _light(model)
     result: ir.Model = ir.from_proto(call(proto))
+    bared(result)
     by_name = {v.name: v for v in result.graph.inputs}
     for name, tensor in tensors.items():
         value = by_name[name]

@@ -9,53 +9,24 @@ import onnx_ir as ir
 from .rules.op import Op
 
 
-def densify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with sparse tensors written out; itself where it has none, else a copy."""
-    graph = proto.graph
-    sparse = any(a.HasField("sparse_tensor") for n in graph.node for a in n.attribute)
-    if not sparse and not graph.sparse_initializer:
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for tensor in copy.graph.sparse_initializer:
-        copy.graph.initializer.append(_dense(tensor))
-    del copy.graph.sparse_initializer[:]
-    for node in copy.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.HasField("sparse_tensor"):
-                dense = _dense(attribute.sparse_tensor)
-                attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
-    return copy
-
-
-def _dense(tensor: onnx.SparseTensorProto) -> onnx.TensorProto:
-    values = onnx.numpy_helper.to_array(tensor.values)
-    at = onnx.numpy_helper.to_array(tensor.indices)
-    array = np.zeros(tuple(tensor.dims), values.dtype)
-    if at.ndim == 1:  # places in the flattened tensor
-        array.reshape(-1)[at] = values
-    else:
-        array[tuple(at.T)] = values
-    return onnx.numpy_helper.from_array(array, tensor.values.name)
-
-
 def align_functions(model: ir.Model) -> None:
     """Give functions, in place, the model's version of the standard operators where all that they
     use is the same in both: then they can be inlined. One of a standard operator's name goes:
     runtimes take their own."""
     wanted = model.graph.opset_imports.get("")
-    for key in [k for k in model.functions if k[0] in ("", "ai.onnx") and _version(k[1], wanted)]:
+    for key in [k for k in model.functions if k[0] in ("", "ai.onnx") and version(k[1], wanted)]:
         del model.functions[key]
     for function in model.functions.values():
         own = function.opset_imports.get("")
         if wanted is None or own in (None, wanted):
             continue
         used = {n.op_type for n in function.graph.all_nodes() if n.domain in ("", "ai.onnx")}
-        if all(_version(op, own) == _version(op, wanted) for op in used):
+        if all(version(op, own) == version(op, wanted) for op in used):
             function.opset_imports[""] = wanted
 
 
-def _version(op_type: str, opset: int | None) -> int | None:
+def version(op_type: str, opset: int | None) -> int | None:
+    """The version of an operator that an opset has; None where it has none."""
     try:
         return int(onnx.defs.get_schema(op_type, opset or 1, "").since_version)
     except onnx.defs.SchemaError:

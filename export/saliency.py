@@ -21,6 +21,7 @@ from .emit import Emitter, dim_of
 from .explaining import Explaining, Seed
 from .finish import Walked
 from .graph import ModelLike, load, opset_of
+from .heap import seldom_collected
 from .layer import Layer
 from .lowering import emitter, finish, lowered
 from .methods import Method, asked, chosen
@@ -167,6 +168,7 @@ def export(
     ).to_proto()
 
 
+@seldom_collected
 def explain_graph(
     model: ModelLike,
     methods: Sequence[str] | None = None,

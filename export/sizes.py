@@ -11,6 +11,9 @@ from ..errors import UsageError
 
 __all__ = ["fix_shapes", "forget_no_sizes", "parse_shape"]
 
+# A declared size above it is none that a tensor has: ONNX's passes multiply sizes, and allocate by
+# them where a tensor's length is another's rank.
+LARGEST_DIM = 2**40
 Shapes = Mapping[str, Sequence[int]]
 
 # Names that exporters give to every size they don't know: two axes of one such name needn't agree.
@@ -46,7 +49,7 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _dim(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
-        return dim if dim > 0 else ir.SymbolicDim(None)
+        return dim if 0 < dim <= LARGEST_DIM else ir.SymbolicDim(None)
     named = dim.value is not None
     return ir.SymbolicDim(None) if named and _NO_NAME.fullmatch(str(dim.value)) else dim
 

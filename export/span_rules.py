@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from .arithmetic import evaluate, work
 from .spans import (
     EMPTY,
     Span,
@@ -32,6 +33,8 @@ from .spans import (
 
 # Elements of a tensor that is run: what is larger comes from a broken file.
 LARGEST = 2**27
+MOST = 4 * LARGEST  # that it may read and make
+RESIZED = 2**20  # the same for Resize, whose reference goes element by element
 Rule = Callable[[Step, Sequence[Span | None]], Span]
 
 
@@ -250,12 +253,11 @@ def _resized_identity(step: Step, size: int, out: int, factor: float) -> NDArray
     attributes = [a for name, a in step.node.attributes.items() if name in keep]
     x, roi, scales = (ir.Value(name=n) for n in ("x", "roi", "scales"))
     node = ir.Node("", "Resize", [x, roi, scales], attributes, outputs=[ir.Value(name="y")])
-    feeds = {
-        "x": np.eye(size, dtype=np.float32),
-        "roi": np.zeros(0, np.float32),
-        "scales": np.array([1, factor], np.float32),
-    }
-    found = _evaluate(node, feeds, step.opset)[0]
+    if size * out > RESIZED:
+        raise UnknownShapeError
+    scaled = np.array([1, factor], np.float32)
+    arrays = [np.eye(size, dtype=np.float32), np.zeros(0, np.float32), scaled]
+    found: NDArray[Any] = evaluate(node, arrays, step.opset)[0]
     if found.shape != (size, out):
         raise UnknownShapeError
     return found
@@ -268,39 +270,13 @@ def moved(step: Step, spans: Sequence[Span | None]) -> list[Span]:
         raise UnknownShapeError
     if math.prod(step.given()) > LARGEST:
         raise UnknownShapeError
-    feeds: dict[str, NDArray[Any]] = {}
-    for index, value in enumerate(step.node.inputs[1:], 1):
-        found = step.const(index)
-        if value is not None and found is not None:
-            feeds[value.name or ""] = found
-    name = step.node.inputs[0].name or ""  # type: ignore[union-attr]
-    ends = [
-        _evaluate(step.node, feeds | {name: np.ascontiguousarray(end)}, step.opset)
-        for end in full(span, step.given())
-    ]
+    given = [step.const(index) for index in range(1, len(step.node.inputs))]
+    arrays = [[np.ascontiguousarray(end), *given] for end in full(span, step.given())]
+    needed = work(step.node, arrays[0])
+    if needed is None or needed > MOST:
+        raise UnknownShapeError
+    ends = [evaluate(step.node, each, step.opset) for each in arrays]
     return [compressed(np.stack(pair)) for pair in zip(*ends, strict=True)]
-
-
-def _evaluate(node: ir.Node, feeds: dict[str, NDArray[Any]], opset: int) -> list[NDArray[Any]]:
-    """One node by ONNX's reference."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    declared = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), None)
-        for n, a in feeds.items()
-    ]
-    outputs = [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name]
-    graph = onnx.helper.make_graph([ir.to_proto(node)], "one", declared, outputs)
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10
-    )
-    try:
-        found = ReferenceEvaluator(model).run(None, feeds)
-    except Exception as err:  # of a node that doesn't fit what it reads: the reference raises many
-        raise ValueError(str(err)) from err
-    assert isinstance(found, list)
-    return [np.asarray(f) for f in found]
 
 
 _POINTWISE = (

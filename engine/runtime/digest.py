@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...export.graph import ModelLike, read
+from ...export.graph import FILES, ModelLike, read
 
 __all__ = ["model_hash"]
 
@@ -27,6 +27,8 @@ def model_hash(model: ModelLike) -> str:
         digest.update(ir.to_proto(loaded).SerializeToString(deterministic=True))
     held = (v.const_value for v in loaded.graph.initializers.values())
     beside = {Path(t.path) for t in held if isinstance(t, ir.ExternalTensor)}
+    if isinstance(model, (str, os.PathLike)):
+        beside |= loaded.meta.get(FILES, frozenset())  # what is small was read already
     for file in sorted(beside):
         _add_file(digest, file)
     return digest.hexdigest()

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ModelError, RunError, UsageError, nearest
+from ...export.graph import read_message
 from ...export.saliency import PROTO_LIMIT, weight_bytes
 from ...export.store import save_model
 
@@ -200,6 +201,8 @@ def _source(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model, stack: ExitStack
 ) -> str | bytes:
     """What InferenceSession takes; models above protobuf's limit go through a temporary file."""
+    if not isinstance(model, ir.Model):
+        read_message(model)  # the runtime would read whatever file a tensor names
     if isinstance(model, bytes):
         return model
     if isinstance(model, onnx.ModelProto):
