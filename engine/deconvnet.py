@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 from PIL import Image
 
+from .. import arguments as take
 from ..errors import ModelError, UsageError
 from ..export.graph import ModelLike, load
 from ..export.saliency import explain_graph
@@ -108,6 +109,10 @@ class Reconstruction:
     shown: dict[str, tuple[Pixels | None, ...]]
 
 
+@take.accepts(
+    layer=take.text, places=take.several, rules=take.names, batch=take.whole,
+    providers=take.names, threads=take.whole,
+)  # fmt: skip
 def deconvnet(
     model: ModelLike,
     found: Patches,

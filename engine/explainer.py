@@ -12,11 +12,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .. import arguments as take
 from ..errors import ImageError, ModelError, UsageError
 from ..export import choose
 from ..export.emit import dim_of
 from ..export.graph import ModelLike, read
 from ..export.preprocess import PRESETS, Preprocess, of_metadata
+from ..export.preprocess import given as given_preprocess
 from ..export.saliency import RULES, ExplainGraph, explain_graph
 from . import arrays, images, labels
 from .recorded import CUDA_GRAPH, Recorded, with_fixed_batch
@@ -71,6 +73,10 @@ class Explainer:
     Raises ModelError, UnsupportedNode or UsageError.
     """
 
+    @take.accepts(
+        rules=take.names, of=take.text, wrt=take.text, providers=take.names, threads=take.whole,
+        batch=take.whole, for_=take.text, cuda_graph=take.flag,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike,
@@ -155,6 +161,7 @@ class Explainer:
         """How the model's metadata wants its images, or None."""
         return of_metadata(self.metadata, self.name)
 
+    @take.accepts(paths=take.paths, preprocess=given_preprocess)
     def load(
         self, paths: Sequence[str | Path], preprocess: Preprocess | str | None = None
     ) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import arguments as take
 from ..errors import UsageError
 
 __all__ = ["METRICS", "Index", "Nearest", "neighbors"]
@@ -41,6 +42,7 @@ class Nearest:
     distances: NDArray[np.float64]
 
 
+@take.accepts(k=take.whole, metric=take.text, method=take.text)
 def neighbors(
     vectors: NDArray[Any],
     queries: NDArray[Any],

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import arguments as take
 from ..errors import InputError, UsageError
 from .images import Pixels
 
@@ -106,6 +107,7 @@ class Embeddings:
     Raises UsageError where there is no store, and for parts of several models.
     """
 
+    @take.accepts(path=take.path)
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_dir():

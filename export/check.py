@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
 
-from ..errors import UnsupportedNode
+from ..arguments import accepts, names, text
+from ..errors import ModelError, UnsupportedNode, UsageError, one_line
 from . import choose, half, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
-from .rules import NO_GRADIENT, Op, RuleMap
+from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .rules.rectifier import is_rectifier
 from .saliency import explain_graph
@@ -39,7 +40,8 @@ class Finding:
     def line(self) -> str:
         """As one line."""
         where = f"{self.operator} '{self.node}': " if self.operator else ""
-        return where + self.reason + (f"; supported: {self.accepted}" if self.accepted else "")
+        accepted = f"; supported: {self.accepted}" if self.accepted else ""
+        return one_line(where + self.reason + accepted)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
+@accepts(of=text, wrt=text, rules=names, lowering=text, dtype=text)
 def check(
     model: ModelLike,
     *,
@@ -107,6 +110,9 @@ def check(
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.
     """
+    rules = (rules,) if isinstance(rules, str) else tuple(rules)
+    if not rules:
+        raise UsageError("no rule given; one or more of: vanilla, deconv, guided")
     maps = {rule: lowered(rule, lowering) for rule in rules}
     half.checked(dtype, lowering)
     source, name = read(model)
@@ -247,7 +253,7 @@ def _notes(
     if declared != opset:
         notes.append(Finding("note", "", "", f"opset {declared} is upgraded to {opset}"))
     rectifying = [
-        n for n in nodes if n.op_type == "QuantizeLinear" and is_quantized_rectifier(Op(n, ()))
+        n for n in nodes if n.op_type == "QuantizeLinear" and _holds(is_quantized_rectifier, n)
     ]
     if rectifying:
         many = f" ({len(rectifying)} nodes)" if len(rectifying) > 1 else ""
@@ -257,7 +263,7 @@ def _notes(
         )
         notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
     if not rectifying and not any(
-        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and is_rectifier(Op(n, ()))) for n in nodes
+        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and _holds(is_rectifier, n)) for n in nodes
     ):
         notes.append(
             Finding("note", "", "", "no rectifier on the way: the three rules give the same map")
@@ -268,12 +274,12 @@ def _notes(
         rule = vanilla.get(node.op_type)
         if rule is not None and rule.smooth:
             smooth.setdefault(node.op_type, []).append(node.name or "")
-    for op_type, names in smooth.items():
-        many = f" ({len(names)} nodes)" if len(names) > 1 else ""
+    for op_type, found in smooth.items():
+        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
         reason = f"smooth: keeps its own derivative under deconv and guided{many}"
-        notes.append(Finding("note", names[0], op_type, reason))
+        notes.append(Finding("note", found[0], op_type, reason))
     for node in nodes:
-        if node.op_type == "Clip" and not is_rectifier(Op(node, ())):
+        if node.op_type == "Clip" and not _holds(is_rectifier, node):
             reason = "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere"
             notes.append(Finding("note", node.name or "", "Clip", reason))
     leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu")]
@@ -281,6 +287,16 @@ def _notes(
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"
         notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))
     return notes
+
+
+def _holds(test: Callable[[Op], bool], node: ir.Node) -> bool:
+    """Whether something is true of a node; not of one that its rule refuses to read."""
+    op = Op(node, ())
+    try:
+        with guarded(op):
+            return test(op)
+    except ModelError:
+        return False
 
 
 def _counted(

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from .. import __version__
+from ..arguments import accepts, is_whole, names, refused, text
 from ..errors import ModelError, UsageError
 from . import choose, half, seed
 from .backward import backward, refuse_blocked
@@ -68,6 +69,9 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in values if v.const_value is not None)
 
 
+@accepts(
+    rules=names, of=names, wrt=names, cotangent=text, reduce=text, lowering=text, dtype=text
+)  # fmt: skip
 def explain_graph(
     model: ModelLike,
     rules: Sequence[str] = RULES,
@@ -87,8 +91,7 @@ def explain_graph(
     if reduce not in ("none", "maxabs"):
         raise UsageError(f"reduce '{reduce}'; accepted: none, maxabs")
     narrow_to = half.checked(dtype, lowering)
-    if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
-        target_class = int(target_class)
+    target_class = _class_of(target_class)
     maps = {rule: lowered(rule, lowering) for rule in rules}
 
     loaded = load(model, half.opset_for(narrow_to), (*_names(of), *_names(wrt)))
@@ -113,8 +116,8 @@ def explain_graph(
             found = backward(e, seeds, wrts, maps[rule], scaling)
             for index, (tensor, ct) in enumerate(zip(wrts, found, strict=True)):
                 if ct is None:
-                    names = ", ".join(f"'{v.name}'" for v in ofs)
-                    raise UsageError(f"no gradient flows from {names} to '{tensor.name}'")
+                    ends = ", ".join(f"'{v.name}'" for v in ofs)
+                    raise UsageError(f"no gradient flows from {ends} to '{tensor.name}'")
                 name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
                 # At its true size a map may be below float16's range.
                 with e.in_float32():
@@ -155,6 +158,15 @@ def explain_graph(
     )
 
 
+def _class_of(given: object) -> str | int:
+    """`target_class` as "input", "top1" or a number; a number may be NumPy's, or written out."""
+    if isinstance(given, str):
+        return int(given) if re.fullmatch(r"-?[0-9]{1,18}", given) else given
+    if not is_whole(given):
+        raise refused("target_class", given, '"input", "top1" or the number of a class')
+    return int(given)  # type: ignore[call-overload,no-any-return]
+
+
 def _scaling(
     e: Emitter,
     ofs: Sequence[ir.Value],
@@ -171,33 +183,33 @@ def _scaling(
 
 
 def _checked_rules(rules: Sequence[str]) -> tuple[str, ...]:
-    names = (rules,) if isinstance(rules, str) else tuple(dict.fromkeys(rules))
-    if not names:
+    chosen = (rules,) if isinstance(rules, str) else tuple(dict.fromkeys(rules))
+    if not chosen:
         raise UsageError(f"no rule given; one or more of: {', '.join(RULES)}")
-    for name in names:
+    for name in chosen:
         variant(name)
-    return names
+    return chosen
 
 
 def _reserve_names(graph: ir.Graph, rules: Sequence[str]) -> None:
     """Free the contract's names inside the model; refuse a model whose own ends have them."""
     values = ir.convenience.create_value_mapping(graph)
     # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
-    names = "|".join(f"saliency_{rule}" for rule in rules)
-    ours = {n for n in values if re.fullmatch(rf"target|(cotangent|{names})(_[0-9]+)?", n)}
+    ours_too = "|".join(f"saliency_{rule}" for rule in rules)
+    ours = {n for n in values if re.fullmatch(rf"target|(cotangent|{ours_too})(_[0-9]+)?", n)}
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     clash = sorted(ours & {name for name in ends if name})
     if clash:
         raise ModelError(
             f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
-            f"expected a model without target, cotangent, {names.replace('|', ', ')}"
+            f"expected a model without target, cotangent, {ours_too.replace('|', ', ')}"
         )
     for name in sorted(ours):
         values[name].name = f"{name}/own"
 
 
-def _names(names: str | Sequence[str] | None) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
+def _names(given: str | Sequence[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else list(given)
 
 
 def _tensors_of(

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from . import choose
-from .emit import Emitter, dim_of
+from .emit import Emitter, dim_of, fits
 
 
 def class_count(of: ir.Value) -> int | None:
@@ -52,7 +52,13 @@ def class_seed(
     ranked = ranking is not None and ranking.shape is not None and len(ranking.shape) > 0
     flat = _flat(e, ranking if ranked and ranking is not None else of)
     count = class_count(of)
-    if count is None:
+    if of.dtype is None:
+        raise ModelError(
+            f"'{of.name}' has no known element type{choose.culprit(of)}; name another with --of"
+        )
+    if count is not None and not fits(count):
+        classes = e.Range(0, count, 1, _dtype=ir.DataType.INT64)
+    elif count is None:
         width = e.Squeeze(e.Shape(flat, start=1, end=2), [0])
         classes = e.Range(0, width, 1, _dtype=ir.DataType.INT64)
     else:

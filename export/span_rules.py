@@ -13,12 +13,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from .spans import (
     EMPTY,
     Span,
     Step,
     UnknownShapeError,
+    affordable,
     compressed,
     full,
     grouped,
@@ -30,8 +31,6 @@ from .spans import (
     whole,
 )
 
-# Elements of a tensor that is run: what is larger comes from a broken file.
-LARGEST = 2**27
 Rule = Callable[[Step, Sequence[Span | None]], Span]
 
 
@@ -40,10 +39,16 @@ def pointwise(step: Step, spans: Sequence[Span | None]) -> Span:
     return union(spans)
 
 
+def _first(spans: Sequence[Span | None]) -> Span:
+    """The first input's span. Raises UnknownShapeError where another one alone moves."""
+    if not spans or spans[0] is None:
+        raise UnknownShapeError
+    return spans[0]
+
+
 def window(step: Step, spans: Sequence[Span | None]) -> Span:
     """Conv and the pools. An output sees what its window sees."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     is_conv = step.node.op_type in ("Conv", "ConvInteger", "QLinearConv")
     weight = 3 if step.node.op_type == "QLinearConv" else 1
     kernel = step.given(weight)[2:] if is_conv else tuple(step.attr("kernel_shape"))
@@ -63,8 +68,7 @@ def window(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
     """ConvTranspose: position i reaches stride * i + dilation * k - pad."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     sizes, dims = step.given()[2:], step.dims()
     kernel = step.given(1)[2:]
     n = len(kernel)
@@ -85,6 +89,7 @@ def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
             continue
         shape = list(span.shape)
         shape[axis] = dims[2 + i]
+        affordable(math.prod(shape), span.size * kernel[i])
         made = np.moveaxis(np.full(shape, EMPTY, np.int64), axis, 0)
         source = np.moveaxis(span, axis, 0)
         for k in range(kernel[i]):
@@ -97,7 +102,7 @@ def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def spatially(step: Step, spans: Sequence[Span | None]) -> Span:
     """Global pools and InstanceNormalization: all positions of a channel."""
-    found = union(spans[:1])
+    found = _first(spans)
     return merged(found, range(2, found.ndim - 1))
 
 
@@ -109,8 +114,7 @@ def group_norm(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def reduced(step: Step, spans: Sequence[Span | None]) -> Span:
     """The Reduce* operators, ArgMax, ArgMin."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     rank = span.ndim - 1
     if step.node.op_type in ("ArgMax", "ArgMin"):
         axes = [step.attr("axis", 0)]
@@ -169,16 +173,14 @@ def gemm(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def transpose(step: Step, spans: Sequence[Span | None]) -> Span:
     """Axes in another order."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     perm = step.attr("perm", list(range(span.ndim - 1))[::-1])
     return span.transpose(0, *(p + 1 for p in perm))
 
 
 def reshape(step: Step, spans: Sequence[Span | None]) -> Span:
     """The same elements in the same order: Reshape, Flatten, Squeeze, Unsqueeze."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     return compressed(full(span, step.given()).reshape(2, *step.dims()))
 
 
@@ -186,6 +188,9 @@ def concat(step: Step, spans: Sequence[Span | None]) -> Span:
     """Side by side; a constant part depends on nothing."""
     rank = len(step.dims())
     axis = step.attr("axis") % rank
+    known = [s for s in spans if s is not None]
+    across = max(s.size // s.shape[axis + 1] for s in known)
+    affordable(across * step.dims()[axis])
     parts = []
     sizes = np.max([s.shape for s in spans if s is not None], axis=0).tolist()
     for index, span in enumerate(spans):
@@ -196,8 +201,7 @@ def concat(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def pad(step: Step, spans: Sequence[Span | None]) -> Span:
     """Constant padding depends on nothing; the other modes repeat what is there."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     rank = span.ndim - 1
     given = step.const(1)
     pads = list(step.attr("pads", []) if given is None else given.tolist())
@@ -210,6 +214,7 @@ def pad(step: Step, spans: Sequence[Span | None]) -> Span:
             continue
         if span.shape[axis + 1] == 1:
             if axis < 2:  # padded channels hold constants
+                affordable(span.size * step.given()[axis])
                 span = np.repeat(span, step.given()[axis], axis=axis + 1)
             else:
                 continue
@@ -220,20 +225,23 @@ def pad(step: Step, spans: Sequence[Span | None]) -> Span:
         cut[axis + 1] = slice(max(-before, 0), span.shape[axis + 1] - max(-after, 0))
         widths = [(0, 0)] * span.ndim
         widths[axis + 1] = (max(before, 0), max(after, 0))
+        affordable(span.size // span.shape[axis + 1] * (max(before, 0) + max(after, 0) + 1))
         span = np.pad(span[tuple(cut)], widths, mode=mode)  # type: ignore[call-overload]
     return compressed(span)
 
 
 def resize(step: Step, spans: Sequence[Span | None]) -> Span:
     """Resize, Upsample: which positions each one is made from, read off an identity matrix."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     if step.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise UnknownShapeError
     scales = step.const(2)
     for axis, (size, out) in enumerate(zip(step.given(), step.dims(), strict=True)):
         if size == out or span.shape[axis + 1] == 1:
             continue
+        if min(size, out) < 1:
+            raise UnknownShapeError
+        affordable(size * out, span.size // span.shape[axis + 1] * size * out)
         factor = out / size
         if scales is not None and scales.size == len(step.dims()):
             factor = float(scales[axis])
@@ -266,8 +274,8 @@ def moved(step: Step, spans: Sequence[Span | None]) -> list[Span]:
     span = spans[0]
     if span is None or any(s is not None for s in spans[1:]):
         raise UnknownShapeError
-    if math.prod(step.given()) > LARGEST:
-        raise UnknownShapeError
+    affordable(math.prod(step.given()))
+    affordable(sum(math.prod(step.dims(v)) for v in step.node.outputs if v.name))
     feeds: dict[str, NDArray[Any]] = {}
     for index, value in enumerate(step.node.inputs[1:], 1):
         found = step.const(index)
@@ -356,8 +364,10 @@ def spans_of(step: Step, spans: Sequence[Span | None], size: int) -> list[Span |
             return [RULES[node.op_type](step, spans)] * outputs
     except UnknownShapeError:
         pass
-    except (ArithmeticError, LookupError, TypeError, ValueError) as err:
-        # A graph that contradicts itself; ONNX's shape inference lets many of those pass.
+    except InputError:
+        raise
+    except Exception as err:
+        # A graph that contradicts itself, in one of many ways; ONNX's inference lets most pass.
         raise ModelError(
             f"{node.op_type} '{node.name}' (opset {step.opset}) doesn't fit what it reads: {err}"
         ) from err

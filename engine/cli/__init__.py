@@ -21,7 +21,7 @@ from typing import Any
 
 import typer
 
-from ...errors import BacklightError, InputError
+from ...errors import BacklightError, InputError, UsageError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -100,9 +100,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     # Its warnings on malformed models come before our own error, which says it better.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _refuse_empty(given)
         code = get_command(_app()).main(
-            args=list(sys.argv[1:] if arguments is None else arguments) or ["--help"],
+            args=given or ["--help"],
             prog_name="backlight",
             standalone_mode=False,
         )
@@ -129,6 +131,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _drop_stdout()
         where = f"{err.filename}: " if err.filename else ""
         return _failed(f"{where}{err.strerror or err}", 2 if err.errno == ENAMETOOLONG else 1)
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """Raise UsageError for an empty argument, such as a variable of a script that isn't set: a
+    path of no name is the current folder, and nothing here takes an empty word."""
+    for at, word in enumerate(given):
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and equals and not value:
+            raise UsageError(f"{option} is empty; expected a value")
+        if not word:
+            before = given[at - 1] if at else ""
+            who = before if before.startswith("-") else "an argument"
+            raise UsageError(f"{who} is empty; expected a value")
 
 
 def escaped(err: UnicodeError) -> tuple[str, int]:

@@ -38,7 +38,7 @@ def _bound(op: Op, index: int) -> float | None:
     if op.input(index) is None:
         return None
     array = op.const(index)
-    if array is None:
+    if array is None or array.size != 1:
         return np.nan
     return float(np.asarray(array, dtype=np.float64).reshape(()))
 
@@ -56,7 +56,7 @@ def _is_hard_sigmoid(op: Op) -> bool:
     if _bound(op, 2) != 6.0 or before is None or before.op_type != "Add":
         return False
     added = [constant(v) for v in before.inputs]
-    if not any(a is not None and a.size == 1 and float(a.reshape(())) == 3.0 for a in added):
+    if not any(a is not None and a.size == 1 and (a == 3).all() for a in added):
         return False
     uses = [use.node for use in op.y.uses()]
     return any(n.op_type in ("Div", "Mul") for n in uses)
@@ -66,6 +66,9 @@ def _is_hard_sigmoid(op: Op) -> bool:
 def clip(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Strictly between the bounds the cotangent passes; the bounds get what they hold back."""
     low, high = op.input(1), op.input(2)
+    for bound in (op.const(1), op.const(2)):
+        if bound is not None and bound.size != 1:
+            raise op.unsupported(f"a bound of {bound.size} elements", "bounds of one element")
     inside = ct
     if low is not None:
         inside = gate(e, inside, e.Greater(op.x, low))

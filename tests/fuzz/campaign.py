@@ -52,9 +52,12 @@ class Worker:
         assert process is not None and process.stdin is not None
         start = self._spent()
         self._said.truncate(0)
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        line = self._line(start)
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = self._line(start)
+        except BrokenPipeError:
+            line = ""
         self._answered += 1
         if line:
             return Outcome(**json.loads(line))
@@ -131,7 +134,7 @@ class Campaign:
     only: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     failures: dict[str, list[int]] = field(default_factory=dict)
-    messages: Counter[str] = field(default_factory=Counter)
+    guarded: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, seeds: range, minutes: float, workers: int) -> None:
@@ -161,6 +164,8 @@ class Campaign:
         outcome = worker.ask(request)
         with self._lock:
             self.counts[outcome.kind] += 1
+            if outcome.kind == "guarded":
+                self.guarded[outcome.place] += 1
             if not outcome.failed:
                 return
             seeds = self.failures.setdefault(outcome.signature, [])
@@ -202,4 +207,6 @@ class Campaign:
         for signature, seeds in sorted(self.failures.items(), key=lambda f: -len(f[1])):
             shown = ", ".join(map(str, seeds[:4])) + (" …" if len(seeds) > 4 else "")
             lines.append(f"{len(seeds):6}  {signature}  (seeds {shown})")
+        for place, count in self.guarded.most_common(12):
+            lines.append(f"{count:6}  guarded {place}")
         return "\n".join(lines)

@@ -20,8 +20,9 @@ from backlight.export.check import check
 from backlight.export.receptive import receptive_fields
 
 LONGEST = 1000  # characters of a message
-OUTCOMES = ("ok", "refusal", "traceback", "flood", "memory", "hang", "crash")
-FAILURES = OUTCOMES[2:]
+# guarded: a refusal that only the last guard saw to; its cause may want mending.
+OUTCOMES = ("ok", "refusal", "guarded", "traceback", "flood", "memory", "hang", "crash")
+FAILURES = OUTCOMES[3:]
 WINDOWS = np.array([[0, 3, 0, 3, 0, 3], [0, 3, 2, 6, 1, 5], [0, 1, 4, 8, 4, 8]], np.int32)
 
 
@@ -124,6 +125,8 @@ def _judged(step: str, err: BaseException) -> Outcome:
         return Outcome("traceback", step, said, f"{type(err).__name__} {place}", trace)
     if not text or "\n" in text or len(text) > LONGEST:
         return Outcome("flood", step, f"{len(text)} characters: {said}", _place(err), trace)
+    if not isinstance(causes[-1], BacklightError) and "contradict each other" in text:
+        return Outcome("guarded", step, text, f"{type(causes[-1]).__name__} {place}", trace)
     return Outcome("refusal", step, text)
 
 
