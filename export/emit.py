@@ -204,11 +204,11 @@ class Emitter:
             if dtype is not None and dtype != ir.DataType.from_numpy(array.dtype):
                 array = array.astype(dtype.numpy())
         elif dtype is not None:
+            _check_integers("a constant", value)
             array = np.array(value, dtype.numpy())
         else:
+            _check_integers("a constant", value)
             array = np.array(value)
-            if array.dtype.kind == "O":
-                raise OverflowError(f"a number beyond 64 bits among {value}")
             if array.size == 0 or array.dtype.kind in "iu":
                 array = array.astype(np.int64)
             elif array.dtype.kind == "f":

@@ -31,6 +31,8 @@ from .spans import (
     whole,
 )
 
+# Positions of a transposed convolution's kernel that are gone through.
+MOST_TAPS = 2**12
 Rule = Callable[[Step, Sequence[Span | None]], Span]
 
 
@@ -89,6 +91,8 @@ def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
             continue
         shape = list(span.shape)
         shape[axis] = dims[2 + i]
+        if kernel[i] > MOST_TAPS:
+            raise UnknownShapeError
         affordable(math.prod(shape), span.size * kernel[i])
         made = np.moveaxis(np.full(shape, EMPTY, np.int64), axis, 0)
         source = np.moveaxis(span, axis, 0)

@@ -150,16 +150,20 @@ def slid(
     """A window of `kernel` positions, `hop` apart, over a tensor axis."""
     if span.shape[axis] == 1:
         return span
+    if min(out, kernel, stride, hop) < 1:
+        raise UnknownShapeError
     last = (out - 1) * stride + (kernel - 1) * hop - before
     padded = stretched(span, axis, before, max(last - span.shape[axis] + 1, 0), step)
     made = padded.size // max(padded.shape[axis], 1) * out
-    affordable(made, made * kernel)
-    at = np.arange(out) * stride
-    # Tap by tap: all at once would take as many times the memory.
-    found = padded.take(at, axis)
-    for tap in range(1, kernel):
-        np.minimum(found, padded.take(at + tap * hop, axis), out=found)
-    return found
+    affordable(made)
+    # Windows of twice as many taps, until they are whole: all taps at once would take as many
+    # times the memory.
+    found, taps = np.moveaxis(padded, axis, 0), 1
+    while taps < kernel:
+        more = min(taps, kernel - taps)
+        ahead = found[more * hop :]
+        found, taps = np.minimum(found[: len(ahead)], ahead), taps + more
+    return np.moveaxis(found[np.arange(out) * stride], 0, axis)
 
 
 def grouped(span: Span, groups: int, channels: int, out: int) -> Span:

@@ -148,6 +148,12 @@ def test_public_functions(tmp_path: Path, name: str, argument: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", [[["a"]], [[None]], [[1], [1, 2]], [[1j]], 3, "x", None])
+def test_vectors_that_are_none(given: Any) -> None:
+    refused(lambda: backlight.neighbors(given, np.zeros((1, 1)), 1), "vectors")
+    refused(lambda: backlight.neighbors(np.zeros((1, 1)), given, 1), "queries")
+
+
 def test_numpys_numbers_are_numbers() -> None:
     pytest.importorskip("onnxruntime")
     windows = backlight.Occlusion(TINY, window=np.int64(4), stride=np.array([2, 2]))

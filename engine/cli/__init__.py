@@ -134,16 +134,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse_empty(given: Sequence[str]) -> None:
-    """Raise UsageError for an empty argument, such as a variable of a script that isn't set: a
-    path of no name is the current folder, and nothing here takes an empty word."""
+    """Raise UsageError for an option's empty value, such as a variable of a script that isn't set:
+    a path of no name would be the current folder, and no option here means an empty word."""
     for at, word in enumerate(given):
         option, equals, value = word.partition("=")
         if option.startswith("-") and equals and not value:
             raise UsageError(f"{option} is empty; expected a value")
-        if not word:
-            before = given[at - 1] if at else ""
-            who = before if before.startswith("-") else "an argument"
-            raise UsageError(f"{who} is empty; expected a value")
+        if not word and at and given[at - 1].startswith("-"):
+            raise UsageError(f"{given[at - 1]} is empty; expected a value")
 
 
 def escaped(err: UnicodeError) -> tuple[str, int]:

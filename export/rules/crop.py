@@ -76,6 +76,8 @@ def _uncut(e: Emitter, op: Op, ct: ir.Value) -> ir.Value | None:
     flipped: list[int] = []
     for index, (a, k) in enumerate(zip(axes, steps, strict=False)):
         axis, step = int(a) % rank, int(k)
+        if step == 0:
+            raise op.unsupported("a step of 0", "other steps")
         size = dims[axis]
         start = None if starts is None else int(starts[index])
         end = None if ends is None else int(ends[index])
@@ -213,6 +215,8 @@ def _pads(op: Op, rank: int) -> dict[int, tuple[int, int]] | None:
     if known is None or axes is None:
         return None
     n = len(axes)
+    if known.shape != (2 * n,):
+        raise op.unsupported(f"{known.size} pads for {n} axes", "two for each axis")
     pairs = zip(axes, known[:n], known[n:], strict=True)
     return {int(a) % rank: (int(low), int(high)) for a, low, high in pairs if low or high}
 

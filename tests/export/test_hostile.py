@@ -3,6 +3,7 @@ contradict themselves. One line that names the node, or the right graph; never a
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +45,20 @@ def refusal(call: Callable[[], object]) -> str | None:
 
 
 def exported(text: str, weights: dict[str, Any] | None = None, **more: Any) -> str | None:
-    data = models.parsed(text, weights).SerializeToString()
+    data = parsed(text, weights).SerializeToString()
     assert len(data) < 4000
-    return refusal(lambda: backlight.export(data, "vanilla", of="y", cotangent="input", **more))
+    return refusal(
+        lambda: backlight.export(data, "vanilla", of="y", wrt="x", cotangent="input", **more)
+    )
+
+
+def parsed(text: str, weights: dict[str, Any] | None = None) -> onnx.ModelProto:
+    """As `models.parsed`; in the text form `float y` is a scalar: the shape is to be inferred."""
+    model = models.parsed(text, weights)
+    shape = model.graph.output[0].type.tensor_type
+    if not shape.shape.dim:
+        shape.ClearField("shape")
+    return model
 
 
 def net(nodes: str, shape: str, opset: int = 18) -> str:
@@ -93,7 +105,7 @@ def test_a_large_image_and_many_channels(form: str, reduce: str) -> None:
         y = Flatten(p)
     }"""
     bounds = {"low": np.float32(0), "high": np.float32(6)}
-    data = models.parsed(text, bounds).SerializeToString()
+    data = parsed(text, bounds).SerializeToString()
     for rules in ("vanilla", "guided"):
         said = refusal(lambda rules=rules: backlight.export(data, rules, for_=form, reduce=reduce))  # type: ignore[misc]
         assert said is None, said
@@ -114,7 +126,7 @@ def test_shares_by_axis_are_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     ct = np.random.default_rng(1).standard_normal(run_reference(model, {"x": x})["y"].shape)
     feeds = {"x": x, "cotangent": ct}
     whole = run_reference(vjp_graph(model, ["x"]), feeds)["saliency_vanilla"]
-    monkeypatch.setattr("backlight.export.emit.LARGEST", 10)
+    monkeypatch.setattr(sys.modules[Emitter.__module__], "LARGEST", 10)
     apart = run_reference(vjp_graph(model, ["x"]), feeds)["saliency_vanilla"]
     np.testing.assert_allclose(apart, whole, rtol=1e-12)
     basis = np.zeros_like(x)
@@ -129,7 +141,7 @@ def test_many_classes_are_counted_in_the_run(monkeypatch: pytest.MonkeyPatch) ->
     data = models.tiny().SerializeToString()
     feeds = {"x": models.images(2, 3, 8, 8), "target": np.array([3, -1])}
     want = run_reference(backlight.export(data, "vanilla"), feeds)["saliency_vanilla"]
-    monkeypatch.setattr("backlight.export.emit.LARGEST", 4)
+    monkeypatch.setattr(sys.modules[Emitter.__module__], "LARGEST", 4)
     made = backlight.export(data, "vanilla")
     assert "Range" in {n.op_type for n in made.graph.node}
     np.testing.assert_array_equal(run_reference(made, feeds)["saliency_vanilla"], want)
@@ -182,7 +194,7 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any]]] = [
 def test_a_node_that_contradicts_itself(at: int) -> None:
     """In every form, for export, check, windows and fields: a line, or a graph."""
     text, weights = CONTRADICTIONS[at]
-    data = models.parsed(text, weights).SerializeToString()
+    data = parsed(text, weights).SerializeToString()
     for form in FORMS:
         refusal(
             lambda form=form: backlight.export(  # type: ignore[misc]
@@ -197,7 +209,7 @@ def test_a_node_that_contradicts_itself(at: int) -> None:
 
 def test_what_is_wrong_is_named() -> None:
     text, weights = _conv(f"strides=[{BIG},{BIG}]")
-    model = models.parsed(text, weights)
+    model = parsed(text, weights)
     model.graph.node[0].name = "layer7"
     with pytest.raises(UnsupportedNode, match=r"^Conv 'layer7': strides = \[4611.*: 2 num"):
         backlight.export(model, "vanilla", of="y", cotangent="input")
@@ -239,7 +251,7 @@ def test_integers_beyond_64_bits_are_named() -> None:
 
 @pytest.mark.parametrize("bounds", [np.zeros(3, np.float32), np.zeros(0, np.float32)])
 def test_check_reads_bounds_that_are_none(bounds: Any) -> None:
-    report = check(models.parsed(net("y = Clip(x, b)", "1,5"), {"b": bounds}), of="y", wrt="x")
+    report = check(parsed(net("y = Clip(x, b)", "1,5"), {"b": bounds}), of="y", wrt="x")
     (found,) = report.obstacles
     assert found.operator == "Clip" and "bound" in found.reason
 
@@ -277,24 +289,24 @@ def test_sums_of_sums_are_read_once() -> None:
         q = QuantizeLinear(a60, s, z)
         y = DequantizeLinear(q, s, z)
     }}"""
-    model = models.parsed(text, {"s": np.float32(0.1), "z": np.uint8(0)})
+    model = parsed(text, {"s": np.float32(0.1), "z": np.uint8(0)})
     assert refusal(lambda: backlight.export(model, "guided", of="y", cotangent="input")) is None
     refusal(lambda: check(model, of="y", wrt="x"))
 
 
 def test_fields_of_declared_sizes() -> None:
     huge = net("y = Relu(x)", f"1,3,{WIDEST * 2},{WIDEST * 2}")
-    said = refusal(lambda: receptive_fields(models.parsed(huge)))
+    said = refusal(lambda: receptive_fields(parsed(huge)))
     assert said is not None and "'x'" in said and str(WIDEST) in said
     wide = net(
         f"p = Pad(x, pads) y = MaxPool<kernel_shape=[1,{2**18}], pads=[0,{2**17},0,{2**17}]>(p)",
         "1,3,64,60000",
     )
     pads = {"pads": np.array([0, 0, 0, 10**9, 0, 0, 0, 10**9])}
-    assert refusal(lambda: receptive_fields(models.parsed(wide, pads))) is None
+    assert refusal(lambda: receptive_fields(parsed(wide, pads))) is None
     many = net("w = Constant<value=float[1]{1}>() y = Tile(x, r)", "1,3,16,16")
     repeats = {"r": np.array([1, 10**6, 10**6, 10**6])}
-    refusal(lambda: receptive_fields(models.parsed(many, repeats)))
+    refusal(lambda: receptive_fields(parsed(many, repeats)))
 
 
 def test_fields_by_tap_are_the_fields() -> None:
@@ -303,7 +315,7 @@ def test_fields_by_tap_are_the_fields() -> None:
         "y = MaxPool<kernel_shape=[3,2], strides=[2,3], dilations=[2,4], pads=[2,1,2,3]>(x)",
         "1,2,15,17",
     )
-    field = receptive_fields(models.parsed(text))["y"]
+    field = receptive_fields(parsed(text))["y"]
     for row, column in ((0, 0), (1, 1), (3, 2), (7, 5)):
         ys = [2 * row - 2 + 2 * k for k in range(3)]
         xs = [3 * column - 1 + 4 * k for k in range(2)]
@@ -313,7 +325,7 @@ def test_fields_by_tap_are_the_fields() -> None:
 
 
 def test_a_constant_that_cant_be_read_is_refused() -> None:
-    model = models.parsed(net("y = Resize(x, , s)", "1,1,4,4"))
+    model = parsed(net("y = Resize(x, , s)", "1,1,4,4"))
     broken = onnx.TensorProto(name="s", dims=[4], data_type=onnx.TensorProto.INT8)
     broken.float_data.extend([1, 1, 2, 2])
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["s"], value=broken))
