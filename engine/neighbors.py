@@ -42,7 +42,7 @@ class Nearest:
     distances: NDArray[np.float64]
 
 
-@take.accepts(k=take.whole, metric=take.text, method=take.text)
+@take.accepts(k=take.number, metric=take.text, method=take.text)
 def neighbors(
     vectors: NDArray[Any],
     queries: NDArray[Any],
