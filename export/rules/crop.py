@@ -71,6 +71,14 @@ def _uncut(e: Emitter, op: Op, ct: ir.Value) -> ir.Value | None:
     steps = op.const(4) if op.input(4) is not None else np.ones(rank, np.int64)
     if axes is None or steps is None or length is None:
         return None
+    given = [known for known in (starts, ends, axes) if known is not None]
+    if op.input(4) is not None:
+        given.append(steps)
+    if {known.shape for known in given} != {(length,)}:
+        raise op.unsupported(
+            f"starts, ends, axes and steps of {[known.size for known in given]} numbers",
+            "a number of each per axis",
+        )
     spans: dict[int, tuple[Amount, Amount]] = {}
     strides: dict[int, tuple[int, int]] = {}
     flipped: list[int] = []

@@ -21,10 +21,10 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     """
     if value is None:
         return None
-    tensor = ir.convenience.get_const_tensor(value)
-    if tensor is None:
-        return None
     try:
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is None:
+            return None
         array = tensor.numpy()
     except Exception as err:  # onnx-ir raises many kinds, AssertionError among them
         raise ModelError(f"tensor '{value.name}' can't be read: {err}") from err

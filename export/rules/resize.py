@@ -46,8 +46,8 @@ def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
                 )
             folds[axis] = factor
             continue
-        if size < 1:
-            raise op.unsupported(f"axis {axis} is of size {size}", "sizes above 0")
+        if min(size, out) < 1:
+            raise op.unsupported(f"axis {axis} is of size {min(size, out)}", "sizes above 0")
         exact = out / size if scale is None else scale
         factor = _repeats(op, size, out, exact, place)
         if factor is not None:
