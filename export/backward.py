@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..errors import UnsupportedNode
 from .emit import Emitter, broadcast_shape, dim_of
-from .rules import NO_GRADIENT, Cotangents, Op, RuleMap
+from .rules import NO_GRADIENT, Cotangents, Op, RuleMap, guarded
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
 from .scaling import Scaling
@@ -149,7 +149,8 @@ def backward(
             cts = tuple(None if ct is None else scaling.at(v, ct) for v, ct in pairs)
             scaling.passed(node)
         op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
-        with e.scope(node.name or node.op_type):
+        # The walk too trusts shapes to fit each other.
+        with e.scope(node.name or node.op_type), guarded(op):
             try:
                 cotangents = rule(e, op, cts)
             except UnsupportedNode:

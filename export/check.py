@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
 
-from ..errors import UnsupportedNode
+from ..arguments import accepts, names, text
+from ..errors import ModelError, UnsupportedNode, one_line
 from . import choose, half, scores, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
@@ -18,7 +19,7 @@ from .heap import seldom_collected
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
 from .methods import chosen
-from .rules import NO_GRADIENT, Op, RuleMap
+from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .saliency import explain_graph
@@ -43,7 +44,8 @@ class Finding:
     def line(self) -> str:
         """As one line."""
         where = f"{self.operator} '{self.node}': " if self.operator else ""
-        return where + self.reason + (f"; supported: {self.accepted}" if self.accepted else "")
+        accepted = f"; supported: {self.accepted}" if self.accepted else ""
+        return one_line(where + self.reason + accepted)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
+@accepts(of=text, wrt=text, methods=names, lowering=text, dtype=text)
 @seldom_collected
 def check(
     model: ModelLike,
@@ -252,7 +255,7 @@ def _notes(
     if declared != opset:
         notes.append(Finding("note", "", "", f"opset {declared} is upgraded to {opset}"))
     rectifying = [
-        n for n in nodes if n.op_type == "QuantizeLinear" and is_quantized_rectifier(Op(n, ()))
+        n for n in nodes if n.op_type == "QuantizeLinear" and _holds(is_quantized_rectifier, n)
     ]
     if rectifying:
         many = f" ({len(rectifying)} nodes)" if len(rectifying) > 1 else ""
@@ -263,14 +266,14 @@ def _notes(
         notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
     spelled: dict[str, list[str]] = {}
     for node in nodes:
-        if node.op_type not in _PLAIN and rectifies(node):
+        if node.op_type not in _PLAIN and _rectifies(node):
             spelled.setdefault(node.op_type, []).append(node.name or node.outputs[0].name or "")
-    for op_type, names in spelled.items():
-        many = f" ({len(names)} nodes)" if len(names) > 1 else ""
+    for op_type, found in spelled.items():
+        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
         reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{many}"
-        notes.append(Finding("note", names[0], op_type, reason))
+        notes.append(Finding("note", found[0], op_type, reason))
     if not (rectifying or spelled) and not any(
-        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and rectifies(n)) for n in nodes
+        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
     ):
         notes.append(
             Finding("note", "", "", "no rectifier on the way: the three rules give the same map")
@@ -281,22 +284,36 @@ def _notes(
         rule = vanilla.get(node.op_type)
         if rule is not None and rule.smooth:
             smooth.setdefault(node.op_type, []).append(node.name or "")
-    for op_type, names in smooth.items():
-        many = f" ({len(names)} nodes)" if len(names) > 1 else ""
+    for op_type, found in smooth.items():
+        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
         reason = f"smooth: keeps its own derivative under deconv and guided{many}"
-        notes.append(Finding("note", names[0], op_type, reason))
-    clips = [n for n in nodes if is_clipped(n)]
+        notes.append(Finding("note", found[0], op_type, reason))
+    clips = [n for n in nodes if _holds(lambda op: is_clipped(op.node), n)]
     if clips:
         many = f" ({len(clips)} nodes)" if len(clips) > 1 else ""
         reason = (
             "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
         )
         notes.append(Finding("note", clips[0].name or "", "Clip", reason))
-    leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu") and not rectifies(n)]
+    leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu") and not _rectifies(n)]
     if leaky:
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"
         notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))
     return notes
+
+
+def _rectifies(node: ir.Node) -> bool:
+    return _holds(lambda op: rectifies(op.node), node)
+
+
+def _holds(test: Callable[[Op], bool], node: ir.Node) -> bool:
+    """Whether something is true of a node; not of one that its rule refuses to read."""
+    op = Op(node, ())
+    try:
+        with guarded(op):
+            return test(op)
+    except ModelError:
+        return False
 
 
 def _counted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 
 Operand = "ir.Value | float | int | bool | Sequence[int] | NDArray[Any] | None"
+
+# Elements of a constant that a size in the file asks for. Above, the run makes it, or the node is
+# refused: a file of a kilobyte may declare any size.
+LARGEST = 2**24
+# What an integer of the standard holds.
+LOWEST_INT, HIGHEST_INT = -(2**63), 2**63 - 1
 
 # The mark of a node that stays in float32, in its `meta`.
 IN_FLOAT32 = "backlight.float32"
@@ -69,6 +76,11 @@ def dim_of(shape: ir.Shape, axis: int) -> int | str | None:
     if isinstance(dim, int):
         return dim
     return None if dim.value is None else str(dim.value)
+
+
+def fits(*sizes: int | None) -> bool:
+    """Whether a constant of this shape is no larger than LARGEST; an unknown size counts as 1."""
+    return math.prod(1 if s is None else max(s, 0) for s in sizes) <= LARGEST
 
 
 class Emitter:
@@ -161,6 +173,8 @@ class Emitter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         attributes = {k: v for k, v in attributes.items() if v is not None}
+        for name, given_value in attributes.items():
+            _check_integers(name, given_value)
         key = (
             op_type,
             _outputs,
@@ -202,8 +216,10 @@ class Emitter:
             if dtype is not None and dtype != ir.DataType.from_numpy(array.dtype):
                 array = array.astype(dtype.numpy())
         elif dtype is not None:
+            _check_integers("a constant", value)
             array = np.array(value, dtype.numpy())
         else:
+            _check_integers("a constant", value)
             array = np.array(value)
             if array.size == 0 or array.dtype.kind in "iu":
                 array = array.astype(np.int64)
@@ -230,8 +246,9 @@ class Emitter:
                 return name
 
     def cast(self, value: ir.Value, dtype: ir.DataType | None) -> ir.Value:
-        """`value` as `dtype`; itself when it is that already."""
-        assert dtype is not None
+        """`value` as `dtype`; itself when it is that already. Raises TypeError for no type."""
+        if dtype is None:
+            raise TypeError(f"the element type that '{value.name}' should have is unknown")
         return value if value.dtype == dtype else self.Cast(value, to=int(dtype))
 
     def _value(self, operand: Any, like: ir.DataType | None) -> ir.Value | None:
@@ -242,6 +259,13 @@ class Emitter:
         if isinstance(operand, ir.Shape):
             return self.const(operand.numpy())
         return self.const(operand, like)
+
+
+def _check_integers(name: str, value: object) -> None:
+    """Raise OverflowError for an attribute that the standard's integers don't hold."""
+    for number in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(number, int) and not LOWEST_INT <= number <= HIGHEST_INT:
+            raise OverflowError(f"{name} = {value}, beyond 64 bits")
 
 
 def _all_names(graph: ir.Graph) -> set[str]:

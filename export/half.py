@@ -20,6 +20,7 @@ from onnx_ir.passes import common
 from ..errors import UnsupportedNode, UsageError
 from .emit import IN_FLOAT32
 from .graph import EMITTED_OPSET, infer_shapes
+from .rules import Op, guarded
 from .rules.op import constant
 
 __all__ = ["DTYPES", "checked", "narrow", "opset_for"]
@@ -113,8 +114,9 @@ class _Narrowing:
         """Returns how many values were narrowed."""
         outputs = list(self.graph.outputs)
         for node in list(self.graph):
-            self._trace(node)
-            self._convert(node)
+            with guarded(Op(node, ())):
+                self._trace(node)
+                self._convert(node)
         ends: dict[ir.Value, ir.Value] = {}
         for index, value in enumerate(outputs):
             if value in self.narrowed:

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ..arguments import refused, text
 from ..errors import UsageError, nearest
 
 KEY = "backlight.preprocess"
@@ -74,6 +75,15 @@ def preset(name: str) -> Preprocess:
     if name not in PRESETS:
         raise UsageError.unknown("preprocess", name, PRESETS, ", or a record")
     return PRESETS[name]
+
+
+def given(name: str, value: object) -> Preprocess | str:
+    """The check of an argument `preprocess` (see `arguments`): a preset's name or a record."""
+    if isinstance(value, Preprocess):
+        return value
+    if not isinstance(value, str):
+        raise refused(name, value, f"a Preprocess, or one of: {', '.join(PRESETS)}")
+    return text(name, value)
 
 
 def parse(given: str) -> Preprocess:

@@ -27,6 +27,9 @@ from .spans import EMPTY, Span, Step, compressed
 
 __all__ = ["ReceptiveField", "receptive_fields"]
 
+# Pixels of an image's side: what is larger comes from a broken file.
+WIDEST = 2**16
+
 
 @dataclass(frozen=True)
 class ReceptiveField:
@@ -226,7 +229,12 @@ def _settle(
                 raise UsageError(
                     f"the size {wanted} doesn't fit input '{image.name}', which takes {dim}"
                 )
-            fixed.append(dim if isinstance(dim, int) else wanted or 224)
+            side = dim if isinstance(dim, int) else wanted or 224
+            if not 1 <= side <= WIDEST:
+                raise ModelError(
+                    f"input '{image.name}' is {side} pixels wide or high; expected 1 to {WIDEST}"
+                )
+            fixed.append(side)
         else:
             fixed.append(dim if isinstance(dim, int) else 1 if axis == 0 else 3)
     image.shape = ir.Shape(fixed)

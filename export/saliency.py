@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from .. import __version__
+from ..arguments import accepts, flag, is_whole, names, refused, text
 from ..errors import ModelError, UsageError
 from . import choose, half, scores, seed
 from .backward import refuse_blocked
@@ -85,6 +86,10 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in values if v.const_value is not None)
 
 
+@accepts(
+    rules=names, methods=names, of=names, wrt=names, cotangent=text, reduce=text, for_=text,
+    dtype=text, layer=names, fuse=flag, size=text, signed=flag, contrast_form=text,
+)  # fmt: skip
 def export(
     model: ModelLike,
     rules: Sequence[str] | None = None,
@@ -168,6 +173,7 @@ def export(
     ).to_proto()
 
 
+@accepts(methods=names, of=names, wrt=names, cotangent=text, reduce=text, lowering=text, dtype=text)
 @seldom_collected
 def explain_graph(
     model: ModelLike,
@@ -206,8 +212,7 @@ def explain_graph(
     if reduce not in ("none", "maxabs"):
         raise UsageError.unknown("reduce", reduce, ("none", "maxabs"))
     narrow_to = half.checked(dtype, lowering)
-    if isinstance(target_class, str) and re.fullmatch(r"-?[0-9]{1,18}", target_class):
-        target_class = int(target_class)
+    target_class = _class_of(target_class)
     sampling = _checked_sampling(rows, sampling, cotangent)
     drawn = Drawing.of(rows, _names(layer), fuse=fuse, size=size, signed=signed)
     contrast = _checked_contrast(rows, contrast, contrast_form, target_class)
@@ -317,6 +322,15 @@ def explain_graph(
     )
 
 
+def _class_of(given: object) -> str | int:
+    """`target_class` as "input", "top1" or a number; a number may be NumPy's, or written out."""
+    if isinstance(given, str):
+        return int(given) if re.fullmatch(r"-?[0-9]{1,18}", given) else given
+    if not is_whole(given):
+        raise refused("target_class", given, '"input", "top1" or the number of a class')
+    return int(given)  # type: ignore[call-overload,no-any-return]
+
+
 def _checked_sampling(
     rows: Sequence[Method], sampling: Sampling | None, cotangent: str
 ) -> Sampling:
@@ -380,26 +394,26 @@ def _contrast_metadata(
 def _reserve_names(graph: ir.Graph, rows: Sequence[Method], contrast: str | int | None) -> None:
     """Free the contract's names inside the model; refuse a model whose own ends have them."""
     values = ir.convenience.create_value_mapping(graph)
-    names = ["target", "cotangent", *(row.output for row in rows)]
+    reserved = ["target", "cotangent", *(row.output for row in rows)]
     if contrast is not None or any(row.seed is seed.CONTRAST for row in rows):
-        names.append("contrast")
+        reserved.append("contrast")
     for row in rows:
-        names += VARIED_NAMES[row.varies]
+        reserved += VARIED_NAMES[row.varies]
     # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
-    ours = {n for n in values if re.fullmatch(rf"({'|'.join(names)})(_[0-9]+)?", n)}
+    ours = {n for n in values if re.fullmatch(rf"({'|'.join(reserved)})(_[0-9]+)?", n)}
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     clash = sorted(ours & {name for name in ends if name})
     if clash:
         raise ModelError(
             f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
-            f"expected a model without {', '.join(dict.fromkeys(names))}"
+            f"expected a model without {', '.join(dict.fromkeys(reserved))}"
         )
     for name in sorted(ours):
         values[name].name = f"{name}/own"
 
 
-def _names(names: str | Sequence[str] | None) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
+def _names(given: str | Sequence[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else list(given)
 
 
 def _kept(of: str | Sequence[str] | None) -> list[str]:

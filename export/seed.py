@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from . import choose
-from .emit import Emitter, dim_of
+from .emit import Emitter, dim_of, fits
 from .explaining import Explaining, Seed
 
 GIVEN = "cotangent"
@@ -84,7 +84,13 @@ def one_hot(e: Emitter, of: ir.Value, chosen: ir.Value | int) -> ir.Value:
     rank = len(shape)
     flat = _flat(e, of)
     count = class_count(of)
-    if count is None:
+    if of.dtype is None:
+        raise ModelError(
+            f"'{of.name}' has no known element type{choose.culprit(of)}; name another with --of"
+        )
+    if count is not None and not fits(count):
+        classes = e.Range(0, count, 1, _dtype=ir.DataType.INT64)
+    elif count is None:
         width = e.Squeeze(e.Shape(flat, start=1, end=2), [0])
         classes = e.Range(0, width, 1, _dtype=ir.DataType.INT64)
     else:

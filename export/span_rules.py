@@ -13,13 +13,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from .arithmetic import evaluate, work
 from .spans import (
     EMPTY,
     Span,
     Step,
     UnknownShapeError,
+    affordable,
     compressed,
     full,
     grouped,
@@ -31,10 +32,11 @@ from .spans import (
     whole,
 )
 
-# Elements of a tensor that is run: what is larger comes from a broken file.
-LARGEST = 2**27
-MOST = 4 * LARGEST  # that it may read and make
+# What a tensor that is run may read and make.
+MOST = 2**29
 RESIZED = 2**20  # the same for Resize, whose reference goes element by element
+# Positions of a transposed convolution's kernel that are gone through.
+MOST_TAPS = 2**12
 Rule = Callable[[Step, Sequence[Span | None]], Span]
 
 
@@ -43,10 +45,16 @@ def pointwise(step: Step, spans: Sequence[Span | None]) -> Span:
     return union(spans)
 
 
+def _first(spans: Sequence[Span | None]) -> Span:
+    """The first input's span. Raises UnknownShapeError where another one alone moves."""
+    if not spans or spans[0] is None:
+        raise UnknownShapeError
+    return spans[0]
+
+
 def window(step: Step, spans: Sequence[Span | None]) -> Span:
     """Conv and the pools. An output sees what its window sees."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     is_conv = step.node.op_type in ("Conv", "ConvInteger", "QLinearConv")
     weight = 3 if step.node.op_type == "QLinearConv" else 1
     kernel = step.given(weight)[2:] if is_conv else tuple(step.attr("kernel_shape"))
@@ -66,8 +74,7 @@ def window(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
     """ConvTranspose: position i reaches stride * i + dilation * k - pad."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     sizes, dims = step.given()[2:], step.dims()
     kernel = step.given(1)[2:]
     n = len(kernel)
@@ -88,6 +95,9 @@ def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
             continue
         shape = list(span.shape)
         shape[axis] = dims[2 + i]
+        if kernel[i] > MOST_TAPS:
+            raise UnknownShapeError
+        affordable(math.prod(shape), span.size * kernel[i])
         made = np.moveaxis(np.full(shape, EMPTY, np.int64), axis, 0)
         source = np.moveaxis(span, axis, 0)
         for k in range(kernel[i]):
@@ -100,7 +110,7 @@ def transposed(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def spatially(step: Step, spans: Sequence[Span | None]) -> Span:
     """Global pools and InstanceNormalization: all positions of a channel."""
-    found = union(spans[:1])
+    found = _first(spans)
     return merged(found, range(2, found.ndim - 1))
 
 
@@ -112,8 +122,7 @@ def group_norm(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def reduced(step: Step, spans: Sequence[Span | None]) -> Span:
     """The Reduce* operators, ArgMax, ArgMin."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     rank = span.ndim - 1
     if step.node.op_type in ("ArgMax", "ArgMin"):
         axes = [step.attr("axis", 0)]
@@ -172,16 +181,14 @@ def gemm(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def transpose(step: Step, spans: Sequence[Span | None]) -> Span:
     """Axes in another order."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     perm = step.attr("perm", list(range(span.ndim - 1))[::-1])
     return span.transpose(0, *(p + 1 for p in perm))
 
 
 def reshape(step: Step, spans: Sequence[Span | None]) -> Span:
     """The same elements in the same order: Reshape, Flatten, Squeeze, Unsqueeze."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     return compressed(full(span, step.given()).reshape(2, *step.dims()))
 
 
@@ -189,6 +196,9 @@ def concat(step: Step, spans: Sequence[Span | None]) -> Span:
     """Side by side; a constant part depends on nothing."""
     rank = len(step.dims())
     axis = step.attr("axis") % rank
+    known = [s for s in spans if s is not None]
+    across = max(s.size // s.shape[axis + 1] for s in known)
+    affordable(across * step.dims()[axis])
     parts = []
     sizes = np.max([s.shape for s in spans if s is not None], axis=0).tolist()
     for index, span in enumerate(spans):
@@ -199,8 +209,7 @@ def concat(step: Step, spans: Sequence[Span | None]) -> Span:
 
 def pad(step: Step, spans: Sequence[Span | None]) -> Span:
     """Constant padding depends on nothing; the other modes repeat what is there."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     rank = span.ndim - 1
     given = step.const(1)
     pads = list(step.attr("pads", []) if given is None else given.tolist())
@@ -213,6 +222,7 @@ def pad(step: Step, spans: Sequence[Span | None]) -> Span:
             continue
         if span.shape[axis + 1] == 1:
             if axis < 2:  # padded channels hold constants
+                affordable(span.size * step.given()[axis])
                 span = np.repeat(span, step.given()[axis], axis=axis + 1)
             else:
                 continue
@@ -223,20 +233,23 @@ def pad(step: Step, spans: Sequence[Span | None]) -> Span:
         cut[axis + 1] = slice(max(-before, 0), span.shape[axis + 1] - max(-after, 0))
         widths = [(0, 0)] * span.ndim
         widths[axis + 1] = (max(before, 0), max(after, 0))
+        affordable(span.size // span.shape[axis + 1] * (max(before, 0) + max(after, 0) + 1))
         span = np.pad(span[tuple(cut)], widths, mode=mode)  # type: ignore[call-overload]
     return compressed(span)
 
 
 def resize(step: Step, spans: Sequence[Span | None]) -> Span:
     """Resize, Upsample: which positions each one is made from, read off an identity matrix."""
-    span = spans[0]
-    assert span is not None
+    span = _first(spans)
     if step.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise UnknownShapeError
     scales = step.const(2)
     for axis, (size, out) in enumerate(zip(step.given(), step.dims(), strict=True)):
         if size == out or span.shape[axis + 1] == 1:
             continue
+        if min(size, out) < 1:
+            raise UnknownShapeError
+        affordable(size * out, span.size // span.shape[axis + 1] * size * out)
         factor = out / size
         if scales is not None and scales.size == len(step.dims()):
             factor = float(scales[axis])
@@ -268,8 +281,8 @@ def moved(step: Step, spans: Sequence[Span | None]) -> list[Span]:
     span = spans[0]
     if span is None or any(s is not None for s in spans[1:]):
         raise UnknownShapeError
-    if math.prod(step.given()) > LARGEST:
-        raise UnknownShapeError
+    affordable(math.prod(step.given()))
+    affordable(sum(math.prod(step.dims(v)) for v in step.node.outputs if v.name))
     given = [step.const(index) for index in range(1, len(step.node.inputs))]
     arrays = [[np.ascontiguousarray(end), *given] for end in full(span, step.given())]
     needed = work(step.node, arrays[0])
@@ -332,8 +345,10 @@ def spans_of(step: Step, spans: Sequence[Span | None], size: int) -> list[Span |
             return [RULES[node.op_type](step, spans)] * outputs
     except UnknownShapeError:
         pass
-    except (ArithmeticError, LookupError, TypeError, ValueError) as err:
-        # A graph that contradicts itself; ONNX's shape inference lets many of those pass.
+    except InputError:
+        raise
+    except Exception as err:
+        # A graph that contradicts itself, in one of many ways; ONNX's inference lets most pass.
         raise ModelError(
             f"{node.op_type} '{node.name}' (opset {step.opset}) doesn't fit what it reads: {err}"
         ) from err

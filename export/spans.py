@@ -9,6 +9,7 @@ The rules of the operators are in `span_rules.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -26,6 +27,8 @@ Span = NDArray[np.int64]
 EMPTY = 2**40
 # Padding that no picture has: what a file says of it isn't tried out.
 MOST = 2**20
+# Elements of a span, and those that are read to make one: what is larger comes from a broken file.
+LARGEST, MOST_READ = 2**24, 2**30
 
 
 class UnknownShapeError(Exception):
@@ -101,8 +104,16 @@ def merged(span: Span, axes: Sequence[int], keep: bool = True) -> Span:
     return np.asarray(span.min(axis=tuple(a % rank + 1 for a in axes), keepdims=keep))
 
 
+def affordable(made: int, read: int = 0) -> None:
+    """Raise UnknownShapeError for a span of more elements than fit, or made from too many: then
+    every unit is taken to see the whole image."""
+    if made > LARGEST or read > MOST_READ:
+        raise UnknownShapeError
+
+
 def full(span: Span, dims: tuple[int, ...]) -> Span:
-    """Every dimension at the tensor's own size."""
+    """Every dimension at the tensor's own size. Raises UnknownShapeError."""
+    affordable(2 * math.prod(dims))
     return np.broadcast_to(span, (2, *dims))
 
 
@@ -118,6 +129,7 @@ def stretched(span: Span, axis: int, before: int, after: int, step: Step) -> Spa
     count = span.shape[axis]
     if before + after > MOST:
         raise UnknownShapeError
+    affordable(span.size // count * max(count + before + after, 0))
     at = np.arange(-before, count + after)
     found = span.take(at.clip(0, count - 1), axis)
     shape = [1] * span.ndim
@@ -138,10 +150,20 @@ def slid(
     """A window of `kernel` positions, `hop` apart, over a tensor axis."""
     if span.shape[axis] == 1:
         return span
+    if min(out, kernel, stride, hop) < 1:
+        raise UnknownShapeError
     last = (out - 1) * stride + (kernel - 1) * hop - before
     padded = stretched(span, axis, before, max(last - span.shape[axis] + 1, 0), step)
-    at = np.arange(out)[:, None] * stride + np.arange(kernel) * hop
-    return np.asarray(padded.take(at, axis).min(axis=axis + 1))
+    made = padded.size // max(padded.shape[axis], 1) * out
+    affordable(made)
+    # Windows of twice as many taps, until they are whole: all taps at once would take as many
+    # times the memory.
+    found, taps = np.moveaxis(padded, axis, 0), 1
+    while taps < kernel:
+        more = min(taps, kernel - taps)
+        ahead = found[more * hop :]
+        found, taps = np.minimum(found[: len(ahead)], ahead), taps + more
+    return np.moveaxis(found[np.arange(out) * stride], 0, axis)
 
 
 def grouped(span: Span, groups: int, channels: int, out: int) -> Span:
@@ -149,6 +171,9 @@ def grouped(span: Span, groups: int, channels: int, out: int) -> Span:
     if span.shape[2] == 1:
         return span
     rest = span.shape[3:]
+    if groups < 1 or channels % groups or out % groups:
+        raise UnknownShapeError
+    affordable(span.size // span.shape[2] * out)
     each = span.reshape(2, span.shape[1], groups, channels // groups, *rest).min(axis=3)
     return np.repeat(each, out // groups, axis=2)
 

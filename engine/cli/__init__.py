@@ -21,7 +21,7 @@ from typing import Any
 
 import typer
 
-from ...errors import BacklightError, InputError
+from ...errors import BacklightError, InputError, UsageError
 from . import started
 from .console import show, tell
 
@@ -121,7 +121,9 @@ def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = 
     started.arguments[:] = given
     # Its warnings on malformed models come before our own error, which says it better.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _refuse_empty(given)
         code = get_command(_app()).main(
             args=given or ["--help"],
             prog_name="backlight",
@@ -172,6 +174,17 @@ def _keep_stderr() -> None:
         )
     except (AttributeError, OSError, ValueError):  # none, or none of the system's
         return
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """Raise UsageError for an option's empty value, such as a variable of a script that isn't set:
+    a path of no name would be the current folder, and no option here means an empty word."""
+    for at, word in enumerate(given):
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and equals and not value:
+            raise UsageError(f"{option} is empty; expected a value")
+        if not word and at and given[at - 1].startswith("-"):
+            raise UsageError(f"{given[at - 1]} is empty; expected a value")
 
 
 def escaped(err: UnicodeError) -> tuple[str, int]:

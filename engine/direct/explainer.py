@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import ImageError, ModelError, UsageError
 from ...export import choose, heads
 from ...export import scores as class_scores
@@ -19,6 +20,7 @@ from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.methods import RULES, asked
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
+from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
 from ..classifier import labels
 from ..classifier.scores import probabilities
@@ -83,6 +85,10 @@ class Explainer:
     Raises ModelError, UnsupportedNode or UsageError.
     """
 
+    @take.accepts(
+        rules=take.names, of=take.text, wrt=take.text, providers=take.names, threads=take.whole,
+        batch=take.whole, for_=take.text, cuda_graph=take.flag,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike,
@@ -188,6 +194,7 @@ class Explainer:
         """How the model's metadata wants its images, or None."""
         return of_metadata(self.metadata, self.name)
 
+    @take.accepts(paths=take.paths, preprocess=given_preprocess)
     def load(
         self, paths: Sequence[str | Path], preprocess: Preprocess | str | None = None
     ) -> NDArray[Any]:

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ... import arguments as take
 from ...errors import ImageError, UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
 from ..photos import images
 from ..photos.images import Pixels
@@ -162,6 +164,9 @@ def maps_of(values: NDArray[Any], axes: tuple[int, int, int]) -> NDArray[Any]:
     return values if axes == (1, 2, 3) else values.transpose(0, *axes)
 
 
+@take.accepts(
+    layer=take.text, preprocess=given_preprocess, providers=take.names, threads=take.whole
+)
 def activations(
     model: ModelLike,
     image: str | Path | NDArray[Any],

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ... import arguments as take
 from ...errors import ModelError, UsageError
 from ...export import seed
 from ...export.graph import ModelLike, load
@@ -99,6 +100,10 @@ class Reconstruction:
     shown: dict[str, tuple[Pixels | None, ...]]
 
 
+@take.accepts(
+    layer=take.text, places=take.several, rules=take.names, batch=take.whole,
+    providers=take.names, threads=take.whole,
+)  # fmt: skip
 def deconvnet(
     model: ModelLike,
     found: Patches,

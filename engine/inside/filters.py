@@ -12,10 +12,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from PIL import Image
 
+from ... import arguments as take
 from ...errors import ModelError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
 from ...export.preprocess import Preprocess, of_metadata
+from ...export.preprocess import given as given_preprocess
 from ...export.rules.op import constant
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, sheet, tiled
@@ -130,6 +132,7 @@ def _chosen(given: Sequence[int] | None, count: int, limit: int, what: str) -> l
     return list(given)
 
 
+@take.accepts(layer=take.text, preprocess=given_preprocess)
 def filters(
     model: ModelLike, layer: str | None = None, *, preprocess: Preprocess | None = None
 ) -> Filters:

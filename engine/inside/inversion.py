@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import ImageError, UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
 from ...export.receptive import receptive_fields
 from ..photos import images
 from ..runtime import arrays
@@ -145,6 +147,10 @@ class _Maker:
 class Inverter(_Maker):
     """Inverts representations at one layer. Arguments as in `invert`."""
 
+    @take.accepts(
+        layer=take.text, steps=take.whole, starts=take.whole, seed=take.whole, fidelity=take.number,
+        jitter=take.whole, preprocess=given_preprocess, providers=take.names, threads=take.whole,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike,
@@ -220,6 +226,11 @@ class Inverter(_Maker):
 class Maximizer(_Maker):
     """Maximises classes or channels. Arguments as in `maximize`."""
 
+    @take.accepts(
+        layer=take.text, unit=take.text, start=take.text, steps=take.whole, starts=take.whole,
+        seed=take.whole, drive=take.number, jitter=take.number, zoom=take.number,
+        preprocess=given_preprocess, providers=take.names, threads=take.whole,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike,
@@ -348,7 +359,7 @@ def maximize(
 
     Raises ModelError, UnsupportedNode, UsageError.
     """
-    wanted = [int(c) for c in np.atleast_1d(np.asarray(channels))]
+    wanted = list(take.several("channels", channels))
     return Maximizer(model, layer, **options)(wanted)
 
 

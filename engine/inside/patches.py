@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ... import arguments as take
 from ...errors import ImageError, UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
 from ...kernels.topk import TopK
 from ...lanes import in_lanes
@@ -190,6 +192,12 @@ class Patches:
         }
 
 
+@take.accepts(
+    folder=take.paths, layers=take.names, channels=take.several, k=take.whole,
+    one_per_image=take.flag, preprocess=given_preprocess, batch=take.whole,
+    state=take.path, fresh=take.flag,
+    every=take.number, workers=take.whole, providers=take.names, threads=take.whole,
+)  # fmt: skip
 def patches(
     model: ModelLike,
     folder: str | Path | Sequence[str | Path],

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
 from ...kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -90,6 +92,12 @@ class Occlusion:
     Raises ModelError or UsageError.
     """
 
+    @take.accepts(
+        window=take.sizes, stride=take.sizes, overlap=take.text, score=take.text, edges=take.text,
+        space=take.text, method=take.text, share=take.number,
+        of=take.text, preprocess=given_preprocess, providers=take.names, threads=take.whole,
+        batch=take.whole,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike | Scorer,

@@ -12,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -62,6 +64,12 @@ class Rise:
     Raises ModelError or UsageError.
     """
 
+    @take.accepts(
+        masks=take.whole, cells=take.sizes, probability=take.number, seed=take.whole,
+        tolerance=take.number, score=take.text, space=take.text,
+        of=take.text, preprocess=given_preprocess, providers=take.names, threads=take.whole,
+        batch=take.whole,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike | Scorer,

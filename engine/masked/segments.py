@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ... import arguments as take
 from ...errors import UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
 from ...kernels import BaselineLike, as_baseline, paint, segments
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -39,6 +41,11 @@ class Segments:
     Raises ModelError or UsageError.
     """
 
+    @take.accepts(
+        score=take.text, space=take.text,
+        of=take.text, preprocess=given_preprocess, providers=take.names, threads=take.whole,
+        batch=take.whole,
+    )  # fmt: skip
     def __init__(
         self,
         model: ModelLike | Scorer,

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import ImageError, UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, from_json
+from ...export.preprocess import given as given_preprocess
 from ...lanes import in_lanes
 from ..inside.taps import Taps
 from ..photos import images
@@ -50,6 +52,7 @@ class Embedder:
     Raises ModelError or UsageError.
     """
 
+    @take.accepts(layer=take.text, providers=take.names, threads=take.whole)
     def __init__(
         self,
         model: ModelLike,
@@ -160,6 +163,10 @@ class Embedded:
         return (self.added + len(self.skipped)) / self.seconds if self.seconds else 0.0
 
 
+@take.accepts(
+    folder=take.paths, store=take.path, layer=take.text, preprocess=given_preprocess,
+    providers=take.names, threads=take.whole, batch=take.whole, force=take.flag,
+)  # fmt: skip
 def embed(
     model: ModelLike | Embedder,
     folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import UsageError
 
 __all__ = ["METRICS", "Index", "Nearest", "neighbors"]
@@ -41,6 +42,7 @@ class Nearest:
     distances: NDArray[np.float64]
 
 
+@take.accepts(k=take.number, metric=take.text, method=take.text)
 def neighbors(
     vectors: NDArray[Any],
     queries: NDArray[Any],
@@ -59,6 +61,16 @@ def neighbors(
     return Index(vectors, metric, method).search(queries, k)
 
 
+def _numbers(name: str, given: Any) -> NDArray[Any]:
+    try:
+        found = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        raise UsageError(f"{name} have rows of different lengths; expected [N, D]") from None
+    if found.dtype.kind not in "iufb" and found.ndim == 2:
+        raise UsageError(f"{name} are {found.dtype}; expected numbers")
+    return found
+
+
 class Index:
     """Rows that are searched more than once. vectors: [N, D], float32 or uint8, not copied.
 
@@ -70,7 +82,7 @@ class Index:
             raise UsageError.unknown("metric", metric, METRICS)
         if method not in ("auto", "numpy", "faiss"):
             raise UsageError.unknown("method", method, ("auto", "numpy", "faiss"))
-        vectors = np.asarray(vectors)
+        vectors = _numbers("vectors", vectors)
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise UsageError(f"vectors are {list(vectors.shape)}; expected [N, D]")
         self._rows = vectors if vectors.dtype == np.uint8 else _float32(vectors)
@@ -87,7 +99,7 @@ class Index:
         count, width = self._rows.shape
         if not 1 <= k <= count or int(k) != k:
             raise UsageError(f"k {k}; the set has {count}: expected 1 to {count}")
-        queries = np.asarray(queries)
+        queries = _numbers("queries", queries)
         if queries.ndim != 2 or queries.shape[1] != width:
             raise UsageError(f"queries are {list(queries.shape)}; expected [Q, {width}]")
         asked = _float32(queries)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import InputError, UsageError
 from ..photos.images import Pixels
 from ..runtime.budget import free_host, shown
@@ -126,6 +127,7 @@ class Embeddings:
     Raises UsageError where there is no store, and for parts of several models.
     """
 
+    @take.accepts(path=take.path)
     def __init__(
         self, path: str | os.PathLike[str], pictures: Sequence[str | os.PathLike[str]] = ()
     ) -> None:

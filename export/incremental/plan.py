@@ -12,6 +12,7 @@ from shapes alone whether that pays; `Outline.build` then writes the graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import ModelError, UsageError
+from ...errors import InputError, ModelError, UsageError
 from ...lanes import in_lanes
 from ..graph import ModelLike
 from .buckets import buckets
@@ -250,6 +251,10 @@ class Outline:
     def build(self, batch_bytes: float | None = None, most: int | None = None) -> IncrementalPlan:
         """The plan. batch_bytes: of the largest patch tensor in a batch, at most. most: variants
         in a batch."""
+        with _followed():
+            return self._build(batch_bytes, most)
+
+    def _build(self, batch_bytes: float | None, most: int | None) -> IncrementalPlan:
         machine, followed = self._machine, self._trace.restricted(self.estimate.cut)
         if batch_bytes is not None:
             machine = replace(machine, batch=min(machine.batch, batch_bytes))
@@ -294,11 +299,12 @@ def outline(
     be freed); UsageError for boxes of another shape.
     """
     boxes = _inside(np.asarray(boxes), image_shape)
-    prepared = prepare(model, image_shape, of, channel_axis)
-    full = trace(prepared, boxes)
-    if not full.extents:
-        raise ModelError("no tensor of the model has boxes")
-    chosen = estimate(full, machine) if cut is None else estimate(full, machine, cut)
+    with _followed():
+        prepared = prepare(model, image_shape, of, channel_axis)
+        full = trace(prepared, boxes)
+        if not full.extents:
+            raise ModelError("no tensor of the model has boxes")
+        chosen = estimate(full, machine) if cut is None else estimate(full, machine, cut)
     kept = set(full.restricted(chosen.cut).local)
     moving = (n for n in full.nodes if any(v in prepared.varying for v in n.inputs))
     leaves = next((n for n in moving if n not in kept), None)
@@ -316,6 +322,19 @@ def plan(
 ) -> IncrementalPlan:
     """Plan exact incremental inference of a classifier under windows. See `outline`."""
     return outline(model, boxes, image_shape, of=of, machine=machine, cut=cut).build()
+
+
+@contextmanager
+def _followed() -> Iterator[None]:
+    """Make a ModelError of what a graph that contradicts itself leads to: it is then scored on
+    whole maps, by the runtime, which has its own opinion of it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as err:
+        why = f" ({type(err).__name__}: {err})"
+        raise ModelError(f"windows can't be followed through the model{why}") from err
 
 
 def _inside(boxes: NDArray[Any], image_shape: Sequence[int]) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..emit import Emitter, dim_of
+from ..emit import Emitter, dim_of, fits
 
 # A power of two: products are exact. y * HUGE >= 1 for every y above 1e-30.
 HUGE = 2.0**100
@@ -29,12 +29,14 @@ def blocked(value: ir.Value) -> bool:
     if value.dtype != ir.DataType.FLOAT or value.shape is None or len(value.shape) != 4:
         return False
     channels = value.shape[1]
-    return isinstance(channels, int) and channels % BLOCK == 0
+    # Masks are made with a weight per channel, whatever the file says there are.
+    return isinstance(channels, int) and channels % BLOCK == 0 and fits(channels, BLOCK)
 
 
 def sized(value: ir.Value) -> bool:
-    """Whether a tensor is `blocked` and of a known height and width."""
-    return blocked(value) and all(isinstance(d, int) for d in list(value.shape or ())[2:])
+    """Whether a tensor is `blocked` and of a known height and width, of which patterns are made."""
+    sizes = [d for d in list(value.shape or ())[2:] if isinstance(d, int)]
+    return blocked(value) and len(sizes) == 2 and fits(*sizes, BLOCK)
 
 
 def channels_of(x: ir.Value) -> int:

@@ -13,6 +13,7 @@ at the place of a maximum is y.
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..rules import Cotangents, Op, rectifier, registry
 from ..rules.conv import Window
 from ..rules.pool import pool_window
 from .blocked import blocked, channels_of, depthwise, gate, sized
+from .pool import MOST_OFFSETS
 
 # A mark on a cotangent: it is zero already where the tensor named here is not between its bounds.
 GATED = "backlight.gated"
@@ -93,8 +95,10 @@ def max_pool_gated(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 def _held_by(op: Op, win: Window) -> bool:
     """Whether the layout can tell where maxima lie: a 2-D pool of known size over what is >= 0."""
     known = len(win.kernel) == 2 and sized(op.x) and sized(op.y)
-    plane = int(np.prod([d or 0 for d in op.dims()[2:]]))
-    return known and plane < FAR and ceiling(op.x) is not None and win.kernel != (1, 1)
+    plane = prod(d or 0 for d in op.dims()[2:])
+    # Each position of the window is a few nodes.
+    few = prod(win.kernel) <= MOST_OFFSETS
+    return known and few and plane < FAR and ceiling(op.x) is not None and win.kernel != (1, 1)
 
 
 def _scattered(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:

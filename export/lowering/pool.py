@@ -8,6 +8,7 @@ it. Offsets that differ by whole strides then add up, shifted; the others interl
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 
 import onnx_ir as ir
 
@@ -19,6 +20,9 @@ from ..rules.pool import pool_window
 INT64 = ir.DataType.INT64
 Offset = tuple[int, ...]
 
+# Positions of a window: a pool over a whole map of 64 x 64 has as many.
+MOST_OFFSETS = 4096
+
 
 def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """The portable rule's numbers, bit for bit. ct: [N,C,P,...] -> [N,C,H,...].
@@ -26,6 +30,11 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     A window with NaN passes nothing on. Raises UnsupportedNode as the portable rule does.
     """
     win = pool_window(op)
+    if prod(win.kernel) > MOST_OFFSETS:
+        raise op.unsupported(
+            f"a window of {prod(win.kernel)} positions, each of which is a few nodes",
+            f"{MOST_OFFSETS} positions at most, or --for portable",
+        )
     delivered: dict[Offset, ir.Value] = {}
     left = ct
     for offset, held in _held(e, op, win).items():

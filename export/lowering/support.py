@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ..backward import operator_version
 from ..emit import dim_of
 from ..graph import infer_shapes, opset_of
-from ..rules import Op
+from ..rules import Op, guarded
 from .operators import CUDA, EXPANDED, RELEASES, TENSORRT, TYPES, Kernels
 
 __all__ = ["TARGETS", "Refusal", "unsupported"]
@@ -123,7 +123,11 @@ def _refused(node: ir.Node, target: str, opset: int) -> Why | None:
         tests = _TENSORRT_TESTS
     why = _typed(node, types, who)
     test = tests.get(node.op_type)
-    return test(Op(node, ())) if why is None and test is not None else why
+    if why is not None or test is None:
+        return why
+    op = Op(node, ())
+    with guarded(op):
+        return test(op)
 
 
 def _of_version(kernels: Kernels, op_type: str, version: int) -> str | None:

@@ -23,9 +23,8 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from ...errors import InputError
 from ..emit import Emitter
-from .op import Op
+from .op import Op, guarded
 
 __all__ = [
     "NO_GRADIENT",
@@ -34,6 +33,7 @@ __all__ = [
     "Op",
     "Rule",
     "RuleMap",
+    "guarded",
     "registry",
     "rule",
     "vjp",
@@ -54,15 +54,8 @@ class Rule:
     smooth: bool = False
 
     def __call__(self, e: Emitter, op: Op, cts: Cotangents) -> Cotangents:
-        try:
+        with guarded(op):
             return self.function(e, op, cts if self.outputs == "all" else cts[0])
-        except InputError:
-            raise
-        except (IndexError, KeyError, OverflowError, TypeError, ValueError) as err:
-            # A rule trusts attributes to be of the right length and type; a broken file's aren't.
-            raise op.unsupported(
-                f"its attributes or shapes contradict each other ({err})", "a valid model"
-            ) from err
 
 
 RuleMap = Mapping[str, Rule]

@@ -13,6 +13,8 @@ from . import Cotangents, Emitter, Op, vjp
 from .op import FIXED
 
 INT64 = ir.DataType.INT64
+# Beyond any picture: sums of some products of these are within 64 bits.
+FARTHEST = 2**31 - 1
 # The ends of an axis, beyond any index: for Slice.
 FIRST, LAST = -(2**63), 2**63 - 1
 
@@ -44,11 +46,10 @@ class Window:
 
 
 def window_of(op: Op, kernel: tuple[int, ...]) -> Window:
-    """The window of a Conv or a pool, `auto_pad` resolved to numbers where sizes are known."""
+    """The window of a Conv or a pool, `auto_pad` resolved to numbers where sizes are known. Raises
+    UnsupportedNode for one that is none."""
     n = len(kernel)
-    strides = op.attr("strides", (1,) * n)
-    dilations = op.attr("dilations", (1,) * n)
-    pads = op.attr("pads", (0,) * (2 * n))
+    strides, dilations, pads = _slides(op, kernel)
     begins, ends = list(pads[:n]), list(pads[n:])
     auto, late = op.attr("auto_pad", "NOTSET") or "NOTSET", ""
     if auto == "VALID":
@@ -88,6 +89,34 @@ def pads_of_run(e: Emitter, win: Window, x: ir.Value, y: ir.Value) -> tuple[ir.V
     small = e.Div(total, [2])
     large = e.Sub(total, small)
     return (small, large) if win.auto == "SAME_UPPER" else (large, small)
+
+
+def _slides(
+    op: Op, kernel: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Strides, dilations and pads, as many as the kernel has axes, and of sizes that are some."""
+    n = len(kernel)
+    if op.rank() != n + 2:
+        raise op.unsupported(
+            f"a kernel of {n} axes over {op.rank()} dimensions", "two dimensions more than axes"
+        )
+    found = []
+    for name, count, least, default in (
+        ("strides", n, 1, 1),
+        ("dilations", n, 1, 1),
+        ("pads", 2 * n, -FARTHEST, 0),
+    ):
+        numbers = op.attr(name, (default,) * count)
+        if len(numbers) != count or not all(least <= v <= FARTHEST for v in numbers):
+            raise op.unsupported(
+                f"{name} = {list(numbers)}", f"{count} numbers from {least} to {FARTHEST}"
+            )
+        found.append(tuple(int(v) for v in numbers))
+    if not kernel or not all(1 <= k <= FARTHEST for k in kernel):
+        raise op.unsupported(f"a kernel of {list(kernel)}", f"sizes from 1 to {FARTHEST}")
+    if int(op.attr("group", 1)) < 1:
+        raise op.unsupported(f"group = {op.attr('group')}", "1 and up")
+    return found[0], found[1], found[2]
 
 
 def kernel_of(op: Op, w: ir.Value) -> tuple[int, ...]:
@@ -312,9 +341,7 @@ def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 def _transposed_window(op: Op, kernel: tuple[int, ...]) -> Window:
     """Pads from `output_shape` or `auto_pad` where those decide. ONNX Operators, ConvTranspose."""
     n = len(kernel)
-    strides = op.attr("strides", (1,) * n)
-    dilations = op.attr("dilations", (1,) * n)
-    given = op.attr("pads", (0,) * (2 * n))
+    strides, dilations, given = _slides(op, kernel)
     begins, ends = list(given[:n]), list(given[n:])
     auto = op.attr("auto_pad", "NOTSET") or "NOTSET"
     shape = op.attr("output_shape")

@@ -71,11 +71,21 @@ def _uncut(e: Emitter, op: Op, ct: ir.Value) -> ir.Value | None:
     steps = op.const(4) if op.input(4) is not None else np.ones(rank, np.int64)
     if axes is None or steps is None or length is None:
         return None
+    given = [known for known in (starts, ends, axes) if known is not None]
+    if op.input(4) is not None:
+        given.append(steps)
+    if {known.shape for known in given} != {(length,)}:
+        raise op.unsupported(
+            f"starts, ends, axes and steps of {[known.size for known in given]} numbers",
+            "a number of each per axis",
+        )
     spans: dict[int, tuple[Amount, Amount]] = {}
     strides: dict[int, tuple[int, int]] = {}
     flipped: list[int] = []
     for index, (a, k) in enumerate(zip(axes, steps, strict=False)):
         axis, step = int(a) % rank, int(k)
+        if step == 0:
+            raise op.unsupported("a step of 0", "other steps")
         size = dims[axis]
         start = None if starts is None else int(starts[index])
         end = None if ends is None else int(ends[index])
@@ -213,6 +223,8 @@ def _pads(op: Op, rank: int) -> dict[int, tuple[int, int]] | None:
     if known is None or axes is None:
         return None
     n = len(axes)
+    if known.shape != (2 * n,):
+        raise op.unsupported(f"{known.size} pads for {n} axes", "two for each axis")
     pairs = zip(axes, known[:n], known[n:], strict=True)
     return {int(a) % rank: (int(low), int(high)) for a, low, high in pairs if low or high}
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..emit import fits
 from . import Cotangents, Emitter, Op, vjp
 from .crop import LAST, placed, scatter_back
 from .rectifier import spelled
@@ -35,6 +36,8 @@ def gather(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     a scatter for lists that repeat much and for those of the run."""
     axis = int(op.attr("axis", 0)) % op.rank()
     indices, known = op.need(1), op.const(1)
+    if known is not None and known.dtype.kind not in "iu":
+        raise op.unsupported(f"indices of {known.dtype}", "int64 or int32")
     inner = op.rank(indices)
     if inner == 0:
         ct = e.Unsqueeze(ct, [axis])
@@ -69,7 +72,7 @@ def _ungathered(e: Emitter, op: Op, ct: ir.Value, index: Ints, axis: int) -> ir.
         before = first if first >= 0 else minus(e, size, -first)
         after = minus(e, size, last + 1) if last >= 0 else -1 - last
         return placed(e, ct, {axis: (before, after)}, op.x.shape)
-    if not isinstance(size, int):
+    if not isinstance(size, int) or not fits(size):
         return None
     # The j-th place that an element went to; one past the end, a zero, where there is none.
     went: list[Ints] = []

@@ -8,7 +8,7 @@ from string import ascii_letters
 import numpy as np
 import onnx_ir as ir
 
-from ..emit import broadcast_shape, dim_of
+from ..emit import broadcast_shape, dim_of, fits
 from . import Cotangents, Emitter, Op, vjp
 
 
@@ -185,7 +185,7 @@ def _line(e: Emitter, op: Op, value: ir.Value, axis: int, along: int) -> ir.Valu
     rank = op.rank(value)
     assert value.shape is not None
     size = dim_of(value.shape, axis)
-    if isinstance(size, int):
+    if isinstance(size, int) and fits(size):
         steps = e.const(np.arange(size, dtype=np.int64))
     else:
         count = e.Squeeze(e.Shape(value, start=axis, end=axis + 1), [0])

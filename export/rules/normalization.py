@@ -7,6 +7,7 @@ from math import prod
 import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
+from .conv import FARTHEST
 from .reduction import many
 from .shape import size_of, vector
 
@@ -188,6 +189,8 @@ def lrn(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     x' = ct s^-b - 2ab/n x (sum over the mirrored neighbourhood of ct y / s).
     """
     size = int(op.attr("size"))
+    if not 1 <= size <= FARTHEST:
+        raise op.unsupported(f"size = {size}", f"1 to {FARTHEST}")
     alpha, beta = float(op.attr("alpha", 1e-4)), float(op.attr("beta", 0.75))
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     bias = float(op.attr("bias", 1.0))

@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import UnsupportedNode
-from ..emit import Emitter, dim_of
+from ...errors import InputError, ModelError, UnsupportedNode
+from ..emit import LARGEST, Emitter, dim_of, fits
 
 # What would do where sizes are dynamic: the way out for who has the file, not its source.
 FIXED = "fixed sizes ('backlight export --shape INPUT=1,3,224,224' fixes them)"
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The value as an array when it is an initializer or a Constant node's output."""
+    """The value as an array when it is an initializer or a Constant node's output.
+
+    Raises ModelError for one whose data are missing, or of another type or shape than it says.
+    """
     if value is None:
         return None
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    try:
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is None:
+            return None
+        array = tensor.numpy()
+    except Exception as err:  # onnx-ir raises many kinds, AssertionError among them
+        raise ModelError(f"tensor '{value.name}' can't be read: {err}") from err
+    return np.asarray(array)
+
+
+@contextmanager
+def guarded(op: Op) -> Iterator[None]:
+    """Make an UnsupportedNode that names the node of whatever is raised inside.
+
+    What reads a node trusts its attributes, shapes and types to be as the standard has them; a
+    broken file's aren't, in more ways than rules could ask for.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as err:
+        raise op.unsupported("it takes more memory than there is", "smaller sizes") from err
+    except Exception as err:
+        why = f" ({err})" if str(err) else ""
+        raise op.unsupported(
+            f"its attributes or shapes contradict each other{why}", "a valid model"
+        ) from err
 
 
 class Op:
@@ -38,10 +69,8 @@ class Op:
 
     @property
     def x(self) -> ir.Value:
-        """The first input."""
-        value = self.node.inputs[0]
-        assert value is not None
-        return value
+        """The first input, which every operator but few requires."""
+        return self.need(0)
 
     @property
     def y(self) -> ir.Value:
@@ -117,9 +146,15 @@ class Op:
                 return e.Reshape(value, target, _shape=primal.shape)
         return e.Reshape(value, e.Shape(primal), _shape=primal.shape)
 
+    def bounded(self, what: str, *sizes: int | None) -> None:
+        """Raise UnsupportedNode where a constant of this shape would be too large."""
+        if not fits(*sizes):
+            shown = " x ".join(str(s) for s in sizes if s not in (None, 1))
+            raise self.unsupported(f"{what} of {shown} elements", f"{LARGEST} elements at most")
+
     def unsupported(self, reason: str, accepted: str) -> UnsupportedNode:
         """The error to raise for this node; `accepted` says what would do."""
-        name = self.node.name or (self.y.name or "")
+        name = self.node.name or next((v.name for v in self.node.outputs if v.name), "")
         return UnsupportedNode(
             f"{self.node.op_type} '{name}': {reason}; supported: {accepted}. See 'backlight check'."
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from ..emit import fits
 from . import Cotangents, Emitter, Op, vjp
 from .conv import Window, by_transposed, sizes_of, window_of
 from .reduction import many
@@ -49,7 +52,10 @@ def any_window(op: Op) -> Window:
     In ceil_mode no window may start in the end pads: version 22 says so and runtimes do so at any
     version, but for those before 22 ONNX infers one position more.
     """
-    win = window_of(op, tuple(int(k) for k in op.attr("kernel_shape")))
+    kernel = op.attr("kernel_shape")
+    if kernel is None:
+        raise op.unsupported("it lacks kernel_shape", "a valid model")
+    win = window_of(op, tuple(int(k) for k in kernel))
     if any(d > 1 for d in win.dilations) and str(op.attr("auto_pad", "")).startswith("SAME"):
         raise op.unsupported(
             f"auto_pad = {op.attr('auto_pad')} with dilations, which ONNX Runtime ignores there",
@@ -101,7 +107,7 @@ def spread_windows(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
             shape += [p or 1, 1]
             repeat += [1, k]
         return op.like(e, e.Tile(e.Reshape(ct, shape), repeat))
-    assert ct.dtype is not None
+    op.bounded("a window", *win.kernel)
     # One weight for all: the channels become the batch.
     ones = e.const(np.ones((1, 1, *win.kernel)), ct.dtype)
     flat = _one_channel(e, ct, op.y)
@@ -145,15 +151,30 @@ def _shared(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value:
         share = e.op("AveragePool", [ones], **attributes)[0]
         return e.Div(ct, e.Mul(share, float(full)), _shape=op.y.shape)
     include = bool(op.attr("count_include_pad", 0))
-    counts = np.ones(())
+    counts = []
     for i in win.axes:
         n, out = sizes[i] or 0, outs[i] or 0
+        op.bounded("an axis", out)
         low, high = (-win.begins[i], n + win.ends[i]) if include else (0, n)
         starts = np.arange(out) * win.strides[i] - win.begins[i]
-        taps = starts[:, None] + np.arange(win.kernel[i]) * win.dilations[i]
-        counts = np.multiply.outer(counts, ((taps >= low) & (taps < high)).sum(axis=1))
-    shares = 1.0 / np.maximum(counts, 1)
-    return e.Mul(ct, e.const(shares[None, None], ct.dtype), _shape=op.y.shape)
+        counts.append(_taps_below(starts, win, i, high) - _taps_below(starts, win, i, low))
+    if fits(*(o or 0 for o in outs)):
+        shares = [1.0 / np.maximum(reduce(np.multiply.outer, counts), 1)]
+    else:
+        # One by one along the axes: together they would be as large as an activation.
+        shares = [
+            1.0 / np.maximum(count, 1).reshape([-1 if i == a else 1 for a in win.axes])
+            for i, count in enumerate(counts)
+        ]
+    for share in shares:
+        ct = e.Mul(ct, e.const(share[None, None], ct.dtype), _shape=op.y.shape)
+    return ct
+
+
+def _taps_below(starts: NDArray[np.int64], win: Window, axis: int, end: int) -> NDArray[np.int64]:
+    """How many positions of the windows that start here lie before an end."""
+    taps = -((starts - end) // win.dilations[axis])
+    return np.asarray(np.clip(taps, 0, win.kernel[axis]))
 
 
 def _counts_of_run(e: Emitter, op: Op, win: Window, ct: ir.Value) -> ir.Value:
@@ -211,7 +232,7 @@ def _norm_share(e: Emitter, op: Op, ct: ir.Value, p: int) -> ir.Value:
 def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     sizes = sizes_of(op.x)
     known = [s for s in sizes if s is not None]
-    if len(known) == len(sizes):
+    if len(known) == len(sizes) and 0 not in known:
         share = e.Mul(ct, 1.0 / prod(known))
     else:
         share = e.Div(ct, e.cast(many(e, op.x, op.y), ct.dtype))

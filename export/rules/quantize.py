@@ -62,6 +62,7 @@ _MOVES = frozenset(
 _CODES = frozenset((ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16))
 _WHOLE = (-np.inf, np.inf)
 Array = NDArray[np.float32]
+Ends = tuple[float, float]
 
 
 def makes_codes(node: ir.Node) -> bool:
@@ -139,10 +140,21 @@ def _equal(a: ir.Value | None, b: ir.Value | None) -> bool:
     return left is not None and right is not None and bool(np.array_equal(left, right))
 
 
-def _bounds(value: ir.Value | None, depth: int = 64) -> tuple[float, float]:
-    """Between what the values of a tensor lie, as far as the nodes before it say."""
-    node = None if value is None else value.producer()
-    known = None if value is None else constant(value)
+def _bounds(
+    value: ir.Value | None, depth: int = 64, found: dict[ir.Value, Ends] | None = None
+) -> Ends:
+    """Between what the values of a tensor lie, as far as the nodes before it say. found: what is
+    known of others already, since sums of sums read the same ones again and again."""
+    found = {} if found is None else found
+    if value is None:
+        return _WHOLE
+    if value not in found:
+        found[value] = _bounds_by_node(value, depth, found)
+    return found[value]
+
+
+def _bounds_by_node(value: ir.Value, depth: int, found: dict[ir.Value, Ends]) -> Ends:
+    node, known = value.producer(), constant(value)
     if known is not None and known.size:
         return float(known.min()), float(known.max())
     if node is None or node.domain != "" or depth == 0:
@@ -164,17 +176,17 @@ def _bounds(value: ir.Value | None, depth: int = 64) -> tuple[float, float]:
         high = high if held.high is None else min(high, held.high)
         return low, max(low, high)
     several = node.op_type in ("Add", "Concat", "Mul", "Sum")
-    inner = [_bounds(v, depth - 1) for v in node.inputs[: None if several else 1]]
+    inner = [_bounds(v, depth - 1, found) for v in node.inputs[: None if several else 1]]
     if node.op_type in ("Add", "Sum"):
         return sum(b[0] for b in inner), sum(b[1] for b in inner)
     if node.op_type == "Mul":
-        corners = np.multiply.outer(*np.array(inner))
+        corners = np.multiply.outer(*np.array(inner[:2]))
         corners = np.where(np.isnan(corners), 0, corners)  # 0 times what is not bounded
         return float(corners.min()), float(corners.max())
     low, high = min((b[0] for b in inner), default=-np.inf), max(b[1] for b in inner)
     padded = node.op_type == "AveragePool" and op.attr("count_include_pad", 0)
     if padded or (node.op_type == "Pad" and op.attr("mode", "constant") == "constant"):
-        filled = (0.0, 0.0) if padded or op.input(2) is None else _bounds(op.input(2))
+        filled = (0.0, 0.0) if padded or op.input(2) is None else _bounds(op.input(2), 1, found)
         return min(low, filled[0]), max(high, filled[1])
     beyond = ("cubic", "tf_crop_and_resize")  # overshoots; has a value of its own outside
     if node.op_type == "Resize" and (

@@ -91,6 +91,9 @@ def _open(e: Emitter, op: Op, ct: ir.Value) -> ir.Value:
 def clip(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Strictly between the bounds the cotangent passes; the bounds get what they hold back."""
     low, high = op.input(1), op.input(2)
+    for bound in (op.const(1), op.const(2)):
+        if bound is not None and bound.size != 1:
+            raise op.unsupported(f"a bound of {bound.size} elements", "bounds of one element")
     inside = ct
     if low is not None:
         inside = gate(e, inside, e.Greater(op.x, low))

@@ -65,7 +65,7 @@ def reduce_mean(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         gone = op.axes(1, op.rank()) or tuple(range(op.rank()))
         sizes = [dims[a] for a in gone]
         known = [s for s in sizes if s is not None]
-        if len(known) == len(sizes):
+        if len(known) == len(sizes) and 0 not in known:
             return spread(e, op, e.Mul(ct, 1.0 / prod(known))), None
     count = e.cast(many(e, op.x, op.y), ct.dtype)
     return spread(e, op, e.Div(ct, count)), None

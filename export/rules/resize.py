@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..emit import dim_of
+from ..emit import dim_of, fits
 from . import Cotangents, Emitter, Op, vjp
 from .op import FIXED
 from .resize_late import matrix_of_run
@@ -46,17 +46,38 @@ def resize(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
             else:
                 folds[axis] = factor
             continue
-        matrix = interpolation(op, size, out, out / size if scale is None else scale, place)
-        factor = out // size
-        if factor * size == out and np.array_equal(matrix, np.repeat(np.eye(size), factor, axis=0)):
+        if min(size, out) < 1:
+            raise op.unsupported(f"axis {axis} is of size {min(size, out)}", "sizes above 0")
+        exact = out / size if scale is None else scale
+        factor = _repeats(op, size, out, exact, place)
+        if factor is not None:
             folds[axis] = factor
         else:
-            result = along(e, result, matrix, axis, rank)
+            result = along(e, result, interpolation(op, size, out, exact, place), axis, rank)
     folds = {axis: factor for axis, factor in folds.items() if factor > 1}
     if folds:
         result = _folded(e, op, result, folds)
     result.shape = op.x.shape
     return result, None, None, None
+
+
+def _repeats(op: Op, size: int, out: int, scale: float, place: int) -> int | None:
+    """How often each element of an axis is repeated; None where it isn't that simple."""
+    factor = out // size
+    if factor * size != out:
+        return None
+    op.bounded("an axis", out)
+    if str(op.attr("mode", "nearest")) == "nearest":
+        # Without the matrix, which is as large as both sizes together.
+        picked, kept = _nearest(op, size, out, scale, place)
+        same = kept.all() and np.array_equal(picked, np.arange(out) // factor)
+        return factor if same else None
+    if not fits(out, size):
+        return None
+    matrix = interpolation(op, size, out, scale, place)
+    rows = np.arange(out)
+    same = np.count_nonzero(matrix) == out and (matrix[rows, rows // factor] == 1).all()
+    return factor if same else None
 
 
 def _same(op: Op, axis: int) -> bool:
@@ -125,7 +146,10 @@ def _scale(op: Op, place: int, axes: list[int]) -> float | None:
     """The scale of the axis `axes[place]`; None where it is the ratio of the two sizes."""
     scales = op.const(2) if op.input(2) is not None else None
     if scales is not None and scales.size:
-        return float(scales[place])
+        scale = float(scales.reshape(-1)[place])
+        if not 0 < scale < np.inf:
+            raise op.unsupported(f"a scale of {scale}", "scales above 0")
+        return scale
     policy = op.attr("keep_aspect_ratio_policy", "stretch")
     sizes = op.const(3) if op.input(3) is not None else None
     if policy == "stretch" or sizes is None:
@@ -147,8 +171,7 @@ def _repeats_anywhere(op: Op, scale: float | None) -> int | None:
         return 1
     if str(op.attr("mode", "nearest")) != "nearest" or how not in SHIFTED:
         return None
-    matrix = interpolation(op, few, factor * few, scale)
-    return factor if np.array_equal(matrix, np.repeat(np.eye(few), factor, axis=0)) else None
+    return _repeats(op, few, factor * few, scale, 0)
 
 
 def _folded(e: Emitter, op: Op, ct: ir.Value, folds: dict[int, int]) -> ir.Value:
@@ -184,12 +207,12 @@ def interpolation(op: Op, size: int, out: int, scale: float, place: int = 0) -> 
     """The matrix [out, size] that resizes an axis, the `place`-th of those that are resized.
     ONNX Operators, Resize."""
     mode = str(op.attr("mode", "nearest"))
+    op.bounded("a matrix", out, size)
     matrix = np.zeros((out, size))
     rows = np.arange(out)
-    # What is rounded depends on the last bit: as runtimes do, in float32.
-    single = _source(op, size, out, scale, place, np.float32)
     if mode == "nearest":
-        matrix[rows, np.clip(_rounded(op, single), 0, size - 1)] = 1
+        picked, kept = _nearest(op, size, out, scale, place)
+        matrix[rows, picked] = kept
     elif mode in ("linear", "cubic") and op.attr("antialias", 0) and scale < 1:
         _antialiased(op, matrix, _source(op, size, out, scale, place, np.float64), scale)
     elif mode == "linear":
@@ -202,9 +225,30 @@ def interpolation(op: Op, size: int, out: int, scale: float, place: int = 0) -> 
         _cubic(op, matrix, _source(op, size, out, scale, place, np.float64))
     else:
         raise op.unsupported(f"mode = {mode}", "nearest, linear, cubic")
-    if op.attr("coordinate_transformation_mode") == CROP:
-        matrix[(single < 0) | (single > size - 1)] = 0  # there extrapolation_value stands
+    if mode != "nearest":
+        matrix[~_inside(op, _single(op, size, out, scale, place), size)] = 0
     return matrix
+
+
+def _single(op: Op, size: int, out: int, scale: float, place: int) -> Places:
+    """Where each output position lies: what is rounded depends on the last bit, so in float32 as
+    in runtimes."""
+    return _source(op, size, out, scale, place, np.float32)
+
+
+def _nearest(
+    op: Op, size: int, out: int, scale: float, place: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Which element each output position is, and whether it is one."""
+    single = _single(op, size, out, scale, place)
+    return np.clip(_rounded(op, single), 0, size - 1), _inside(op, single, size)
+
+
+def _inside(op: Op, places: Places, size: int) -> NDArray[np.bool_]:
+    """Which positions lie in the input; for others a crop has extrapolation_value."""
+    if op.attr("coordinate_transformation_mode") != CROP:
+        return np.ones(len(places), bool)
+    return np.asarray((places >= 0) & (places <= size - 1))
 
 
 def _source(op: Op, size: int, out: int, scale: float, place: int, sort: Precision) -> Places:
@@ -270,6 +314,9 @@ def _keys(op: Op, distance: Places) -> Places:
 def _antialiased(op: Op, matrix: Matrix, x: Places, scale: float) -> None:
     """The kernel of linear or cubic, widened by 1 / scale, on all that it then reaches."""
     linear = op.attr("mode") == "linear"
+    if not scale > 0:
+        raise op.unsupported(f"a scale of {scale}", "scales above 0")
+    op.bounded("a kernel", len(x), int(4 / scale))
     start = int(np.floor(-(1 if linear else 2) / scale)) + 1
     low = np.ceil(x).astype(np.int64) - 1
     taps = low[:, None] + np.arange(start, 2 - start)

@@ -12,6 +12,8 @@ from . import Cotangents, Emitter, Op, vjp
 
 INT64 = ir.DataType.INT64
 
+# Dimensions of a tensor: what NumPy holds.
+MOST_AXES = 64
 # A size: a number where it is known, else an int64 [1] made at run time.
 Amount = int | ir.Value
 
@@ -60,8 +62,9 @@ def even_parts(e: Emitter, value: ir.Value, axis: int, count: int) -> list[ir.Va
 
 
 def zeros_like(e: Emitter, value: ir.Value) -> ir.Value:
-    """Zeros in the shape and dtype of a value."""
-    assert value.dtype is not None
+    """Zeros in the shape and dtype of a value. Raises TypeError where that isn't known."""
+    if value.dtype is None:
+        raise TypeError(f"the element type of '{value.name}' is unknown")
     shape = shape_of(e, value)
     return e.Expand(e.const(0, value.dtype), shape, _shape=value.shape, _dtype=value.dtype)
 
@@ -168,6 +171,8 @@ def expand(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         length = op.dims(op.need(1))[0]
         if length is None:
             raise op.unsupported("the rank of its result is unknown", "a shape of known length")
+        if not 0 <= length <= MOST_AXES:
+            raise op.unsupported(f"a result of {length} dimensions", f"{MOST_AXES} at most")
         ct.shape = ir.Shape([None] * max(length, op.rank()))
     return ct, None
 

@@ -9,7 +9,8 @@
         OutputError       an output: exists already, cannot be written
       RunError            the run itself failed (a runtime, a device); the command line exits with 1
 
-Every message is one line: it names the file or the node, then what would be accepted.
+Every message is one line: it names the file or the node, then what would be accepted. Names come
+from files and may be of any length: a message shows both their ends.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "UsageError",
     "cleaned",
     "nearest",
+    "one_line",
 ]
 
 # What does something to a terminal instead of standing there: control characters (8-bit ones too:
@@ -55,12 +57,36 @@ def nearest(given: str, known: Iterable[str], count: int = 3) -> list[str]:
     return [lower[n] for n in difflib.get_close_matches(given.casefold()[:100], lower, n=count)]
 
 
+# Characters of a word (a name has no spaces, mostly), and of a message.
+_LONGEST_WORD, _LONGEST = 160, 800
+
+
+def one_line(text: str) -> str:
+    """Text from a file as one line of at most 800 characters, long words and long texts cut in
+    the middle; what doesn't print is written out."""
+    words = (_cut(word, _LONGEST_WORD) for word in _printable(str(text)).split())
+    return _cut(" ".join(words), _LONGEST)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    end = longest // 2 - 2
+    return f"{text[:end]}...{text[-end:]}"
+
+
 class BacklightError(Exception):
     """Base of everything that Backlight raises on purpose."""
 
     def __init__(self, message: str = "") -> None:
         # Names come from files and may hold anything: a message stays one line.
-        super().__init__(cleaned(" ".join(str(message).split())))
+        super().__init__(one_line(cleaned(" ".join(str(message).split()))))
 
 
 class InputError(BacklightError, ValueError):

@@ -264,6 +264,21 @@ def test_names_that_are_none(tmp_path: Path, tiny: Path, capsys):
     assert "'a\\x00b': no file's name" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["export", "explain", "occlude", "rise", "patches", "embed"])
+@pytest.mark.parametrize("words", [["-o", ""], ["--output="], ["--output", ""]])
+def test_an_output_of_no_name_is_no_current_folder(
+    command: str, words: list[str], tmp_path: Path, tiny: Path, capsys, monkeypatch
+):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    before = [str(tiny)] if command in ("export", "patches", "embed") else ["-m", str(tiny)]
+    assert run([command, *before, *words]) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0].rstrip('=')} is empty" in said and len(said.splitlines()) == 1
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04junk", b"\x93NUMPY\x01\x00"])
 def test_baselines_that_are_no_array(data: bytes, tmp_path: Path, tiny: Path, photo: Path, capsys):
     (tmp_path / "b.npy").write_bytes(data)

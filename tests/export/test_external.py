@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from backlight.engine.session import Session
 from onnx import helper, numpy_helper
 
 import backlight
+from backlight.engine.runtime.session import Session
 from backlight.errors import ModelError
 from backlight.export.check import check
 from backlight.export.graph import read

@@ -1,0 +1,212 @@
+"""Many models in workers of their own; what failed is kept, and cut down to what it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .drive import OUTCOMES, Outcome
+from .minimise import smaller
+from .worker import drawn
+
+KEPT = 3  # files of one failure
+RECYCLED = 500  # models of one worker
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one model: seconds of processor time (by the clock, ten times that), megabytes."""
+
+    seconds: float = 20
+    megabytes: int = 1024
+
+
+class Worker:
+    """A process that answers one request at a time, started when needed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.process: subprocess.Popen[str] | None = None
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the worker
+        self._answered = 0
+
+    def ask(self, request: dict[str, Any]) -> Outcome:
+        """The outcome; a crash or a hang ends the process, and the next request starts another."""
+        if self.process is None or self._answered >= RECYCLED:
+            self.close()
+            self._start()
+        process = self.process
+        assert process is not None and process.stdin is not None
+        start = self._spent()
+        self._said.truncate(0)
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = self._line(start)
+        except BrokenPipeError:
+            line = ""
+        self._answered += 1
+        if line:
+            return Outcome(**json.loads(line))
+        hung = line is None
+        code = self._end(hung)
+        self._said.seek(0)
+        trace = self._said.read()[-6000:]
+        place = next((t.strip() for t in trace.splitlines() if "/export/" in t), "")
+        kind = "hang" if hung else "crash"
+        if not hung and ("bad_alloc" in trace or "MemoryError" in trace or code == -signal.SIGKILL):
+            kind = "memory"
+        return Outcome(kind, "", "" if hung else f"exit status {code}", place, trace)
+
+    def _start(self) -> None:
+        self._answered = 0
+        command = [sys.executable, "-m", "tests.fuzz.worker", str(self.limits.megabytes)]
+        one = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join(filter(None, sys.path))
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
+            env={**os.environ, **one, "PYTHONPATH": path},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        if not self.process.stdout.readline():
+            self._said.seek(0)
+            raise RuntimeError(f"the worker didn't start: {self._said.read()[-2000:]}")
+
+    def _spent(self) -> float:
+        """Seconds of processor time of the process so far."""
+        assert self.process is not None
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def _line(self, start: float) -> str | None:
+        """A reply; "" where the process has ended, None where it takes too long."""
+        assert self.process is not None and self.process.stdout is not None
+        began = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while not selector.select(timeout=1):
+                late = time.monotonic() - began > 10 * self.limits.seconds
+                if late or self._spent() - start > self.limits.seconds:
+                    return None
+        return self.process.stdout.readline()
+
+    def _end(self, hung: bool) -> int:
+        assert self.process is not None
+        if hung:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+            self.process.kill()
+        code = self.process.wait()
+        self.process = None
+        return code
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Campaign:
+    """A run over models. folder: for what failed; None keeps nothing."""
+
+    limits: Limits = field(default_factory=Limits)
+    folder: Path | None = None
+    only: str | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, list[int]] = field(default_factory=dict)
+    guarded: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, seeds: range, minutes: float, workers: int) -> None:
+        """Go through the seeds, for so many minutes at most."""
+        end = time.monotonic() + 60 * minutes
+        waiting = iter(seeds)
+        threads = [threading.Thread(target=self._work, args=(waiting, end)) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _work(self, waiting: Iterator[int], end: float) -> None:
+        worker = Worker(self.limits)
+        try:
+            while time.monotonic() < end:
+                with self._lock:
+                    seed = next(waiting, None)
+                if seed is None:
+                    return
+                self._one(worker, seed)
+        finally:
+            worker.close()
+
+    def _one(self, worker: Worker, seed: int) -> None:
+        request = {"seed": seed, "only": self.only}
+        outcome = worker.ask(request)
+        with self._lock:
+            self.counts[outcome.kind] += 1
+            if outcome.kind == "guarded":
+                self.guarded[outcome.place] += 1
+            if not outcome.failed:
+                return
+            seeds = self.failures.setdefault(outcome.signature, [])
+            seeds.append(seed)
+            number = len(seeds)
+        if self.folder is not None and number <= KEPT:
+            self._keep(worker, request, outcome, first=number == 1)
+
+    def _keep(self, worker: Worker, request: dict[str, Any], outcome: Outcome, first: bool) -> None:
+        assert self.folder is not None
+        name = hashlib.sha256(outcome.signature.encode()).hexdigest()[:8]
+        folder = self.folder / f"{outcome.kind}-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        kind, data, files, use = drawn(request)
+        path = folder / f"seed-{request['seed']}.onnx"
+        path.write_bytes(data)
+        for aside, content in files.items():
+            (folder / aside).write_bytes(content)
+        record = {**request, "kind": kind, "use": use.to_dict(), "aside": list(files)}
+        path.with_suffix(".json").write_text(json.dumps(record, indent=1))
+        about = f"{outcome.kind} in {outcome.step or '?'}: {outcome.message}\n{outcome.place}\n"
+        path.with_suffix(".txt").write_text(f"{about}\n{outcome.trace}")
+        if not first:
+            return
+        small = folder / "smaller.onnx"
+        asked = {"file": str(small), "use": use.to_dict(), "aside": list(files)}
+
+        def still(candidate: bytes) -> bool:
+            small.write_bytes(candidate)
+            return worker.ask(asked).signature == outcome.signature
+
+        small.write_bytes(smaller(data, still))
+        small.with_suffix(".json").write_text(path.with_suffix(".json").read_text())
+
+    def summary(self) -> str:
+        """Counts, and a line per failure."""
+        total = sum(self.counts.values())
+        lines = [f"{total} models: " + ", ".join(f"{self.counts[k]} {k}" for k in OUTCOMES)]
+        for signature, seeds in sorted(self.failures.items(), key=lambda f: -len(f[1])):
+            shown = ", ".join(map(str, seeds[:4])) + (" …" if len(seeds) > 4 else "")
+            lines.append(f"{len(seeds):6}  {signature}  (seeds {shown})")
+        for place, count in self.guarded.most_common(12):
+            lines.append(f"{count:6}  guarded {place}")
+        return "\n".join(lines)

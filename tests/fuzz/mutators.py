@@ -1,0 +1,69 @@
+"""Changes to a model, each a kind that `--only` names."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from .content import attributes, constants, dtypes, shapes, sizes
+from .sources import Source, drawn
+from .structure import external, functions, metadata, naming, operators, subgraphs, wires
+
+
+def fields(source: Source, rng: random.Random) -> None:
+    """Any of the changes to the message, two to four of them."""
+    for _ in range(rng.randint(2, 4)):
+        rng.choice(STRUCTURAL)(source, rng)
+
+
+STRUCTURAL: list[Callable[[Source, random.Random], None]] = [
+    attributes, attributes, shapes, sizes, constants, constants, dtypes, wires, operators,
+    subgraphs, functions, naming, metadata, external,
+]  # fmt: skip
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    """A few bits changed."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def spliced(data: bytes, rng: random.Random) -> bytes:
+    """A piece cut out, and one of another model put there."""
+    other = drawn(rng).model.SerializeToString()
+    a, b = sorted(rng.randrange(len(data)) for _ in range(2))
+    c, d = sorted(rng.randrange(len(other)) for _ in range(2))
+    return data[:a] + other[c : min(d, c + 200)] + data[rng.choice((a, b)) :]
+
+
+def truncated(data: bytes, rng: random.Random) -> bytes:
+    """The end missing."""
+    return data[: rng.randrange(len(data))]
+
+
+BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "bits": flipped, "splice": spliced, "truncate": truncated,
+}  # fmt: skip
+KINDS: dict[str, Any] = {
+    "none": lambda source, rng: None,
+    **{f.__name__: f for f in (*STRUCTURAL, fields)},
+    **BYTES,
+}
+
+
+def mutant(seed: int, only: str | None = None) -> tuple[str, bytes, Source]:
+    """The model of a number: the kind of change, its bytes, and what to explain of it."""
+    rng = random.Random(f"{seed} {only or ''}")
+    kind = only or rng.choice(list(KINDS))
+    source = drawn(rng)
+    if kind in BYTES:
+        return kind, BYTES[kind](source.model.SerializeToString(), rng), source
+    for _ in range(1 if kind in ("none", "fields") else rng.randint(1, 2)):
+        try:
+            KINDS[kind](source, rng)
+        except (ValueError, TypeError, UnicodeError, IndexError):
+            continue  # a change that the message itself refuses
+    return kind, source.model.SerializeToString(), source
