@@ -18,7 +18,7 @@ from .graph import ModelLike, load, opset_of, read
 from .heap import seldom_collected
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
-from .methods import chosen
+from .methods import asked, chosen
 from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
@@ -95,20 +95,21 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
-@accepts(of=text, wrt=text, methods=names, lowering=text, dtype=text)
+@accepts(of=text, wrt=text, rules=names, methods=names, lowering=text, dtype=text)
 @seldom_collected
 def check(
     model: ModelLike,
     *,
     of: str | None = None,
     wrt: str | None = None,
+    rules: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
     lowering: str = "portable",
     dtype: str = "float32",
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
-    methods: names of `methods.METHODS`; None: the three rules.
+    rules, methods: as in `backlight.export`.
     lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
     target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
     of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
@@ -116,7 +117,8 @@ def check(
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.
     """
-    maps = {row.rules: lowered(row.rules, lowering) for row in chosen(methods)}
+    wanted = asked(rules, methods)
+    maps = {row.rules: lowered(row.rules, lowering) for row in chosen(wanted)}
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
@@ -163,7 +165,7 @@ def check(
         whole = load(model)
         if not blocked and nodes:
             whole = explain_graph(
-                model, methods, of=of, wrt=wrt, lowering=lowering, dtype=dtype
+                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)

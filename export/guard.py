@@ -34,7 +34,7 @@ _AXES = frozenset("axis axes batch_axis batch_dims perm scan_input_axes scan_out
 _SIZES = frozenset(
     "blocksize dilations group groups hidden_size kernel_shape kv_num_heads num_groups num_heads "
     "num_outputs num_scan_inputs output_height output_shape output_width pooled_shape q_num_heads "
-    "stash_type strides".split()
+    "strides".split()
 )
 _AMOUNTS = frozenset("border ends keepdims output_padding pads paddings scale shape split starts "
                      "sizes".split())  # fmt: skip

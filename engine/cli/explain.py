@@ -225,7 +225,7 @@ class _Run:
     ) -> list[dict[str, Any]]:
         import numpy as np
 
-        from ..masked.intake import sound_rows
+        from ..classifier.intake import sound_rows
 
         tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target

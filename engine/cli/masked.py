@@ -180,7 +180,7 @@ class Job:
 
     def probabilities(self, logits: NDArray[Any]) -> Any:
         """Scores [K] before the closing operator -> probabilities [K], or None."""
-        from ..masked.intake import as_score
+        from ..classifier.intake import as_score
 
         try:
             return as_score(logits[None], "probability", self.scorer.closing)[0]

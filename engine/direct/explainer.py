@@ -23,8 +23,8 @@ from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
 from ..classifier import labels
+from ..classifier.intake import shares_batch
 from ..classifier.scores import probabilities
-from ..masked.intake import shares_batch
 from ..photos import images
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch

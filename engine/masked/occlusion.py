@@ -18,11 +18,11 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
+from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
 from ..runtime import arrays
 from ..runtime.session import Providers
 from .drilldown import check_share, drill
 from .incremental import Choice
-from .intake import Inputs, Score, as_score, class_targets, finite
 from .necessity import Necessity, find, margins
 from .scoring import Progress, Scorer, no_progress, scorer_for
 from .ways import Scores, Ways, check_method

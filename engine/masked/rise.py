@@ -18,9 +18,9 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
+from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
 from ..runtime import arrays
 from ..runtime.session import Providers
-from .intake import Inputs, Score, as_score, class_targets, finite
 from .scoring import Progress, Scorer, no_progress, scorer_for
 
 __all__ = ["Rise", "Risen"]

@@ -20,11 +20,11 @@ from ...export.saliency import weight_bytes
 from ...export.seed import class_count
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from ..classifier import labels
+from ..classifier.intake import SCORES, Inputs, Score, check_images, shares_batch
 from ..photos import images
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
 from ..runtime.session import Providers, Session, dims_of, numpy_dtype
-from .intake import SCORES, Inputs, Score, check_images, shares_batch
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 

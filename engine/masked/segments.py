@@ -17,9 +17,9 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...kernels import BaselineLike, as_baseline, paint, segments
+from ..classifier.intake import Score, as_score, class_targets, finite
 from ..runtime import arrays
 from ..runtime.session import Providers
-from .intake import Score, as_score, class_targets, finite
 from .scoring import Progress, Scorer, no_progress, scorer_for
 
 __all__ = ["Segments"]

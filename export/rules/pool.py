@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..emit import fits
 from . import Cotangents, Emitter, Op, vjp
 from .conv import Window, by_transposed, sizes_of, window_of
+from .op import FIXED
 from .reduction import many
 
 INT64 = ir.DataType.INT64
@@ -42,7 +43,7 @@ def pool_window(op: Op) -> Window:
     """As `any_window`. Raises UnsupportedNode where only the run knows the pads, too."""
     win = any_window(op)
     if win.auto:
-        raise op.unsupported(f"auto_pad = {win.auto} on dynamic sizes", "fixed sizes or pads")
+        raise op.unsupported(f"auto_pad = {win.auto} on dynamic sizes", f"{FIXED}, or pads")
     return win
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from . import Emitter, Op
+from .op import FIXED
 from .shape import INT64, size_of, vector
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -28,10 +29,10 @@ def matrix_of_run(e: Emitter, op: Op, axis: int, scale: float | None) -> ir.Valu
         raise op.unsupported(
             f"axis {axis} has a dynamic size and mode = {mode}, "
             f"coordinate_transformation_mode = {how}, antialias = {op.attr('antialias', 0)}",
-            "a fixed size; on a dynamic one nearest and linear, neither cropped nor antialiased",
+            f"{FIXED}; on dynamic ones nearest and linear, neither cropped nor antialiased",
         )
     if not stretched:
-        raise op.unsupported(f"keep_aspect_ratio_policy = {policy}, dynamic sizes", "fixed sizes")
+        raise op.unsupported(f"keep_aspect_ratio_policy = {policy}, dynamic sizes", FIXED)
     dtype = ir.DataType.FLOAT if op.x.dtype in _HALVES else op.x.dtype
     with e.in_float32():
         n, m = (e.cast(vector(e, [size_of(e, v, axis)]), dtype) for v in (op.x, op.y))

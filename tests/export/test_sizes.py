@@ -212,11 +212,20 @@ def any_size() -> onnx.ModelProto:
 
 def test_a_shape_that_is_given_settles_what_is_open() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(UnsupportedNode, match="SAME_UPPER.*--shape"):
-        explain_graph(any_size(), ("vanilla",))
+    cubic = any_size()
+    resize = helper.make_node("Resize", ["x", "", "twice"], ["large"], mode="cubic")
+    cubic.graph.node.insert(0, resize)
+    twice = np.array([1, 1, 2, 2], np.float32)
+    cubic.graph.initializer.append(numpy_helper.from_array(twice, "twice"))
+    cubic.graph.node[1].input[0] = "large"
+    with pytest.raises(UnsupportedNode, match="mode = cubic.*--shape"):
+        explain_graph(cubic, ("vanilla",))
+    explain_graph(cubic, ("vanilla",), shapes={"x": (2, 3, 9, 7)})
+    late = explain_graph(any_size(), ("vanilla",)).to_proto()
     graph = explain_graph(any_size(), ("vanilla",), shapes={"x": (2, 3, 9, 7)})
     feeds = {"x": X.astype(np.float32), "target": np.array([2, 2])}
     found = run_runtime(graph.to_proto(), feeds)["saliency_vanilla"]
+    np.testing.assert_allclose(run_runtime(late, feeds)["saliency_vanilla"], found, atol=1e-6)
     x = torch.tensor(X, requires_grad=True)
     # 9 x 7 at a stride of 2, windows of 3: one row and column of zeros on either side.
     c = torch.nn.functional.conv2d(
