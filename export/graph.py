@@ -160,12 +160,7 @@ def _content(file: Path, source: str) -> bytes:
     try:
         about = file.stat()
         kind = about.st_mode
-        if stat.S_ISREG(kind) and about.st_size > _LARGEST:
-            raise ModelError(
-                f"{source}: larger than 2 GB, which no ONNX message is; "
-                "larger weights lie in files beside it"
-            )
-        if stat.S_ISREG(kind):
+        if stat.S_ISREG(kind) and about.st_size <= _LARGEST:
             return file.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{source}: no such file; expected an .onnx file") from None
@@ -173,6 +168,11 @@ def _content(file: Path, source: str) -> bytes:
         raise ModelError(f"{source}: can't be read: {err.strerror}") from err
     except ValueError:  # a NUL in it
         raise ModelError(f"{source!r}: no file's name; expected an .onnx file") from None
+    if stat.S_ISREG(kind):
+        raise ModelError(
+            f"{source}: larger than 2 GB, which no ONNX message is; "
+            "larger weights lie in files beside it"
+        )
     what = "a folder" if stat.S_ISDIR(kind) else "a pipe or device"
     raise ModelError(f"{source}: {what}; expected an .onnx file")
 

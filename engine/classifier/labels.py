@@ -54,12 +54,13 @@ def load_labels(given: str, classes: int | None = None) -> list[str]:
     `names` or `id2label`. classes: how many the model has. Raises UsageError."""
     if given == "imagenet":
         return bundled(classes)
-    try:
-        file = Path(given)
+    file = Path(given)
+    if "\0" not in given:
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise UsageError(f"{given}: a pipe or device; expected a file with labels")
         if file.is_file() and file.stat().st_size > _MOST:
             raise UsageError(f"{given}: larger than {_MOST >> 20} MB; expected a file with labels")
+    try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as err:  # a NUL in the name; bytes that are no UTF-8
         reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"

@@ -8,7 +8,7 @@ import typer
 
 from .console import console as clean_console
 from .console import show_json
-from .options import Json, Methods, Rules, model_path
+from .options import Json, Methods, model_path
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,10 @@ def bench(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="An ONNX classifier. [SqueezeNet 1.1]")
     ] = None,
-    rule: Rules = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="As export's. [vanilla alone, then all three]"),
+    ] = None,
     method: Methods = None,
     batch: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Batch size; repeatable. [1, 4]")
@@ -40,10 +43,7 @@ def bench(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load.
-
-    Without --rule and --method: vanilla alone, then all three rules.
-    """
+    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load."""
     from ...export.methods import asked
     from ..measure.bench import Report
     from ..measure.bench import bench as run_bench

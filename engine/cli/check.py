@@ -28,7 +28,7 @@ def check(
     of: Annotated[
         str | None,
         typer.Option(
-            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+            metavar="T", help="Tensor to explain; T:as-is: itself. [default: the class scores]"
         ),
     ] = None,
     wrt: Annotated[

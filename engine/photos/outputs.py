@@ -97,6 +97,7 @@ def refuse_results(path: Path, expected: Iterable[str], force: bool) -> None:
     """Raise OutputError where results can't go to a folder: it is a file, can't be made or
     written, or, unless forced, has one of the `expected` names already. Makes nothing: for before
     the work, and `OutputFolder` asks again."""
+    refuse_special(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: a file; expected a folder to write to")
     # `lexists`: what a broken link leads to can't be made into a folder either.
@@ -181,7 +182,6 @@ class OutputFolder:
         if not os.fspath(path):
             raise OutputError("an empty name; expected a folder to write to")
         self.path = Path(path)
-        refuse_special(self.path)
         refuse_results(self.path, expected, force)
         try:
             self.path.mkdir(parents=True, exist_ok=True)

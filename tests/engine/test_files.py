@@ -97,11 +97,11 @@ def test_an_empty_name_is_no_folder(
     before = sorted(tmp_path.iterdir())
     for command in ("explain", "occlude", "rise", "patches", "activations", "filters", "embed"):
         model = ["-m", tiny] if command in ("explain", "occlude", "rise") else [tiny]
-        refused(capsys, [command, *model, "-o", ""], "an empty name")
-        refused(capsys, [command, *model, "--output="], "an empty name")
-    refused(capsys, ["export", tiny, "-o", ""], "an empty name")
+        refused(capsys, [command, *model, "-o", ""], "-o is empty")
+        refused(capsys, [command, *model, "--output="], "--output is empty")
+    refused(capsys, ["export", tiny, "-o", ""], "-o is empty")
     refused(capsys, ["map", ""], "an empty name")
-    refused(capsys, ["map", "x", "--onto", ""], "an empty name")
+    refused(capsys, ["map", "x", "--onto", ""], "--onto is empty")
     refused(capsys, ["neighbors", "", "x.png"], "an empty name")
     with pytest.raises(OutputError, match="an empty name"):
         outputs.OutputFolder("", [], False)

@@ -229,7 +229,7 @@ class TestCommand:
         ("more", "said"),
         [
             (["-k", "13"], "-k 13;"),
-            (["--metric", "l1"], "--metric l1; accepted: l2, cosine"),
+            (["--metric", "l1"], "--metric 'l1'; accepted: l2, cosine"),
             (["--method", "hash"], "method 'hash'"),
         ],
     )

@@ -477,7 +477,7 @@ def test_on_a_real_gpu():
         ({"window": 0}, "window 0"),
         ({"stride": 0}, "stride 0; accepted: 1 or more"),
         ({"stride": (2, 0)}, "stride"),
-        ({"window": "big"}, "accepted: an integer"),
+        ({"window": "big"}, "expected a whole number"),
         ({"edges": "wrap"}, "edges 'wrap'"),
         ({"score": "loss"}, "accepted: probability, logit, logprob"),
         ({"overlap": "max"}, "accepted: mean, sum"),

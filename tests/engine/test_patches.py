@@ -345,7 +345,7 @@ g (float[N,1,4,4] x) => (float[N,1,2,2] y) { y = MaxPool<kernel_shape=[2,2], str
             assert np.abs(maps["deconv-1"]).max() > 0
         capsys.readouterr()
         assert run([*command, "--method", "magic"]) == 2
-        assert "--method magic; accepted: deconvnet" in capsys.readouterr().err
+        assert "--method 'magic'; accepted: deconvnet" in capsys.readouterr().err
         assert run([*command, "--force", "--rule", "magic"]) == 2
         assert "magic" in capsys.readouterr().err
 
