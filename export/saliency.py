@@ -59,6 +59,7 @@ class ExplainGraph:
     classes: int | None
     notes: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    added: tuple[str, ...] = ()
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a message, weights included. Raises ModelError above 2 GB."""
@@ -274,7 +275,7 @@ def explain_graph(
             for index, value in enumerate(values):
                 name = row.output + (f"_{index}" if len(values) > 1 else "")
                 _add_output(e, value, name, own_outputs)
-                saliency.setdefault(row.name, name)
+                saliency[name.removeprefix("saliency_")] = name
     for name, value in made.outputs.items():
         _add_output(e, value, name, own_outputs)
     finish(e, lowering)
@@ -304,6 +305,7 @@ def explain_graph(
             "backlight.dtype": dtype,
             "backlight.score_output": score_name or "",
             "backlight.classes": "" if classes is None else str(classes),
+            "backlight.inputs": ",".join(made.inputs),
             **drawn.metadata(layers),
             **_contrast_metadata(made, rows, contrast),
         }
@@ -319,6 +321,7 @@ def explain_graph(
         classes=classes,
         notes=(*notes, *(note for s in held for note in s.notes)),
         layers=tuple(layers),
+        added=tuple(made.inputs),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from ...export.methods import RULES, asked
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
+from ...export.sampling import Sampling, sampled
+from ...export.variations import GAP
 from ..classifier import labels
 from ..classifier.intake import shares_batch
 from ..classifier.scores import probabilities
@@ -29,6 +32,7 @@ from ..photos import images
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
 from ..runtime.session import Providers, Session, dims_of, numpy_dtype, provider_names
+from .variants import Variants
 
 __all__ = ["Explainer", "Explanation"]
 
@@ -41,12 +45,16 @@ class Explanation:
         Sigmoid's [N, 1] is the probability of class 1. `Explainer.probabilities` reads them.
     target: int64 [N], the class that each row explains.
     saliency: per method, such as "vanilla" the gradient of the target's score, shaped like the
-    input.
+        input; class activation maps are [N, H, W]. Of several layers: "gradcam_0", "gradcam_1" ….
+    contrast: int64 [N], the class that each row's target is told from; None without a contrast.
+    gap: [N], by how much integrated gradients miss the score's rise; None without them.
     """
 
     scores: Any
     target: Any
     saliency: Mapping[str, Any]
+    contrast: Any = None
+    gap: Any = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,9 @@ class _Described:
     takes_target: bool
     baked: str
     notes: tuple[str, ...]
+    ours: tuple[str, ...]  # the inputs that the export added: target, contrast …
+    layers: tuple[str, ...]
+    contrast: str
 
 
 class Explainer:
@@ -81,13 +92,17 @@ class Explainer:
     for_: the operators chosen for a runtime; None: by the provider.
     cuda_graph: record the run once and replay it (CUDA, shapes fixed: give `batch` where the model
         leaves it open); the fastest way for small batches.
+    layer, fuse, size, signed, contrast, contrast_form, samples, noise, steps, baseline: as in
+        `backlight.export`; any number of samples or steps, in parts that fit.
 
     Raises ModelError, UnsupportedNode or UsageError.
     """
 
     @take.accepts(
         rules=take.names, of=take.text, wrt=take.text, providers=take.names, threads=take.whole,
-        batch=take.whole, for_=take.text, cuda_graph=take.flag,
+        batch=take.whole, for_=take.text, cuda_graph=take.flag, methods=take.names,
+        layer=take.names, fuse=take.flag, size=take.text, signed=take.flag,
+        contrast_form=take.text,
     )  # fmt: skip
     def __init__(
         self,
@@ -102,6 +117,16 @@ class Explainer:
         batch: int | None = None,
         for_: str | None = None,
         cuda_graph: bool = False,
+        layer: str | Sequence[str] | None = None,
+        fuse: bool = False,
+        size: str = "input",
+        signed: bool = False,
+        contrast: str | int | None = None,
+        contrast_form: str = "loss",
+        samples: int | None = None,
+        noise: float | None = None,
+        steps: int | None = None,
+        baseline: str | float | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
@@ -112,21 +137,38 @@ class Explainer:
         source, name = read(model)
         self.metadata: dict[str, str] = dict(source.metadata_props)
         held = choose.exported(self.metadata)
+        drawn: dict[str, Any] = {
+            "layer": layer, "fuse": fuse, "size": size, "signed": signed,
+            "contrast": contrast, "contrast_form": contrast_form,
+        }  # fmt: skip
+        sampling = sampled(samples=samples, noise=noise, steps=steps, baseline=baseline)
+        self._asked: tuple[str, ...] = names_asked or held or RULES
         if held is not None:
             if of is not None or wrt is not None or for_ is not None:
                 raise UsageError(f"{name} is exported already; of, wrt and for_ are in the file")
+            plain = {"layer": None, "fuse": False, "size": "input", "signed": False,
+                     "contrast": None, "contrast_form": "loss"}  # fmt: skip
+            told = next((k for k, v in drawn.items() if v != plain[k]), None)
+            if told is not None or sampling is not None:
+                told = told or "samples"
+                raise UsageError(f"{name} is exported already; {told} is in the file")
             self._said = _exported(source, name, names_asked or held)
+            self._variants = Variants(self._asked, Sampling(), fixed=True)
             compiled: Any = model if isinstance(model, (str, Path, bytes)) else source
             if cuda_graph:
                 compiled = with_fixed_batch(source, batch)
         else:
             fixed = with_fixed_batch(source, batch) if cuda_graph else model
+            self._variants = Variants(self._asked, sampling or Sampling(), _has_size(source))
+            exported, sampling_of = self._variants.exported(self._asked)
+            varies = bool(self._variants.kinds) or sampling is not None
             graph = explain_graph(
-                fixed, names_asked, of=of, wrt=wrt, lowering=for_ or _target_of(names)
-            )
+                fixed, exported, of=of, wrt=wrt, lowering=for_ or _target_of(names),
+                sampling=sampling_of if varies else None, **drawn,
+            )  # fmt: skip
             compiled, self._said = graph.model, _described(graph)
         self.name = Path(name).stem if isinstance(model, (str, Path)) else name
-        self.methods = tuple(self._said.saliency)
+        self.methods = self._variants.shown(tuple(self._said.saliency))
         own = CUDA_GRAPH if cuda_graph else None
         self.session = Session(compiled, providers, threads, provider_options=own)
         self.notes = [*self._said.notes, *self.session.notes]
@@ -134,7 +176,8 @@ class Explainer:
         image = declared[self._said.input]
         self._dims = dims_of(image.shape)
         self._dtype = numpy_dtype(image.type)
-        self._others = [n for n in declared if n not in (self._said.input, "target")]
+        self._others = [n for n in declared if n not in (self._said.input, *self._said.ours)]
+        self._varied = [n for n in self._said.ours if n in ("noise", "alphas", "weights")]
         self._whole = {n for n in self._others if not shares_batch(image.shape, declared[n].shape)}
         self._batch = batch
         if len(self._dims) > 0 and self._dims[0] is not None:
@@ -151,7 +194,18 @@ class Explainer:
     @property
     def _wanted(self) -> list[str]:
         """The outputs that a call reads."""
-        return [self._said.scores, *self._said.saliency.values()]
+        gap = [GAP] if "integrated_gradients" in self._said.saliency else []
+        return [self._said.scores, *self._said.saliency.values(), *gap]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that class activation maps are drawn of."""
+        return self._said.layers
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether a call takes a contrast."""
+        return "contrast" in self._said.ours
 
     @property
     def classes(self) -> int | None:
@@ -212,10 +266,12 @@ class Explainer:
         settled = images.fitted(chosen, spec)
         return np.stack([images.prepare(images.decode(p), settled, spec).tensor for p in paths])
 
-    def __call__(self, inputs: Any, target: Any = None) -> Explanation:
+    def __call__(self, inputs: Any, target: Any = None, contrast: Any = None) -> Explanation:
         """Explain a batch. inputs: the image input's shape and dtype, [N, ...], in NumPy, CuPy or
         DLPack memory; or a mapping from input names where the model has several.
         target: None (each row's top class), one class, or N of them; -1 is the row's top class.
+        contrast: None or -1 (the best class but the target), one class, or N of them: which class
+        the target is told from, for methods with a contrast.
 
         Raises ImageError for a wrong shape or dtype and for NaN, UsageError for a class out of
         range.
@@ -223,6 +279,9 @@ class Explainer:
         feeds, back = self._feeds(inputs)
         count = len(feeds[self._said.input])
         wanted = self._targets(target, count)
+        against = self._contrasts_of(contrast, count)
+        if against is not None:
+            feeds["contrast"] = against
         names = self._wanted
         on_gpu = arrays.is_cuda(feeds[self._said.input])
         bound = on_gpu and self.session.providers[0] == "CUDAExecutionProvider"
@@ -242,8 +301,38 @@ class Explainer:
             raise _out_of_range(int(wanted.max()), known)
         top = self._top(xp, scores)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
-        saliency = {name: back(found[held]) for name, held in self._said.saliency.items()}
-        return Explanation(back(scores), back(chosen), saliency)
+        maps = {name: found[held] for name, held in self._said.saliency.items()}
+        maps = self._variants.variance(maps, self.methods)
+        saliency = {name: back(values) for name, values in maps.items()}
+        return Explanation(
+            back(scores), back(chosen), saliency,
+            contrast=self._told_from(xp, scores, chosen, against),
+            gap=back(found[GAP]) if GAP in found else None,
+        )  # fmt: skip
+
+    def _told_from(self, xp: Any, scores: Any, chosen: Any, against: Any) -> Any:
+        """The classes that the targets are told from, where the call or the file has a contrast."""
+        given = against
+        if given is None:
+            held = self._said.contrast
+            if not held:
+                return None
+            given = np.full(len(chosen), int(held) if held.isdecimal() else -1, np.int64)
+        rows = arrays.to_host(scores).reshape(len(chosen), -1).astype(np.float64)
+        if rows.shape[1] < 2:
+            return np.asarray(given)
+        rows[np.arange(len(rows)), arrays.to_host(chosen)] = -np.inf
+        return np.where(np.asarray(given) < 0, rows.argmax(axis=1), given)
+
+    def _contrasts_of(self, contrast: Any, count: int) -> NDArray[np.int64] | None:
+        if not self.contrasts:
+            if contrast is not None:
+                raise UsageError(
+                    "this takes no contrast; contrastcam does, and contrast='input' gives one to "
+                    "the other methods"
+                )
+            return None
+        return self._classes_of(contrast, count, "contrast")
 
     def _run(
         self, feeds: dict[str, Any], target: NDArray[np.int64], names: list[str], bound: bool
@@ -255,16 +344,26 @@ class Explainer:
         if self._fixed and self._batch is not None and count < self._batch:
             fill = [*range(count), *[count - 1] * (self._batch - count)]
             feeds = {k: v if k in self._whole else v[fill] for k, v in feeds.items()}
-        if self._recorded is not None:
-            found = self._recorded.run(feeds)
-            if not arrays.is_cuda(feeds[self._said.input]):
-                found = {k: arrays.to_host(v) for k, v in found.items()}
-        elif bound:
-            found = arrays.run_on_cuda(self.session, feeds, names)
+        if self._varied:
+            image = feeds[self._said.input]
+            parts = self._variants.parts(self._varied, image.shape[1:], image.dtype)
+            each = [(share, self._once({**feeds, **fed}, names, bound)) for share, fed in parts]
+            found = self._variants.combined(each, self._said.saliency)
         else:
-            found = self.session.run({k: np.ascontiguousarray(v) for k, v in feeds.items()}, names)
+            found = self._once(feeds, names, bound)
         found = {**found, self._said.scores: self._rows_of(found, feeds)}
         return {k: v[:count] for k, v in found.items()}
+
+    def _once(self, feeds: dict[str, Any], names: list[str], bound: bool) -> dict[str, Any]:
+        if self._recorded is not None:
+            found = self._recorded.run(feeds)
+            if arrays.is_cuda(feeds[self._said.input]):
+                return dict(found)
+            return {k: arrays.to_host(v) for k, v in found.items()}
+        if bound:
+            return dict(arrays.run_on_cuda(self.session, feeds, names))
+        host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
+        return self.session.run(host, names)
 
     def _rows_of(self, found: Mapping[str, Any], feeds: Mapping[str, Any]) -> Any:
         """The scores of a run, a row an image. Raises ModelError where that isn't so."""
@@ -342,10 +441,14 @@ class Explainer:
             # "top1" or the number that was baked in
             number = int(self._said.baked) if self._said.baked.isdecimal() else -1
             return np.full(count, number, np.int64)
-        values = np.asarray(-1 if target is None else arrays.to_host(arrays.taken(target)[0]))
+        return self._classes_of(target, count, "target")
+
+    def _classes_of(self, given: Any, count: int, what: str) -> NDArray[np.int64]:
+        """Classes, one or N of them, as int64 [N]. Raises UsageError."""
+        values = np.asarray(-1 if given is None else arrays.to_host(arrays.taken(given)[0]))
         if values.dtype.kind not in "iu" or values.shape not in ((), (count,)):
             raise UsageError(
-                f"target is {values.dtype} {list(values.shape)}; "
+                f"{what} is {values.dtype} {list(values.shape)}; "
                 f"expected a class number or {count} of them"
             )
         wanted = np.broadcast_to(values, (count,)).astype(np.int64)
@@ -401,6 +504,9 @@ def _described(graph: ExplainGraph) -> _Described:
         takes_target=True,
         baked="",
         notes=graph.notes,
+        ours=graph.added,
+        layers=tuple(layer.name for layer in graph.layers),
+        contrast=graph.model.metadata_props.get("backlight.contrast", ""),
     )
 
 
@@ -408,8 +514,13 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
     """A file that `backlight export` wrote, by its metadata."""
     meta = model.metadata_props
     outputs = {v.name: v for v in model.graph.outputs}
-    saliency = {wanted: f"saliency_{wanted}" for wanted in methods}
-    absent = [wanted for wanted, output in saliency.items() if output not in outputs]
+    saliency: dict[str, str] = {}
+    absent = []
+    for wanted in methods:
+        several = rf"saliency_{re.escape(wanted)}(_[0-9]+)?"
+        found = [name for name in outputs if name and re.fullmatch(several, name)]
+        saliency |= {name.removeprefix("saliency_"): name for name in found}
+        absent += [] if found else [wanted]
     if absent:
         there = ", ".join(choose.exported(meta) or ())
         kind = "rule" if absent[0] in RULES else "method"
@@ -436,6 +547,20 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         takes_target=takes,
         baked=meta.get("backlight.target_class", "top1"),
         notes=(),
+        ours=tuple(filter(None, meta.get("backlight.inputs", "target" * takes).split(","))),
+        layers=tuple(filter(None, meta.get("backlight.layer", "").split(","))),
+        contrast=meta.get("backlight.contrast", ""),
+    )
+
+
+def _has_size(model: ir.Model) -> bool:
+    """Whether the image's height and width are numbers in the model."""
+    try:
+        shape = choose.image_input(model.graph).input.shape
+    except ModelError:
+        return True
+    return shape is not None and all(
+        isinstance(dim_of(shape, a), int) for a in range(1, len(shape))
     )
 
 
