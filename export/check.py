@@ -13,6 +13,7 @@ from ..arguments import accepts, names, text
 from ..errors import ModelError, UnsupportedNode, one_line
 from . import choose, half, scores, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
+from .drawing import Drawing
 from .emit import Emitter
 from .graph import ModelLike, load, opset_of, read
 from .heap import seldom_collected
@@ -73,6 +74,7 @@ class Report:
     findings: tuple[Finding, ...]
     target: str = "portable"
     refused: tuple[Refusal, ...] = ()
+    layers: tuple[tuple[str, str], ...] = ()
 
     @property
     def obstacles(self) -> tuple[Finding, ...]:
@@ -95,7 +97,7 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
-@accepts(of=text, wrt=text, rules=names, methods=names, lowering=text, dtype=text)
+@accepts(of=text, wrt=text, rules=names, methods=names, layer=names, lowering=text, dtype=text)
 @seldom_collected
 def check(
     model: ModelLike,
@@ -106,10 +108,11 @@ def check(
     methods: Sequence[str] | None = None,
     lowering: str = "portable",
     dtype: str = "float32",
+    layer: str | Sequence[str] | None = None,
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
-    rules, methods: as in `backlight.export`.
+    rules, methods, layer: as in `backlight.export`.
     lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
     target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
     of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
@@ -131,7 +134,15 @@ def check(
     image = None if wrt is not None else choose.image_input(graph)
     start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
 
-    nodes, leads = path([target], [start])
+    rows = chosen(wanted)
+    drawn = Drawing.of(
+        rows, [layer] if isinstance(layer, str) else layer or (), fuse=False, size="input",
+        signed=False,
+    )  # fmt: skip
+    layers = drawn.layers(graph, target, start)
+    # What only class activation maps are asked of goes no further back than their layers.
+    starts = [start] if any(row.by != "layer" for row in rows) else [x.value for x in layers]
+    nodes, leads = path([target], starts)
     opset = opset_of(loaded)
     e = emitter(graph, opset, lowering)
     findings: list[Finding] = []
@@ -165,10 +176,14 @@ def check(
         whole = load(model)
         if not blocked and nodes:
             whole = explain_graph(
-                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype
+                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
+    findings += [
+        Finding("note", "", "", f"class activation maps are of '{x.name}': {x.reason}")
+        for x in layers
+    ]
     return Report(
         model=name,
         opset=declared,
@@ -181,6 +196,7 @@ def check(
         findings=tuple(findings),
         target=lowering,
         refused=refused,
+        layers=tuple((layer.name, layer.reason) for layer in layers),
     )
 
 

@@ -235,8 +235,10 @@ def explain_graph(
     own_outputs = {id(v) for v in graph.outputs}
 
     e = emitter(graph, opset_of(loaded), lowering)
+    layers = drawn.layers(graph, ofs[0], wrts[0])
     if any(v.shape is None or v.dtype is None for v in ofs):
-        refuse_blocked(ofs, wrts, e, maps[rows[0].rules])
+        ends = wrts if rows[0].by != "layer" else [x.value for x in layers]
+        refuse_blocked(ofs, ends, e, maps[rows[0].rules])
     made = Explaining(
         e=e,
         of=tuple(ofs),
@@ -260,7 +262,6 @@ def explain_graph(
     for row in rows:
         for index in range(len(ofs)):
             made.cotangent(starts[row.name], index)
-    layers = drawn.layers(graph, ofs[0], wrts[0])
     saliency: dict[str, str] = {}
     if alone:
         graph.outputs.clear()
@@ -391,7 +392,12 @@ def _contrast_metadata(
     if contrast is None and all(row.seed is not seed.CONTRAST for row in rows):
         return {}
     form = "logit" if x.independent else x.contrast_form
-    return {"backlight.contrast": str(x.contrast), "backlight.contrast_form": form}
+    told = [row.name for row in rows if contrast is not None or row.seed is seed.CONTRAST]
+    return {
+        "backlight.contrast": str(x.contrast),
+        "backlight.contrast_form": form,
+        "backlight.contrasted": ",".join(told),
+    }
 
 
 def _reserve_names(graph: ir.Graph, rows: Sequence[Method], contrast: str | int | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UnsupportedNode
+from .asking import Layer
 from .console import console as clean_console
 from .console import show_json
 from .layers import ModelArgument
@@ -37,6 +38,7 @@ def check(
     ] = None,
     rule: Rules = None,
     method: Methods = None,
+    layer: Layer = None,
     target: Annotated[
         str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
     ] = "portable",
@@ -55,7 +57,13 @@ def check(
 
     path = model_path(model)
     report = run_check(
-        path, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
+        path,
+        of=of,
+        wrt=wrt,
+        methods=asked(rule, method),
+        layer=layer or None,
+        lowering=target,
+        dtype=dtype,
     )
     if json:
         show_json(report.to_dict())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +67,12 @@ def measured(
     paths: Sequence[Path],
     preprocess: str | None,
     asked: tuple[str, str, str, list[str], list[str]],
+    drawn: Mapping[str, Any],
 ) -> Compared:
     """Explain the images with the graph and with `reference` in its own types, on the CPU.
 
-    asked: target class, cotangent, reduction, of and wrt of the export.
+    asked: target class, cotangent, reduction, of and wrt of the export. drawn: its layers, contrast
+    and variants, as an Explainer takes them.
     Raises UsageError where the two can't be compared, ImageError, ModelError.
     """
     from ..direct.explainer import Explainer
@@ -85,8 +87,11 @@ def measured(
     one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
     exported = choose.exported(read(reference)[0].metadata_props) is not None
     form = None if exported else "portable"  # what is exported has its operators already
-    plain = Explainer(reference, graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form)
-    candidate = Explainer(graph.to_proto(), graph.methods, providers="cpu")
+    told = {} if exported else dict(drawn)
+    plain = Explainer(
+        reference, methods=graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form, **told
+    )
+    candidate = Explainer(graph.to_proto(), methods=graph.methods, providers="cpu")
     _check_alike(plain, candidate, reference)
     spec = plain.input
     chosen, note = chosen_preprocess(preprocess, plain.preprocess, reference, spec.dtype)

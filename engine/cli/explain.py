@@ -14,6 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import BacklightError, ImageError, UsageError
+from .asking import (
+    Baseline,
+    Contrast,
+    ContrastForm,
+    Fuse,
+    Layer,
+    Noise,
+    Samples,
+    Signed,
+    Size,
+    Steps,
+    asking,
+    contrast_class,
+)
 from .console import show, show_json
 from .layers import results_in
 from .options import (
@@ -63,6 +77,16 @@ def explain(
     target_class: Annotated[
         str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
     ] = "top1",
+    layer: Layer = None,
+    fuse: Fuse = False,
+    size: Size = "input",
+    signed: Signed = False,
+    contrast: Contrast = None,
+    contrast_form: ContrastForm = "loss",
+    samples: Samples = None,
+    noise: Noise = None,
+    steps: Steps = None,
+    baseline: Baseline = None,
     of: Annotated[
         str | None,
         typer.Option(
@@ -98,8 +122,13 @@ def explain(
     expected = ["summary.json", *(f"{n}.png" for n in names)]
     refuse_results(output, expected, force)  # before the model is loaded
     explainer = Explainer(
-        path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch
-    )
+        path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
+        contrast=None if contrast is None else "input",
+        **asking(
+            layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
+            samples=samples, noise=noise, steps=steps, baseline=baseline,
+        ),
+    )  # fmt: skip
     expected += [_map_file(n, m) for n in names for m in explainer.methods]
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
@@ -109,6 +138,7 @@ def explain(
     hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
     run = _Run(explainer, record, names_of_classes)
     run.target = run.class_of(target_class)
+    run.against = run.rival_of(contrast)
     run.notes = [*explainer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in run.notes:
         say(note)
@@ -159,6 +189,7 @@ class _Run:
     preprocess: Preprocess
     labels: Sequence[str] | None
     target: int = -1
+    against: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def class_of(self, given: str) -> int:
@@ -170,6 +201,22 @@ class _Run:
             raise UsageError(
                 f"--target-class {number} is out of range; the model has classes 0 to {classes - 1}"
             )
+        return number
+
+    def rival_of(self, given: str | None) -> int | None:
+        """The class of --contrast. Raises UsageError for one that the model doesn't have."""
+        number = contrast_class(given, self.labels)
+        classes = self.explainer.classes
+        if number is not None and classes is not None and number >= classes:
+            raise UsageError(
+                f"--contrast {number} is out of range; the model has classes 0 to {classes - 1}"
+            )
+        if number is not None and number == self.target:
+            if self.explainer.metadata.get("backlight.contrast_form") == "logit":
+                raise UsageError(
+                    f"--contrast {given}: the target itself; their difference is 0 everywhere"
+                )
+            self.notes.append(f"--contrast {given} is the target: what keeps it from certainty")
         return number
 
     def name(self, number: int) -> str:
@@ -230,7 +277,7 @@ class _Run:
         tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
-        result = self.explainer(tensors, target)
+        result = self.explainer(tensors, target, self.against)
         run = len(good)
         ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.
@@ -247,6 +294,11 @@ class _Run:
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
             entry["images_in_run"] = run
             entry["no_gradient"] = [method for method, values in maps.items() if not values.any()]
+            if result.contrast is not None:
+                entry["contrast"] = int(result.contrast[row])
+                entry["contrast_name"] = self.name(entry["contrast"])
+            if result.gap is not None:
+                entry["gap"] = round(float(result.gap[row]), 6)
             self._write(folder, name, entry, prepared, maps)
             made.append(entry)
         return made
@@ -277,21 +329,25 @@ class _Run:
         maps: dict[str, Any],
     ) -> None:  # fmt: skip
         from ..pictures import panel as pictures
+        from ..pictures import reading
 
         layout, color = self.explainer.input.layout, self.preprocess.color
         height, width = prepared.pixels.shape[:2]
         seen = f"as the model sees it, {width} x {height}"
         cells = [pictures.Cell(prepared.pixels, "photo", seen)]
-        for rule, values in maps.items():
-            folder.array(entry["maps"][rule], values)
-            # Exported with --reduce maxabs: a map without channels.
-            flat = values.ndim != len(self.explainer.input.shape((height, width)))
-            shape = "nhw" if flat else layout
-            picture = pictures.saliency_picture(rule, values, shape, color)
-            blank, channels = rule in entry["no_gradient"], self.explainer.input.channels
-            caption = pictures.caption_of(rule, shape, blank, channels)
-            cells.append(pictures.Cell(picture, rule, caption))
-        heading = Path(entry["file"]).name + ": why " + self.name(entry["class"]) + "?"
+        asked = reading.Asked(
+            layout,
+            color,
+            self.explainer.input.channels,
+            self.explainer.layers,
+            entry.get("contrast_name"),
+            self.explainer.contrasted,
+        )
+        for method, values in maps.items():
+            folder.array(entry["maps"][method], values)
+            cells.append(reading.cell(method, values, prepared.pixels, asked))
+        heading = Path(entry["file"]).name + ": why " + self.name(entry["class"])
+        heading += "?" if self.against is None else f", rather than {entry['contrast_name']}?"
         folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
 
     def detail(self, entry: dict[str, Any]) -> str:
@@ -317,10 +373,14 @@ class _Run:
         # A run has one time for all its images: it is no image's own.
         alone = entry["images_in_run"] == 1
         took = f" {entry['ms']:8.1f} ms" if alone else ""
-        blank = entry["no_gradient"]
+        from ..pictures import reading
+
+        empty: dict[str, list[str]] = {}
+        for method in entry["no_gradient"]:
+            empty.setdefault(reading.empty(method, self.explainer.layers), []).append(method)
         return (
             f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} {chance:>7}{took}"
-            + (f"  no gradient: {', '.join(blank)} all 0" if blank else "")
+            + "".join(f"  {why}: {', '.join(names)} all 0" for why, names in empty.items())
         )
 
     def summary(
@@ -330,6 +390,7 @@ class _Run:
         from ... import __version__
         from ...export.methods import RULES
         from ..pictures.panel import caption_of
+        from ..pictures.reading import base
 
         layout, channels = self.explainer.input.layout, self.explainer.input.channels
         return {
@@ -342,7 +403,8 @@ class _Run:
             "providers": self.explainer.session.providers,
             "ms": "of an image: its run's time by the number of images in it",
             "pictures": {
-                m: caption_of(m, layout, channels=channels) for m in self.explainer.methods
+                m: caption_of(base(m)[0].name, layout, channels=channels)
+                for m in self.explainer.methods
             },
             "notes": self.notes,
             "images": entries,

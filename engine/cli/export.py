@@ -11,6 +11,20 @@ import typer
 from ...errors import UsageError
 from ..photos.outputs import refuse_existing
 from . import drift
+from .asking import (
+    SAMPLED,
+    Baseline,
+    ContrastForm,
+    Fuse,
+    Layer,
+    Noise,
+    Samples,
+    Signed,
+    Size,
+    Steps,
+    asking,
+    contrast_class,
+)
 from .console import show, show_json
 from .layers import ModelArgument
 from .options import (
@@ -41,6 +55,25 @@ def export(
     ],
     rule: Rules = None,
     method: Methods = None,
+    layer: Layer = None,
+    fuse: Fuse = False,
+    size: Size = "input",
+    signed: Signed = False,
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            "--contrast",
+            "--versus",
+            metavar="C",
+            help="Why this class rather than C: input (at run time), second, a class number, or a "
+            "name from the labels.",
+        ),
+    ] = None,
+    contrast_form: ContrastForm = "loss",
+    samples: Samples = None,
+    noise: Noise = None,
+    steps: Steps = None,
+    baseline: Baseline = None,
     target_class: Annotated[
         str,
         typer.Option(metavar="C", help="input (chosen at run time), top1, or a class number."),
@@ -97,6 +130,7 @@ def export(
     from ...export.methods import asked
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
+    from ...export.sampling import sampled
     from ...export.sizes import parse_shape
     from ..classifier import labels as names_of_classes
 
@@ -112,6 +146,12 @@ def export(
         raise UsageError("--json and --reference go with --compare IMAGE")
     record = None if preprocess is None else parse(preprocess)
     names = None if labels is None else names_of_classes.load_labels(labels)
+    told = asking(
+        layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
+        samples=samples, noise=noise, steps=steps, baseline=baseline,
+    )  # fmt: skip
+    varied = dict(told)
+    rival = _rival(contrast, labels, model)
     graph = explain_graph(
         model,
         asked(rule, method),
@@ -123,6 +163,10 @@ def export(
         lowering=target,
         dtype=dtype,
         shapes=dict(map(parse_shape, shape or [])),
+        contrast=rival,
+        preprocess=record,
+        sampling=sampled(**{key: told.pop(key) for key in SAMPLED}),
+        **told,
     )
     # A tensor that --of names may have channels instead of classes.
     if labels is not None and not of:
@@ -141,7 +185,9 @@ def export(
         against = model if reference is None else model_path(reference)
         photos = [Path(p) for p in photo_paths([str(p) for p in compare])]
         settings = (target_class, cotangent, reduce, of or [], wrt or [])
-        found = drift.measured(graph, against, photos, preprocess, settings)
+        found = drift.measured(
+            graph, against, photos, preprocess, settings, varied | {"contrast": rival}
+        )
     if optimized:
         from ..direct.optimized import save_optimized
 
@@ -150,16 +196,36 @@ def export(
         graph.save(output, external=external)
     for note in graph.notes:
         say(note)
-    size = output.stat().st_size
+    written = output.stat().st_size
     more = ""
     before = Path(model).stat().st_size
     if not external and before:
-        more = f", {100 * (size / before - 1):+.1f}% to the model's"
+        more = f", {100 * (written / before - 1):+.1f}% to the model's"
     chosen = f"{graph.of} by {graph.wrt}"
-    line = f"{output}: {', '.join(graph.methods)} of {chosen} ({size / 1e6:.1f} MB{more})"
+    for kept in graph.layers:
+        say(f"class activation maps are of '{kept.name}': {kept.reason}")
+    line = f"{output}: {', '.join(graph.methods)} of {chosen} ({written / 1e6:.1f} MB{more})"
     if found is not None and json:
         show_json({"output": str(output), **found.to_dict()})
         return
     show(line)
     if found is not None:
         drift.show(found)
+
+
+def _rival(given: str | None, labels: str | None, model: str) -> str | int | None:
+    """--contrast as explain_graph takes it: a name becomes the class's number."""
+    from ...export.graph import read
+    from ..classifier import labels as names_of_classes
+
+    if given is None or given in ("input", "second"):
+        return given
+    names = None
+    if not given.isdecimal():
+        held = read(model)[0].metadata_props
+        names = (
+            names_of_classes.of_model(held, model, None)
+            if labels is None
+            else names_of_classes.load_labels(labels)
+        )
+    return contrast_class(given, names)

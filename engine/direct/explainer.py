@@ -76,6 +76,7 @@ class _Described:
     ours: tuple[str, ...]  # the inputs that the export added: target, contrast …
     layers: tuple[str, ...]
     contrast: str
+    contrasted: tuple[str, ...]  # the methods that have one
 
 
 class Explainer:
@@ -201,6 +202,11 @@ class Explainer:
     def layers(self) -> tuple[str, ...]:
         """The layers that class activation maps are drawn of."""
         return self._said.layers
+
+    @property
+    def contrasted(self) -> tuple[str, ...]:
+        """The methods that tell the target from another class."""
+        return self._said.contrasted
 
     @property
     def contrasts(self) -> bool:
@@ -507,6 +513,7 @@ def _described(graph: ExplainGraph) -> _Described:
         ours=graph.added,
         layers=tuple(layer.name for layer in graph.layers),
         contrast=graph.model.metadata_props.get("backlight.contrast", ""),
+        contrasted=_contrasted(graph.model.metadata_props),
     )
 
 
@@ -550,7 +557,12 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         ours=tuple(filter(None, meta.get("backlight.inputs", "target" * takes).split(","))),
         layers=tuple(filter(None, meta.get("backlight.layer", "").split(","))),
         contrast=meta.get("backlight.contrast", ""),
+        contrasted=_contrasted(meta),
     )
+
+
+def _contrasted(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(filter(None, metadata.get("backlight.contrasted", "").split(",")))
 
 
 def _has_size(model: ir.Model) -> bool:

@@ -146,7 +146,14 @@ def _feeds(session: Session, batch: int, size: int | None) -> dict[str, NDArray[
         shape = [batch, *((size or 224) if d is None else d for d in dims[1:])]
         values = rng.standard_normal(shape)
         feeds[given.name] = np.asarray(values, numpy_dtype(given.type))
+    # What only some of the explaining graphs take: the best class but the target.
+    feeds.setdefault("contrast", np.full(batch, -1, np.int64))
     return feeds
+
+
+def _taken(session: Session, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Of the feeds, what a session takes."""
+    return {given.name: feeds[given.name] for given in session.inputs}
 
 
 def _alternate(
@@ -154,17 +161,18 @@ def _alternate(
 ) -> dict[str, NDArray[np.float64]]:
     """Seconds of each run, subjects taking turns in blocks; the first run of a block is free."""
     taken: dict[str, list[float]] = {name: [] for name in sessions}
-    for session in sessions.values():
+    fed = {name: _taken(session, feeds) for name, session in sessions.items()}
+    for name, session in sessions.items():
         for _ in range(max(2, runs // 5)):
-            session.run(feeds)
+            session.run(fed[name])
     block = max(1, min(BLOCK, runs // 3))
     while min(map(len, taken.values())) < runs:
         for name, session in sessions.items():
             time.sleep(PAUSE)
-            session.run(feeds)
+            session.run(fed[name])
             for _ in range(min(block, runs - len(taken[name]))):
                 start = time.perf_counter()
-                session.run(feeds)
+                session.run(fed[name])
                 taken[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in taken.items()}
 
@@ -178,6 +186,7 @@ held = dict(np.load(feeds)) if feeds else None
 start = time.perf_counter()
 session = Session(path, [provider], int(threads) or None)
 load = time.perf_counter() - start
+held = held and {given.name: held[given.name] for given in session.inputs}
 for _ in range(3 if held else 0):
     session.run(held)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -38,8 +38,15 @@ class Drift:
 def between(got: Map, want: Map, layout: str, image: str, rule: str) -> Drift:
     """The drift of one image's gradient from another, both in the input's layout without a
     batch."""
-    shown = [np.abs(images.channels_last(m, layout)).max(axis=-1) for m in (got, want)]
-    return Drift(image, rule, cosine(got, want), ssim(*shown), top_overlap(*shown))
+    mine, theirs = _shown(got, layout), _shown(want, layout)
+    return Drift(image, rule, cosine(got, want), ssim(mine, theirs), top_overlap(mine, theirs))
+
+
+def _shown(values: Map, layout: str) -> Map:
+    """What people look at, [H, W]; a class activation map is that already."""
+    if values.ndim == 2:
+        return np.abs(values)
+    return np.asarray(np.abs(images.channels_last(values, layout)).max(axis=-1))
 
 
 def explained(

@@ -102,6 +102,8 @@ def caption_of(
     """What `saliency_picture` shows. blank: of a map that is all 0. channels: the model's, where
     they are known: of one there are no colours to speak of."""
     picture = method(name).picture
+    if picture == "heat":
+        return "over the photo; white: 0, red: for the class, blue: against, as its scale says"
     if blank:
         return "all 0: nothing of the score's gradient reaches the pixels"
     if picture == "signed":

@@ -1,0 +1,111 @@
+"""Options of class activation maps, contrasts and variants, and what they ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import UsageError
+
+__all__ = [
+    "SAMPLED",
+    "Baseline",
+    "Contrast",
+    "ContrastForm",
+    "Fuse",
+    "Layer",
+    "Noise",
+    "Samples",
+    "Signed",
+    "Size",
+    "Steps",
+    "asking",
+    "contrast_class",
+]
+
+# What `asking` says of variants of the image.
+SAMPLED = ("samples", "noise", "steps", "baseline")
+
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer", metavar="NAME", help="Of class activation maps; repeatable. [before the head]"
+    ),
+]
+Fuse = Annotated[bool, typer.Option("--fuse", help="Several layers as one map: the largest.")]
+Size = Annotated[
+    str, typer.Option("--size", metavar="OF", help="Of class activation maps: input or layer.")
+]
+Signed = Annotated[
+    bool, typer.Option("--signed", help="Class activation maps with what speaks against, too.")
+]
+Contrast = Annotated[
+    str | None,
+    typer.Option(
+        "--contrast", "--versus", metavar="C",
+        help="Why this class rather than C: second, a class number, or a name from the labels.",
+    ),
+]  # fmt: skip
+ContrastForm = Annotated[
+    str,
+    typer.Option("--contrast-form", metavar="FORM", help="loss (cross entropy to C) or logit."),
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", metavar="N", help="Noisy images of smoothgrad … [16]")
+]
+Noise = Annotated[
+    float | None,
+    typer.Option("--noise", metavar="S", help="Their noise, by the image's own range. [0.15]"),
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Of integrated_gradients. [16]")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline", metavar="FROM",
+        help="Of integrated_gradients: black, grey, white, mean, or a number in input space. "
+        "[0]",
+    ),
+]  # fmt: skip
+
+
+def asking(
+    *, layer: Sequence[str] | None, fuse: bool, size: str, signed: bool, contrast_form: str,
+    samples: int | None, noise: float | None, steps: int | None, baseline: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What `backlight.export` and `backlight.Explainer` are told."""
+    start: str | float | None = baseline
+    if baseline is not None and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", baseline, re.I):
+        try:
+            start = float(baseline)
+        except ValueError:
+            raise UsageError(f"--baseline '{baseline}'; expected a name or a number") from None
+    return {
+        "layer": list(layer) if layer else None,
+        "fuse": fuse,
+        "size": size,
+        "signed": signed,
+        "contrast_form": contrast_form,
+        "samples": samples,
+        "noise": noise,
+        "steps": steps,
+        "baseline": start,
+    }
+
+
+def contrast_class(given: str | None, labels: Sequence[str] | None) -> int | None:
+    """The class of --contrast: -1 for "second"; None where it isn't given. Raises UsageError."""
+    from ..classifier.labels import class_number
+
+    if given is None:
+        return None
+    if given in ("second", "-1"):
+        return -1
+    try:
+        return class_number(given, labels)
+    except UsageError as err:
+        raise UsageError(str(err).replace("--target-class", "--contrast")) from err

@@ -1,0 +1,95 @@
+"""A method's map as a picture with a caption: its row in the registry says how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...export.methods import METHODS, Method
+from ..photos.images import Pixels
+from . import heat
+from .grid import figure
+from .panel import NO_GRADIENT, Cell, caption_of, nothing, saliency_picture
+
+__all__ = ["Asked", "base", "cell", "empty"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the pictures of one image say beside its maps. layers: of class activation maps.
+    against: the name of the class that the target is told from, None without a contrast;
+    contrasted: the methods that tell it so."""
+
+    layout: str
+    color: str
+    channels: int | None
+    layers: Sequence[str] = ()
+    against: str | None = None
+    contrasted: Sequence[str] = ()
+
+
+def base(name: str) -> tuple[Method, int]:
+    """The row of a map's name, and which of several layers it is of: "gradcam_1" is the second."""
+    if name in METHODS:
+        return METHODS[name], 0
+    stem, _, number = name.rpartition("_")
+    return METHODS[stem], int(number)
+
+
+def empty(name: str, layers: Sequence[str]) -> str:
+    """What a map that is all 0 says."""
+    row, at = base(name)
+    if not row.takes_layer:
+        return NO_GRADIENT
+    where = layers[at] if at < len(layers) else "the layer"
+    return f"no positive evidence at {where}"
+
+
+def cell(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
+    """One map, without batch, as a picture. photo: as the model sees it, [H, W, 3]."""
+    row, _ = base(name)
+    flat = values.ndim == 2 and asked.layout != "nhw"
+    shape = "nhw" if flat else asked.layout
+    if row.picture == "heat":
+        made = _heat(name, values, photo, asked)
+    elif not values.any():
+        made = Cell(saliency_picture(row.name, values, shape, asked.color), name, "")
+        made = Cell(made.pixels, name, caption_of(row.name, shape, True, asked.channels))
+    else:
+        picture = saliency_picture(row.name, values, shape, asked.color)
+        made = Cell(picture, name, caption_of(row.name, shape, False, asked.channels))
+    if asked.against is None or row.name not in asked.contrasted:
+        return made
+    told = f"{made.caption}; rather than {asked.against}"
+    return Cell(made.pixels, made.title, told)
+
+
+def _heat(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
+    """A class activation map over the photo, with a scale from 0 to its largest value."""
+    row, at = base(name)
+    height, width = photo.shape[:2]
+    where = f" at {asked.layers[at]}" if at < len(asked.layers) else ""
+    if not np.any(values):
+        text = "no positive evidence"
+        return Cell(nothing(height, width, text), name, f"all 0: {text}{where}")
+    shown = np.asarray(values, np.float32)
+    if shown.shape != (height, width):  # at the layer's own size
+        enlarged = Image.fromarray(shown).resize((width, height), Image.Resampling.BILINEAR)
+        shown = np.asarray(enlarged)
+    top = float(np.abs(shown).max())
+    line = np.linspace(0, 1, 100)
+    if shown.min() < 0:
+        colours = heat.diverging(shown, top)
+        bar, ticks = heat.diverging(2 * line - 1, 1.0), [(1.0, figure(top)), (0.0, figure(-top))]
+        says = "red: for the class, blue: against"
+    else:
+        colours = heat.diverging(shown, top)
+        bar, ticks = heat.diverging(line, 1.0), [(1.0, figure(top)), (0.0, "0")]
+        says = "red: for the class"
+    picture = heat.with_bar(heat.over_photo(colours, photo), bar, ticks)
+    return Cell(picture, row.name if at == 0 and name == row.name else name, says + where)

@@ -1,0 +1,189 @@
+"""Class activation maps, contrasts and variants in the engine, on the bundled model and photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import backlight
+from backlight.engine.cli import run
+from backlight.engine.pictures import reading
+from backlight.errors import UsageError
+
+from .. import models
+
+BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
+CAT = BUNDLED.parent / "photos" / "chelsea.jpg"
+EGYPTIAN, TIGER, ESPRESSO = 285, 282, 967
+X = models.images(3, 3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def cat() -> tuple[backlight.Explainer, np.ndarray]:
+    explain = backlight.Explainer(BUNDLED, methods=("gradcam", "contrastcam", "vanilla"))
+    return explain, explain.load([CAT])
+
+
+class TestExplainer:
+    def test_the_cat(self, cat):
+        explain, x = cat
+        found = explain(np.repeat(x, 2, axis=0), target=[-1, ESPRESSO], contrast=[TIGER, -1])
+        assert explain.layers == ("fire9",)
+        assert explain.contrasted == ("contrastcam",) and explain.contrasts
+        assert found.target.tolist() == [EGYPTIAN, ESPRESSO]
+        # Not asked for the second row: the best class but the target.
+        assert found.contrast.tolist() == [TIGER, EGYPTIAN]
+        assert found.saliency["gradcam"].shape == (2, 227, 227)
+        assert found.saliency["vanilla"].shape == (2, 3, 227, 227)
+        # Where the cat is and where the espresso would be differ.
+        one, two = (m / np.linalg.norm(m) for m in found.saliency["gradcam"])
+        assert (one * two).sum() < 0.9
+
+    def test_a_file_says_the_same(self, cat, tmp_path: Path):
+        explain, x = cat
+        proto = backlight.export(BUNDLED, methods=explain.methods, for_="cpu")
+        onnx.save(proto, tmp_path / "e.onnx")
+        held = backlight.Explainer(tmp_path / "e.onnx")
+        assert held.methods == explain.methods and held.layers == explain.layers
+        assert held.contrasted == explain.contrasted
+        a, b = held(x, contrast=TIGER), explain(x, contrast=TIGER)
+        for name in held.methods:
+            np.testing.assert_allclose(a.saliency[name], b.saliency[name], rtol=1e-3, atol=1e-6)
+        with pytest.raises(UsageError, match="exported already; layer is in the file"):
+            backlight.Explainer(tmp_path / "e.onnx", layer="fire8")
+        with pytest.raises(UsageError, match="exported already; samples is in the file"):
+            backlight.Explainer(tmp_path / "e.onnx", steps=3)
+
+    def test_several_layers(self):
+        explain = backlight.Explainer(
+            BUNDLED, methods=("gradcam",), layer=("fire8", "fire9"), size="layer"
+        )
+        found = explain(explain.load([CAT]))
+        assert explain.methods == ("gradcam_0", "gradcam_1")
+        assert found.saliency["gradcam_0"].shape == (1, 13, 13)
+        assert explain.layers == ("fire8", "fire9")
+
+    def test_contrasts_are_checked(self):
+        explain = backlight.Explainer(models.tiny(), methods=("contrastcam",))
+        with pytest.raises(UsageError, match="contrast is float64"):
+            explain(X, contrast=1.5)
+        with pytest.raises(UsageError, match="class 7 is out of range"):
+            explain(X, contrast=7)
+        with pytest.raises(UsageError, match="takes no contrast"):
+            backlight.Explainer(models.tiny(), ("vanilla",))(X, contrast=1)
+        fixed = backlight.Explainer(models.tiny(), methods=("vanilla",), contrast="second")
+        order = fixed(X).scores.argsort(axis=1)
+        assert fixed(X).contrast.tolist() == order[:, -2].tolist()
+
+    @pytest.mark.parametrize("count", [5, 16, 37])
+    def test_any_number_of_variants(self, count: int):
+        """In parts: IG's parts are one quadrature; noise has its mean and its size."""
+        explain = backlight.Explainer(
+            models.tiny(), methods=("integrated_gradients", "smoothgrad", "vargrad"),
+            steps=count, samples=count, noise=0.1,
+        )  # fmt: skip
+        found = explain(X, target=[0, 1, -1])
+        assert set(found.saliency) == {"integrated_gradients", "smoothgrad", "vargrad"}
+        whole = backlight.export(models.tiny(), methods=["integrated_gradients"], steps=count)
+        from ..export.harness import run_runtime
+
+        want = run_runtime(whole, {"x": X, "target": np.array([0, 1, -1])})
+        np.testing.assert_allclose(
+            found.saliency["integrated_gradients"], want["saliency_integrated_gradients"],
+            rtol=1e-4, atol=1e-6,
+        )  # fmt: skip
+        np.testing.assert_allclose(
+            found.gap, want["gap_integrated_gradients"], rtol=1e-3, atol=1e-5
+        )
+        plain = backlight.Explainer(models.tiny(), ("vanilla",))(X, target=[0, 1, -1])
+        a, b = (m.ravel() for m in (found.saliency["smoothgrad"], plain.saliency["vanilla"]))
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
+        assert (found.saliency["vargrad"] >= 0).all() and found.saliency["vargrad"].any()
+
+    def test_open_sizes(self):
+        """Height and width open: the engine brings the noise."""
+        explain = backlight.Explainer(
+            models.tiny(shape="N,3,H,W"), methods=("smoothgrad",), samples=4
+        )
+        assert explain(models.images(2, 3, 6, 9)).saliency["smoothgrad"].shape == (2, 3, 6, 9)
+
+
+class TestCommand:
+    def test_pictures_of_the_cat(self, tmp_path: Path, capsys):
+        words = ["explain", str(CAT), "-o", str(tmp_path / "o"), "--method", "gradcam"]
+        words += ["--method", "counterfactualcam", "--versus", "tiger cat"]
+        assert run(words) == 0
+        summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+        (entry,) = summary["images"]
+        assert entry["contrast"] == TIGER and entry["contrast_name"] == "tiger cat (282)"
+        assert summary["methods"] == ["gradcam", "counterfactualcam"]
+        heat = np.load(tmp_path / "o" / entry["maps"]["gradcam"])
+        assert heat.shape == (227, 227) and heat.min() >= 0
+        assert Image.open(tmp_path / "o" / entry["panel"]).width > 600
+
+    def test_no_evidence_is_said(self, tmp_path: Path, capsys):
+        words = ["explain", str(CAT), "-o", str(tmp_path / "o"), "--method", "counterfactualcam"]
+        assert run([*words, "--layer", "conv10"]) == 0
+        said = capsys.readouterr().out
+        assert "no positive evidence at conv10: counterfactualcam all 0" in said
+
+    def test_export_and_check_say_the_layer(self, tmp_path: Path, capsys):
+        out = str(tmp_path / "e.onnx")
+        assert run(["export", str(BUNDLED), "-o", out, "--method", "gradcam"]) == 0
+        assert "class activation maps are of 'fire9'" in capsys.readouterr().err
+        assert run(["check", str(BUNDLED), "--method", "gradcam"]) == 0
+        assert "before the maps of the classes themselves" in capsys.readouterr().out
+
+    def test_names_of_classes(self, tmp_path: Path, capsys):
+        out = str(tmp_path / "e.onnx")
+        words = ["export", str(BUNDLED), "-o", out, "--method", "vanilla", "--contrast"]
+        assert run([*words, "tiger cat"]) == 0
+        meta = {p.key: p.value for p in onnx.load(out).metadata_props}
+        assert meta["backlight.contrast"] == str(TIGER)
+        assert run([*words, "tigre cat", "--force"]) == 2
+        assert "--contrast 'tigre cat'" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("more", "says"),
+        [
+            (["--layer", "fire99"], "no tensor 'fire99'"),
+            (["--layer", "prob"], "no rows and columns"),
+            (["--method", "gradkam"], "nearest: gradcam"),
+            (["--method", "causalcam", "--versus", "second"], "takes no contrast"),
+            (["--method", "smoothgrad", "--samples", "0"], "samples 0; expected 1 to 4096"),
+            (["--method", "integrated_gradients", "--steps", "-1"], "steps -1; expected"),
+            (["--method", "vanilla", "--size", "layer"], "signed are of class activation maps"),
+            (["--versus", "1000"], "--contrast 1000 is out of range"),
+        ],
+    )
+    def test_mistakes(self, more: list[str], says: str, tmp_path: Path, capsys):
+        words = ["explain", str(CAT), "-o", str(tmp_path / "o")]
+        if "--method" not in more:
+            words += ["--method", "gradcam"]
+        assert run([*words, *more]) == 2
+        said = capsys.readouterr().err
+        assert says in said and len(said.splitlines()) == 1
+        assert not (tmp_path / "o").exists()
+
+
+def test_cells():
+    """What a map says is under it, and never a blank picture without a word."""
+    photo = np.full((20, 30, 3), 128, np.uint8)
+    asked = reading.Asked("nchw", "RGB", 3, ("fire9",), "tiger cat", ("contrastcam",))
+    empty = reading.cell("gradcam", np.zeros((20, 30), np.float32), photo, asked)
+    assert empty.caption == "all 0: no positive evidence at fire9"
+    values = np.linspace(0, 2, 600, dtype=np.float32).reshape(20, 30)
+    heat = reading.cell("contrastcam", values, photo, asked)
+    assert heat.caption == "red: for the class at fire9; rather than tiger cat"
+    signed = reading.cell("gradcam", values - 1, photo, asked)
+    assert signed.caption == "red: for the class, blue: against at fire9"
+    small = reading.cell("gradcam", values[:5, :6], photo, asked)  # at the layer's size
+    assert small.pixels.shape[0] >= 20
+    assert reading.base("gradcam_1")[1] == 1
+    assert reading.empty("gradcam_0", ["a", "b"]) == "no positive evidence at a"
+    assert reading.empty("vanilla", []) == "no gradient"
