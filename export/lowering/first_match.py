@@ -19,9 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..emit import Emitter
-from ..rules import Cotangents, Op, rectifier, registry
+from ..rules import Cotangents, Op, rectifier
 from ..rules.conv import Window
 from ..rules.pool import pool_window
+from . import indices
 from .blocked import blocked, channels_of, depthwise, gate, sized
 
 # A mark on a cotangent: it is zero already where the tensor named here is not between its bounds.
@@ -69,13 +70,13 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """The portable rule's numbers. ct: [N,C,P,Q] -> [N,C,H,W]."""
     win = pool_window(op)
     if len(op.node.outputs) > 1 or op.x.dtype != ir.DataType.FLOAT:
-        return registry()["MaxPool"](e, op, (ct,))
+        return indices.max_pool(e, op, ct)
     unpooled = _unpooled(e, op, ct, win)
     if unpooled is not None:
         return (unpooled,)
     if _held_by(op, win):
         return (_scattered(e, op, ct, win),)
-    return registry()["MaxPool"](e, op, (ct,))
+    return indices.max_pool(e, op, ct)
 
 
 def max_pool_gated(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:

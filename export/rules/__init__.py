@@ -83,6 +83,7 @@ FAMILIES = (
     "elementwise",
     "indexing",
     "linear",
+    "max_pool",
     "normalization",
     "pool",
     "quantize",

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...errors import UnsupportedNode
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
+from .apart import channels_apart
 
 INT64 = ir.DataType.INT64
 # The ends of an axis, beyond any index: for Slice.
@@ -176,7 +177,7 @@ def cropped(e: Emitter, value: ir.Value, front: Sequence[int], back: Sequence[in
 
 
 def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Value) -> ir.Value:
-    """A transposed convolution with W as it is, in the size of x.
+    """A transposed convolution with W (see `apart.py`), in the size of x.
 
     Pads are symmetric, with the rest as output_padding: ONNX Runtime's CUDA provider hands
     asymmetric ones back to the CPU. What that can't express is cut off afterwards.
@@ -200,6 +201,7 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         else:
             pads[i], extra[i] = max(end - rest, 0), max(rest - end, 0)
             front[i], cut = begin - pads[i], True
+    ct, w = channels_apart(e, ct, w, win.group, 0)
     result = e.ConvTranspose(
         ct,
         w,
@@ -256,7 +258,8 @@ def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Win
 def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """X: [N,C,...], W: [C,K/g,...], ct: [N,K,...]. ONNX Operators, ConvTranspose.
 
-    The gradient by X is the convolution of which this is the transpose, with W as it is.
+    The gradient by X is the convolution of which this is the transpose, with W (see
+    `apart.py`).
     """
     w = op.need(1)
     win = _transposed_window(op, kernel_of(op, w))
@@ -265,8 +268,7 @@ def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     short, pads = without_negative(e, ct, win.begins, win.ends)
     if op.wants[0]:
         d_x = e.Conv(
-            short,
-            w,
+            *channels_apart(e, short, w, win.group, 1),
             group=win.group,
             strides=list(win.strides),
             dilations=list(win.dilations),

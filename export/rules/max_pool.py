@@ -1,4 +1,4 @@
-"""MaxPool's gradient without indices, for runtimes whose MaxPool gives none (TensorRT, OpenVINO).
+"""MaxPool's gradient, without MaxPool's Indices: most runtimes have none, or wrong ones.
 
 What the windows hold at one offset is a strided slice of the input. Where it equals the pooled
 output, the cotangent is delivered and leaves: of equal maxima the first in row-major order gets
@@ -8,40 +8,88 @@ it. Offsets that differ by whole strides then add up, shifted; the others interl
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 
 import onnx_ir as ir
 
-from ..emit import Emitter
-from ..rules import Cotangents, Op, Rule, registry
-from ..rules.conv import Window, fitted, sizes_of
-from ..rules.pool import pool_window
+from ..emit import dim_of
+from . import Cotangents, Emitter, Op, vjp
+from .conv import Window, fitted, sizes_of
+from .pool import pool_window
 
 INT64 = ir.DataType.INT64
 Offset = tuple[int, ...]
 
 
-def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    """The portable rule's numbers, bit for bit. ct: [N,C,P,...] -> [N,C,H,...].
+# Windows of more positions are taken axis by axis: 13 + 13 offsets instead of 169.
+MANY = 25
 
-    A window with NaN passes nothing on. Raises UnsupportedNode as the portable rule does.
+
+@vjp("MaxPool", 12, 22)
+def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """To the first maximum of each window in row-major order. ct: [N,C,P,...] -> [N,C,H,...].
+
+    A window whose maximum is NaN passes nothing on.
     """
     win = pool_window(op)
+    return (_gradient(e, op.x, op.y, ct, win, bool(op.attr("ceil_mode", 0))),)
+
+
+def _gradient(
+    e: Emitter, x: ir.Value, y: ir.Value, ct: ir.Value, win: Window, ceil: bool
+) -> ir.Value:
+    """The gradient of y, the maxima of the windows of x."""
+    wide = [i for i in win.axes if win.kernel[i] > 1]
+    if len(wide) > 1 and prod(win.kernel) > MANY:
+        lines, rest = _along(win, wide[-1], True), _along(win, wide[-1], False)
+        z = _maxima(e, x, y, lines, wide[-1], ceil)
+        return _gradient(e, x, z, _gradient(e, z, y, ct, rest, ceil), lines, ceil)
     delivered: dict[Offset, ir.Value] = {}
     left = ct
-    for offset, held in _held(e, op, win).items():
-        hit = e.Equal(held, op.y)
-        delivered[offset] = e.Where(hit, left, 0.0, _shape=op.y.shape)
-        left = e.Where(hit, 0.0, left, _shape=op.y.shape)
-    return (_put_back(e, op, win, delivered),)
+    for offset, held in _held(e, x, y, win, ceil).items():
+        hit = e.Equal(held, y)
+        delivered[offset] = e.Where(hit, left, 0.0, _shape=y.shape)
+        left = e.Where(hit, 0.0, left, _shape=y.shape)
+    return _put_back(e, x, y, win, delivered)
 
 
-def _held(e: Emitter, op: Op, win: Window) -> dict[Offset, ir.Value]:
+def _along(win: Window, axis: int, inside: bool) -> Window:
+    """The window of one axis alone, or of all the others."""
+
+    def kept(values: Offset, neutral: int) -> Offset:
+        return tuple(v if (i == axis) == inside else neutral for i, v in enumerate(values))
+
+    return Window(
+        kept(win.kernel, 1),
+        kept(win.strides, 1),
+        kept(win.dilations, 1),
+        kept(win.begins, 0),
+        kept(win.ends, 0),
+    )
+
+
+def _maxima(e: Emitter, x: ir.Value, y: ir.Value, win: Window, axis: int, ceil: bool) -> ir.Value:
+    """What the windows of one axis hold at most: as long as y there, as x elsewhere."""
+    assert x.shape is not None and y.shape is not None
+    shape = [dim_of(x.shape, i) for i in range(len(x.shape))]
+    shape[2 + axis] = dim_of(y.shape, 2 + axis)
+    return e.MaxPool(
+        x,
+        kernel_shape=list(win.kernel),
+        strides=list(win.strides),
+        pads=[*win.begins, *win.ends],
+        dilations=list(win.dilations) if any(d > 1 for d in win.dilations) else None,
+        ceil_mode=1 if ceil else None,
+        _shape=shape,
+    )
+
+
+def _held(e: Emitter, x: ir.Value, y: ir.Value, win: Window, ceil: bool) -> dict[Offset, ir.Value]:
     """What all windows hold at each offset, in the pooled shape; offsets in row-major order."""
-    n, x, outs = len(win.kernel), op.x, sizes_of(op.y)
+    n, outs = len(win.kernel), sizes_of(y)
     assert x.dtype is not None
     # In ceil_mode the last window may reach beyond the pads, by less than a stride.
-    over = [s - 1 if op.attr("ceil_mode", 0) else 0 for s in win.strides]
-    ends = [end + more for end, more in zip(win.ends, over, strict=True)]
+    ends = [end + (s - 1 if ceil else 0) for end, s in zip(win.ends, win.strides, strict=True)]
     if any(win.begins) or any(ends):
         lowest = e.const(float(x.dtype.min), x.dtype)
         x = e.Pad(x, e.const([0, 0, *win.begins, 0, 0, *ends]), lowest)
@@ -50,7 +98,7 @@ def _held(e: Emitter, op: Op, win: Window) -> dict[Offset, ir.Value]:
         ((p or 1) - 1) * s + 1 for p, s in zip(outs, win.strides, strict=True)
     ]
     if None in outs:
-        stop = e.Add(e.Mul(e.Sub(e.Shape(op.y, start=2), 1), list(win.strides)), 1)
+        stop = e.Add(e.Mul(e.Sub(e.Shape(y, start=2), 1), list(win.strides)), 1)
     found = {}
     for offset in product(*(range(0, r, d) for r, d in zip(win.reach, win.dilations, strict=True))):
         if isinstance(stop, ir.Value):
@@ -58,15 +106,17 @@ def _held(e: Emitter, op: Op, win: Window) -> dict[Offset, ir.Value]:
         else:
             until = [a + b for a, b in zip(stop, offset, strict=True)]
         axes, steps = list(range(2, 2 + n)), list(win.strides)
-        found[offset] = e.Slice(x, list(offset), until, axes, steps, _shape=op.y.shape)
+        found[offset] = e.Slice(x, list(offset), until, axes, steps, _shape=y.shape)
     return found
 
 
-def _put_back(e: Emitter, op: Op, win: Window, delivered: dict[Offset, ir.Value]) -> ir.Value:
+def _put_back(
+    e: Emitter, x: ir.Value, y: ir.Value, win: Window, delivered: dict[Offset, ir.Value]
+) -> ir.Value:
     """The sum of what was delivered at each offset, each at its place in the input."""
     # Behind the last window's first stride: as many strides as cover the input.
     behind = [-(-(r - 1) // s) for r, s in zip(win.reach, win.strides, strict=True)]
-    sizes, outs = sizes_of(op.x), sizes_of(op.y)
+    sizes, outs = sizes_of(x), sizes_of(y)
     whole = True
     for i, (size, out) in enumerate(zip(sizes, outs, strict=True)):
         stride, begin = win.strides[i], win.begins[i]
@@ -85,7 +135,7 @@ def _put_back(e: Emitter, op: Op, win: Window, delivered: dict[Offset, ir.Value]
         phase = tuple(o % s for o, s in zip(offset, win.strides, strict=True))
         phases[phase] = e.Add(phases[phase], part) if phase in phases else part
     result = _interleaved(e, phases, win.strides)
-    return result if whole else fitted(e, result, list(win.begins), op.x)
+    return result if whole else fitted(e, result, list(win.begins), x)
 
 
 def _interleaved(e: Emitter, phases: dict[Offset, ir.Value], strides: Offset) -> ir.Value:
@@ -107,6 +157,3 @@ def _interleaved(e: Emitter, phases: dict[Offset, ir.Value], strides: Offset) ->
     turned = e.Transpose(split, perm=[0, n + 1, *(a for i in range(n) for a in (n + 2 + i, 1 + i))])
     together = [e.const([0, 0]), e.Mul(e.Shape(first, start=2), list(strides))]
     return e.Reshape(turned, e.op("Concat", together, axis=0, _dtype=INT64)[0])
-
-
-RULES: dict[str, Rule] = {"MaxPool": Rule("MaxPool", registry()["MaxPool"].versions, max_pool)}
