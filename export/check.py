@@ -100,9 +100,10 @@ def check(
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
-    lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
-    target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
-    of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
+    lowering: portable, cpu, cuda, tensorrt or openvino. For the last three the report also has
+    what that target would refuse (`refused`) of the whole explaining graph; where obstacles
+    prevent that, of the model. dtype: float16 or bfloat16 look at that graph as it would be
+    narrowed.
 
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.

@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from .. import __version__
 from ..errors import ModelError, UsageError
-from . import choose, half, seed
+from . import choose, finite, half, seed
 from .backward import backward, refuse_blocked
 from .emit import Emitter, dim_of
 from .graph import ModelLike, load, opset_of
@@ -106,6 +106,11 @@ def explain_graph(
         refuse_blocked(ofs, wrts, e, maps[rules[0]])
     with e.scope("seed"):
         seeds = _seeds(e, ofs, cotangent, target_class, image, score_output)
+    fault = None
+    if cotangent == "class":
+        with e.scope("finite"), e.in_float32():
+            target = e.graph.inputs[-1] if target_class == "input" else None
+            fault = finite.faults(e, image, seeds, target)
     saliency: dict[str, str] = {}
     for rule in rules:
         with e.scope(rule):
@@ -118,7 +123,9 @@ def explain_graph(
                 name = f"saliency_{rule}" + (f"_{index}" if len(wrts) > 1 else "")
                 # At its true size a map may be below float16's range.
                 with e.in_float32():
-                    _add_output(e, _reduced(e, ct, tensor, reduce), name, own_outputs)
+                    found_map = _reduced(e, ct, tensor, reduce)
+                    found_map = finite.with_faults(e, found_map, tensor, fault)
+                    _add_output(e, found_map, name, own_outputs)
                 saliency.setdefault(rule, name)
     finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)

@@ -31,7 +31,8 @@ def check(
         typer.Option(metavar="T", help="Tensor to take the gradient by. [default: the image]"),
     ] = None,
     target: Annotated[
-        str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
+        str,
+        typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda, tensorrt, openvino."),
     ] = "portable",
     dtype: Annotated[
         str, typer.Option(metavar="TYPE", help="As export's: with --for cuda or tensorrt.")

@@ -18,9 +18,9 @@ from .stack import stack_products
 LOWERINGS: dict[str, dict[str, Rule]] = {
     "portable": {},
     "cpu": cpu.RULES,
-    "openvino": {},
     "cuda": indices.RULES,
     "tensorrt": tensorrt.RULES,
+    "openvino": {},
 }
 EMITTERS: dict[str, type[Emitter]] = {"cpu": cpu.CpuEmitter, "cuda": cuda.CudaEmitter}
 BY_VARIANT: dict[str, dict[str, dict[str, Rule]]] = {"cpu": cpu.BY_VARIANT}

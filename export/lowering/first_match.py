@@ -134,7 +134,10 @@ def _places(e: Emitter, op: Op, win: Window) -> ir.Value:
         for n, s, b in zip(op.dims(op.y)[2:], win.strides, win.begins, strict=True)
     ]
     start = (first[0][:, None] * width + first[1]).astype(np.float32)
-    return e.Cast(e.Add(ahead, e.const(start), _shape=y.shape), to=int(ir.DataType.INT64))
+    found = e.Cast(e.Add(ahead, e.const(start), _shape=y.shape), to=int(ir.DataType.INT64))
+    # What is not finite is nowhere: it must not lead out of its plane.
+    height = op.dims()[2] or 0
+    return e.Clip(found, e.const(0), e.const(height * width - 1), _shape=y.shape)
 
 
 def _missed(e: Emitter, x: ir.Value, y: ir.Value, win: Window, tap: tuple[int, int]) -> ir.Value:
@@ -203,7 +206,7 @@ def _unpooled(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value | None:
     where.dtype, where.shape = ir.DataType.INT64, op.y.shape
     return e.MaxUnpool(
         ct,
-        where,
+        indices.within(e, op, where),
         e.Shape(op.x),
         kernel_shape=list(win.kernel),
         strides=list(win.strides),

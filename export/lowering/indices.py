@@ -12,7 +12,7 @@ from ..emit import Emitter
 from ..rules import Cotangents, Op, Rule, registry
 from ..rules.pool import pool_window
 
-__all__ = ["RULES", "max_pool"]
+__all__ = ["RULES", "max_pool", "within"]
 
 INT64 = ir.DataType.INT64
 
@@ -28,13 +28,28 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         where = op.node.outputs[1]
     else:
         where = e.op("MaxPool", [op.x], _outputs=2, **attributes)[1]
-        where.dtype = INT64
+        where.dtype, where.shape = INT64, op.y.shape
+    where = within(e, op, where)
     assert ct.dtype is not None
     line = e.Expand(e.const(0, ct.dtype), e.Reshape(e.Size(op.x), [1]), _dtype=ct.dtype)
     got = e.ScatterElements(
         line, e.Reshape(where, [-1]), e.Reshape(ct, [-1]), reduction="add", _dtype=ct.dtype
     )
     return (op.like(e, got),)
+
+
+def within(e: Emitter, op: Op, where: ir.Value) -> ir.Value:
+    """Indices that stay in their row: the first of their plane for a window of NaN or -inf alone.
+
+    ONNX Runtime's kernel finds no maximum there and gives a negative number, which a scatter counts
+    from the last row's end.
+    """
+    planes, plane = e.Shape(op.x, start=0, end=2), e.Shape(op.x, start=2)
+    count, size = (e.ReduceProd(v, keepdims=0, _shape=[]) for v in (planes, plane))
+    starts = e.Mul(e.Range(0, count, 1, _dtype=INT64), size)
+    ones = e.const([1] * (op.rank() - 2))
+    lined = e.Reshape(starts, e.op("Concat", [planes, ones], axis=0, _dtype=INT64)[0])
+    return e.Where(e.Less(where, 0), lined, where, _dtype=INT64, _shape=op.y.shape)
 
 
 RULES: dict[str, Rule] = {"MaxPool": Rule("MaxPool", registry()["MaxPool"].versions, max_pool)}

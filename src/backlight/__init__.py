@@ -100,7 +100,7 @@ def export(
         `cotangent`, shaped like `of`, instead of `target`.
     reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest
         absolute value over channels (Simonyan et al. 2014).
-    for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
+    for_: "portable", "cpu", "cuda", "tensorrt" or "openvino": the operators chosen for a runtime.
     dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
         activations half. Inputs and outputs keep their types.
 
