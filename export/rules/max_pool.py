@@ -7,6 +7,7 @@ it. Offsets that differ by whole strides then add up, shifted; the others interl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 
@@ -73,26 +74,32 @@ def _maxima(e: Emitter, x: ir.Value, y: ir.Value, win: Window, axis: int, ceil: 
     assert x.shape is not None and y.shape is not None
     shape = [dim_of(x.shape, i) for i in range(len(x.shape))]
     shape[2 + axis] = dim_of(y.shape, 2 + axis)
+    # By hand: ONNX's evaluator fails at pads of one axis alone.
     return e.MaxPool(
-        x,
+        _padded(e, x, win.begins, win.ends),
         kernel_shape=list(win.kernel),
         strides=list(win.strides),
-        pads=[*win.begins, *win.ends],
         dilations=list(win.dilations) if any(d > 1 for d in win.dilations) else None,
         ceil_mode=1 if ceil else None,
         _shape=shape,
     )
 
 
+def _padded(e: Emitter, x: ir.Value, begins: Sequence[int], ends: Sequence[int]) -> ir.Value:
+    """x with the lowest number around it."""
+    if not any(begins) and not any(ends):
+        return x
+    assert x.dtype is not None
+    lowest = e.const(float(x.dtype.min), x.dtype)
+    return e.Pad(x, e.const([0, 0, *begins, 0, 0, *ends]), lowest)
+
+
 def _held(e: Emitter, x: ir.Value, y: ir.Value, win: Window, ceil: bool) -> dict[Offset, ir.Value]:
     """What all windows hold at each offset, in the pooled shape; offsets in row-major order."""
     n, outs = len(win.kernel), sizes_of(y)
-    assert x.dtype is not None
     # In ceil_mode the last window may reach beyond the pads, by less than a stride.
     ends = [end + (s - 1 if ceil else 0) for end, s in zip(win.ends, win.strides, strict=True)]
-    if any(win.begins) or any(ends):
-        lowest = e.const(float(x.dtype.min), x.dtype)
-        x = e.Pad(x, e.const([0, 0, *win.begins, 0, 0, *ends]), lowest)
+    x = _padded(e, x, win.begins, ends)
     # One past where the last window starts.
     stop: list[int] | ir.Value = [
         ((p or 1) - 1) * s + 1 for p, s in zip(outs, win.strides, strict=True)

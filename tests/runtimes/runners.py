@@ -96,16 +96,12 @@ def opencv(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Array]:
 
 
 def tract(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Array]:
-    """tract, by its Python bindings: it wants fixed sizes, and gives outputs in order."""
+    """tract, by its Python bindings: it gives outputs in order."""
     import tract as module
 
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder) / "model.onnx")
         read = module.onnx().load(Path(folder) / "model.onnx")
-    for index, value in enumerate(model.graph.input):
-        array = feeds[value.name]
-        kind = {"float32": "f32", "int64": "i64"}[array.dtype.name]
-        read.set_input_fact(index, ",".join([*map(str, array.shape), kind]))
     runnable = read.into_model().into_runnable()
     results = runnable.run([feeds[v.name] for v in model.graph.input])
     return {o.name: r.to_numpy() for o, r in zip(model.graph.output, results, strict=True)}
