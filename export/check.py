@@ -82,7 +82,7 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing stands in the way, of the gradient or of TensorRT's parser. What CUDA
         hands back to the CPU runs all the same."""
-        return not self.obstacles and not (self.target == "tensorrt" and self.refused)
+        return not self.obstacles and not (self.target in ("tensorrt", "openvino") and self.refused)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""

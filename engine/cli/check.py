@@ -41,8 +41,8 @@ def check(
 ) -> None:
     """Say what can be differentiated; exit code 2 when something stands in the way.
 
-    With --for cuda or tensorrt also which nodes of the exported graph that runtime would hand
-    back to the CPU, or reject: by tables, with no GPU.
+    With --for cuda, tensorrt or openvino also which nodes of the exported graph that runtime
+    would hand back to the CPU, or reject: by tables, with no GPU and no runtime.
     """
     from ...export.check import check as run_check
 
