@@ -18,7 +18,7 @@ from ..emit import dim_of
 from . import Emitter
 from .op import constant
 
-__all__ = ["alike_both_ways", "channels_apart", "matrix_apart"]
+__all__ = ["alike_both_ways", "channels_apart", "matrix_apart", "told_apart", "with_empty_tap"]
 
 # From a file's weight to what a layer reads, at most: DequantizeLinear, Transpose, Reshape ...
 _STEPS = 8
@@ -35,22 +35,35 @@ def alike_both_ways(w: ir.Value, group: int) -> bool:
     return isinstance(each, int) and each > 1 and outer == each * group
 
 
-def channels_apart(
-    e: Emitter, ct: ir.Value, w: ir.Value, group: int, axis: int
-) -> tuple[ir.Value, ir.Value]:
-    """ct [N, K, ...] and a convolution's W with the K channels of each group in reverse order.
+def told_apart(e: Emitter, w: ir.Value, group: int) -> bool:
+    """Whether a convolution's W must be told from the one of its gradient."""
+    return not e.shares_weights and alike_both_ways(w, group) and _fixed(w)
 
-    axis: that of W which the sum over K goes along. As they are where nothing could take one W for
-    the other, or for a runtime that doesn't.
-    """
-    if e.shares_weights or not alike_both_ways(w, group) or not _fixed(w):
+
+def channels_apart(e: Emitter, ct: ir.Value, w: ir.Value, group: int) -> tuple[ir.Value, ir.Value]:
+    """ct [N, K, ...] and a Conv's W [K, C/g, ...] with the channels K of each group in reverse
+    order; as they are where nothing could take one W for the other."""
+    if not told_apart(e, w, group):
         return ct, w
     assert w.shape is not None
     each = int(w.shape[1])  # type: ignore[arg-type]
     turned = np.arange(each * group).reshape(group, each)[:, ::-1].reshape(-1)
-    return _gathered(e, ct, turned, 1), _gathered(
-        e, w, turned if axis == 0 else turned[:each], axis
-    )
+    return _gathered(e, ct, turned, 1), _gathered(e, w, turned, 0)
+
+
+def with_empty_tap(e: Emitter, w: ir.Value) -> ir.Value:
+    """W with one more tap of zeros at the end of its last axis.
+
+    For a ConvTranspose, whose gradient is a Conv: there OpenVINO's converter moves a reversal of
+    channels into the weights, and has equal bytes again.
+    """
+    assert w.shape is not None and w.dtype is not None
+    dims = [dim_of(w.shape, i) for i in range(len(w.shape))]
+    last = [*dims[:-1], 1]
+    # No Pad: ONNX Runtime fuses one into the Conv behind it, be it that of the weights.
+    zeros = e.Expand(e.const(0, w.dtype), e.const(last), _shape=last, _dtype=w.dtype)
+    shape = [*dims[:-1], int(w.shape[-1]) + 1]  # type: ignore[arg-type]
+    return e.op("Concat", [w, zeros], axis=len(dims) - 1, _shape=shape, _dtype=w.dtype)[0]
 
 
 def matrix_apart(

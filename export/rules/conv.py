@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...errors import UnsupportedNode
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
-from .apart import channels_apart
+from .apart import channels_apart, told_apart, with_empty_tap
 
 INT64 = ir.DataType.INT64
 # The ends of an axis, beyond any index: for Slice.
@@ -201,7 +201,7 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         else:
             pads[i], extra[i] = max(end - rest, 0), max(rest - end, 0)
             front[i], cut = begin - pads[i], True
-    ct, w = channels_apart(e, ct, w, win.group, 0)
+    ct, w = channels_apart(e, ct, w, win.group)
     result = e.ConvTranspose(
         ct,
         w,
@@ -267,13 +267,19 @@ def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     # Negative pads (what output_padding added) are cut off the cotangent instead.
     short, pads = without_negative(e, ct, win.begins, win.ends)
     if op.wants[0]:
+        wider, kernel, around = w, list(win.kernel), list(pads)
+        if told_apart(e, w, win.group):
+            wider = with_empty_tap(e, w)
+            kernel[-1] += 1
+            around[-1] += win.dilations[-1]
         d_x = e.Conv(
-            *channels_apart(e, short, w, win.group, 1),
+            short,
+            wider,
             group=win.group,
             strides=list(win.strides),
             dilations=list(win.dilations),
-            kernel_shape=list(win.kernel),
-            pads=pads,
+            kernel_shape=kernel,
+            pads=around,
             _shape=op.x.shape,
         )
     if op.wants[1]:
