@@ -137,7 +137,7 @@ def _places(e: Emitter, op: Op, win: Window) -> ir.Value:
     found = e.Cast(e.Add(ahead, e.const(start), _shape=y.shape), to=int(ir.DataType.INT64))
     # What is not finite is nowhere: it must not lead out of its plane.
     height = op.dims()[2] or 0
-    return e.Clip(found, e.const(0), e.const(height * width - 1), _shape=y.shape)
+    return e.Min(e.Max(found, 0, _shape=y.shape), height * width - 1, _shape=y.shape)
 
 
 def _missed(e: Emitter, x: ir.Value, y: ir.Value, win: Window, tap: tuple[int, int]) -> ir.Value:
