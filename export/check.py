@@ -90,7 +90,7 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing stands in the way, of the gradient or of TensorRT's parser. What CUDA
         hands back to the CPU runs all the same."""
-        return not self.obstacles and not (self.target == "tensorrt" and self.refused)
+        return not self.obstacles and not (self.target in ("tensorrt", "openvino") and self.refused)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -113,9 +113,10 @@ def check(
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
     rules, methods, layer: as in `backlight.export`.
-    lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
-    target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
-    of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
+    lowering: portable, cpu, cuda, tensorrt or openvino. For the last three the report also has
+    what that target would refuse (`refused`) of the whole explaining graph; where obstacles
+    prevent that, of the model. dtype: float16 or bfloat16 look at that graph as it would be
+    narrowed.
 
     Raises ModelError for a file that can't be read or offers nothing to explain, UsageError for a
     name it doesn't have.

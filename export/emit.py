@@ -93,6 +93,9 @@ class Emitter:
     `_dtype` and `_shape` of the output, where they can't be told from the operands.
     """
 
+    # Whether the runtime tells apart two layers that read one weight (see `rules/apart.py`).
+    shares_weights = False
+
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self.graph = graph
         self.opset = opset

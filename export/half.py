@@ -53,7 +53,7 @@ def checked(dtype: str, lowering: str) -> ir.DataType | None:
     if found is not None and lowering == "cpu":
         raise UsageError(
             f"--for cpu with --dtype {dtype}: the CPU's blocked layout is of float32; "
-            "accepted: --for portable, cuda or tensorrt, or --dtype float32"
+            "accepted: --for portable, cuda, tensorrt or openvino, or --dtype float32"
         )
     return found
 

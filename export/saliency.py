@@ -21,6 +21,7 @@ from .drawing import Drawing
 from .emit import Emitter, dim_of
 from .explaining import Explaining, Seed
 from .finish import Walked
+from .finite import Faults
 from .graph import ModelLike, load, opset_of
 from .heap import seldom_collected
 from .layer import Layer
@@ -262,6 +263,7 @@ def explain_graph(
     for row in rows:
         for index in range(len(ofs)):
             made.cotangent(starts[row.name], index)
+    faults = Faults.of(made) if start is None else None
     saliency: dict[str, str] = {}
     if alone:
         graph.outputs.clear()
@@ -273,7 +275,11 @@ def explain_graph(
                 values = [
                     _by_image(made, row, starts[row.name], at, reduce) for at in range(len(wrts))
                 ]
+            ends = wrts if row.by == "image" else [layer.value for layer in layers]
             for index, value in enumerate(values):
+                if faults is not None:
+                    against = contrast is not None or row.seed is seed.CONTRAST
+                    value = faults.marked(value, ends[index], against)
                 name = row.output + (f"_{index}" if len(values) > 1 else "")
                 _add_output(e, value, name, own_outputs)
                 saliency[name.removeprefix("saliency_")] = name

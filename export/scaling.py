@@ -102,7 +102,11 @@ class Scaling:
         step = STEP_OUTSIDE if given and ct.dtype == ir.DataType.FLOAT else STEP
         with e.scope("scale"), e.in_float32() if given else nullcontext():
             rows = self._rows(ct)
-            flat = e.Reshape(e.Abs(ct), [1 if rows == 1 else 0, -1], _shape=[rows, None])
+            size = e.Abs(ct)
+            if rows == 1:  # one scale for all images: not one of an image that is not finite
+                most = e.const(float(ir.DataType.FLOAT16.max), size.dtype)
+                size = e.Where(e.LessOrEqual(size, most), size, 0.0, _dtype=ct.dtype)
+            flat = e.Reshape(size, [1 if rows == 1 else 0, -1], _shape=[rows, None])
             top = e.ReduceMax(flat, [1], keepdims=0, _shape=[rows])
             with e.in_float32():
                 size = e.Max(e.cast(top, ir.DataType.FLOAT), TINY)

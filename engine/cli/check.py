@@ -40,7 +40,8 @@ def check(
     method: Methods = None,
     layer: Layer = None,
     target: Annotated[
-        str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
+        str,
+        typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda, tensorrt, openvino."),
     ] = "portable",
     dtype: Annotated[
         str, typer.Option(metavar="TYPE", help="As export's: with --for cuda or tensorrt.")
@@ -49,8 +50,8 @@ def check(
 ) -> None:
     """Say what can be differentiated; exit code 2 when something stands in the way.
 
-    With --for cuda or tensorrt also which nodes of the exported graph that runtime would hand
-    back to the CPU, or reject: by tables, with no GPU.
+    With --for cuda, tensorrt or openvino also which nodes of the exported graph that runtime
+    would hand back to the CPU, or reject: by tables, with no GPU and no runtime.
     """
     from ...export.check import check as run_check
     from ...export.methods import asked

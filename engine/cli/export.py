@@ -95,7 +95,8 @@ def export(
         str, typer.Option(metavar="HOW", help="none, or maxabs: the largest over channels.")
     ] = "none",
     target: Annotated[
-        str, typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda or tensorrt.")
+        str,
+        typer.Option("--for", metavar="RUNTIME", help="portable, cpu, cuda, tensorrt, openvino."),
     ] = "portable",
     dtype: Annotated[
         str,

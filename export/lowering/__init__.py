@@ -8,17 +8,21 @@ from ...errors import UsageError
 from ..emit import Emitter
 from ..rules import Rule, RuleMap
 from ..variants import variant
-from . import cpu, cuda, tensorrt
+from . import cpu, cuda, indices, tensorrt
 from .order import put_masks_first
 from .stack import stack_products
 
-# Per target, whatever the variant; then what differs between the variants.
+# Per target, whatever the variant; then what differs between the variants. OpenVINO has no form of
+# its own: what it needs (no Indices, no weight that two passes share) suits every runtime, and is
+# in the portable rules.
 LOWERINGS: dict[str, dict[str, Rule]] = {
     "portable": {},
     "cpu": cpu.RULES,
-    "cuda": {},
+    "cuda": indices.RULES,
     "tensorrt": tensorrt.RULES,
+    "openvino": {},
 }
+EMITTERS: dict[str, type[Emitter]] = {"cpu": cpu.CpuEmitter, "cuda": cuda.CudaEmitter}
 BY_VARIANT: dict[str, dict[str, dict[str, Rule]]] = {"cpu": cpu.BY_VARIANT}
 
 
@@ -31,7 +35,7 @@ def lowered(name: str, target: str) -> RuleMap:
 
 def emitter(graph: ir.Graph, opset: int, target: str) -> Emitter:
     """What writes nodes behind a graph's own in the operators of a target."""
-    return cuda.CudaEmitter(graph, opset) if target == "cuda" else Emitter(graph, opset)
+    return EMITTERS.get(target, Emitter)(graph, opset)
 
 
 def finish(e: Emitter, target: str) -> None:

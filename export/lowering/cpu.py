@@ -34,6 +34,12 @@ from .first_match import ceiling, gated, mark, max_pool, max_pool_gated
 INFINITE = float("inf")
 
 
+class CpuEmitter(Emitter):
+    """An Emitter for a runtime that packs weights layer by layer."""
+
+    shares_weights = True
+
+
 def relu(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """[h > 0] g."""
     if gated(ct, op.y):

@@ -121,6 +121,8 @@ SUBSTITUTES: Mapping[str, tuple[int, Substitute]] = {
 class CudaEmitter(Emitter):
     """An Emitter that writes the substitutes."""
 
+    shares_weights = True
+
     def op(self, op_type: str, operands: Sequence[Any], **attributes: Any) -> tuple[ir.Value, ...]:
         """As Emitter's."""
         first, substitute = SUBSTITUTES.get(op_type, (0, None))

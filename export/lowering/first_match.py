@@ -20,11 +20,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ..emit import Emitter
-from ..rules import Cotangents, Op, rectifier, registry
+from ..rules import Cotangents, Op, rectifier
 from ..rules.conv import Window
+from ..rules.max_pool import MOST_OFFSETS
 from ..rules.pool import pool_window
+from . import indices
 from .blocked import blocked, channels_of, depthwise, gate, sized
-from .pool import MOST_OFFSETS
 
 # A mark on a cotangent: it is zero already where the tensor named here is not between its bounds.
 GATED = "backlight.gated"
@@ -71,13 +72,13 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """The portable rule's numbers. ct: [N,C,P,Q] -> [N,C,H,W]."""
     win = pool_window(op)
     if len(op.node.outputs) > 1 or op.x.dtype != ir.DataType.FLOAT:
-        return registry()["MaxPool"](e, op, (ct,))
+        return indices.max_pool(e, op, ct)
     unpooled = _unpooled(e, op, ct, win)
     if unpooled is not None:
         return (unpooled,)
     if _held_by(op, win):
         return (_scattered(e, op, ct, win),)
-    return registry()["MaxPool"](e, op, (ct,))
+    return indices.max_pool(e, op, ct)
 
 
 def max_pool_gated(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
@@ -137,7 +138,10 @@ def _places(e: Emitter, op: Op, win: Window) -> ir.Value:
         for n, s, b in zip(op.dims(op.y)[2:], win.strides, win.begins, strict=True)
     ]
     start = (first[0][:, None] * width + first[1]).astype(np.float32)
-    return e.Cast(e.Add(ahead, e.const(start), _shape=y.shape), to=int(ir.DataType.INT64))
+    found = e.Cast(e.Add(ahead, e.const(start), _shape=y.shape), to=int(ir.DataType.INT64))
+    # What is not finite is nowhere: it must not lead out of its plane.
+    height = op.dims()[2] or 0
+    return e.Min(e.Max(found, 0, _shape=y.shape), height * width - 1, _shape=y.shape)
 
 
 def _missed(e: Emitter, x: ir.Value, y: ir.Value, win: Window, tap: tuple[int, int]) -> ir.Value:
@@ -206,7 +210,7 @@ def _unpooled(e: Emitter, op: Op, ct: ir.Value, win: Window) -> ir.Value | None:
     where.dtype, where.shape = ir.DataType.INT64, op.y.shape
     return e.MaxUnpool(
         ct,
-        where,
+        indices.within(e, op, where),
         e.Shape(op.x),
         kernel_shape=list(win.kernel),
         strides=list(win.strides),

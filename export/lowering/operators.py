@@ -6,6 +6,9 @@ that it names and, where it names a last one, those up to there: an entry "13+" 
 version 19 of the operator (kernel_registry.cc, VerifyVersion; issue 13781). Later releases
 register more (issue 27729): what is listed here suits them too.
 
+NOT_OPENVINO: what OpenVINO 2026.4 has no conversion rule for, asked operator by operator
+(tests/runtimes/test_openvino.py asks again); all others it takes.
+
 TENSORRT: docs/operators.md of onnx-tensorrt for TensorRT 10.15, opset 9 to 24. What it says in
 words is in `support.py`.
 """
@@ -16,9 +19,13 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-__all__ = ["CUDA", "EXPANDED", "RELEASES", "TENSORRT", "TYPES"]
+__all__ = ["CUDA", "EXPANDED", "NOT_OPENVINO", "RELEASES", "TENSORRT", "TYPES"]
 
-RELEASES = {"cuda": "ONNX Runtime 1.24's CUDA provider", "tensorrt": "TensorRT 10.15's parser"}
+RELEASES = {
+    "cuda": "ONNX Runtime 1.24's CUDA provider",
+    "tensorrt": "TensorRT 10.15's parser",
+    "openvino": "OpenVINO 2026.4's frontend",
+}
 
 D = ir.DataType
 TYPES: Mapping[str, frozenset[ir.DataType]] = {
@@ -136,3 +143,11 @@ f 0: RoiAlign STFT
 yq 0: DequantizeLinear
 o 0: And Not Or Xor
 """)
+
+NOT_OPENVINO = frozenset(
+    "BitCast CausalConvWithState ConcatFromSequence CumProd DeformConv Det ImageDecoder "
+    "LinearAttention MaxUnpool MelWeightMatrix Optional OptionalGetElement OptionalHasElement "
+    "RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert "
+    "SequenceLength SequenceMap StringConcat StringNormalizer StringSplit SwiGLU TensorScatter "
+    "TfIdfVectorizer".split()
+)

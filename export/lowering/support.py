@@ -17,11 +17,11 @@ from ..backward import operator_version
 from ..emit import dim_of
 from ..graph import infer_shapes, opset_of
 from ..rules import Op, guarded
-from .operators import CUDA, EXPANDED, RELEASES, TENSORRT, TYPES, Kernels
+from .operators import CUDA, EXPANDED, NOT_OPENVINO, RELEASES, TENSORRT, TYPES, Kernels
 
 __all__ = ["TARGETS", "Refusal", "unsupported"]
 
-TARGETS = ("cuda", "tensorrt")
+TARGETS = ("cuda", "tensorrt", "openvino")
 # What the emitter's names begin with: the nodes that are not the model's own.
 OURS = "backlight/"
 OPSETS = range(9, 25)
@@ -52,8 +52,8 @@ def unsupported(model: ir.Model, target: str) -> tuple[Refusal, ...]:
 
     cuda: what ONNX Runtime's CUDA provider hands back to the CPU. Arithmetic on shapes is not
     among it: shapes live on the host, and so do those nodes. tensorrt: what its ONNX parser
-    rejects. Nothing for other targets. Shapes and types that ONNX can infer are written into the
-    model.
+    rejects. openvino: what its frontend has no conversion for. Nothing for other targets. Shapes
+    and types that ONNX can infer are written into the model.
     """
     if target not in TARGETS:
         return ()
@@ -100,6 +100,10 @@ def _refused(node: ir.Node, target: str, opset: int) -> Why | None:
     who = RELEASES[target]
     if node.domain not in ("", "ai.onnx"):
         return f"operator of the domain '{node.domain}'", "standard ai.onnx operators"
+    if target == "openvino":
+        if node.op_type in NOT_OPENVINO:
+            return f"{who} has no conversion for it", "operators that it has"
+        return None
     version = operator_version(node.op_type, opset)
     if target == "cuda":
         if node.op_type in EXPANDED:

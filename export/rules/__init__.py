@@ -77,6 +77,7 @@ FAMILIES = (
     "elementwise",
     "indexing",
     "linear",
+    "max_pool",
     "normalization",
     "pool",
     "quantize",

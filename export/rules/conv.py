@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...errors import UnsupportedNode
 from ..emit import dim_of
 from . import Cotangents, Emitter, Op, vjp
+from .apart import channels_apart, told_apart, with_empty_tap
 from .op import FIXED
 
 INT64 = ir.DataType.INT64
@@ -222,7 +223,7 @@ def cropped(e: Emitter, value: ir.Value, front: Sequence[int], back: Sequence[in
 
 
 def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Value) -> ir.Value:
-    """A transposed convolution with W as it is, in the size of x.
+    """A transposed convolution with W (see `apart.py`), in the size of x.
 
     Pads are symmetric, with the rest as output_padding: ONNX Runtime's CUDA provider hands
     asymmetric ones back to the CPU. What that can't express is cut off afterwards.
@@ -246,6 +247,7 @@ def by_transposed(e: Emitter, ct: ir.Value, w: ir.Value, win: Window, x: ir.Valu
         else:
             pads[i], extra[i] = max(end - rest, 0), max(rest - end, 0)
             front[i], cut = begin - pads[i], True
+    ct, w = channels_apart(e, ct, w, win.group)
     result = e.ConvTranspose(
         ct,
         w,
@@ -310,7 +312,8 @@ def weight_gradient(e: Emitter, x: ir.Value, ct: ir.Value, w: ir.Value, win: Win
 def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """X: [N,C,...], W: [C,K/g,...], ct: [N,K,...]. ONNX Operators, ConvTranspose.
 
-    The gradient by X is the convolution of which this is the transpose, with W as it is.
+    The gradient by X is the convolution of which this is the transpose, with W (see
+    `apart.py`).
     """
     w = op.need(1)
     win = _transposed_window(op, kernel_of(op, w))
@@ -318,14 +321,19 @@ def conv_transpose(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     # Negative pads (what output_padding added) are cut off the cotangent instead.
     short, pads = without_negative(e, ct, win.begins, win.ends)
     if op.wants[0]:
+        wider, kernel, around = w, list(win.kernel), list(pads)
+        if told_apart(e, w, win.group):
+            wider = with_empty_tap(e, w)
+            kernel[-1] += 1
+            around[-1] += win.dilations[-1]
         d_x = e.Conv(
             short,
-            w,
+            wider,
             group=win.group,
             strides=list(win.strides),
             dilations=list(win.dilations),
-            kernel_shape=list(win.kernel),
-            pads=pads,
+            kernel_shape=kernel,
+            pads=around,
             _shape=op.x.shape,
         )
     if op.wants[1]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..emit import broadcast_shape, dim_of, fits
 from . import Cotangents, Emitter, Op, vjp
+from .apart import matrix_apart
 
 
 @vjp("Gemm", 13)
@@ -20,10 +21,11 @@ def gemm(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     trans_a, trans_b = int(op.attr("transA", 0)), int(op.attr("transB", 0))
     d_a = d_b = d_c = None
     if op.wants[0]:
+        left, right = matrix_apart(e, ct, b, 1, 1 - trans_b)
         if trans_a:
-            d_a = e.Gemm(b, ct, alpha=alpha, transA=trans_b, transB=1, _shape=a.shape)
+            d_a = e.Gemm(right, left, alpha=alpha, transA=trans_b, transB=1, _shape=a.shape)
         else:
-            d_a = e.Gemm(ct, b, alpha=alpha, transB=1 - trans_b, _shape=a.shape)
+            d_a = e.Gemm(left, right, alpha=alpha, transB=1 - trans_b, _shape=a.shape)
     if op.wants[1]:
         if trans_b:
             d_b = e.Gemm(ct, a, alpha=alpha, transA=1, transB=trans_a, _shape=b.shape)
@@ -55,12 +57,16 @@ def matmul(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     d_a = d_b = None
     batch = broadcast_shape([_head(left), _head(right)])
     if op.wants[0]:
-        d_a = e.MatMul(ct, _swapped(e, right, max(rank_b, 2)), _shape=_tailed(batch, left))
+        rank = max(rank_b, 2)
+        given, matrix = matrix_apart(e, ct, right, -1, rank - 1)
+        d_a = e.MatMul(given, _swapped(e, matrix, rank), _shape=_tailed(batch, left))
         if rank_a == 1:
             # The row's own axis was added here: sum the batch away, then drop it.
             d_a = _drop(e, d_a, batch, -2, a)
     if op.wants[1]:
-        d_b = e.MatMul(_swapped(e, left, max(rank_a, 2)), ct, _shape=_tailed(batch, right))
+        rank = max(rank_a, 2)
+        given, matrix = matrix_apart(e, ct, left, -2, rank - 2)
+        d_b = e.MatMul(_swapped(e, matrix, rank), given, _shape=_tailed(batch, right))
         if rank_b == 1:
             d_b = _drop(e, d_b, batch, -1, b)
     return d_a, d_b
@@ -105,7 +111,7 @@ def einsum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         value = ct
         if others or right != made:
             left = ",".join([right, *(t for t, _ in others)])
-            operands = [ct, *(v for _, v in others)]
+            operands = _apart(e, ct, right, others, made)
             equation = f"{left}->{made}"
             value = e.op("Einsum", operands, equation=equation, _shape=[*sizes.values()])[0]
         value = _placed(e, op, value, sizes, term, op.need(index))
@@ -114,6 +120,19 @@ def einsum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
             value = e.Expand(value, e.Shape(op.need(index)), _shape=shape)
         results.append(value)
     return tuple(results)
+
+
+def _apart(
+    e: Emitter, ct: ir.Value, right: str, others: list[tuple[str, ir.Value]], made: str
+) -> list[ir.Value]:
+    """The operands; with a square matrix, both reversed along what is summed over."""
+    if len(others) != 1:
+        return [ct, *(v for _, v in others)]
+    ((term, w),) = others
+    summed = [c for c in term if c in right and c not in made]
+    if len(term) != 2 or len(summed) != 1 or term[0] == term[1]:
+        return [ct, w]
+    return [*matrix_apart(e, ct, w, right.index(summed[0]), term.index(summed[0]))]
 
 
 def _equation(op: Op) -> tuple[list[str], str]:

@@ -18,27 +18,6 @@ from .reduction import many
 INT64 = ir.DataType.INT64
 
 
-@vjp("MaxPool", 12, 22)
-def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    """To the first maximum of each window in row-major order, as MaxPool's own Indices say.
-
-    Indices count through the whole tensor, so the cotangent is scattered into it as one line.
-    """
-    any_window(op)
-    attributes = {a.name: a.value for a in op.node.attributes.values() if a.name != "storage_order"}
-    if len(op.node.outputs) > 1 and op.node.outputs[1].name and not op.attr("storage_order", 0):
-        where = op.node.outputs[1]
-    else:
-        where = e.op("MaxPool", [op.x], _outputs=2, **attributes)[1]
-        where.dtype = INT64
-    assert ct.dtype is not None
-    line = e.Expand(e.const(0, ct.dtype), e.Reshape(e.Size(op.x), [1]), _dtype=ct.dtype)
-    got = e.ScatterElements(
-        line, e.Reshape(where, [-1]), e.Reshape(ct, [-1]), reduction="add", _dtype=ct.dtype
-    )
-    return (op.like(e, got),)
-
-
 def pool_window(op: Op) -> Window:
     """As `any_window`. Raises UnsupportedNode where only the run knows the pads, too."""
     win = any_window(op)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,15 +23,29 @@ from backlight.engine.similar.store import Embeddings
 pytestmark = pytest.mark.slow
 COPIES = 40
 # The parts and the state are written with every batch here: more moments to be killed at.
+# The moment comes with a call of a function, Python's or C's, of any thread: no clock.
 OFTEN = """
 import sys
+from backlight.engine.similar import embed
+from backlight.engine.inside import patches
+import os, signal, sys, threading
 from backlight.engine.similar import embed
 from backlight.engine.inside import patches
 embed.PART_SECONDS = 0
 patches.patches.__kwdefaults__["every"] = 0
 from backlight.engine.cli import main
-main(sys.argv[1:])
+left = int(sys.argv[1])
+def count(frame, event, argument):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+threading.setprofile(count)
+sys.setprofile(count)
+main(sys.argv[2:])
 """
+# Counted as above: of about a million (embed) or nine (patches) for a whole run.
+CALLS = 100_000
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +63,16 @@ def killed_often(arguments: list[str], rng: random.Random) -> int:
     """Run a command until it gets through; how often it was killed."""
     kills = 0
     while True:
-        process = subprocess.Popen(
-            [sys.executable, "-c", OFTEN, *arguments], stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+        # Each try lasts longer, so that one gets through.
+        calls = int(CALLS * rng.uniform(0.5, 1.5) * 1.5**kills)
+        done = subprocess.run(
+            [sys.executable, "-c", OFTEN, str(calls), *arguments],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        try:
-            # Starting takes a second or two; each try lasts longer, so that one gets through.
-            _, said = process.communicate(timeout=rng.uniform(1.0, 3.0) + 0.4 * kills)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        if done.returncode == -signal.SIGKILL:
             kills += 1
             continue
-        assert process.returncode == 2, said  # one picture can't be read
+        assert done.returncode == 2, done.stderr  # one picture can't be read
         return kills
 
 

@@ -218,7 +218,7 @@ m (float[N,3] x) => (float[N,3] y) {
 def test_refusals() -> None:
     with pytest.raises(UsageError, match="accepted: float32, float16, bfloat16"):
         explain_graph(models.tiny(), dtype="half")
-    with pytest.raises(UsageError, match="portable, cuda or tensorrt"):
+    with pytest.raises(UsageError, match="portable, cuda, tensorrt or openvino"):
         explain_graph(models.tiny(), dtype="float16", lowering="cpu")
     text = """<ir_version: 8, opset_import: ["": 18]>
 m (float[N,3,8,8] x) => (float[N,3,8,8] y) {

@@ -83,14 +83,14 @@ def images(kind: str, shape: Sequence[int]) -> Array:
 def both(
     text: str, x: Array, dims: Sequence[int | str] | None, opset: int, target: str
 ) -> tuple[onnx.ModelProto, Array, Array]:
-    """The lowered graph, and what it and the portable one give."""
+    """The lowered graph, and what it gives and what the gradient by MaxPool's own Indices does."""
     declared: Mapping[str, Sequence[int | str]] = {} if dims is None else {"x": dims}
     model = build(text, {"x": x}, {}, opset, dtype="float32", dims=declared)
     x = x.astype(np.float32)
     y = run_runtime(model, {"x": x})["y"]
     ct = np.random.default_rng(5).standard_normal(y.shape).astype(np.float32)
     lowered = vjp_graph(model, ["x"], lowering=target)
-    want = run_runtime(vjp_graph(model, ["x"]), {"x": x, "cotangent": ct})
+    want = run_runtime(vjp_graph(model, ["x"], lowering="cuda"), {"x": x, "cotangent": ct})
     got = run_runtime(lowered, {"x": x, "cotangent": ct})
     return lowered, got["saliency_vanilla"], want["saliency_vanilla"]
 
@@ -105,12 +105,35 @@ def test_max_pool_without_indices(
     assert np.any(want != 0)
 
 
-@pytest.mark.parametrize(("text", "shape", "dims"), MORE)
-def test_tensorrt_gets_no_indices(
-    text: str, shape: Sequence[int], dims: Sequence[int | str] | None
+# Wide ones are taken axis by axis: what a position gets is summed in another order.
+WIDE: list[tuple[str, tuple[int, ...], Sequence[int | str] | None]] = [
+    ("kernel_shape = [7, 6], pads = [3, 2, 3, 3]", (2, 3, 11, 9), ("N", 3, 11, 9)),
+    ("kernel_shape = [9, 9], strides = [2, 3], ceil_mode = 1", (2, 3, 20, 19), None),
+    ("kernel_shape = [13, 13], pads = [6, 6, 6, 6]", (1, 2, 13, 13), ("N", 2, "H", "W")),
+    ("kernel_shape = [5, 6], dilations = [2, 1], pads = [4, 0, 4, 5]", (2, 2, 12, 9), None),
+    ("kernel_shape = [3, 4, 3], strides = [1, 2, 3]", (1, 2, 6, 9, 8), None),
+]
+
+
+@pytest.mark.parametrize("kind", ["ties", "zeros", "peaks", "normal"])
+@pytest.mark.parametrize(("text", "shape", "dims"), WIDE)
+def test_wide_max_pools(
+    text: str, shape: Sequence[int], dims: Sequence[int | str] | None, kind: str
 ) -> None:
-    """TensorRT's parser rejects MaxPool with Indices, and MaxUnpool."""
-    graph, _, _ = both(f"y = MaxPool<{text}>(x)", images("normal", shape), dims, 18, "tensorrt")
+    x = images(kind, shape)
+    graph, got, want = both(f"y = MaxPool<{text}>(x)", x, dims, 18, "portable")
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)  # float32, sums of up to 169
+    np.testing.assert_array_equal(got != 0, want != 0)
+    assert sum(n.op_type == "Equal" for n in graph.graph.node) < 30
+
+
+@pytest.mark.parametrize("target", ["portable", "tensorrt", "openvino"])
+@pytest.mark.parametrize(("text", "shape", "dims"), MORE)
+def test_no_indices(
+    text: str, shape: Sequence[int], dims: Sequence[int | str] | None, target: str
+) -> None:
+    """TensorRT's parser rejects MaxPool with Indices, and MaxUnpool; others get them wrong."""
+    graph, _, _ = both(f"y = MaxPool<{text}>(x)", images("normal", shape), dims, 18, target)
     assert all(len(n.output) == 1 for n in graph.graph.node if n.op_type == "MaxPool")
     known = "Add Concat DepthToSpace Equal Expand MaxPool Mul Pad Reshape Shape Slice Sub Transpose"
     assert {n.op_type for n in graph.graph.node} <= {*known.split(), "Where"}

@@ -276,10 +276,16 @@ FIRE = """
 @pytest.mark.parametrize("batch", BATCHES)
 def test_a_concat_behind_a_convolution(batch: int | str, rule: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    shapes = {"ws": (8, 16, 1, 1), "wa": (16, 8, 1, 1), "wb": (24, 8, 3, 3), "wn": (8, 40, 3, 3)}
+    # Whole blocks of any processor's: they are of 8 channels with AVX2, of 16 with AVX-512 or NEON.
+    shapes = {
+        "ws": (32, 32, 1, 1),
+        "wa": (32, 32, 1, 1),
+        "wb": (64, 32, 3, 3),
+        "wn": (32, 96, 3, 3),
+    }
     consts = {name: rng.standard_normal(s) for name, s in shapes.items()}
-    x = rng.standard_normal((2, 16, 9, 9))
-    model = build(FIRE, {"x": x}, consts, 18, "float32", {"x": (batch, 16, 9, 9)})
+    x = rng.standard_normal((2, 32, 9, 9))
+    model = build(FIRE, {"x": x}, consts, 18, "float32", {"x": (batch, 32, 9, 9)})
     graph, got, want = lowered_and_portable(model, x, rule)
     np.testing.assert_allclose(got, want, rtol=RTOL, atol=1e-3)
     assert "Split" not in operators(graph)
@@ -301,11 +307,12 @@ MOBILE = """
 @pytest.mark.parametrize("rule", ["vanilla", "deconv", "guided"])
 def test_a_mobile_block_stays_in_the_layout(rule: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    shapes = {"we": (32, 8, 1, 1), "be": (32,), "wd": (32, 1, 3, 3), "wp": (8, 32, 1, 1)}
+    # Whole blocks, as above.
+    shapes = {"we": (32, 32, 1, 1), "be": (32,), "wd": (32, 1, 3, 3), "wp": (32, 32, 1, 1)}
     consts = {name: rng.standard_normal(s) for name, s in shapes.items()}
     consts |= {"low": np.array(0.0), "high": np.array(6.0)}
-    x = rng.standard_normal((2, 8, 16, 16))
-    model = build(MOBILE, {"x": x}, consts, 18, "float32", {"x": ("N", 8, 16, 16)})
+    x = rng.standard_normal((2, 32, 16, 16))
+    model = build(MOBILE, {"x": x}, consts, 18, "float32", {"x": ("N", 32, 16, 16)})
     graph, got, want = lowered_and_portable(model, x, rule)
     np.testing.assert_allclose(got, want, rtol=RTOL, atol=1e-4)
     kinds = optimized(graph, tmp_path)
@@ -337,9 +344,9 @@ def test_dense_layers_are_passed_once_for_all_rules() -> None:
     for name, value in want.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-3)
     lowered, portable = (operators(g).count("Gemm") for g in graphs)
-    # Forward, and back through the last layer alike: 3. Then once instead of three times; but
-    # what is the graph's own output stays as it is.
-    assert portable == 6 and lowered == 6, (lowered, portable)
+    # Forward, and back through the last layer alike: 3. Then once instead of three times: no map is
+    # a product's own output, for rows that can't be explained get NaN behind it.
+    assert portable == 6 and lowered == 4, (lowered, portable)
 
 
 def test_dense_layers_behind_others_are_stacked() -> None:

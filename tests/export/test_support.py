@@ -137,10 +137,15 @@ def test_squeezenet(target: str) -> None:
     assert not unsupported(explain_graph(model, lowering=target).model, target)
 
 
-def test_the_portable_graph_is_not_for_tensorrt() -> None:
+def test_the_graph_for_cuda_is_not_for_tensorrt() -> None:
     model = ROOT / "engine" / "assets" / "squeezenet1_1.onnx"
-    found = unsupported(explain_graph(model, ("vanilla",)).model, "tensorrt")
+    found = unsupported(explain_graph(model, ("vanilla",), lowering="cuda").model, "tensorrt")
     assert {r.operator for r in found} == {"MaxPool"} and all(r.ours for r in found)
+
+
+def test_the_portable_graph_is_for_tensorrt_too() -> None:
+    model = ROOT / "engine" / "assets" / "squeezenet1_1.onnx"
+    assert not unsupported(explain_graph(model, ("vanilla",)).model, "tensorrt")
 
 
 def test_check_tells_the_model_from_us() -> None:
