@@ -38,6 +38,7 @@ class Method:
     picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
     "colours": signed, per colour; "signed": the sum over channels, for and against; "heat": over
     the photo, with a scale.
+    red: what the positive values of a map speak for, for captions.
     about: what it says, in a line. source: who described it.
     """
 
@@ -52,6 +53,7 @@ class Method:
     seed: Seed = seed.ONE_HOT
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
+    red: str = "for the class"
 
     @property
     def output(self) -> str:
@@ -193,11 +195,14 @@ _ROWS = (
         cam.grad_cam,
         seed.CONTRAST,
     ),
-    _cam(
+    Method(
         "counterfactualcam",
         "what if not this class: gradcam of the negated score, what speaks against it",
         "Selvaraju et al. 2017",
-        cam.negative,
+        by="layer",
+        finish=cam.negative,
+        picture="heat",
+        red="against the class",
     ),
     _cam(
         "causalcam",

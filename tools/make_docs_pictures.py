@@ -1,4 +1,4 @@
-"""Makes the README's pictures from the bundled model and photos.
+"""Makes the pictures of the README and of docs/targeted.md from the bundled model and photos.
 
 python tools/make_docs_pictures.py docs
 """
@@ -11,53 +11,138 @@ from pathlib import Path
 import numpy as np
 
 from backlight import Explainer
-from backlight.engine.classifier.scores import probabilities
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.photos import images
 from backlight.engine.pictures import panel as pictures
+from backlight.engine.pictures import reading
+
+CAT = PHOTOS / "chelsea.jpg"
 
 
-def main(folder: str) -> None:
-    """explained.png: one photo, three rules. two-classes.png: one photo, asked for two classes."""
-    out = Path(folder)
-    explain = Explainer(BUNDLED)
-    assert explain.preprocess is not None and explain.labels is not None
-    settled = images.fitted(explain.preprocess, explain.input)
-    prepared = images.prepare(images.decode(PHOTOS / "chelsea.jpg"), settled, explain.input)
-    layout, color = explain.input.layout, settled.color
+class Cat:
+    """The cat's photo, explained: cells of panels, by method and class."""
 
-    def cell(rule: str, values: np.ndarray, title: str) -> pictures.Cell:
-        picture = pictures.saliency_picture(rule, values, layout, color)
-        return pictures.Cell(picture, title, pictures.caption_of(rule, layout))
+    def __init__(self, **options: object) -> None:
+        self.explain = Explainer(BUNDLED, **options)  # type: ignore[arg-type]
+        assert self.explain.preprocess is not None and self.explain.labels is not None
+        self.labels = self.explain.labels
+        self.settled = images.fitted(self.explain.preprocess, self.explain.input)
+        self.prepared = images.prepare(images.decode(CAT), self.settled, self.explain.input)
+        self.x = self.prepared.tensor[None]
 
-    photo = pictures.Cell(prepared.pixels, "photo", "as the model sees it, 227 x 227")
-    x = prepared.tensor[None]
-    found = explain(x)
-    chances = probabilities(found.scores, explain.closing)
-    assert chances is not None
-    best = int(found.target[0])
-    name = explain.labels[best]
-    cells = [photo, *(cell(r, found.saliency[r][0], r) for r in explain.methods)]
-    heading = f"chelsea.jpg: why {name} ({best})?"
-    detail = f"SqueezeNet 1.1: {100 * chances[0, best]:.1f} %"
+    def number(self, name: str) -> int:
+        """A class by its first name."""
+        return next(i for i, text in enumerate(self.labels) if text.split(",")[0] == name)
+
+    def cells(self, target: str | None = None, against: str | None = None) -> list[pictures.Cell]:
+        """A cell for each method. target, against: classes by name."""
+        chosen = None if target is None else self.number(target)
+        rival = None if against is None else self.number(against)
+        found = self.explain(self.x, chosen, rival)
+        self.top = self.labels[int(found.target[0])].split(",")[0]
+        told = None
+        if found.contrast is not None:
+            told = self.labels[int(found.contrast[0])].split(",")[0]
+        chances = self.explain.probabilities(found.scores)
+        assert chances is not None
+        self.chance = float(chances[0, int(found.target[0])])
+        asked = reading.Asked(
+            self.explain.input.layout, self.settled.color, 3, self.explain.layers, told,
+            self.explain.contrasted,
+        )  # fmt: skip
+        self.found = found
+        return [
+            reading.cell(name, values[0], self.prepared.pixels, asked)
+            for name, values in found.saliency.items()
+        ]
+
+    def photo(self) -> pictures.Cell:
+        """The photo itself."""
+        return pictures.Cell(self.prepared.pixels, "photo", "as the model sees it, 227 x 227")
+
+
+def titled(cell: pictures.Cell, title: str) -> pictures.Cell:
+    """A cell under another title."""
+    return pictures.Cell(cell.pixels, title, cell.caption)
+
+
+def explained(out: Path) -> None:
+    """One photo, Grad-CAM and the three rules."""
+    cat = Cat(methods=("gradcam", "vanilla", "deconv", "guided"))
+    cells = [cat.photo(), *cat.cells()]
+    heading = f"chelsea.jpg: why {cat.top} ({cat.number(cat.top)})?"
+    detail = f"SqueezeNet 1.1: {100 * cat.chance:.1f} %"
     pictures.panel(heading, detail, cells).save(out / "explained.png")
 
-    other = explain.labels.index("espresso")
-    espresso = explain(x, other)
-    cells = [photo]
-    alike = {}
-    for rule in ("vanilla", "guided"):
-        one, two = found.saliency[rule][0], espresso.saliency[rule][0]
-        alike[rule] = float(
-            np.corrcoef(np.abs(one).max(0).ravel(), np.abs(two).max(0).ravel())[0, 1]
-        )
-        cells.append(cell(rule, one, f"{rule}: {name}"))
-        cells.append(cell(rule, two, f"{rule}: espresso"))
+
+def two_classes(out: Path) -> None:
+    """One photo, asked for two classes, by methods that tell them apart and one that doesn't."""
+    cat = Cat(methods=("vanilla", "guided", "gradcam"))
+    one, first = cat.cells(), cat.found.saliency
+    name = cat.top
+    two, second = cat.cells("espresso"), cat.found.saliency
+    cells, alike = [cat.photo()], {}
+    for at, method in enumerate(first):
+        maps = [np.abs(s[method][0]) for s in (first, second)]
+        flat = [(m.max(0) if m.ndim == 3 else m).ravel() for m in maps]
+        alike[method] = float(np.corrcoef(*flat)[0, 1])
+        cells += [titled(one[at], f"{method}: {name}"), titled(two[at], f"{method}: espresso")]
     detail = "correlation of the two maps: " + ", ".join(f"{r} {c:.2f}" for r, c in alike.items())
     pictures.panel("Asked for a cat, asked for an espresso", detail, cells).save(
         out / "two-classes.png"
     )
     print(detail)
+
+
+def targeted(out: Path) -> None:
+    """docs/targeted.md: why P, why P rather than Q, what if not P."""
+    cat = Cat(methods=("gradcam",))
+    cells = [cat.photo()]
+    for name in ("Egyptian cat", "tiger cat", "espresso"):
+        (cell,) = cat.cells(name)
+        cells.append(titled(cell, f"{name}, {100 * cat.chance:.1f} %"))
+    pictures.panel("Why P? Grad-CAM of one photo for three classes", "", cells).save(
+        out / "targeted-why.png"
+    )
+
+    cells = [Cat(methods=("gradcam",)).photo()]
+    for form in ("loss", "logit"):
+        cat = Cat(methods=("gradcam",), contrast="input", contrast_form=form, signed=True)
+        (cell,) = cat.cells("Egyptian cat", "tiger cat")
+        cells.append(titled(cell, f"signed, by {form}"))
+    cat = Cat(methods=("contrastcam", "causalcam"))
+    one, other = cat.cells("Egyptian cat", "tiger cat")
+    (espresso, _) = cat.cells("Egyptian cat", "espresso")
+    cells += [
+        titled(one, "contrastcam: than tiger cat"),
+        titled(espresso, "contrastcam: than espresso"),
+        titled(other, "causalcam"),
+    ]
+    pictures.panel("Why P, rather than Q? Egyptian cat against others", "", cells).save(
+        out / "targeted-contrast.png"
+    )
+
+    cat = Cat(methods=("gradcam",), signed=True)
+    (grad,) = cat.cells("espresso")
+    cells = [cat.photo(), titled(grad, "gradcam: espresso, signed")]
+    cat = Cat(methods=("counterfactualcam",))
+    (of_espresso,) = cat.cells("espresso")
+    (of_cat,) = cat.cells("Egyptian cat")
+    cells += [
+        titled(of_espresso, "counterfactualcam: espresso"),
+        titled(of_cat, "counterfactualcam: Egyptian cat"),
+    ]
+    pictures.panel("What if not P? What speaks against a class", "", cells).save(
+        out / "targeted-counterfactual.png"
+    )
+
+
+def main(folder: str) -> None:
+    """All of them."""
+    out = Path(folder)
+    explained(out)
+    two_classes(out)
+    targeted(out)
 
 
 if __name__ == "__main__":

@@ -73,10 +73,10 @@ def _heat(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     """A class activation map over the photo, with a scale from 0 to its largest value."""
     row, at = base(name)
     height, width = photo.shape[:2]
-    where = f" at {asked.layers[at]}" if at < len(asked.layers) else ""
+    where = f"at {asked.layers[at]}" if at < len(asked.layers) else ""
     if not np.any(values):
         text = "no positive evidence"
-        return Cell(nothing(height, width, text), name, f"all 0: {text}{where}")
+        return Cell(nothing(height, width, text), name, f"all 0: {text} {where}".rstrip())
     shown = np.asarray(values, np.float32)
     if shown.shape != (height, width):  # at the layer's own size
         enlarged = Image.fromarray(shown).resize((width, height), Image.Resampling.BILINEAR)
@@ -86,10 +86,14 @@ def _heat(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     if shown.min() < 0:
         colours = heat.diverging(shown, top)
         bar, ticks = heat.diverging(2 * line - 1, 1.0), [(1.0, figure(top)), (0.0, figure(-top))]
-        says = "red: for the class, blue: against"
+        says = f"red: {row.red}, blue: {'for' if row.red.startswith('against') else 'against'} it"
     else:
         colours = heat.diverging(shown, top)
         bar, ticks = heat.diverging(line, 1.0), [(1.0, figure(top)), (0.0, "0")]
-        says = "red: for the class"
+        says = f"red: {row.red}"
     picture = heat.with_bar(heat.over_photo(colours, photo), bar, ticks)
-    return Cell(picture, row.name if at == 0 and name == row.name else name, says + where)
+    return Cell(
+        picture,
+        row.name if at == 0 and name == row.name else name,
+        ", ".join(filter(None, (says, where))),
+    )

@@ -179,9 +179,11 @@ def test_cells():
     assert empty.caption == "all 0: no positive evidence at fire9"
     values = np.linspace(0, 2, 600, dtype=np.float32).reshape(20, 30)
     heat = reading.cell("contrastcam", values, photo, asked)
-    assert heat.caption == "red: for the class at fire9; rather than tiger cat"
+    assert heat.caption == "red: for the class, at fire9; rather than tiger cat"
     signed = reading.cell("gradcam", values - 1, photo, asked)
-    assert signed.caption == "red: for the class, blue: against at fire9"
+    assert signed.caption == "red: for the class, blue: against it, at fire9"
+    counter = reading.cell("counterfactualcam", values, photo, asked)
+    assert counter.caption == "red: against the class, at fire9"
     small = reading.cell("gradcam", values[:5, :6], photo, asked)  # at the layer's size
     assert small.pixels.shape[0] >= 20
     assert reading.base("gradcam_1")[1] == 1
