@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, UsageError
 from .console import show, show_json
-from .layers import file_names, list_skipped, report_skipped, results_in, write_page
+from .layers import file_names, list_skipped, results_in, write_page
 from .options import chosen_labels, chosen_preprocess, counted, photo_paths, say
+from .photos import report_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,6 @@ from .layers import (
     listed,
     numbers,
     print_layers,
-    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -37,6 +36,7 @@ from .options import (
     photo_paths,
     say,
 )
+from .photos import report_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,6 @@ from .layers import (
     listed,
     numbers,
     print_layers,
-    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -47,6 +46,7 @@ from .patches import (
     OnePerImage,
     found_patches,
 )
+from .photos import report_skipped
 
 
 @dataclass(frozen=True)
