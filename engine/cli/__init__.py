@@ -39,11 +39,15 @@ COMMANDS = (
     "filters",
     "activations",
     "patches",
-    "reconstruct",
+    "deconvnet",
+    "invert",
+    "maximize",
     "embed",
     "neighbors",
     "map",
 )
+# What commands were called before: they work for one version more, and --help doesn't show them.
+HIDDEN = ("reconstruct",)
 
 # Typer brings its own click, or uses the one installed: take the base class from what it shows.
 _ClickError: type[Exception] = next(
@@ -80,7 +84,7 @@ def _app() -> typer.Typer:
             show(f"backlight {__version__}")
             raise typer.Exit
 
-    for name in COMMANDS:
+    for name in (*COMMANDS, *HIDDEN):
         importlib.import_module(f"{__name__}.{name}").register(app)
     return app
 

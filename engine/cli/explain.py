@@ -110,7 +110,7 @@ def explain(
                 f"{counted(len(job.entries))}, {ms:.1f} ms each on {explainer.session.provider} "
                 f"(score and {len(explainer.methods)} maps) -> {folder.path}/"
             )
-        job.finish(folder, run.about(path), line)
+        job.finish(folder, run.about(path), line, count=False)
 
 
 @dataclass

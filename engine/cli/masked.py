@@ -259,7 +259,7 @@ def run_job(
                 f"{counted(len(photos.entries))}, {seconds:.1f} s each on "
                 f"{job.scorer.session.provider} -> {folder.path}/"
             )
-        photos.finish(folder, _about(job, settings), line)
+        photos.finish(folder, _about(job, settings), line, count=False)
 
 
 def _about(job: Job, settings: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,7 @@ __all__ = [
     "found_photos",
     "report_skipped",
     "results_of",
-    "summary_of",
-    "write_summary",
+    "summarised",
 ]
 
 SUMMARY = "summary.json"
@@ -100,25 +99,21 @@ class PhotoJob:
         """Why photos were skipped."""
         return [bad.error for bad in self.skipped]
 
-    def summary(self, about: dict[str, Any]) -> dict[str, Any]:
-        """summary.json. about: the model or store, and the command's own settings."""
-        return summary_of(self.command, about, self.notes, self.read, self.entries, self.skipped)
-
     def finish(
-        self, folder: OutputFolder, about: dict[str, Any], line: str | None = None,
-        old: Old | None = None,
+        self, folder: OutputFolder, about: dict[str, Any], line: str = "", *,
+        count: bool = True, old: Old | None = None,
     ) -> None:  # fmt: skip
-        """Write summary.json where anything came out, print it or a line, and name what was
-        skipped: exit code 2 then. line: None: each photo has said its own, and the skipped are
-        counted. old: see `write_summary`."""
-        summary = self.summary(about)
-        if self.entries:
-            write_summary(folder, summary, old)
+        """The end of the command: summary.json, which --json prints in place of `line`; what was
+        skipped is named, and with `count` counted: exit code 2 then. old: see `summarised`."""
+        summary = summarised(
+            self.command, folder, about, notes=self.notes, read=self.read,
+            images=self.entries, skipped=self.skipped, whole=bool(self.entries), old=old,
+        )  # fmt: skip
         if self.quiet:
             show_json(summary)
-        elif self.entries and line is not None:
+        elif self.entries and line:
             show(line)
-        report_skipped(self.errors, self.read if line is None else None)
+        report_skipped(self.errors, self.read if count else None)
 
 
 def found_photos(
@@ -145,18 +140,18 @@ def results_of(job: PhotoJob, expected: Sequence[str]) -> list[str]:
     return [SUMMARY, *(e for e in expected if "{}" not in e), *each]
 
 
-def summary_of(
-    command: str,
-    about: dict[str, Any],
-    notes: Sequence[str],
-    read: int,
-    images: Sequence[dict[str, Any]],
-    skipped: Sequence[Skipped],
-) -> dict[str, Any]:
-    """What every command's summary.json has; docs/summary.md says what stands in it."""
+def summarised(
+    command: str, folder: OutputFolder, about: dict[str, Any], *,
+    notes: Sequence[str] = (), read: int = 0, images: Sequence[dict[str, Any]] = (),
+    skipped: Sequence[Skipped] = (), whole: bool = True, old: Old | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """summary.json (docs/summary.md), which is written and returned. about: the model or store,
+    and the command's own. whole: False where nothing came out, and nothing is written. old: the
+    name that the summary had before, and what stood in it otherwise: written too, for one
+    version."""
     from ... import __version__
 
-    return {
+    summary = {
         "backlight": __version__,
         "command": command,
         **about,
@@ -165,15 +160,12 @@ def summary_of(
         "images": list(images),
         "skipped": [bad.as_dict() for bad in skipped],
     }
-
-
-def write_summary(folder: OutputFolder, summary: dict[str, Any], old: Old | None = None) -> None:
-    """summary.json. old: the name that it had before, and what stood in it otherwise: written too,
-    for one version."""
-    folder.json(SUMMARY, summary)
-    if old is not None:
-        name, otherwise = old
-        folder.json(name, summary | otherwise)
+    if whole:
+        folder.json(SUMMARY, summary)
+        if old is not None:
+            name, otherwise = old
+            folder.json(name, summary | otherwise)
+    return summary
 
 
 def report_skipped(errors: Sequence[Exception], read: int | None = None) -> None:

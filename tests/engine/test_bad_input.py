@@ -38,10 +38,9 @@ COMMANDS = {
     "list": "filters {m} --list",
     "activations": "activations {m} {p} -l h -o {o} --preprocess unit",
     "patches": "patches {m} {p} -l h -o {o} --preprocess unit",
-    "reconstruct": "reconstruct {m} {p} -l h -o {o} --preprocess unit",
-    "inversion": "reconstruct {m} {p} --method inversion -l h -o {o} --preprocess unit --steps 2",
-    "maximize": "reconstruct {m} --method maximize --target-class 0 -o {o} --preprocess unit"
-    " --steps 2",
+    "deconvnet": "deconvnet {m} {p} -l h -o {o} --preprocess unit",
+    "invert": "invert {m} {p} -l h -o {o} --preprocess unit --steps 2",
+    "maximize": "maximize {m} --target-class 0 -o {o} --preprocess unit --steps 2",
     "embed": "embed {m} {p} -o {o} --preprocess unit",
 }
 
