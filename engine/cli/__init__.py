@@ -57,13 +57,15 @@ INTERRUPTED = 130
 
 
 class _App(typer.Typer):
-    """Commands that read a model can each do it in a process of their own."""
+    """Commands that read a model take it in the same places, and can read it in a process of
+    their own."""
 
     def command(self, name: str | None = None, **how: Any) -> Callable[[Any], Any]:
         from .isolated import isolable
+        from .placed import placed
 
         add = super().command(name, **how)
-        return lambda function: add(isolable(function))
+        return lambda function: add(placed(isolable(function)))
 
 
 def _app() -> typer.Typer:
