@@ -7,8 +7,14 @@ The room can be called: `backlight.export(model)` is `saliency.export(model)`, a
 from __future__ import annotations
 
 import sys
-from types import ModuleType
-from typing import Any
+
+# Not from typing, nor from types: `import backlight` costs next to nothing.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+else:
+    ModuleType = type(sys)
 
 
 class _Room(ModuleType):
