@@ -1,4 +1,4 @@
-"""How far from grey is what 'reconstruct --method maximize' makes, and whose doing is it?
+"""How far from grey is what 'backlight maximize' makes, and whose doing is it?
 
 python tools/colour_cast.py [MODEL PREPROCESS]
 

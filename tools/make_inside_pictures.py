@@ -64,7 +64,7 @@ def looked(out: Path, work: Path) -> None:
     made("patches", "bundled", work / "crops", "-l", "fire6", "--channels", "3,40,60,200,300",
          "--one-per-image", "-o", work / "patches")  # fmt: skip
     save(work / "patches" / "fire6.png", out / "inside-patches.jpg")
-    made("reconstruct", "bundled", work / "crops", "-l", "fire4", "--channels", "0,1,4",
+    made("deconvnet", "bundled", work / "crops", "-l", "fire4", "--channels", "0,1,4",
          "--one-per-image", "-o", work / "deconvnet")  # fmt: skip
     save(work / "deconvnet" / "fire4.png", out / "inside-deconvnet.jpg")
 
@@ -83,7 +83,7 @@ def mapped(out: Path, work: Path) -> None:
 def inverted(out: Path, work: Path) -> None:
     """Inversion."""
     layers = [a for n in ("conv1", "fire2", "fire4", "fire6", "fire9") for a in ("-l", n)]
-    made("reconstruct", "bundled", CAT, "--method", "inversion", *layers, "-o", work / "inversion")
+    made("invert", "bundled", CAT, *layers, "-o", work / "inversion")
     save(work / "inversion" / "inversion.png", out / "inside-inversion.jpg", 1200)
 
 
@@ -91,7 +91,7 @@ def maximized(out: Path, work: Path) -> None:
     """Maximization."""
     names = ("espresso", "281")
     classes = [a for n in names for a in ("--target-class", n)]
-    made("reconstruct", "bundled", "--method", "maximize", *classes, "-o", work / "maximize")
+    made("maximize", "bundled", *classes, "-o", work / "maximize")
     save(work / "maximize" / "logits.png", out / "inside-maximize.jpg")
 
 

@@ -39,11 +39,15 @@ COMMANDS = (
     "filters",
     "activations",
     "patches",
-    "reconstruct",
+    "deconvnet",
+    "invert",
+    "maximize",
     "embed",
     "neighbors",
     "map",
 )
+# What commands were called before: they work for one version more, and --help doesn't show them.
+HIDDEN = ("reconstruct",)
 
 # Typer brings its own click, or uses the one installed: take the base class from what it shows.
 _ClickError: type[Exception] = next(
@@ -53,13 +57,15 @@ INTERRUPTED = 130
 
 
 class _App(typer.Typer):
-    """Commands that read a model can each do it in a process of their own."""
+    """Commands that read a model take it in the same places, and can read it in a process of
+    their own."""
 
     def command(self, name: str | None = None, **how: Any) -> Callable[[Any], Any]:
         from .isolated import isolable
+        from .placed import placed
 
         add = super().command(name, **how)
-        return lambda function: add(isolable(function))
+        return lambda function: add(placed(isolable(function)))
 
 
 def _app() -> typer.Typer:
@@ -80,7 +86,7 @@ def _app() -> typer.Typer:
             show(f"backlight {__version__}")
             raise typer.Exit
 
-    for name in COMMANDS:
+    for name in (*COMMANDS, *HIDDEN):
         importlib.import_module(f"{__name__}.{name}").register(app)
     return app
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ...errors import UsageError
-from .console import show_json
 from .layers import (
     Html,
     Layers,
@@ -21,7 +20,6 @@ from .layers import (
     listed,
     numbers,
     print_layers,
-    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -36,9 +34,8 @@ from .options import (
     Threads,
     chosen_preprocess,
     model_path,
-    photo_paths,
-    say,
 )
+from .photos import found_photos, results_of
 
 
 def register(app: typer.Typer) -> None:
@@ -80,10 +77,8 @@ def activations(
     from ..inside.activations import PER, Activations, maps_of, refuse_flat
     from ..inside.taps import Taps
     from ..photos import images
-    from ..photos.outputs import finite, names_of, numbered, refuse_results
-    from ..photos.stream import found_files, groups
+    from ..photos.outputs import finite, numbered
     from ..pictures.page import Page
-    from .progress import track
 
     path = model_path(model)
     if list_:
@@ -95,13 +90,13 @@ def activations(
     if per not in PER:
         raise UsageError.unknown("--per", per, PER)
     chosen = numbers(channels, "--channels")
-    # Before the model is loaded; the layers' pictures once their names are known.
-    refuse_results(output, ["activations.json"], force)
+    listed_files = ["activations.json", *(["activations.html"] if html else [])]
+    # The layers' pictures once their names are known.
+    job = found_photos("activations", image, output, listed_files, force, json)
     taps = Taps(path, wanted_layers(layer), providers=provider or None, threads=threads)
     record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
     record = images.fitted(record, taps.input)
-    for note in [*taps.notes, *([] if assumed is None else [assumed])]:
-        say(note)
+    job.note(*taps.notes, assumed)
     fields = taps.fields(record.size)
     axes = {name: refuse_flat(fields[name]) for name in taps.names}
     for name in taps.names:
@@ -110,35 +105,30 @@ def activations(
             raise UsageError(
                 f"channel {max(chosen)} is out of range; '{name}' has 0 to {count - 1}"
             )
-    files, skipped = found_files(photo_paths(image))
-    if not files:
-        raise skipped[0].error
-    stems, short = names_of(files), file_names(taps.names)
+    stems, short = job.names, file_names(taps.names)
     each = [(stem, name) for stem in stems for name in taps.names]
     # Photo a, layer b-c and photo a-b, layer c are two.
     made = numbered(f"{stem}-{short[name]}" for stem, name in each)
     bases = dict(zip(each, made, strict=True))
-    expected = [f"{base}.png" for base in made]
-    expected += ["activations.json", *(["activations.html"] if html else [])]
+    expected = [*results_of(job, listed_files), *(f"{base}.png" for base in made)]
     page = Page(
         f"Activations of {Path(path).stem}",
         "What each layer makes of a photo: a tile per channel, with its number and its largest "
         "activation below.",
     )
-    entries: list[dict[str, Any]] = []
     with results_in(output, expected, force) as folder:
-        with track(len(files), "running") as step:
-            for group in groups(files, record, taps.input, batch):
-                skipped += group.skipped
+        with job.progress("running") as step:
+            for group in job.groups(record, taps.input, batch):
                 found = taps(group.tensor) if len(group.index) else {}
                 for row, index in enumerate(group.index.tolist()):
+                    file = job.files[index]
                     if html:
-                        page.section(files[index].name)
+                        page.section(file.name)
                     for name in taps.names:
                         base = bases[stems[index], name]
                         maps = maps_of(found[name], axes[name])[row]
                         one = Activations(name, maps, group.pixels[row])
-                        title = f"{name} of {Path(path).stem} on {files[index].name}"
+                        title = f"{name} of {Path(path).stem} on {file.name}"
                         picture = one.picture(
                             chosen, sort=sort, overlay=overlay, per=per, limit=limit, title=title
                         )
@@ -147,36 +137,28 @@ def activations(
                         if html:
                             page.picture(picture, title, f"The values: {base}.npy")
                         strongest = one.channels(5, sort=True)
-                        entries.append(
-                            {
-                                "file": str(files[index]),
-                                "layer": name,
-                                "shape": list(maps.shape),
-                                "picture": f"{base}.png",
-                                "values": f"{base}.npy",
-                                "strongest": [
-                                    {"channel": c, "activation": finite(float(one.strength[c]), 6)}
-                                    for c in strongest
-                                ],
-                            }
-                        )
-                        if not json:
-                            shown = ", ".join(map(str, strongest))
-                            step.print(f"{base}.png: strongest channels {shown}")
-                step.advance(group.stop - group.start)
-        summary = {
+                        entry = {
+                            "file": str(file),
+                            "layer": name,
+                            "shape": list(maps.shape),
+                            "picture": f"{base}.png",
+                            "values": f"{base}.npy",
+                            "strongest": [
+                                {"channel": c, "activation": finite(float(one.strength[c]), 6)}
+                                for c in strongest
+                            ],
+                        }
+                        shown = ", ".join(map(str, strongest))
+                        job.add(entry, f"{base}.png: strongest channels {shown}")
+                step.advance(len(group.index))
+        if job.entries and html:
+            list_skipped(page, job.errors, job.read)
+            write_page(folder, "activations.html", page)
+        about = {
             "model": path,
+            "layers": taps.names,
             "normalised_per": per,
             "preprocess": jsonlib.loads(record.to_json()),
-            "maps": entries,
-            "skipped": [bad.as_dict() for bad in skipped],
+            "providers": taps.session.providers,
         }
-        if entries:
-            folder.json("activations.json", summary)
-        errors, read = [bad.error for bad in skipped], len(entries) // len(taps.names)
-        if entries and html:
-            list_skipped(page, errors, read)
-            write_page(folder, "activations.html", page)
-        if json:
-            show_json(summary)
-        report_skipped(errors, read)
+        job.finish(folder, about, old=("activations.json", {"maps": job.entries}))

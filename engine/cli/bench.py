@@ -8,6 +8,7 @@ import typer
 
 from .console import console as clean_console
 from .console import show_json
+from .layers import ModelArgument
 from .options import Json, Methods, model_path
 
 
@@ -17,9 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="An ONNX classifier. [SqueezeNet 1.1]")
-    ] = None,
+    model: ModelArgument = "bundled",
     rule: Annotated[
         list[str] | None,
         typer.Option(metavar="RULE", help="As export's. [vanilla alone, then all three]"),

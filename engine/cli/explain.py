@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import BacklightError, ImageError, UsageError
+from ...errors import UsageError
 from .asking import (
     Baseline,
     Contrast,
@@ -28,7 +26,6 @@ from .asking import (
     asking,
     contrast_class,
 )
-from .console import show, show_json
 from .layers import results_in
 from .options import (
     Batch,
@@ -47,15 +44,15 @@ from .options import (
     counted,
     labels_hint,
     model_path,
-    photo_paths,
-    say,
 )
+from .photos import PhotoJob, found_photos, results_of
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
     from ..direct.explainer import Explainer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
+    from ..photos.stream import Group
 
 NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
 
@@ -109,18 +106,12 @@ def explain(
     """
     from ...export.methods import asked
     from ..direct.explainer import Explainer
-    from ..photos.outputs import names_of, refuse_results
 
     path = model_path(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
     names_asked = asked(rule, method)
-    files, bad = _files(photo_paths(image))
-    if not files:
-        raise bad[0].error
-    names = names_of(files)
-    expected = ["summary.json", *(f"{n}.png" for n in names)]
-    refuse_results(output, expected, force)  # before the model is loaded
+    job = found_photos("explain", image, output, ["{}.png"], force, json)
     explainer = Explainer(
         path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
         contrast=None if contrast is None else "input",
@@ -129,68 +120,37 @@ def explain(
             samples=samples, noise=noise, steps=steps, baseline=baseline,
         ),
     )  # fmt: skip
-    expected += [_map_file(n, m) for n in names for m in explainer.methods]
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
     )
     own = None if explainer.layer is not None else explainer.labels
     names_of_classes = chosen_labels(labels, own, explainer.classes, of)
     hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
-    run = _Run(explainer, record, names_of_classes)
+    run = _Run(job, explainer, record, names_of_classes)
     run.target = run.class_of(target_class)
     run.against = run.rival_of(contrast)
-    run.notes = [*explainer.notes, *(n for n in (assumed, hint) if n is not None)]
-    for note in run.notes:
-        say(note)
+    job.note(*explainer.notes, assumed, hint)
+    expected = results_of(job, ["{}.png", *(_map_file("{}", m) for m in explainer.methods)])
     with results_in(output, expected, force) as folder:
-        entries, skipped = run.all(files, names, folder, batch, quiet=json)
-        bad += skipped
-        for failed in bad:
-            say(f"skipped: {failed.error}")
-        summary = run.summary(path, entries, bad)
-        if entries:
-            folder.json("summary.json", summary)
-        if json:
-            show_json(summary)
-        elif entries:
-            ms = sum(e["ms"] for e in entries) / len(entries)
-            show(
-                f"{counted(len(entries))}, {ms:.1f} ms each on {explainer.session.provider} "
+        run.all(folder, batch)
+        line = ""
+        if job.entries:
+            ms = sum(e["ms"] for e in job.entries) / len(job.entries)
+            line = (
+                f"{counted(len(job.entries))}, {ms:.1f} ms each on {explainer.session.provider} "
                 f"(score and {len(explainer.methods)} maps) -> {folder.path}/"
             )
-        if bad:
-            sys.stdout.flush()
-            raise typer.Exit(2)
-
-
-@dataclass(frozen=True)
-class _Bad:
-    file: str
-    error: BacklightError
-
-
-def _files(given: Sequence[str]) -> tuple[list[Path], list[_Bad]]:
-    """The images found, and the paths that give none. One bad path doesn't stop the others."""
-    from ..photos.images import image_files
-
-    found: list[Path] = []
-    bad: list[_Bad] = []
-    for path in given:
-        try:
-            found += image_files([path])
-        except ImageError as err:
-            bad.append(_Bad(path, err))
-    return list(dict.fromkeys(found)), bad
+        job.finish(folder, run.about(path), line, count=False)
 
 
 @dataclass
 class _Run:
+    job: PhotoJob
     explainer: Explainer
     preprocess: Preprocess
     labels: Sequence[str] | None
     target: int = -1
     against: int | None = None
-    notes: list[str] = field(default_factory=list)
 
     def class_of(self, given: str) -> int:
         from ..classifier.labels import class_number
@@ -216,7 +176,7 @@ class _Run:
                 raise UsageError(
                     f"--contrast {given}: the target itself; their difference is 0 everywhere"
                 )
-            self.notes.append(f"--contrast {given} is the target: what keeps it from certainty")
+            self.job.note(f"--contrast {given} is the target: what keeps it from certainty")
         return number
 
     def name(self, number: int) -> str:
@@ -226,68 +186,33 @@ class _Run:
             return f"class {number}"
         return f"{self.labels[number].split(',')[0]} ({number})"
 
-    def all(
-        self, files: Sequence[Path], names: Sequence[str], folder: OutputFolder, batch: int,
-        quiet: bool,
-    ) -> tuple[list[dict[str, Any]], list[_Bad]]:  # fmt: skip
+    def all(self, folder: OutputFolder, batch: int) -> None:
         """Decode, explain and write; the next images are decoded while one batch runs."""
         from ..photos import images
-        from ..photos.stream import fitting
-        from .progress import track
 
-        spec = self.explainer.input
-        self.preprocess = images.fitted(self.preprocess, spec)
-        batch = fitting(batch, self.preprocess, spec, 2)
-        entries: list[dict[str, Any]] = []
-        bad: list[_Bad] = []
+        self.preprocess = images.fitted(self.preprocess, self.explainer.input)
+        with self.job.progress("explaining") as step:
+            for group in self.job.groups(self.preprocess, self.explainer.input, batch):
+                if len(group.index):
+                    self._batch(group, folder)
+                step.advance(len(group.index))
 
-        def read(file: Path) -> Prepared | ImageError:
-            try:
-                return images.read(file, self.preprocess, spec)
-            except ImageError as err:
-                return err
-
-        with track(len(files), "explaining") as step, ThreadPoolExecutor(2) as pool:
-            for group in _batches(pool, read, list(zip(files, names, strict=True)), batch):
-                good = []
-                for (file, name), prepared in group:
-                    if isinstance(prepared, ImageError):
-                        bad.append(_Bad(str(file), prepared))
-                    else:
-                        good.append((file, name, prepared))
-                if good:
-                    made = self._batch(good, folder, bad)
-                    entries += made
-                    if not quiet:
-                        for entry in made:
-                            step.print(self.line(entry))
-                step.advance(len(group))
-        return entries, bad
-
-    def _batch(
-        self,
-        good: Sequence[tuple[Path, str, Prepared]],
-        folder: OutputFolder,
-        bad: list[_Bad],
-    ) -> list[dict[str, Any]]:
-        import numpy as np
-
+    def _batch(self, group: Group, folder: OutputFolder) -> None:
         from ..classifier.intake import sound_rows
 
-        tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
-        result = self.explainer(tensors, target, self.against)
-        run = len(good)
+        result = self.explainer(group.tensor, target, self.against)
+        run = len(group.index)
         ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.
         layer = self.explainer.layer is not None
         chances = None if layer else self.explainer.probabilities(result.scores)
-        finite = sound_rows(result.scores.reshape(len(good), -1))
-        made = []
-        for row, (file, name, prepared) in enumerate(good):
+        finite = sound_rows(result.scores.reshape(run, -1))
+        for row, index in enumerate(group.index.tolist()):
+            file, name = self.job.files[index], self.job.names[index]
             if not finite[row]:
-                bad.append(_Bad(str(file), ImageError(f"{file}: {NOT_FINITE}")))
+                self.job.refuse(file, NOT_FINITE)
                 continue
             chance = None if chances is None else chances[row]
             maps = {method: values[row] for method, values in result.saliency.items()}
@@ -299,9 +224,8 @@ class _Run:
                 entry["contrast_name"] = self.name(entry["contrast"])
             if result.gap is not None:
                 entry["gap"] = round(float(result.gap[row]), 6)
-            self._write(folder, name, entry, prepared, maps)
-            made.append(entry)
-        return made
+            self._write(folder, name, entry, group.prepared(row), maps)
+            self.job.add(entry, self.line(entry))
 
     def _entry(self, file: Path, name: str, target: int, chances: Any, ms: float) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -383,18 +307,14 @@ class _Run:
             + "".join(f"  {why}: {', '.join(names)} all 0" for why, names in empty.items())
         )
 
-    def summary(
-        self, model: str, entries: list[dict[str, Any]], bad: Sequence[_Bad]
-    ) -> dict[str, Any]:
-        """summary.json."""
-        from ... import __version__
+    def about(self, model: str) -> dict[str, Any]:
+        """What summary.json says of the run."""
         from ...export.methods import RULES
         from ..pictures.panel import caption_of
         from ..pictures.reading import base
 
         layout, channels = self.explainer.input.layout, self.explainer.input.channels
         return {
-            "backlight": __version__,
             "model": model,
             "methods": list(self.explainer.methods),
             "rules": [m for m in self.explainer.methods if m in RULES],
@@ -406,9 +326,6 @@ class _Run:
                 m: caption_of(base(m)[0].name, layout, channels=channels)
                 for m in self.explainer.methods
             },
-            "notes": self.notes,
-            "images": entries,
-            "skipped": [{"file": b.file, "error": str(b.error)} for b in bad],
         }
 
 
@@ -418,16 +335,3 @@ def _map_file(name: str, rule: str) -> str:
 
 def _percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
-
-
-def _batches(
-    pool: ThreadPoolExecutor, read: Any, files: Sequence[tuple[Path, str]], batch: int
-) -> Iterator[list[tuple[tuple[Path, str], Any]]]:
-    """Groups of `batch` read images, one group ahead."""
-    groups = [files[at : at + batch] for at in range(0, len(files), batch)]
-    ahead = [pool.submit(read, file) for file, _ in groups[0]]
-    for index, group in enumerate(groups):
-        current = ahead
-        following = groups[index + 1] if index + 1 < len(groups) else []
-        ahead = [pool.submit(read, file) for file, _ in following]
-        yield [(pair, f.result()) for pair, f in zip(group, current, strict=True)]

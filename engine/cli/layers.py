@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,7 +34,6 @@ __all__ = [
     "numbers",
     "opened_store",
     "print_layers",
-    "report_skipped",
     "results_in",
     "wanted_layers",
     "write_page",
@@ -180,13 +178,3 @@ def list_skipped(page: Page, errors: Sequence[Exception], read: int) -> None:
     if errors:
         page.section("Skipped files", f"{len(errors)} skipped, {read} read.")
         page.table(("file, and why",), [(error,) for error in errors])
-
-
-def report_skipped(errors: Sequence[Exception], read: int) -> None:
-    """Name what couldn't be read, and count it; exit code 2 then."""
-    for error in errors:
-        say(f"skipped: {error}")
-    if errors:
-        say(f"{len(errors)} skipped, {read} read")
-        sys.stdout.flush()
-        raise typer.Exit(2)

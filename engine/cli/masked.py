@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import BacklightError, ImageError, UsageError
-from .console import show, show_json
+from ...errors import ImageError, UsageError
 from .layers import results_in
 from .options import (
     chosen_labels,
@@ -21,9 +19,8 @@ from .options import (
     counted,
     labels_hint,
     model_path,
-    photo_paths,
-    say,
 )
+from .photos import PhotoJob, results_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,16 +98,11 @@ class Job:
     scorer: Scorer
     preprocess: Preprocess
     labels: Sequence[str] | None
-    notes: list[str]
-    bad: list[tuple[str, BacklightError]] = field(default_factory=list)
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    photos: PhotoJob
 
     def say_new(self) -> None:
         """Say what the scorer has noted since."""
-        for note in self.scorer.notes:
-            if note not in self.notes:
-                self.notes.append(note)
-                say(note)
+        self.photos.note(*self.scorer.notes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -206,6 +198,7 @@ class Job:
 
 
 def open_job(
+    photos: PhotoJob,
     model: str | None,
     preprocess: str | None,
     labels: str | None,
@@ -229,107 +222,54 @@ def open_job(
     own = None if scorer.layer is not None else scorer.labels
     names = chosen_labels(labels, own, scorer.classes, of)
     hint = None if of is not None else labels_hint(names, scorer.classes)
-    notes = [*scorer.notes, *(n for n in (assumed, hint) if n is not None)]
-    for note in notes:
-        say(note)
-    return Job(path, scorer, record, names, notes)
+    photos.note(*scorer.notes, assumed, hint)
+    return Job(path, scorer, record, names, photos)
 
 
-@dataclass(frozen=True)
-class Work:
-    """The photos of a run and where its results go. bad: paths that give no photo."""
-
-    files: list[Path]
-    names: list[str]
-    bad: list[tuple[str, BacklightError]]
-    output: Path
-    force: bool
-
-    @property
-    def expected(self) -> list[str]:
-        """What the run writes."""
-        return ["summary.json", *(f"{n}{end}" for n in self.names for end in (".png", ".npy"))]
-
-
-def planned(given: Sequence[str] | None, output: Path, force: bool) -> Work:
-    """Look for the photos, and for results that are there already, before a model is loaded.
-    Raises ImageError where there is no photo, OutputError."""
-    from ..photos.outputs import names_of, refuse_results
-    from ..photos.stream import found_files
-
-    files, skipped = found_files(photo_paths(given))
-    if not files:
-        raise skipped[0].error
-    work = Work(files, names_of(files), [(s.file, s.error) for s in skipped], output, force)
-    refuse_results(output, work.expected, force)
-    return work
-
+# Of each photo.
+RESULTS = ("{}.png", "{}.npy")
 
 # One photo: (job, file, output name, as the model sees it, progress) -> its entry and its lines.
 One = Callable[["Job", Path, str, "Prepared", "Progress"], tuple[dict[str, Any], list[str]]]
 
 
 def run_job(
-    job: Job, work: Work, json: bool,
+    job: Job, output: Path, force: bool,
     each: int, title: str, settings: dict[str, Any], one: Callable[[OutputFolder], One],
 ) -> None:  # fmt: skip
     """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
-    from ..photos import images
-    from .progress import track
-
-    files, names = work.files, work.names
-    job.bad += work.bad
-    with results_in(work.output, work.expected, work.force) as folder:
+    photos = job.photos
+    with results_in(output, results_of(photos, RESULTS), force) as folder:
         do = one(folder)
         start = time.perf_counter()
-        with track(each * len(files), title) as step:
-            for file, name in zip(files, names, strict=True):
-                try:
-                    prepared = images.prepare(images.decode(file), job.preprocess, job.scorer.input)
-                except ImageError as err:
-                    job.bad.append((str(file), err))
-                    step.advance(each)
-                    continue
-                try:
-                    entry, lines = do(job, file, name, prepared, step.advance)
-                except ImageError as err:
-                    job.bad.append((str(file), ImageError(f"{file}: {err}")))
-                    continue
-                job.entries.append(entry)
-                for line in () if json else lines:
-                    step.print(line)
-        for _, error in job.bad:
-            say(f"skipped: {error}")
-        summary = _summary(job, settings)
-        if job.entries:
-            folder.json("summary.json", summary)
-        if json:
-            show_json(summary)
-        elif job.entries:
-            seconds = (time.perf_counter() - start) / len(job.entries)
-            show(
-                f"{counted(len(job.entries))}, {seconds:.1f} s each on "
+        with photos.progress(title, each) as step:
+            for group in photos.groups(job.preprocess, job.scorer.input, 1):
+                for row, index in enumerate(group.index.tolist()):
+                    file, name = photos.files[index], photos.names[index]
+                    try:
+                        entry, lines = do(job, file, name, group.prepared(row), step.advance)
+                    except ImageError as err:
+                        photos.refuse(file, err)
+                        continue
+                    photos.add(entry, *lines)
+        line = ""
+        if photos.entries:
+            seconds = (time.perf_counter() - start) / len(photos.entries)
+            line = (
+                f"{counted(len(photos.entries))}, {seconds:.1f} s each on "
                 f"{job.scorer.session.provider} -> {folder.path}/"
             )
-        if job.bad:
-            sys.stdout.flush()
-            raise typer.Exit(2)
+        photos.finish(folder, _about(job, settings), line, count=False)
 
 
-def _summary(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
-    """summary.json."""
-    from ... import __version__
-
+def _about(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    """What summary.json says of the run."""
     return {
-        "backlight": __version__,
         "model": job.path,
         **settings,
         "preprocess": jsonlib.loads(job.preprocess.to_json()),
         "providers": job.scorer.session.providers,
         "variants_per_run": job.scorer.rows(job.scorer.input.shape(job.shape[1:])),
-        "notes": job.notes,
-        "images": job.entries,
-        "skipped": [{"file": path, "error": str(error)} for path, error in job.bad],
     }
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...errors import UsageError
-from .console import show_json
 from .layers import (
     Html,
     Pictures,
     list_skipped,
     opened_store,
-    report_skipped,
     results_in,
     write_page,
 )
-from .options import Force, Json, OutputDir, Provider, model_path, path_given, photo_paths
+from .options import Force, Json, OutputDir, Provider, model_path, path_given
+from .photos import found_photos, results_of
 
 NEAREST = 8
 
@@ -63,41 +63,32 @@ def neighbors(
     For each IMAGE a strip with a row per distance, and all of them with paths in neighbors.json.
     MODEL is needed only where its file has moved since STORE was made.
     """
-    from ..photos.outputs import names_of, refuse_results
-    from ..photos.stream import found_files
     from ..pictures.page import Page
     from ..similar.embed import embedder_of
     from ..similar.lookup import Space
     from ..similar.neighbors import METRICS
-    from .progress import track
 
     metrics = list(dict.fromkeys(metric or METRICS))
     for name in metrics:
         if name not in METRICS:
             raise UsageError.unknown("--metric", name, METRICS)
     held = opened_store(store, pictures)
-    files, skipped = found_files(photo_paths(image))
-    if not files:
-        raise skipped[0].error
     chosen = None if model is None else model_path(model)
-    names = names_of(files)
-    expected = ["neighbors.json", *(f"{n}.png" for n in names)]
-    if html:
-        expected.append("neighbors.html")
-    refuse_results(output, expected, force)  # before the model is loaded
+    listed = ["neighbors.json", *(["neighbors.html"] if html else []), "{}.png"]
+    job = found_photos("neighbors", image, output, listed, force, json)
+    files, names = job.files, job.names
     embedder, preprocess = embedder_of(held, chosen, providers=provider or None)
     space = Space(held, embedder, preprocess, metrics, method)
     if k is None:
         k = max(min(NEAREST, space.most(files)[0]), 1)
     space.check(files, k)
     page = Page(f"Nearest pictures in {store}", f"{len(held)} pictures, '{held.source.tensor}'")
-    entries: list[dict[str, Any]] = []
-    with results_in(output, expected, force) as folder:
-        with track(len(files), "searching") as step:
+    with results_in(output, results_of(job, listed), force) as folder:
+        with job.progress("searching") as step:
             for at in range(0, len(files), _BATCH):
                 here = dict(zip(files[at : at + _BATCH], names[at : at + _BATCH], strict=True))
                 found, bad = space.similar(list(here), k)
-                skipped += bad
+                job.skipped += bad
                 for one in found:
                     name = here[Path(one.file)]
                     picture = space.strip(one)
@@ -106,28 +97,23 @@ def neighbors(
                         page.section(Path(one.file).name)
                         page.picture(picture, f"the pictures nearest to {one.file}")
                     spaces = {s: [n.as_dict() for n in near] for s, near in one.spaces.items()}
-                    entries.append({"file": one.file, "picture": f"{name}.png", "nearest": spaces})
-                    if not json:
-                        first = _first(spaces)
-                        step.print(f"{Path(one.file).name}: {first} -> {output}/{name}.png")
+                    entry = {"file": one.file, "picture": f"{name}.png", "nearest": spaces}
+                    line = f"{Path(one.file).name}: {_first(spaces)} -> {output}/{name}.png"
+                    job.add(entry, line)
                 step.advance(len(here))
-        summary = {
+        if job.entries and html:
+            list_skipped(page, job.errors, job.read)
+            write_page(folder, "neighbors.html", page)
+        about = {
             "store": str(store),
             "pictures": len(held),
             "tensor": held.source.tensor,
             "k": k,
-            "images": entries,
-            "skipped": [bad.as_dict() for bad in skipped],
+            "metrics": metrics,
+            "preprocess": jsonlib.loads(preprocess.to_json()),
+            "providers": embedder.provider,
         }
-        errors = [bad.error for bad in skipped]
-        if entries:
-            folder.json("neighbors.json", summary)
-        if entries and html:
-            list_skipped(page, errors, len(entries))
-            write_page(folder, "neighbors.html", page)
-        if json:
-            show_json(summary)
-        report_skipped(errors, len(entries))
+        job.finish(folder, about, old=("neighbors.json", {}))
 
 
 _BATCH = 16

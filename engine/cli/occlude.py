@@ -10,6 +10,7 @@ import typer
 
 from ...errors import UsageError
 from .masked import (
+    RESULTS,
     SHOWN,
     BaselineOption,
     Job,
@@ -26,11 +27,11 @@ from .masked import (
     open_job,
     percent,
     photo_cell,
-    planned,
     run_job,
     told_lines,
 )
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+from .photos import found_photos
 
 if TYPE_CHECKING:
     from ..masked.necessity import Necessity
@@ -106,8 +107,8 @@ def occlude(
     if share is not None and method != "drilldown":
         raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
-    work = planned(image, output, force)
-    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
+    photos = found_photos("occlude", image, output, RESULTS, force, json)
+    job = open_job(photos, model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Occlusion(
         job.scorer,
         window=size,
@@ -149,7 +150,7 @@ def occlude(
 
         return each
 
-    run_job(job, work, json, len(plan), "occluding", settings, one)
+    run_job(job, output, force, len(plan), "occluding", settings, one)
 
 
 def _one(

@@ -31,6 +31,7 @@ __all__ = [
     "Threads",
     "chosen_preprocess",
     "counted",
+    "is_bundled",
     "labels_hint",
     "model_path",
     "path_given",
@@ -50,7 +51,7 @@ def _either(names: Sequence[str]) -> str:
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="An ONNX file. [default: bundled]"),
+    typer.Option("--model", "-m", metavar="MODEL", help="Also as the first word. [bundled]"),
 ]
 
 
@@ -110,15 +111,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 def model_path(given: str | None) -> str:
     """The model's file; 'bundled', or none given, is the one in the package."""
-    return str(BUNDLED) if given is None or _bundled(given) else given
+    return str(BUNDLED) if given is None or is_bundled(given) else given
 
 
 def photo_paths(given: Sequence[str] | None) -> list[str]:
     """The images and folders; 'bundled', or none given, are the photos in the package."""
-    return [str(PHOTOS) if _bundled(path) else path for path in given or [str(PHOTOS)]]
+    return [str(PHOTOS) if is_bundled(path) else path for path in given or [str(PHOTOS)]]
 
 
-def _bundled(given: str) -> bool:
+def is_bundled(given: str) -> bool:
+    """Whether a word is `bundled`, and no file or folder of that name."""
     # A file or folder of that name goes first: it is what the same word means to a shell.
     return given == "bundled" and not Path(given).exists()
 

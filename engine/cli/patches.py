@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,6 @@ from .layers import (
     listed,
     numbers,
     print_layers,
-    report_skipped,
     results_in,
     wanted_layers,
     write_page,
@@ -37,6 +36,7 @@ from .options import (
     photo_paths,
     say,
 )
+from .photos import SUMMARY, report_skipped, summarised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..inside.patches import Patches
 
 STATE = ".patches-state.npz"
+LIMIT = 16
 
 Folder = Annotated[
     list[str] | None,
@@ -54,7 +55,8 @@ Channels = Annotated[
     str | None, typer.Option("--channels", metavar="LIST", help="Such as 0-15,40. [all]")
 ]
 Limit = Annotated[
-    int, typer.Option(metavar="N", help="Channels in a picture, where --channels is not given.")
+    int | None,
+    typer.Option("--limit", metavar="N", help="Channels in a picture, in place of --channels."),
 ]
 K = Annotated[int, typer.Option("-k", metavar="K", help="Activations per channel.")]
 OnePerImage = Annotated[
@@ -83,7 +85,7 @@ def patches(
     channels: Channels = None,
     k: K = 9,
     one_per_image: OnePerImage = False,
-    limit: Limit = 16,
+    limit: Limit = None,
     preprocess: PreprocessOption = None,
     provider: Provider = None,
     threads: Threads = None,
@@ -94,7 +96,7 @@ def patches(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Show the patches that excite each channel most: a picture per layer, patches.json in DIR.
+    """Show the patches that excite each channel most: a picture per layer, summary.json in DIR.
 
     One pass over the images for all layers; killed, it goes on where it was when started again
     with the same arguments. Crops are the exact receptive fields. Under each stand the activation
@@ -106,10 +108,9 @@ def patches(
     if list_:
         print_layers(listed(path, preprocess), json)
         return
-    if limit < 1:
-        raise UsageError(f"--limit {limit}; expected 1 or more")
+    most = settled_limit(limit, channels, LIMIT)
     names = file_names(wanted_layers(layer))
-    expected = [f"{n}.png" for n in names.values()] + ["patches.json"]
+    expected = [f"{n}.png" for n in names.values()] + [SUMMARY, "patches.json"]
     files = [*expected, *(["patches.html"] if html else [])]
     chosen = numbers(channels, "--channels")
     # While the state is there, a pass that was killed wrote what lies beside it.
@@ -134,7 +135,6 @@ def patches(
             fresh=force,
         )
         pictures: dict[str, str] = {}
-        summary = {"model": path, "pictures": pictures} | found.as_dict()
         page = Page(
             f"Top patches in {Path(path).stem}",
             f"What excites each channel most in {found.count} images: the exact receptive fields "
@@ -142,7 +142,7 @@ def patches(
         )
         for file, name in zip(names.values(), found.layers, strict=True):
             title = f"Top patches of {name} in {Path(path).stem}"
-            picture = found.picture(name, chosen, limit=limit, title=title)
+            picture = found.picture(name, chosen, limit=most, title=title)
             results.picture(f"{file}.png", picture)
             pictures[name] = f"{file}.png"
             if html:
@@ -150,15 +150,36 @@ def patches(
                 page.picture(picture, title)
             if not json:
                 show(f"{name} -> {results.path / file}.png")
-        results.json("patches.json", summary)
         if html:
-            page.text("All channels, with files and boxes: patches.json", faint=True)
+            page.text(f"All channels, with files and boxes: {SUMMARY}", faint=True)
             list_skipped(page, [bad.error for bad in found.skipped], found.count)
             write_page(results, "patches.html", page)
+        summary = summarised(
+            "patches", results, {"model": path, "pictures": pictures} | about_patches(found),
+            notes=found.notes, read=found.count, skipped=found.skipped,
+            old=("patches.json", {"images": found.count}),
+        )  # fmt: skip
         (results.path / STATE).unlink(missing_ok=True)
     if json:
         show_json(summary)
     report_skipped([bad.error for bad in found.skipped], found.count)
+
+
+def settled_limit(given: int | None, channels: str | None, otherwise: int) -> int:
+    """--limit. Raises UsageError; beside --channels too, which says how many there are."""
+    if given is None:
+        return otherwise
+    if given < 1:
+        raise UsageError(f"--limit {given}; expected 1 or more")
+    if channels is not None:
+        raise UsageError("--limit and --channels exclude each other: --channels shows all it names")
+    return given
+
+
+def about_patches(found: Patches) -> dict[str, Any]:
+    """What summary.json says of a pass."""
+    told = found.as_dict()
+    return {k: told[k] for k in told if k not in ("images", "skipped", "notes")}
 
 
 def found_patches(

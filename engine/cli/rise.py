@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .masked import (
+    RESULTS,
     SHOWN,
     BaselineOption,
     Job,
@@ -24,11 +25,11 @@ from .masked import (
     open_job,
     percent,
     photo_cell,
-    planned,
     run_job,
     told_lines,
 )
 from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+from .photos import found_photos
 
 if TYPE_CHECKING:
     from ..masked.rise import Rise
@@ -80,8 +81,8 @@ def rise(
     from ..masked.rise import Rise
 
     grid = numbers(cells, "--cells")
-    work = planned(image, output, force)
-    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
+    photos = found_photos("rise", image, output, RESULTS, force, json)
+    job = open_job(photos, model, preprocess, labels, of, provider, threads, memory, batch)
     engine = Rise(
         job.scorer,
         masks=masks,
@@ -117,7 +118,7 @@ def rise(
 
         return each
 
-    run_job(job, work, json, masks, "masking", settings, one)
+    run_job(job, output, force, masks, "masking", settings, one)
 
 
 def _one(

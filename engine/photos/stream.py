@@ -65,6 +65,10 @@ class Group:
     tensor: NDArray[Any]
     skipped: tuple[Skipped, ...]
 
+    def prepared(self, row: int) -> images.Prepared:
+        """The image of a row."""
+        return images.Prepared(self.pixels[row], self.tensor[row])
+
 
 def found_files(given: Sequence[str | Path]) -> tuple[list[Path], list[Skipped]]:
     """The images at paths and in folders, and the paths that give none."""

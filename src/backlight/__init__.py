@@ -6,7 +6,16 @@ and imports no runtime.
 
 from __future__ import annotations
 
-from .errors import BacklightError
+from .errors import (
+    BacklightError,
+    ImageError,
+    InputError,
+    ModelError,
+    OutputError,
+    RunError,
+    UnsupportedNode,
+    UsageError,
+)
 
 # Not from typing: that alone takes longer to load than all the rest here.
 TYPE_CHECKING = False
@@ -25,6 +34,9 @@ if TYPE_CHECKING:
     from .engine.similar.embed import Embedder, embed
     from .engine.similar.neighbors import neighbors
     from .engine.similar.store import Embeddings
+    from .export.check import check
+    from .export.preprocess import Preprocess
+    from .export.pytorch import from_pytorch
     from .export.saliency import export as export  # what calling the room does
 
 else:
@@ -39,15 +51,25 @@ __all__ = [
     "Embeddings",
     "Explainer",
     "Explanation",
+    "ImageError",
+    "InputError",
+    "ModelError",
     "Occlusion",
+    "OutputError",
+    "Preprocess",
     "Rise",
+    "RunError",
     "Segments",
+    "UnsupportedNode",
+    "UsageError",
     "__version__",
     "activations",
+    "check",
     "deconvnet",
     "embed",
     "export",
     "filters",
+    "from_pytorch",
     "invert",
     "maximize",
     "neighbors",
@@ -60,12 +82,15 @@ _LAZY = {
     "Explainer": "backlight.engine.direct.explainer",
     "Explanation": "backlight.engine.direct.explainer",
     "Occlusion": "backlight.engine.masked.occlusion",
+    "Preprocess": "backlight.export.preprocess",
     "Rise": "backlight.engine.masked.rise",
     "Segments": "backlight.engine.masked.segments",
     "activations": "backlight.engine.inside.activations",
+    "check": "backlight.export.check",
     "deconvnet": "backlight.engine.inside.deconvnet",
     "embed": "backlight.engine.similar.embed",
     "filters": "backlight.engine.inside.filters",
+    "from_pytorch": "backlight.export.pytorch",
     "invert": "backlight.engine.inside.inversion",
     "maximize": "backlight.engine.inside.inversion",
     "neighbors": "backlight.engine.similar.neighbors",

@@ -38,10 +38,9 @@ COMMANDS = {
     "list": "filters {m} --list",
     "activations": "activations {m} {p} -l h -o {o} --preprocess unit",
     "patches": "patches {m} {p} -l h -o {o} --preprocess unit",
-    "reconstruct": "reconstruct {m} {p} -l h -o {o} --preprocess unit",
-    "inversion": "reconstruct {m} {p} --method inversion -l h -o {o} --preprocess unit --steps 2",
-    "maximize": "reconstruct {m} --method maximize --target-class 0 -o {o} --preprocess unit"
-    " --steps 2",
+    "deconvnet": "deconvnet {m} {p} -l h -o {o} --preprocess unit",
+    "invert": "invert {m} {p} -l h -o {o} --preprocess unit --steps 2",
+    "maximize": "maximize {m} --target-class 0 -o {o} --preprocess unit --steps 2",
     "embed": "embed {m} {p} -o {o} --preprocess unit",
 }
 
@@ -151,8 +150,9 @@ def test_a_picture_that_is_a_program_is_not_run(name: str, tmp_path: Path, tiny:
 
 
 def test_a_model_among_the_photos_is_not_skipped(tmp_path: Path, tiny: Path, photo: Path, capsys):
-    """`backlight explain my.onnx photo.jpg`: not the bundled model's maps in place of its own."""
-    assert run(["explain", str(tiny), str(photo), "-o", str(tmp_path / "out")]) == 2
+    """`backlight explain photo.jpg my.onnx`: not the bundled model's maps in place of its own; in
+    front of the photos it is the model (test_grammar.py)."""
+    assert run(["explain", str(photo), str(tiny), "-o", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == (
         f"backlight: {tiny}: a model where an image is expected; see --model\n"
     )

@@ -447,7 +447,7 @@ g (float[N,8,8,3] x) => (float[N,6,6,4] y) {
         assert "broken.png" in capsys.readouterr().err
         assert {f.name for f in out.iterdir()} == {
             "photo-r.png", "photo-r.npy", "photo-h.png", "photo-h.npy",
-            "activations.json", "activations.html",
+            "summary.json", "activations.json", "activations.html",
         }  # fmt: skip
         about = json.loads((out / "activations.json").read_text())
         assert [m["layer"] for m in about["maps"]] == ["r", "h"]

@@ -87,7 +87,9 @@ def test_patches(folder: Path, tmp_path: Path, seed: int) -> None:
     assert got == want
     for name in ("fire2.png", "fire9.png"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert sorted(p.name for p in killed.iterdir()) == ["fire2.png", "fire9.png", "patches.json"]
+    assert sorted(p.name for p in killed.iterdir()) == [
+        "fire2.png", "fire9.png", "patches.json", "summary.json",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -261,7 +261,9 @@ def test_command(
     err = capsys.readouterr().err
     assert "05-empty.png" in err
     assert "2 skipped, 21 read" in err
-    assert {f.name for f in out.iterdir()} == {"r.png", "h.png", "patches.json", "patches.html"}
+    assert {f.name for f in out.iterdir()} == {
+        "r.png", "h.png", "summary.json", "patches.json", "patches.html",
+    }  # fmt: skip
     about = json.loads((out / "patches.json").read_text())
     want = found_in(model, folder, k=4, one_per_image=True)
     channel = about["layers"]["h"]["channels"][3]
@@ -419,6 +421,6 @@ def test_a_command_killed_between_its_files_can_be_started_again(
     assert (out / "r.png").exists()
     (out / ".patches.json-half").touch()
     assert run(command) == 2  # two files can't be read
-    assert sorted(f.name for f in out.iterdir()) == ["patches.json", "r.png"]
+    assert sorted(f.name for f in out.iterdir()) == ["patches.json", "r.png", "summary.json"]
     assert run(command) == 2
     assert (out / "patches.json").exists()

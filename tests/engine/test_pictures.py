@@ -177,10 +177,20 @@ def test_panels_and_patches_of_a_grey_model_are_grey(tmp_path: Path, photo: Path
     assert run(["explain", "-m", file, str(photo), "-o", str(out), "--preprocess", "unit"]) == 0
     told = json.loads((out / "summary.json").read_text())["pictures"]
     assert "colour" not in told["guided"] and "channels" not in told["vanilla"]
-    words = ["patches", file, str(photo), "-l", "h", "-o", str(out), "--preprocess", "unit"]
+    words = [
+        "patches",
+        file,
+        str(photo),
+        "-l",
+        "h",
+        "-o",
+        str(tmp_path / "p"),
+        "--preprocess",
+        "unit",
+    ]
     assert run(words) == 0
-    for name in ("photo.png", "h.png"):
-        drawn = np.asarray(Image.open(out / name).convert("RGB"), np.int16)
+    for name in ("out/photo.png", "p/h.png"):
+        drawn = np.asarray(Image.open(tmp_path / name).convert("RGB"), np.int16)
         assert np.ptp(drawn, axis=2).max() < 12, name  # the ink is a little blue
 
 

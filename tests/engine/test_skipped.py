@@ -18,12 +18,12 @@ from backlight.engine.cli import run
 from .. import models
 from .test_bad_input import COMMANDS, SRC
 
-# The result that lists what was skipped, and the page; {m}: the model, {p}: photos, {o}: output.
+# The page that lists what was skipped; {m}: the model, {p}: photos, {o}: output.
 LISTING = {
     "activations": "activations",
     "patches": "patches",
-    "reconstruct": "reconstruct",
-    "inversion": "inversion",
+    "deconvnet": "deconvnet",
+    "invert": "inversion",
 }
 
 
@@ -53,7 +53,7 @@ def test_counted_and_listed(command: str, model: Path, photos: Path, tmp_path: P
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if "broken.png: not an image" in line]
     assert said[-1] == "backlight: 1 skipped, 2 read"
-    listed = json.loads((out / f"{LISTING[command]}.json").read_bytes())["skipped"]
+    listed = json.loads((out / "summary.json").read_bytes())["skipped"]
     assert [Path(one["file"]).name for one in listed] == ["broken.png"]
     page = (out / f"{LISTING[command]}.html").read_text(encoding="utf-8")
     assert "1 skipped, 2 read." in page and "broken.png: not an image" in page
@@ -79,12 +79,12 @@ def test_a_photo_with_nothing_to_invert_costs_the_others_nothing(
     onnx.save(models.tiny(body=models.BODY.replace("x, w, b", "x, w")), model)
     Image.new("RGB", (9, 9)).save(photos / "black.png")
     out = tmp_path / "out"
-    words = COMMANDS["inversion"].format(m=model, p=photos, o=out).split()
+    words = COMMANDS["invert"].format(m=model, p=photos, o=out).split()
     assert run([*words, "-l", "r"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3 and said[-1] == "backlight: 2 skipped, 2 read"
     assert [s for s in said if "black.png: 'h' is all 0" in s]
-    found = json.loads((out / "inversion.json").read_bytes())
+    found = json.loads((out / "summary.json").read_bytes())
     assert [Path(e["file"]).name for e in found["images"]] == ["0.png"] * 2 + ["1.png"] * 2
     assert (out / "inversion.png").exists()
     assert not list(out.glob("black*"))

@@ -417,4 +417,4 @@ def test_two_commands_in_one_folder(
     # One after the other: the first one's results are there.
     assert run(["patches", *common, "-l", "r"]) == 2
     assert "exists already" in capsys.readouterr().err
-    assert sorted(p.name for p in out.iterdir()) == ["h.png", "patches.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["h.png", "patches.json", "summary.json"]

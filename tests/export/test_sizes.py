@@ -162,7 +162,7 @@ def test_receptive_fields_of_open_sizes() -> None:
     assert receptive_fields(paddle(), ["c"])["c"].dims == (1, 4, 224, 224)
 
 
-COMMANDS = ["filters", "activations", "patches", "embed", "reconstruct"]
+COMMANDS = ["filters", "activations", "patches", "embed", "deconvnet"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,179 @@
+"""The photo job under every command over images: files found and named, batches read ahead,
+progress, what can't be used skipped, and one summary at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ...errors import BacklightError, ImageError
+from .console import show, show_json
+from .options import photo_paths, say
+from .progress import Step, track
+
+if TYPE_CHECKING:
+    from ...export.preprocess import Preprocess
+    from ..photos.images import InputSpec
+    from ..photos.outputs import OutputFolder
+    from ..photos.stream import Group, Skipped
+
+__all__ = [
+    "SUMMARY",
+    "Old",
+    "PhotoJob",
+    "found_photos",
+    "report_skipped",
+    "results_of",
+    "summarised",
+]
+
+SUMMARY = "summary.json"
+Old = tuple[str, dict[str, Any]]
+
+
+@dataclass
+class PhotoJob:
+    """The photos of a command, and what came of them. names: of each file's results; quiet: --json
+    is to stand alone on stdout. Filled on the way: entries, for the summary; skipped; notes."""
+
+    command: str
+    files: list[Path]
+    names: list[str]
+    skipped: list[Skipped]
+    quiet: bool
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _step: Step = field(default_factory=Step)
+    _each: int = 1
+
+    def note(self, *notes: str | None) -> None:
+        """Say what there is to say once, and keep it for the summary."""
+        for note in notes:
+            if note is not None and note not in self.notes:
+                self.notes.append(note)
+                say(note)
+
+    @contextmanager
+    def progress(self, title: str, each: int = 1) -> Iterator[Step]:
+        """A bar over the photos. each: pieces of work per photo."""
+        with track(each * len(self.files), title) as step:
+            self._step, self._each = step, each
+            yield step
+
+    def groups(self, preprocess: Preprocess, spec: InputSpec, batch: int) -> Iterator[Group]:
+        """The photos in batches, the next ones read while one runs; those that can't be read are
+        skipped, and done."""
+        from ..photos.stream import groups
+
+        for group in groups(self.files, preprocess, spec, batch):
+            # One bad photo doesn't stop the others.
+            self.skipped += group.skipped
+            self._step.advance(self._each * len(group.skipped))
+            yield group
+
+    def refuse(self, file: Path, why: object) -> None:
+        """Skip a photo that could be read, and say why."""
+        from ..photos.stream import Skipped
+
+        self.skipped.append(Skipped(str(file), ImageError(f"{file}: {why}")))
+
+    def add(self, entry: dict[str, Any], *lines: str) -> None:
+        """What came of a photo: for the summary, and for the terminal."""
+        self.entries.append(entry)
+        for line in () if self.quiet else lines:
+            self._step.print(line)
+
+    @property
+    def read(self) -> int:
+        """How many photos something came of."""
+        return len({entry["file"] for entry in self.entries})
+
+    @property
+    def errors(self) -> list[BacklightError]:
+        """Why photos were skipped."""
+        return [bad.error for bad in self.skipped]
+
+    def finish(
+        self, folder: OutputFolder, about: dict[str, Any], line: str = "", *,
+        count: bool = True, old: Old | None = None,
+    ) -> None:  # fmt: skip
+        """The end of the command: summary.json, which --json prints in place of `line`; what was
+        skipped is named, and with `count` counted: exit code 2 then. old: see `summarised`."""
+        summary = summarised(
+            self.command, folder, about, notes=self.notes, read=self.read,
+            images=self.entries, skipped=self.skipped, whole=bool(self.entries), old=old,
+        )  # fmt: skip
+        if self.quiet:
+            show_json(summary)
+        elif self.entries and line:
+            show(line)
+        report_skipped(self.errors, self.read if count else None)
+
+
+def found_photos(
+    command: str, given: Sequence[str] | None, output: Path, expected: Sequence[str],
+    force: bool, quiet: bool,
+) -> PhotoJob:  # fmt: skip
+    """Look for the photos, and for results that are there already, before a model is loaded.
+    expected: what is written beside summary.json; `{}` in it: once for each photo, with its name.
+    Raises ImageError where there is no photo, OutputError."""
+    from ..photos.outputs import names_of, refuse_results
+    from ..photos.stream import found_files
+
+    files, skipped = found_files(photo_paths(given))
+    if not files:
+        raise skipped[0].error
+    job = PhotoJob(command, files, names_of(files), skipped, quiet)
+    refuse_results(output, results_of(job, expected), force)
+    return job
+
+
+def results_of(job: PhotoJob, expected: Sequence[str]) -> list[str]:
+    """The files that a job writes; `{}` in one stands for each photo's name."""
+    each = [e.replace("{}", name) for name in job.names for e in expected if "{}" in e]
+    return [SUMMARY, *(e for e in expected if "{}" not in e), *each]
+
+
+def summarised(
+    command: str, folder: OutputFolder, about: dict[str, Any], *,
+    notes: Sequence[str] = (), read: int = 0, images: Sequence[dict[str, Any]] = (),
+    skipped: Sequence[Skipped] = (), whole: bool = True, old: Old | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """summary.json (docs/summary.md), which is written and returned. about: the model or store,
+    and the command's own. whole: False where nothing came out, and nothing is written. old: the
+    name that the summary had before, and what stood in it otherwise: written too, for one
+    version."""
+    from ... import __version__
+
+    summary = {
+        "backlight": __version__,
+        "command": command,
+        **about,
+        "notes": list(notes),
+        "read": read,
+        "images": list(images),
+        "skipped": [bad.as_dict() for bad in skipped],
+    }
+    if whole:
+        folder.json(SUMMARY, summary)
+        if old is not None:
+            name, otherwise = old
+            folder.json(name, summary | otherwise)
+    return summary
+
+
+def report_skipped(errors: Sequence[Exception], read: int | None = None) -> None:
+    """Name what couldn't be used, and with `read` count it; exit code 2 then."""
+    for error in errors:
+        say(f"skipped: {error}")
+    if errors:
+        if read is not None:
+            say(f"{len(errors)} skipped, {read} read")
+        sys.stdout.flush()
+        raise typer.Exit(2)

@@ -1,0 +1,53 @@
+"""What `invert` and `maximize` share: images made in steps from random starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import chosen_preprocess
+
+if TYPE_CHECKING:
+    from ...export.preprocess import Preprocess
+
+SIDE = 227
+PIXELS = "Pixels as the model's preprocessing says: 0 is black, 255 is white, nothing is stretched."
+
+Steps = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Steps of the search. [200]")
+]
+Starts = Annotated[int, typer.Option("--starts", metavar="N", help="Random starts of each image.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the random starts.")]
+
+
+def record_of(path: str, preprocess: str | None) -> tuple[Preprocess, str | None]:
+    """How images become inputs: --preprocess, the model's own, or an assumption, and a note."""
+    import numpy as np
+
+    from ...export.graph import read
+    from ...export.preprocess import of_metadata
+
+    source, _ = read(path)
+    own = of_metadata(dict(source.metadata_props), Path(path).stem)
+    return chosen_preprocess(preprocess, own, path, np.dtype(np.float32))
+
+
+def settings(
+    record: Preprocess,
+    steps: int,
+    starts: int,
+    seed: int,
+    provider: list[str] | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """What both engines are told."""
+    return {
+        "steps": steps,
+        "starts": starts,
+        "seed": seed,
+        "preprocess": record,
+        "providers": provider or None,
+        "threads": threads,
+    }

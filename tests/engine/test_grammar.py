@@ -1,0 +1,100 @@
+"""One grammar: what is spelled the same in every command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from PIL import Image
+
+from backlight.engine.cli import run
+
+from .. import models
+
+# {m}: MODEL as a word; what comes after it; {p}: a photo, {o}: the output.
+AFTER_THE_MODEL = {
+    "export": "-o {o}/e.onnx --rule vanilla",
+    "explain": "{p} -o {o}/x --preprocess unit --rule vanilla",
+    "occlude": "{p} -o {o}/x --preprocess unit --window 4 --stride 4",
+    "rise": "{p} -o {o}/x --preprocess unit --masks 8",
+    "check": "--rule vanilla",
+    "bench": "--runs 1 --batch 1 --rule vanilla --size 8",
+    "filters": "-o {o}/x --preprocess unit",
+    "activations": "{p} -l h -o {o}/x --preprocess unit",
+    "patches": "{p} -l h -o {o}/x --preprocess unit",
+    "deconvnet": "{p} -l h -o {o}/x --preprocess unit",
+    "invert": "{p} -l h -o {o}/x --preprocess unit --steps 2",
+    "maximize": "--target-class 1 -o {o}/x --preprocess unit --steps 2",
+    "embed": "{p} -o {o}/x --preprocess unit",
+}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> dict[str, str]:
+    onnx.save(models.tiny(), tmp_path / "m.onnx")
+    found = {"m": tmp_path / "m.onnx", "p": models.noise_photo(tmp_path), "o": tmp_path}
+    return {k: str(v) for k, v in found.items()}
+
+
+@pytest.mark.parametrize("command", AFTER_THE_MODEL)
+@pytest.mark.parametrize("place", ["{m} {rest}", "-m {m} {rest}", "{rest} --model {m}"])
+def test_the_model_is_the_first_word_or_an_option(command, place, words, tmp_path, capsys):
+    if command == "embed":
+        pytest.importorskip("pyarrow")
+    line = f"{command} {place}".replace("{rest}", AFTER_THE_MODEL[command]).format(**words)
+    assert run(line.split()) == 0, capsys.readouterr().err
+    summary = tmp_path / "x" / "summary.json"
+    if summary.exists():
+        about = json.loads(summary.read_bytes())
+        assert about["model"] == words["m"] and about["command"] == command
+        for image in about["images"]:
+            assert image.get("file", words["p"]) == words["p"]
+
+
+def test_every_command_with_a_model_is_tried():
+    from backlight.engine.cli import COMMANDS
+
+    assert set(COMMANDS) - set(AFTER_THE_MODEL) == {"methods", "neighbors", "map"}
+
+
+@pytest.mark.parametrize("command", ["export -o {o}/e.onnx", "check", "maximize -l h -o {o}/x"])
+def test_two_models_are_one_too_many(command, words, capsys):
+    name, *rest = command.format(**words).split()
+    assert run([name, words["m"], *rest, "-m", "bundled"]) == 2
+    said = capsys.readouterr().err
+    assert "two models" in said and said.count("\n") == 1
+
+
+def test_a_second_model_is_no_image(words, capsys):
+    for command in ("explain -m bundled {m} {p}", "activations {m} -m bundled -l relu"):
+        assert run([*command.format(**words).split(), "-o", words["o"] + "/x"]) == 2
+        assert "a model where an image is expected" in capsys.readouterr().err
+
+
+def test_no_model_is_said_in_a_line(words, capsys):
+    for command in ("check", "export -o {o}/e.onnx", "activations -l h", "maximize -l h"):
+        assert run(command.format(**words).split()) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("backlight: no model given; MODEL") and said.count("\n") == 1
+
+
+def test_bundled_in_front_of_photos_is_the_model(words, tmp_path, capsys):
+    """As in `activations bundled photo.png`; behind -m it is the bundled photos."""
+    line = "explain bundled {p} -o {o}/x --json --rule vanilla".format(**words)
+    assert run(line.split()) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["model"].endswith("squeezenet1_1.onnx")
+    assert [i["file"] for i in about["images"]] == [words["p"]]
+
+
+def test_a_folder_of_a_model_s_name_holds_photos(words, tmp_path, capsys):
+    (tmp_path / "photos.onnx").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "photos.onnx" / "one.png")
+    line = "explain {o}/photos.onnx -m {m} -o {o}/x --preprocess unit --json".format(**words)
+    assert run(line.split()) == 0
+    assert len(json.loads(capsys.readouterr().out)["images"]) == 1
+    line = "explain {o}/photos.onnx -o {o}/y --json --rule vanilla".format(**words)
+    assert run(line.split()) == 0
+    assert "squeezenet" in json.loads(capsys.readouterr().out)["model"]

@@ -1,0 +1,86 @@
+"""The photo job of the command line: one progress, naming, skipping and summary for all."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+from PIL import Image
+
+from backlight.engine.cli import run
+
+from .. import models
+
+ENGINE = Path(__file__).parents[2] / "engine"
+
+# Every command that goes over images; {m}: the model, {p}: photos, {o}: output.
+OVER_IMAGES = {
+    "explain": "explain -m {m} {p} -o {o} --preprocess unit",
+    "occlude": "occlude -m {m} {p} -o {o} --preprocess unit --window 3 --stride 3",
+    "rise": "rise -m {m} {p} -o {o} --preprocess unit --masks 8",
+    "activations": "activations {m} {p} -l h -o {o} --preprocess unit",
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two files of one name, and one that is none."""
+    folder = tmp_path / "photos"
+    (folder / "a").mkdir(parents=True)
+    Image.new("RGB", (9, 9), (200, 30, 90)).save(folder / "one.png")
+    Image.new("RGB", (9, 9), (20, 130, 90)).save(folder / "a" / "one.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.onnx"
+    onnx.save(models.tiny(), path)
+    return path
+
+
+@pytest.mark.parametrize("command", OVER_IMAGES)
+def test_a_bad_photo_is_skipped_alike(command, model, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = OVER_IMAGES[command].format(m=model, p=photos, o=out).split()
+    assert run(words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [s for s in said if s.startswith("backlight: skipped: ") and "broken.png" in s]
+    summary = json.loads((out / "summary.json").read_bytes())
+    assert summary["command"] == command
+    assert summary["read"] == len({e["file"] for e in summary["images"]}) == 2
+    (skipped,) = summary["skipped"]
+    assert set(skipped) == {"file", "error"} and Path(skipped["file"]).name == "broken.png"
+    # Two photos of one name: a number tells their results apart.
+    stems = {p.name for p in out.glob("one*.png")}
+    assert len(stems) == 2 and any(s.startswith("one-2") for s in stems)
+
+
+@pytest.mark.parametrize("command", OVER_IMAGES)
+def test_nothing_is_written_where_no_photo_can_be_read(command, model, photos, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    only = photos / "broken.png"
+    assert run(OVER_IMAGES[command].format(m=model, p=only, o=out).split()) == 2
+    assert "broken.png" in capsys.readouterr().err
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("command", OVER_IMAGES)
+def test_results_that_are_there_are_refused_before_the_model_is_read(
+    command, photos, tmp_path, capsys
+):
+    (tmp_path / "summary.json").write_text("mine")
+    words = OVER_IMAGES[command].format(m=tmp_path / "no.onnx", p=photos, o=tmp_path)
+    assert run(words.split()) == 2
+    assert "summary.json: exists already" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == "mine"
+
+
+def test_one_pool_of_threads_decodes_photos():
+    """`photos/stream.py`; a command has none of its own."""
+    with_pools = [f for f in (ENGINE / "cli").glob("*.py") if re.search("Executor", f.read_text())]
+    assert not with_pools
