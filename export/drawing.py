@@ -60,7 +60,7 @@ class Drawing:
             return []
         if not self.names:
             return [default_layer(graph, of, wrt)]
-        return [named_layer(graph, name) for name in self.names]
+        return [named_layer(graph, name, of, wrt) for name in self.names]
 
     def maps(
         self, x: Explaining, row: Method, start: Seed, layers: Sequence[Layer]

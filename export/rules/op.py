@@ -23,6 +23,14 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return None if tensor is None else tensor.numpy()
 
 
+def is_fixed(value: ir.Value | None) -> bool:
+    """Whether a value is computed from weights alone (a quantised weight has nodes behind it)."""
+    if value is None or value.const_value is not None or value.is_initializer():
+        return True
+    node = value.producer()
+    return node is not None and all(is_fixed(v) for v in node.inputs)
+
+
 class Op:
     """A node, its attributes with their defaults, what is known of its shapes.
 
