@@ -252,7 +252,7 @@ def explain_graph(
     for row in rows:
         for index in range(len(ofs)):
             made.cotangent(starts[row.name], index)
-    layers = drawn.layers(graph, ofs[0], wrts[0])
+    layers = drawn.layers(made, rows)
     saliency: dict[str, str] = {}
     if alone:
         graph.outputs.clear()
