@@ -67,7 +67,7 @@ class Drawing:
             return [attended(x).layer]
         if not self.names:
             return [default_layer(graph, of, wrt)]
-        return [named_layer(graph, name, of, wrt) for name in self.names]
+        return [named_layer(graph, name, x.of, wrt) for name in self.names]
 
     def maps(
         self, x: Explaining, row: Method, start: Seed, layers: Sequence[Layer]

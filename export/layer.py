@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from . import choose
-from .backward import path
+from .backward import differentiable, path
 from .emit import Emitter, dim_of
 from .flow import Flow
 from .scaling import cuts
-from .tokens import Grid, channel_axis, from_attention, grid_of, is_batched, token_axis
+from .tokens import Grid, channel_axis, grid_of, is_batched, is_map, token_axis
 
 __all__ = ["Layer", "default_layer", "named_layer", "token_cuts"]
 
@@ -71,7 +72,7 @@ class Layer:
         return e.Transpose(value, perm=[0, 3, 1, 2])
 
 
-def named_layer(graph: ir.Graph, name: str, of: ir.Value, wrt: ir.Value) -> Layer:
+def named_layer(graph: ir.Graph, name: str, ofs: Sequence[ir.Value], wrt: ir.Value) -> Layer:
     """The layer that somebody named: a tensor, or the node that makes it. Raises UsageError for an
     unknown one, with the nearest names, for one without rows and columns, and for one that no way
     leads from to the scores."""
@@ -80,7 +81,7 @@ def named_layer(graph: ir.Graph, name: str, of: ir.Value, wrt: ir.Value) -> Laye
     layer = None
     if shape is not None and len(shape) == 3:
         layer = _of_tokens(value, wrt, "named by --layer")
-    elif shape is not None and len(shape) == 4 and not from_attention(value):
+    elif is_map(value, wrt):
         layer = Layer(value, channel_axis(value), "named by --layer")
     if layer is None:
         what = "no known shape" if shape is None else f"the shape {_shown(shape)}"
@@ -93,16 +94,17 @@ def named_layer(graph: ir.Graph, name: str, of: ir.Value, wrt: ir.Value) -> Laye
             f"layer '{name}' has one position ({_shown(layer.value.shape)}); "
             "expected one before the global pool"
         )
-    if not path([of], [value])[0]:
+    if not path(ofs, [value])[0]:
         raise UsageError(
-            f"layer '{name}' has no way to the score '{of.name}': its map would be 0 everywhere; "
-            "expected a tensor that the score is computed from"
+            f"layer '{name}' has no way to the score '{ofs[0].name}': its map would be 0 "
+            "everywhere; expected a tensor that the score is computed from"
         )
-    if layer.grid is not None and not Flow(of, value, layer.token_axis, layer.grid).arrives:
+    grid, axis = layer.grid, layer.token_axis
+    if grid is not None and not any(Flow(of, value, axis, grid).arrives for of in ofs):
         raise UsageError(
             f"layer '{name}': the score reads its class token alone, so the map of its patches "
             "would be 0 everywhere; expected a layer before the last attention, such as "
-            f"'{default_layer(graph, of, wrt).name}'"
+            f"'{default_layer(graph, ofs[0], wrt).name}'"
         )
     return layer
 
@@ -120,10 +122,8 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     made = [v for n in nodes for v in n.outputs if v in found and v is not of]
     if (tokens := _last_tokens(of, wrt)) is not None:
         return tokens
-    layers = [
-        Layer(v, channel_axis(v), "") for v in made if v.shape is not None and len(v.shape) == 4
-    ]
-    layers = [layer for layer in layers if _is_spatial(layer) and not from_attention(layer.value)]
+    layers = [Layer(v, channel_axis(v), "") for v in made if is_map(v, wrt)]
+    layers = [layer for layer in layers if _is_spatial(layer)]
     skipped = ""
     while layers and _is_class_map(layers[-1], of):
         skipped = f", before the maps of the classes themselves ('{layers[-1].name}')"
@@ -155,11 +155,10 @@ def token_cuts(of: ir.Value, wrt: ir.Value) -> list[Layer]:
     found = cuts(nodes, leads, {of})
     layers = []
     for value in reversed([v for n in nodes for v in n.outputs if v in found and v is not of]):
-        rank = 0 if value.shape is None else len(value.shape)
-        if rank == 4 and not from_attention(value):
-            if _is_spatial(Layer(value, channel_axis(value), "")):
-                break
-        elif rank == 3 and (layer := _of_tokens(value, wrt, "")) is not None:
+        if is_map(value, wrt) and _is_spatial(Layer(value, channel_axis(value), "")):
+            break
+        layer = _of_tokens(value, wrt, "")
+        if layer is not None and _is_spatial(layer):
             layers.append(layer)
     return layers
 
@@ -178,7 +177,8 @@ def _last_tokens(of: ir.Value, wrt: ir.Value) -> Layer | None:
             behind = True
             continue
         for here, axis in flow.until_mixed():
-            if here.shape is not None and len(here.shape) == 3 and is_batched(here, wrt):
+            ranked = here.shape is not None and len(here.shape) == 3 and is_batched(here, wrt)
+            if ranked and differentiable(here):
                 layer = replace(layer, value=here, channel_axis=3 - axis)
         if behind:
             reason = (
@@ -193,7 +193,9 @@ def _last_tokens(of: ir.Value, wrt: ir.Value) -> Layer | None:
 
 def _of_tokens(value: ir.Value, wrt: ir.Value, reason: str) -> Layer | None:
     """A layer of tokens [N, T, K] or [N, K, T]; None where its tokens have no places."""
-    if not is_batched(value, wrt) or (grid := grid_of(value, wrt)) is None:
+    if value.shape is None or len(value.shape) != 3 or not is_batched(value, wrt):
+        return None
+    if not differentiable(value) or (grid := grid_of(value, wrt)) is None:
         return None
     axis = token_axis(value, grid)
     return None if axis is None else Layer(value, 3 - axis, reason, grid)

@@ -24,8 +24,11 @@ from .tokens import Grid, is_batched
 __all__ = ["Attended", "attended", "cotangents", "gradient_rollout", "rollout"]
 
 # Between the products of queries and keys, the Softmax, and the product with the values.
-_BEFORE = frozenset("Add Cast Clip Div Dropout Identity Mul Reshape Sub Where".split())
-_BEHIND = frozenset("Cast Dropout Identity".split())
+_BEFORE = frozenset(
+    "Add Cast Clip DequantizeLinear Div Dropout Identity Mul QuantizeLinear Reshape Sub "
+    "Where".split()
+)
+_BEHIND = frozenset("Cast DequantizeLinear Dropout Identity QuantizeLinear".split())
 # What an Attention puts out as its fourth output: the products behind the Softmax.
 SOFTMAXED = 3
 

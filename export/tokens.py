@@ -11,7 +11,7 @@ from .backward import path
 from .emit import Emitter, dim_of
 from .rules.op import is_fixed
 
-__all__ = ["Grid", "channel_axis", "from_attention", "grid_of", "is_batched", "token_axis"]
+__all__ = ["Grid", "channel_axis", "grid_of", "is_batched", "is_map", "token_axis"]
 
 # More tokens than this in front of the patches are no class, distillation or register tokens.
 MOST_EXTRA = 64
@@ -22,7 +22,10 @@ _ON_SECOND = frozenset(
     "InstanceNormalization MaxPool PRelu".split()
 )
 _TURNS = ((0, 2, 1), (0, 2, 3, 1), (0, 3, 1, 2))
-_MOVING = frozenset("Cast Dropout Identity Reshape Squeeze Transpose Unsqueeze".split())
+_MOVING = frozenset(
+    "Cast DequantizeLinear Dropout Identity QuantizeLinear Reshape Squeeze Transpose "
+    "Unsqueeze".split()
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ def _merged(node: ir.Node) -> tuple[int, int] | None:
         inner = _product(had[3:])
         rows = _product(had[1:3])
         whole = None not in (inner, rows) and got[1:] == [rows, inner]
-        return (1, 2) if whole and not from_attention(source) else None
-    if len(had) != 4 or from_attention(source):
+        return (1, 2) if whole and not _from_attention(source) else None
+    if len(had) != 4 or _from_attention(source):
         return None
     last = got[2] == had[3] and isinstance(had[3], int) and 1 not in had[1:3]
     second = got[1] == had[1] and isinstance(had[1], int) and (had[2], had[3]) != (1, 1)
@@ -139,7 +142,7 @@ def _product(dims: list[int | str | None]) -> int | None:
     return total
 
 
-def from_attention(value: ir.Value) -> bool:
+def _from_attention(value: ir.Value) -> bool:
     """Whether a tensor is what attention makes, moved about at most: its axes are heads and tokens,
     not rows and columns."""
     node = value.producer()
@@ -151,6 +154,30 @@ def from_attention(value: ir.Value) -> bool:
         return True
     both = [v for v in node.inputs if not is_fixed(v)]
     return node.op_type in ("MatMul", "Einsum") and len(both) > 1
+
+
+def is_map(value: ir.Value, image: ir.Value) -> bool:
+    """Whether a tensor of rank 4 may have rows and columns: what attention makes has heads and
+    tokens, unless it is folded to the rows and columns that its tokens came from."""
+    if value.shape is None or len(value.shape) != 4 or _is_split(value, image):
+        return False
+    if not _from_attention(value):
+        return True
+    grid = grid_of(value, image)
+    dims = [dim_of(value.shape, a) for a in range(4)]
+    return grid is not None and list(grid.sizes) in (dims[1:3], dims[2:4])
+
+
+def _is_split(value: ir.Value, image: ir.Value) -> bool:
+    """Whether the first axis is more than the batch: windows of images (Swin)."""
+    assert value.shape is not None
+    if image.shape is None or not len(image.shape):
+        return False
+    batch, first = dim_of(image.shape, 0), dim_of(value.shape, 0)
+    if isinstance(batch, int) and isinstance(first, int):
+        return first != batch
+    # As torch's newer exporter has it: 16*N.
+    return isinstance(batch, str) and isinstance(first, str) and f"*{batch}" in first
 
 
 def is_batched(value: ir.Value, image: ir.Value) -> bool:
@@ -171,6 +198,8 @@ def token_axis(value: ir.Value, grid: Grid) -> int | None:
             fit.append(axis)
     if len(fit) < 2:
         return fit[0] if fit else None
+    if dim_of(value.shape, 1) == dim_of(value.shape, 2) and _from_attention(value):
+        return None  # tokens by tokens
     return 3 - channel_axis(value)
 
 

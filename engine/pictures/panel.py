@@ -77,6 +77,12 @@ def saliency_picture(name: str, values: NDArray[Any], layout: str, color: str) -
 
 def caption_of(name: str, layout: str = "nchw") -> str:
     """What `saliency_picture` shows."""
+    if not method(name).by_class:
+        return _caption(name, layout) + "; the same for every class"
+    return _caption(name, layout)
+
+
+def _caption(name: str, layout: str) -> str:
     picture = method(name).picture
     if picture == "signed":
         return (

@@ -25,10 +25,18 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 
 def is_fixed(value: ir.Value | None) -> bool:
     """Whether a value is computed from weights alone (a quantised weight has nodes behind it)."""
-    if value is None or value.const_value is not None or value.is_initializer():
-        return True
-    node = value.producer()
-    return node is not None and all(is_fixed(v) for v in node.inputs)
+    waiting, seen = [value], {value}
+    while waiting:
+        here = waiting.pop()
+        if here is None or here.const_value is not None or here.is_initializer():
+            continue
+        node = here.producer()
+        if node is None:
+            return False
+        new = [v for v in node.inputs if v not in seen]
+        seen.update(new)
+        waiting += new
+    return True
 
 
 class Op:

@@ -137,6 +137,7 @@ NETWORKS = [
     ),
 ]  # fmt: skip
 # The real sizes: pytest -m slow tests/export/test_transformers.py
+# (torch.export takes neither BEiT nor this MaxViT.)
 FULL = "old new"
 NETWORKS += [
     Network(
@@ -165,7 +166,7 @@ NETWORKS += [
     ),
     Network(
         "maxvit_rmlp_pico", lambda: timm_model("maxvit_rmlp_pico_rw_256"), (256, 256),
-        lambda n: n.norm, (8, 8), reason=SPATIAL, slow=FULL,
+        lambda n: n.norm, (8, 8), reason=SPATIAL, slow=FULL, exporters="old",
     ),
 ]  # fmt: skip
 EXPORTED = [n.by(exporter) for n in NETWORKS for exporter in n.exporters.split()]
@@ -320,3 +321,33 @@ m (float[N,3,8,8] x) => (float[N,5] y) {
             for name in ("hirescam", "layercam"):
                 with pytest.raises(UsageError, match=message):
                     backlight.export(model, methods=[name], layer=layer)
+
+
+def test_attention_folded_to_a_map_is_a_layer():
+    """BoTNet and the like: what attention makes has rows and columns again."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,3,4,6] x) => (float[N,5] y) {
+    e = Conv(x, we)
+    f = Reshape(e, flat)
+    t = Transpose<perm=[0,2,1]>(f)
+    z = MatMul(t, f)
+    s = Softmax(z)
+    a = MatMul(s, t)
+    b = Transpose<perm=[0,2,1]>(a)
+    maps = Reshape(b, fold)
+    p = GlobalAveragePool(maps)
+    g = Flatten(p)
+    y = Gemm<transB=1>(g, wc)
+}"""
+    rng = np.random.default_rng(0)
+    weights = {
+        "we": rng.standard_normal((4, 3, 1, 1)).astype(np.float32),
+        "wc": rng.standard_normal((5, 4)).astype(np.float32),
+        "flat": np.array([0, 4, -1]), "fold": np.array([0, 4, 4, 6]),
+    }  # fmt: skip
+    model = parsed(text, weights)
+    for options in ({}, {"layer": "maps"}):
+        (layer,) = explain_graph(model, ["gradcam"], **options).layers
+        assert layer.name == "maps" and layer.sizes == (4, 6)
+    with pytest.raises(UsageError, match="no rows and columns"):
+        explain_graph(model, ["gradcam"], layer="s")
