@@ -15,7 +15,7 @@ from backlight.export.saliency import explain_graph
 from .. import models
 from .harness import run_runtime
 from .test_cams import Net
-from .test_transformers import SMALL, swin, timm_model
+from .test_transformers import SMALL, swin, timm_model, vit
 from .toys import TARGET, Toy, X, onnx_of, raw
 
 torch = pytest.importorskip("torch")
@@ -202,6 +202,27 @@ class TestReciprocam:
             z = toy.read(toy.block(1, p1, toy.norm(p1) * mask[None, :, None], []))
             np.testing.assert_allclose(
                 found[:, i, j], z[range(3), TARGET].numpy(), rtol=1e-3, atol=1e-5
+            )
+
+    def test_of_torchvision_s_transformer(self):
+        """By torch's older exporter, whose sizes have names of their own: one name must not mean
+        two sizes, in the layer's copies and outside, which ONNX Runtime would take for one."""
+        net = vit()
+        x, target = models.images(3, 3, 32, 32), np.array([1, 2, 5])
+        proto = backlight.export(onnx_of(net, x), methods=["reciprocam"], size="layer", signed=True)
+        found = run_runtime(proto, {"x": x, "target": target})["saliency_reciprocam"]
+        for i, j in ((0, 0), (1, 2), (3, 3)):
+            wide = np.zeros((6, 6), np.float32)
+            wide[i : i + 3, j : j + 3] = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+            kept = torch.from_numpy(np.concatenate([[1], wide[1:-1, 1:-1].ravel()])).float()
+            handle = net.encoder.layers[-1].ln_1.register_forward_hook(
+                lambda m, given, out, kept=kept: out * kept[None, :, None]
+            )
+            with torch.no_grad():
+                z = net(torch.from_numpy(x))
+            handle.remove()
+            np.testing.assert_allclose(
+                found[:, i, j], z[range(3), target].numpy(), rtol=1e-3, atol=1e-5
             )
 
     def test_is_linear_in_the_cotangent(self):

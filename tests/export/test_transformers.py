@@ -304,6 +304,21 @@ m (float[N,3,8,8] x) => (float[N,5] y) {
         np.testing.assert_allclose(turned, plain, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(turned, maps, rtol=1e-5, atol=1e-7)
 
+    def test_an_open_number_of_tokens(self):
+        """BEiT by torch's older exporter: how many there are, no shape says. The block's output has
+        a class token, which the Slice behind it, the default layer, drops."""
+        x = models.images(2, 3, 32, 48)
+        model = onnx_of(timm_model("beit_base_patch16_224", **SMALL), x)
+        feeds = {"x": x, "target": np.array([1, 2])}
+        graph = explain_graph(model, ["gradcam"], size="layer", signed=True)
+        sliced = graph.layers[0].value.producer()
+        assert sliced is not None and sliced.op_type == "Slice"
+        block = sliced.inputs[0].name
+        named = explain_graph(model, ["gradcam"], size="layer", signed=True, layer=block)
+        want, got = (run_runtime(g.to_proto(), feeds)["saliency_gradcam"] for g in (graph, named))
+        assert got.shape == (2, 4, 6) and got.any()
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-7)
+
     def test_what_is_refused(self):
         model = models.transformer()
         model.graph.node.append(onnx.helper.make_node("Relu", ["e"], ["aside"]))
