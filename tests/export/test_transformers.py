@@ -366,3 +366,17 @@ m (float[N,3,4,6] x) => (float[N,5] y) {
         assert layer.name == "maps" and layer.sizes == (4, 6)
     with pytest.raises(UsageError, match="no rows and columns"):
         explain_graph(model, ["gradcam"], layer="s")
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients"])
+def test_variants_of_the_image_by_the_older_exporter(method: str):
+    """A second forward pass of another batch, beside the first: each row as alone."""
+    x, target = models.images(3, 3, 32, 32), np.array([1, 2, 5])
+    proto = backlight.export(onnx_of(vit(), x), methods=[method])
+    key = f"saliency_{method}"
+    together = run_runtime(proto, {"x": x, "target": target})[key]
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = run_runtime(proto, {"x": x[one], "target": target[one]})[key]
+        scale = np.abs(alone).max()
+        np.testing.assert_allclose(together[row], alone[0], rtol=1e-3, atol=1e-5 * scale)
