@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from . import choose, half, scores, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
+from .explaining import Explaining
 from .graph import ModelLike, load, opset_of, read
 from .heap import seldom_collected
+from .layer import Layer
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
 from .methods import asked, chosen
@@ -135,17 +137,23 @@ def check(
     image = None if wrt is not None else choose.image_input(graph)
     start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
 
+    opset = opset_of(loaded)
+    e = emitter(graph, opset, lowering)
     rows = chosen(wanted)
     drawn = Drawing.of(
         rows, [layer] if isinstance(layer, str) else layer or (), fuse=False, size="input",
         signed=False,
     )  # fmt: skip
-    layers = drawn.layers(graph, target, start)
+    unfit: ModelError | None = None
+    layers: Sequence[Layer] = ()
+    try:
+        layers = drawn.layers(_asking(e, target, start, maps), rows)
+    except ModelError as err:
+        unfit = err
     # What only class activation maps are asked of goes no further back than their layers.
-    starts = [start] if any(row.by != "layer" for row in rows) else [x.value for x in layers]
+    by_layer = layers and all(row.by == "layer" for row in rows)
+    starts = [x.value for x in layers] if by_layer else [start]
     nodes, leads = path([target], starts)
-    opset = opset_of(loaded)
-    e = emitter(graph, opset, lowering)
     findings: list[Finding] = []
     blocked: set[ir.Node] = set()
     for node in nodes:
@@ -181,6 +189,14 @@ def check(
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
+    if unfit is None and not blocked and nodes and any(r.takes_layer or r.varies for r in rows):
+        # Whether a method fits the model is for the method to say.
+        try:
+            explain_graph(model, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer)
+        except ModelError as err:
+            unfit = err
+    if unfit is not None:
+        findings.append(Finding("obstacle", "", "", str(unfit)))
     findings += [
         Finding("note", "", "", f"class activation maps are of '{x.name}': {x.reason}")
         for x in layers
@@ -198,6 +214,23 @@ def check(
         target=lowering,
         refused=refused,
         layers=tuple((layer.name, layer.reason) for layer in layers),
+    )
+
+
+def _asking(
+    e: Emitter, target: ir.Value, start: ir.Value, maps: Mapping[str, RuleMap]
+) -> Explaining:
+    """What a drawing asks of an export: the tensors, no walk."""
+    return Explaining(
+        e=e,
+        of=(target,),
+        ranking=(target,),
+        independent=False,
+        wrt=(start,),
+        image=None,
+        target_class="top1",
+        rule_map=maps.__getitem__,
+        scaled=False,
     )
 
 

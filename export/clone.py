@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -37,9 +37,12 @@ def copied(
     e: Emitter, nodes: Sequence[ir.Node], values: Mapping[ir.Value, ir.Value], batch: str | int
 ) -> dict[ir.Value, ir.Value]:
     """Copies of nodes, reading `values` in place of their own; the batch dimension is called
-    `batch`. The values with what the copies make. Raises UnsupportedNode for control flow."""
+    `batch`, and no other name of a size means the same here, but for those of `values` themselves
+    (a runtime takes tensors of one name for tensors of one size). The values with what the copies
+    make. Raises UnsupportedNode for control flow."""
     made = dict(values)
     names = {_rows(v) for v in values} - {None}
+    kept = {d for v in values for d in _dims(v)[1:]}
     for node in nodes:
         if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             raise UnsupportedNode(
@@ -49,7 +52,7 @@ def copied(
         outputs = []
         for value in node.outputs:
             copy = ir.Value(name=e.name(node.op_type), type=value.type)
-            copy.shape = _renamed(value.shape, names, batch)
+            copy.shape = _renamed(value, names, kept, batch)
             made[value] = copy
             outputs.append(copy)
         inputs = [None if v is None else made.get(v, v) for v in node.inputs]
@@ -84,13 +87,27 @@ def refuse_fixed_batch(nodes: Sequence[ir.Node], start: ir.Value) -> None:
 
 
 def _rows(value: ir.Value) -> int | str | None:
-    return None if value.shape is None or not len(value.shape) else dim_of(value.shape, 0)
+    return _dims(value)[0] if _dims(value) else None
+
+
+def _dims(value: ir.Value) -> list[int | str | None]:
+    return [] if value.shape is None else [dim_of(value.shape, a) for a in range(len(value.shape))]
 
 
 def _renamed(
-    shape: ir.Shape | None, names: set[int | str | None], batch: str | int
+    value: ir.Value, names: Container[object], kept: Container[object], batch: str | int
 ) -> ir.Shape | None:
-    if shape is None:
+    if value.shape is None:
         return None
-    dims = (dim_of(shape, axis) for axis in range(len(shape)))
-    return ir.Shape([batch if isinstance(d, str) and d in names else d for d in dims])
+    return ir.Shape(
+        [
+            d
+            if not isinstance(d, str)
+            else batch
+            if d in names
+            else d
+            if d in kept
+            else f"{d} of {batch}"
+            for d in _dims(value)
+        ]
+    )

@@ -14,6 +14,7 @@ from .explaining import Explaining, Seed
 from .finish import Walked
 from .layer import Layer, default_layer, named_layer
 from .methods import Method
+from .rollout import attended, cotangents
 
 __all__ = ["Drawing"]
 
@@ -43,6 +44,9 @@ class Drawing:
                 "layer, fuse, size and signed are of class activation maps (such as gradcam); "
                 f"{', '.join(row.name for row in rows)} has none"
             )
+        if (names or fuse) and all(row.needs for row in rows if row.takes_layer):
+            name = next(row.name for row in rows if row.needs)
+            raise UsageError(f"{name} goes through all attention layers; leave out --layer")
         if fuse and len(set(names)) < 2:
             raise UsageError("fuse needs two layers or more; give --layer several times")
         if fuse and (signed or size == "layer"):
@@ -54,28 +58,35 @@ class Drawing:
             raise UsageError(f"{name} is shaped like the image; accepted: --size input")
         return cls(tuple(dict.fromkeys(names)), fuse, size, signed, wanted)
 
-    def layers(self, graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> list[Layer]:
+    def layers(self, x: Explaining, rows: Sequence[Method]) -> list[Layer]:
         """The layers, named or the default one; none where no method takes one."""
+        graph, of, wrt = x.e.graph, x.of[0], x.wrt[0]
         if not self.wanted:
             return []
+        if all(row.needs for row in rows if row.takes_layer):
+            return [attended(x).layer]
         if not self.names:
             return [default_layer(graph, of, wrt)]
-        return [named_layer(graph, name) for name in self.names]
+        return [named_layer(graph, name, x.of, wrt) for name in self.names]
 
     def maps(
         self, x: Explaining, row: Method, start: Seed, layers: Sequence[Layer]
     ) -> list[ir.Value]:
         """A method's map of each layer, or the one that they are fused to, in float32."""
+        if row.needs == "attention":
+            layers = [attended(x).layer]
         # Before the finish: walks are as wide as the model. The layer's is the vanilla one.
         if row.by == "both":
             x.walk(row.rules, start, x.wrt)
-        if row.walks:
+        if row.walks and row.needs:
+            cotangents(x, start)
+        elif row.walks:
             for layer in layers:
                 x.walk("vanilla", start, [layer.value])
         walks = [Walked(x, start, "vanilla", layer=layer) for layer in layers]
         with x.e.in_float32():
             made = [self._map(walk, row) for walk in walks]
-            return [_fused(x, made)] if self.fuse and row.by == "layer" else made
+            return [_fused(x, made)] if self.fuse and row.by == "layer" and not row.needs else made
 
     def _map(self, walk: Walked, row: Method) -> ir.Value:
         e, layer = walk.x.e, walk.layer

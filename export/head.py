@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedNode
 from .emit import Emitter, dim_of
-from .layer import Layer, channel_axis
-from .rules.op import constant
+from .layer import Layer
+from .rules.op import constant, is_fixed
+from .tokens import channel_axis, token_axis
 
 __all__ = ["PooledLinear", "pooled_linear"]
 
@@ -87,7 +88,7 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
             head = found | {k: v for k, v in head.items() if k == "bias"}
         elif node.op_type == "Add" and not head and _is_bias(node, source):
             head["bias"] = next(v for v in node.inputs if v is not source)
-        elif _pools(node, source) and not pooled:
+        elif _pools(node, source, layer) and not pooled:
             pooled = True
         elif node.op_type in _PASSING or _turns(node):
             pass
@@ -101,14 +102,6 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
     if "weight" not in head or not pooled:
         raise _another(None, layer)
     return PooledLinear(**head, scale=scale, shift=shift)
-
-
-def is_fixed(value: ir.Value | None) -> bool:
-    """Whether a value is computed from weights alone (a quantised weight has nodes behind it)."""
-    if value is None or value.const_value is not None or value.is_initializer():
-        return True
-    node = value.producer()
-    return node is not None and all(is_fixed(v) for v in node.inputs)
 
 
 def _linear(node: ir.Node, source: ir.Value) -> dict[str, Any] | None:
@@ -146,21 +139,26 @@ def _is_bias(node: ir.Node, source: ir.Value) -> bool:
     return tensor.size == dim_of(source.shape, 1)
 
 
-def _pools(node: ir.Node, source: ir.Value) -> bool:
-    """Whether a node is the mean over all places of [N, K, h, w] or [N, h, w, K]."""
+def _pools(node: ir.Node, source: ir.Value, layer: Layer) -> bool:
+    """Whether a node is the mean over all places of [N, K, h, w] or [N, h, w, K], or over tokens
+    that are patches, all of them."""
     if node.op_type == "GlobalAveragePool":
         return True
-    if node.op_type != "ReduceMean" or source.shape is None or len(source.shape) != 4:
-        return False
+    rank = 0 if source.shape is None else len(source.shape)
     axes = constant(node.inputs[1] if len(node.inputs) > 1 else None)
-    if axes is None:
+    if node.op_type != "ReduceMean" or axes is None or rank not in (3, 4):
         return False
-    return {int(a) % 4 for a in axes.reshape(-1)} == {1, 2, 3} - {channel_axis(source)}
+    over = {int(a) % rank for a in axes.reshape(-1)}
+    if rank == 4:
+        return over == {1, 2, 3} - {channel_axis(source)}
+    if layer.grid is None or (axis := token_axis(source, layer.grid)) is None:
+        return False
+    return over == {axis} and layer.grid.extra(layer.value, layer.token_axis) == 0
 
 
 def _turns(node: ir.Node) -> bool:
     perm = tuple(node.attributes.get_ints("perm", ()))
-    return node.op_type == "Transpose" and perm in ((0, 2, 3, 1), (0, 3, 1, 2))
+    return node.op_type == "Transpose" and perm in ((0, 2, 1), (0, 2, 3, 1), (0, 3, 1, 2))
 
 
 def _affine(node: ir.Node, source: ir.Value) -> tuple[Vector | float, Vector | float] | None:

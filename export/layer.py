@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from . import choose
-from .backward import path
+from .backward import differentiable, path
 from .emit import Emitter, dim_of
+from .flow import Flow
 from .scaling import cuts
+from .tokens import Grid, channel_axis, grid_of, is_batched, is_map, token_axis
 
-__all__ = ["Layer", "channel_axis", "default_layer", "named_layer"]
+__all__ = ["Layer", "default_layer", "named_layer", "token_cuts"]
 
 # What passes a tensor's values on: a cut behind it is the same map under another name.
 _SAME = frozenset("Cast Dropout Identity".split())
@@ -21,24 +24,24 @@ _RECTIFYING = frozenset("Relu ThresholdedRelu Sigmoid HardSigmoid Softplus Abs E
 _KEEPING_SIGN = frozenset(
     "Add AveragePool Cast Concat Dropout Identity MaxPool Mul Pad Reshape Slice Transpose".split()
 )
-# In NHWC layouts these work on the last axis.
-_ON_LAST = frozenset("Gemm LayerNormalization MatMul".split())
-_ON_SECOND = frozenset(
-    "AveragePool BatchNormalization Conv ConvTranspose GlobalAveragePool GroupNormalization "
-    "InstanceNormalization MaxPool PRelu".split()
-)
+
+# What makes channels out of others.
+_MIXING = ("Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class Layer:
     """A tensor whose units have places in the image.
 
-    value: [N, K, h, w], or with channel_axis 3 [N, h, w, K]. reason: why this one, for people.
+    value: [N, K, h, w], or with channel_axis 3 [N, h, w, K]; with a grid the tokens of its patches,
+    [N, T, K], channel_axis 2, or [N, K, T], channel_axis 1: those in front of the patches, such as
+    the class token, have no place. reason: why this one, for people.
     """
 
     value: ir.Value
     channel_axis: int
     reason: str
+    grid: Grid | None = None
 
     @property
     def name(self) -> str:
@@ -48,34 +51,60 @@ class Layer:
     @property
     def sizes(self) -> tuple[int | str | None, int | str | None]:
         """h and w: numbers, names, or None."""
+        if self.grid is not None:
+            return self.grid.sizes
         shape = self.value.shape
         assert shape is not None
         first = 1 if self.channel_axis == 3 else 2
         return dim_of(shape, first), dim_of(shape, first + 1)
 
+    @property
+    def token_axis(self) -> int:
+        """Where the tokens are, of a layer of tokens."""
+        return 3 - self.channel_axis
+
     def spread(self, e: Emitter, value: ir.Value) -> ir.Value:
         """The tensor, or its cotangent, as [N, K, h, w]."""
+        if self.grid is not None:
+            return self.grid.spread(e, value, self.token_axis)
         if self.channel_axis == 1:
             return value
         return e.Transpose(value, perm=[0, 3, 1, 2])
 
 
-def named_layer(graph: ir.Graph, name: str) -> Layer:
+def named_layer(graph: ir.Graph, name: str, ofs: Sequence[ir.Value], wrt: ir.Value) -> Layer:
     """The layer that somebody named: a tensor, or the node that makes it. Raises UsageError for an
-    unknown one, with the nearest names, and for one without rows and columns."""
+    unknown one, with the nearest names, for one without rows and columns, and for one that no way
+    leads from to the scores."""
     value = choose.tensor(graph, name, weights=False)
     shape = value.shape
-    if shape is None or len(shape) != 4:
+    layer = None
+    if shape is not None and len(shape) == 3:
+        layer = _of_tokens(value, wrt, "named by --layer")
+    elif is_map(value, wrt):
+        layer = Layer(value, channel_axis(value), "named by --layer")
+    if layer is None:
         what = "no known shape" if shape is None else f"the shape {_shown(shape)}"
         raise UsageError(
             f"layer '{name}' has {what}: no rows and columns; expected [N,K,h,w] or [N,h,w,K], "
-            "a tensor before the global pool"
+            "a tensor before the global pool, or the tokens [N,T,K] of patches"
         )
-    layer = Layer(value, channel_axis(value), "named by --layer")
     if not _is_spatial(layer):
         raise UsageError(
-            f"layer '{name}' has one position ({_shown(shape)}); "
+            f"layer '{name}' has one position ({_shown(layer.value.shape)}); "
             "expected one before the global pool"
+        )
+    if not path(ofs, [value])[0]:
+        raise UsageError(
+            f"layer '{name}' has no way to the score '{ofs[0].name}': its map would be 0 "
+            "everywhere; expected a tensor that the score is computed from"
+        )
+    grid, axis = layer.grid, layer.token_axis
+    if grid is not None and not any(Flow(of, value, axis, grid).arrives for of in ofs):
+        raise UsageError(
+            f"layer '{name}': the score reads its class token alone, so the map of its patches "
+            "would be 0 everywhere; expected a layer before the last attention, such as "
+            f"'{default_layer(graph, ofs[0], wrt).name}'"
         )
     return layer
 
@@ -84,13 +113,16 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     """The last tensor with rows and columns that every way from the image to the scores goes
     through; the last rectified one of that size where there is one. A map per class that is only
     pooled afterwards is skipped: its channels are the classes themselves (SqueezeNet, NiN).
+
+    Of a transformer the last tokens whose patches reach the scores: where those are read from the
+    class token, the input of the last attention (behind it the gradient of patches is 0).
     Raises ModelError where there is none."""
     nodes, leads = path([of], [wrt])
     found = cuts(nodes, leads, {of})
     made = [v for n in nodes for v in n.outputs if v in found and v is not of]
-    layers = [
-        Layer(v, channel_axis(v), "") for v in made if v.shape is not None and len(v.shape) == 4
-    ]
+    if (tokens := _last_tokens(of, wrt)) is not None:
+        return tokens
+    layers = [Layer(v, channel_axis(v), "") for v in made if is_map(v, wrt)]
     layers = [layer for layer in layers if _is_spatial(layer)]
     skipped = ""
     while layers and _is_class_map(layers[-1], of):
@@ -116,6 +148,59 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     return Layer(value, best.channel_axis, reason)
 
 
+def token_cuts(of: ir.Value, wrt: ir.Value) -> list[Layer]:
+    """The tokens that every way from the image to the scores goes through, the last ones first;
+    none where rows and columns come later, or where no layer has seen tokens."""
+    nodes, leads = path([of], [wrt])
+    found = cuts(nodes, leads, {of})
+    layers = []
+    for value in reversed([v for n in nodes for v in n.outputs if v in found and v is not of]):
+        if is_map(value, wrt) and _is_spatial(Layer(value, channel_axis(value), "")):
+            break
+        layer = _of_tokens(value, wrt, "")
+        if layer is not None and _is_spatial(layer):
+            layers.append(layer)
+    return layers
+
+
+def _last_tokens(of: ir.Value, wrt: ir.Value) -> Layer | None:
+    """The last tokens whose patches reach the scores; None where there are none, or where they are
+    the places of a map that is flattened, no more."""
+    behind = False
+    for layer in token_cuts(of, wrt):
+        grid = layer.grid
+        assert grid is not None
+        if all(n.op_type not in _MIXING for n in path([layer.value], [grid.source])[0]):
+            return None
+        flow = Flow(of, layer.value, layer.token_axis, grid)
+        if not flow.arrives:
+            behind = True
+            continue
+        for here, axis in flow.until_mixed():
+            ranked = here.shape is not None and len(here.shape) == 3 and is_batched(here, wrt)
+            if ranked and differentiable(here):
+                layer = replace(layer, value=here, channel_axis=3 - axis)
+        if behind:
+            reason = (
+                "the input of the last attention, whose tokens still reach the class token: behind "
+                "it the score reads the class token alone, and the gradient of patches is 0"
+            )
+        else:
+            reason = "the last tokens of patches before they are pooled"
+        return replace(layer, reason=reason)
+    return None
+
+
+def _of_tokens(value: ir.Value, wrt: ir.Value, reason: str) -> Layer | None:
+    """A layer of tokens [N, T, K] or [N, K, T]; None where its tokens have no places."""
+    if value.shape is None or len(value.shape) != 3 or not is_batched(value, wrt):
+        return None
+    if not differentiable(value) or (grid := grid_of(value, wrt)) is None:
+        return None
+    axis = token_axis(value, grid)
+    return None if axis is None else Layer(value, 3 - axis, reason, grid)
+
+
 def _is_spatial(layer: Layer) -> bool:
     """Whether it has more than one position, or may have."""
     height, width = layer.sizes
@@ -130,8 +215,7 @@ def _is_class_map(layer: Layer, of: ir.Value) -> bool:
     channels, classes = dim_of(shape, layer.channel_axis), dim_of(of.shape, 1)
     if channels is None or channels != classes:
         return False
-    mixing = ("Conv", "Gemm", "MatMul", "Einsum", "ConvTranspose")
-    return all(n.op_type not in mixing for n in path([of], [layer.value])[0])
+    return all(n.op_type not in _MIXING for n in path([of], [layer.value])[0])
 
 
 def _never_negative(value: ir.Value, depth: int = 12) -> bool:
@@ -151,33 +235,5 @@ def _never_negative(value: ir.Value, depth: int = 12) -> bool:
     return all(v is not None and _never_negative(v, depth - 1) for v in operands)
 
 
-def channel_axis(value: ir.Value) -> int:
-    """Where the channels of an inner tensor of rank 4 are: 3 behind what works on the last axis,
-    else 1."""
-    seen: set[ir.Value] = set()
-    waiting: list[ir.Value] = [value]
-    while waiting:
-        here = waiting.pop(0)
-        node = here.producer()
-        if here in seen or here.shape is None or len(here.shape) != 4:
-            continue
-        seen.add(here)
-        if node is None:
-            return choose.channel_axis(here) if here.is_graph_input() else 1
-        if node.op_type in _ON_SECOND:
-            return 1
-        if node.op_type in _ON_LAST:
-            return 3
-        if node.op_type == "Transpose":
-            perm = tuple(node.attributes.get_ints("perm", ()))
-            before = node.inputs[0]
-            if perm in ((0, 2, 3, 1), (0, 3, 1, 2)) and before is not None:
-                inner = channel_axis(before)
-                return perm.index(inner)
-            return 1
-        waiting += [v for v in node.inputs if v is not None]
-    return 1
-
-
-def _shown(shape: ir.Shape) -> str:
-    return "[" + ",".join(str(d) for d in shape) + "]"
+def _shown(shape: ir.Shape | None) -> str:
+    return "[" + ",".join(str(d) for d in shape or ()) + "]"

@@ -14,7 +14,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from ..errors import UsageError
-from . import cam, finish, seed, variations
+from . import cam, finish, reciprocam, rollout, seed, variations
 from .explaining import Seed
 from .variants import VARIANTS
 
@@ -33,6 +33,8 @@ class Method:
     walks: whether it needs a backward walk at all. contrasts: whether its seed may be one of a
     contrast.
     varies: the variants of the image that it averages over.
+    needs: what a model must have: "attention" of all tokens to all tokens, whose maps it is made of
+    instead of a layer. by_class: whether its map depends on the class at all.
     seed: where the walk starts.
     finish: what becomes of primal and cotangent.
     picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
@@ -50,6 +52,8 @@ class Method:
     walks: bool = True
     contrasts: bool = True
     varies: Literal["", "noise", "path"] = ""
+    needs: Literal["", "attention"] = ""
+    by_class: bool = True
     seed: Seed = seed.ONE_HOT
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
@@ -67,7 +71,7 @@ class Method:
 
     @property
     def takes_layer(self) -> bool:
-        """Whether it is drawn of a layer."""
+        """Whether it is drawn of a layer, or of a transformer's attention."""
         return self.by != "image"
 
 
@@ -79,10 +83,12 @@ def _cam(
     start: Seed = seed.ONE_HOT,
     walks: bool = True,
     contrasts: bool = True,
+    needs: Literal["", "attention"] = "",
+    by_class: bool = True,
 ) -> Method:
     return Method(
-        name, about, source, by="layer", walks=walks, contrasts=contrasts, seed=start, finish=made,
-        picture="heat",
+        name, about, source, by="layer", walks=walks, contrasts=contrasts, needs=needs,
+        by_class=by_class, seed=start, finish=made, picture="heat",
     )  # fmt: skip
 
 
@@ -210,6 +216,30 @@ _ROWS = (
         "Prabhushankar and AlRegib 2021",
         cam.causal,
         contrasts=False,  # it tells the class from others by itself
+    ),
+    _cam(
+        "reciprocam",
+        "the score with one place of the layer left, for each place: no gradient",
+        "Byun and Lee 2022",
+        reciprocam.recipro_cam,
+        walks=False,
+    ),
+    _cam(
+        "rollout",
+        "what a transformer's class token has seen through all layers: the same for every class",
+        "Abnar and Zuidema 2020",
+        rollout.rollout,
+        walks=False,
+        contrasts=False,
+        needs="attention",
+        by_class=False,
+    ),
+    _cam(
+        "gradient_rollout",
+        "as rollout, of the attention that speaks for the class: by its gradient",
+        "Chefer et al. 2021",
+        rollout.gradient_rollout,
+        needs="attention",
     ),
 )
 

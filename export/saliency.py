@@ -236,10 +236,6 @@ def explain_graph(
     own_outputs = {id(v) for v in graph.outputs}
 
     e = emitter(graph, opset_of(loaded), lowering)
-    layers = drawn.layers(graph, ofs[0], wrts[0])
-    if any(v.shape is None or v.dtype is None for v in ofs):
-        ends = wrts if rows[0].by != "layer" else [x.value for x in layers]
-        refuse_blocked(ofs, ends, e, maps[rows[0].rules])
     made = Explaining(
         e=e,
         of=tuple(ofs),
@@ -257,6 +253,10 @@ def explain_graph(
         sampling=sampling,
         preprocess=preprocess or of_metadata(loaded.metadata_props, "the model"),
     )
+    layers = drawn.layers(made, rows)
+    if any(v.shape is None or v.dtype is None for v in ofs):
+        ends = wrts if rows[0].by != "layer" else [x.value for x in layers]
+        refuse_blocked(ofs, ends, e, maps[rows[0].rules])
     starts = {
         row.name: start or (row.seed if contrast is None else CONTRASTED[row.seed]) for row in rows
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,159 @@ tiny ({dtype}[{shape}] {source}) => ({output}) {{
     {tail}
 }}"""
     return parsed(text, weights(channels=channels))
+
+
+BLOCK = """
+    {norm1}
+    {attention}
+    o{i} = MatMul(a{i}, wo{i})
+    r{i} = Add(p{i}, o{i})
+    {norm2}
+    h{i} = MatMul(m{i}, wu{i})
+    g{i} = Relu(h{i})
+    d{i} = MatMul(g{i}, wd{i})
+    p{next} = Add(r{i}, d{i})
+"""
+NORMS = {
+    "fused": "{y} = LayerNormalization<axis=-1>({x}, gain)",
+    "spelled": """{y}_m = ReduceMean<keepdims=1>({x}, last)
+    {y}_c = Sub({x}, {y}_m)
+    {y}_s = Mul({y}_c, {y}_c)
+    {y}_v = ReduceMean<keepdims=1>({y}_s, last)
+    {y}_e = Add({y}_v, tiny)
+    {y}_d = Sqrt({y}_e)
+    {y}_n = Div({y}_c, {y}_d)
+    {y} = Mul({y}_n, gain)""",
+}
+HEADS = """
+    q{i}_4 = Reshape(q{i}, split)
+    k{i}_4 = Reshape(k{i}, split)
+    v{i}_4 = Reshape(v{i}, split)
+    q{i}_t = Transpose<perm=[0,2,1,3]>(q{i}_4)
+    k{i}_t = Transpose<perm=[0,2,3,1]>(k{i}_4)
+    v{i}_t = Transpose<perm=[0,2,1,3]>(v{i}_4)
+    qk{i} = MatMul(q{i}_t, k{i}_t)
+    z{i} = Mul(qk{i}, scale)
+    s{i} = Softmax<axis=-1>(z{i})
+    sv{i} = MatMul(s{i}, v{i}_t)
+    t{i} = Transpose<perm=[0,2,1,3]>(sv{i})
+    a{i} = Reshape(t{i}, join)
+"""
+THREE = """
+    q{i} = MatMul(n{i}, wq{i})
+    k{i} = MatMul(n{i}, wk{i})
+    v{i} = MatMul(n{i}, wv{i})
+"""
+ATTENTIONS = {
+    "three": THREE + HEADS,
+    "one": """
+    qkv{i} = MatMul(n{i}, wqkv{i})
+    q{i}, k{i}, v{i} = Split<axis=-1, num_outputs=3>(qkv{i})
+"""
+    + HEADS,
+    "fused": THREE + "    a{i} = Attention<q_num_heads=2, kv_num_heads=2>(q{i}, k{i}, v{i})\n",
+}
+EMBEDDINGS = {
+    "conv": """
+    e = Conv<strides=[4,2]>(x, we)
+    f = Reshape(e, [[0,4,-1]])
+    t = Transpose<perm=[0,2,1]>(f)
+""",
+    "nhwc": """
+    e = Conv<strides=[4,2]>(x, we)
+    el = Transpose<perm=[0,2,3,1]>(e)
+    t = Reshape(el, [[0,-1,4]])
+""",
+    "linear": """
+    e = Reshape(x, [[0,3,2,4,4,2]])
+    el = Transpose<perm=[0,2,4,3,5,1]>(e)
+    f = Reshape(el, [[0,8,24]])
+    t = MatMul(f, wl)
+""",
+}
+READINGS = {
+    "class": "y = Gather<axis=1>(last_norm, first)",
+    "slice": """yw = Slice(last_norm, [[0]], [[1]], [[1]])
+    y = Squeeze(yw, [[1]])""",
+    "pooled": "y = ReduceMean<keepdims=0>(last_norm, [[1]])",
+    "patches": """yp = Slice(last_norm, [[{extra}]], [[999]], [[1]])
+    y = ReduceMean<keepdims=0>(yp, [[1]])""",
+}
+
+
+def transformer(
+    *,
+    embedding: str = "conv",
+    norm: str = "fused",
+    attention: str = "three",
+    reading: str = "class",
+    extra: int = 1,
+    dark: float = 0.0,
+    shape: str = "N,3,8,8",
+    opset: int = 18,
+    values: Mapping[str, Array] | None = None,
+) -> onnx.ModelProto:
+    """A vision transformer of two blocks, 2 heads, 4 channels, 5 classes: patches of 4 x 2, that
+    is 2 x 4 of them, behind `extra` class tokens. dark: what is added before the last rectifier.
+    values: weights, in place of random ones."""
+    blocks = "".join(
+        BLOCK.format(
+            i=i,
+            next=i + 1,
+            norm1=NORMS[norm].format(x=f"p{i}", y=f"n{i}"),
+            norm2=NORMS[norm].format(x=f"r{i}", y=f"m{i}"),
+            attention=ATTENTIONS[attention].format(i=i),
+        )
+        for i in (0, 1)
+    )
+    front = """
+    rows = Shape<start=0, end=1>(x)
+    wanted = Concat<axis=0>(rows, cls_dims)
+    cls_n = Expand(cls, wanted)
+    tokens = Concat<axis=1>(cls_n, t)
+""" if extra else "    tokens = Identity(t)\n"  # fmt: skip
+    text = f"""<ir_version: 8, opset_import: ["": {opset}]>
+transformer (float[{shape}] x) => (float[N,5] prob) {{
+    {EMBEDDINGS[embedding]}
+    {front}
+    p0 = Add(tokens, pos)
+    {blocks}
+    {NORMS[norm].format(x="p2", y="last_norm")}
+    {READINGS[reading].format(extra=extra)}
+    yd = Add(y, dark)
+    yr = Relu(yd)
+    scores = Gemm<transB=1>(yr, wc, bc)
+    prob = Softmax(scores)
+}}"""
+    given: dict[str, Array] = {}
+
+    def lifted(found: re.Match[str]) -> str:
+        """Shapes and axes, written into the text, as weights."""
+        name = f"ints{len(given)}"
+        given[name] = np.array([int(v) for v in found[1].split(",")], np.int64)
+        return name
+
+    text = re.sub(r"\[\[([-0-9,]+)\]\]", lifted, text)
+    rng = np.random.default_rng(5)
+    sizes = {
+        "we": (4, 3, 4, 2), "wl": (24, 4), "cls": (1, extra, 4), "pos": (1, 8 + extra, 4),
+        "wc": (5, 4), "bc": (5,),
+    }  # fmt: skip
+    for i in (0, 1):
+        sizes |= {f"w{n}{i}": (4, 4) for n in "qkvo"}
+        sizes |= {f"wu{i}": (4, 8), f"wd{i}": (8, 4)}
+    made = {k: rng.standard_normal(v).astype(np.float32) for k, v in sizes.items()}
+    made |= {
+        "gain": np.float32([1, 2, 0.5, 1.5]), "last": np.array([-1]), "tiny": np.float32(1e-5),
+        "split": np.array([0, 0, 2, 2]), "join": np.array([0, 0, 4]),
+        "scale": np.float32(0.5**0.5), "first": np.array(0), "dark": np.float32(dark),
+        "cls_dims": np.array([extra, 4]),
+    }  # fmt: skip
+    made |= values or {}
+    for i in (0, 1):
+        made[f"wqkv{i}"] = np.concatenate([made[f"w{n}{i}"] for n in "qkv"], axis=1)
+    used = set(re.findall(r"\w+", text))
+    return parsed(text, {k: v for k, v in (made | given).items() if k in used})
 
 
 def model_m() -> onnx.ModelProto:

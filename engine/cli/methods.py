@@ -26,6 +26,8 @@ def methods(json: Json = False) -> None:
                 "output": m.output,
                 "rules": m.rules,
                 "by": m.by,
+                "needs": m.needs,
+                "by_class": m.by_class,
                 "picture": m.picture,
             }
             for m in METHODS.values()

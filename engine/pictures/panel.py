@@ -101,6 +101,11 @@ def caption_of(
 ) -> str:
     """What `saliency_picture` shows. blank: of a map that is all 0. channels: the model's, where
     they are known: of one there are no colours to speak of."""
+    more = "" if method(name).by_class else "; the same for every class"
+    return _caption(name, layout, blank, channels) + more
+
+
+def _caption(name: str, layout: str, blank: bool, channels: int | None) -> str:
     picture = method(name).picture
     if picture == "heat":
         return "over the photo; white: 0, red: for the class, blue: against, as its scale says"

@@ -54,6 +54,22 @@ def guarded(op: Op) -> Iterator[None]:
         ) from err
 
 
+def is_fixed(value: ir.Value | None) -> bool:
+    """Whether a value is computed from weights alone (a quantised weight has nodes behind it)."""
+    waiting, seen = [value], {value}
+    while waiting:
+        here = waiting.pop()
+        if here is None or here.const_value is not None or here.is_initializer():
+            continue
+        node = here.producer()
+        if node is None:
+            return False
+        new = [v for v in node.inputs if v not in seen]
+        seen.update(new)
+        waiting += new
+    return True
+
+
 class Op:
     """A node, its attributes with their defaults, what is known of its shapes.
 

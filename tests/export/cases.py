@@ -72,6 +72,47 @@ b2 (float[N,2,1,1] x) => (float[N,1,1,1] y) {
     )
 
 
+HEAD = """
+    q{i} = MatMul(p{i}, nothing)
+    q{i}_h = Reshape(q{i}, split)
+    k{i}_h = Transpose<perm=[0,1,3,2]>(q{i}_h)
+    v{i}_h = Reshape(p{i}, split)
+    z{i} = MatMul(q{i}_h, k{i}_h)
+    a{i} = Softmax(z{i})
+    o{i} = MatMul(a{i}, v{i}_h)
+    o{i}_t = Reshape(o{i}, join)
+    p{next} = Add(p{i}, o{i}_t)"""
+
+
+def t2() -> onnx.ModelProto:
+    """A class token of 0 and four pixels, a number each; two layers of attention, one head, that
+    look everywhere alike (queries of 0) and add the mean of all tokens to each; the classes are the
+    class token and its negation."""
+    return parsed(
+        f"""<ir_version: 8, opset_import: ["": 18]>
+t2 (float[N,1,2,2] x) => (float[N,2] y) {{
+    e = Conv(x, one)
+    f = Reshape(e, flat)
+    t = Transpose<perm=[0,2,1]>(f)
+    rows = Shape<start=0, end=1>(x)
+    wanted = Concat<axis=0>(rows, ones)
+    c = Expand(zero, wanted)
+    p0 = Concat<axis=1>(c, t)
+    {HEAD.format(i=0, next=1)}
+    {HEAD.format(i=1, next=2)}
+    s = Gather<axis=1>(p2, first)
+    y = Gemm<transB=1>(s, v)
+}}""",
+        {
+            "one": np.ones((1, 1, 1, 1), np.float32), "zero": np.zeros((1, 1, 1), np.float32),
+            "nothing": np.zeros((1, 1), np.float32), "v": np.float32([[1], [-1]]),
+            "flat": np.array([0, 1, 4]), "ones": np.array([1, 1]), "first": np.array(0),
+            "split": np.array([-1, 1, 5, 1]), "join": np.array([-1, 5, 1]),
+        },
+    )  # fmt: skip
+
+
+PIXELS = np.float32([[1, -2], [3, 4]]).reshape(1, 1, 2, 2)
 VANILLA = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
 TWO = np.array([[[[1, 0], [0, 0]], [[0, 0], [0, 2]]]], np.float32)
 
@@ -175,5 +216,29 @@ CASES: list[Case] = [
     Case(
         "causalcam", c2, {"x": TWO}, [[[0, 0], [0, 0]]], target=1,
         options={"size": "layer", "contrast_form": "logit"}, source="C2",
+    ),
+    Case(
+        "reciprocam", c2, {"x": TWO}, [[[0, 0], [0, 2]]], target=1, options=RAW,
+        source="CAM over places, in closed form",
+    ),
+    # One place alone of A = (0, 4, 31, 40), by (1, 1, 1, 1), and (0, 0, 6, 15), by (1, -1, -1, -1).
+    Case(
+        "reciprocam", c1, {"x": SQUARE}, [[[0, 4], [25, 25]]],
+        options={**RAW, "layer": "r"}, source="by hand, four runs of the rest",
+    ),
+    # P = 1/5 everywhere: ((P + I) / 2)^2 = (3 P + I) / 4.
+    Case("rollout", t2, {"x": PIXELS}, [[[0.15, 0.15], [0.15, 0.15]]], options=RAW, source="T2"),
+    # p0 = (0, 1, -2, 3, 4), p1 = p0 + 1.2; dz/da1 = p1 in the class token's row, 0 in others;
+    # dz/da0 = 1.2 p0 in that row, 0.2 p0 in others. With b = (.2, 0, .6, .8) = relu(p0) / 5 and
+    # c = (.44, 0, .84, 1.04) = relu(p1) / 5, and .24 = 1.2 / 5 of the class token itself, the row
+    # is 1.2 b + c + (.24 1.2 + .2 (.44 + .84 + 1.04)) b.
+    Case(
+        "gradient_rollout", t2, {"x": PIXELS}, [[[0.8304, 0], [2.0112, 2.6016]]], options=RAW,
+        source="T2, by hand",
+    ),
+    # Of the other class: relu(-p0) / 5 = (0, .4, 0, 0), relu(-p1) / 5 = (0, .16, 0, 0).
+    Case(
+        "gradient_rollout", t2, {"x": PIXELS}, [[[0, 1.2 * 0.4 + 0.16 + 0.2 * 0.16 * 0.4], [0, 0]]],
+        target=1, options=RAW, source="T2, the other class",
     ),
 ]  # fmt: skip
