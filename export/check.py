@@ -123,7 +123,7 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     kept = [] if of is None else [of, of.removesuffix(scores.AS_IS)]
-    loaded = load(model, keep=[*kept, *([] if wrt is None else [wrt])])
+    loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
     own = frozenset(graph)
     score = scores.score(loaded, of)
@@ -162,10 +162,11 @@ def check(
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
-        whole = load(model)
-        if not blocked and nodes:
+        if blocked or not nodes:
+            whole: ir.Model = load(source)
+        else:
             whole = explain_graph(
-                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype
+                source, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
