@@ -28,7 +28,14 @@ from ..classifier.scores import probabilities
 from ..photos import images
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype, provider_names
+from ..runtime.session import (
+    Providers,
+    Session,
+    default_lowering,
+    dims_of,
+    numpy_dtype,
+    provider_names,
+)
 
 __all__ = ["Explainer", "Explanation"]
 
@@ -122,7 +129,7 @@ class Explainer:
         else:
             fixed = with_fixed_batch(source, batch) if cuda_graph else model
             graph = explain_graph(
-                fixed, names_asked, of=of, wrt=wrt, lowering=for_ or _target_of(names)
+                fixed, names_asked, of=of, wrt=wrt, lowering=for_ or default_lowering(providers)
             )
             compiled, self._said = graph.model, _described(graph)
         self.name = Path(name).stem if isinstance(model, (str, Path)) else name
@@ -367,20 +374,6 @@ def _top(xp: Any, scores: Any) -> Any:
         return xp.zeros(len(scores), np.int64)
     flat = scores.reshape(*scores.shape[:2], -1).sum(axis=2) if scores.ndim > 2 else scores
     return flat.argmax(axis=1)
-
-
-def _target_of(names: Sequence[str]) -> str:
-    """The lowering that suits the provider which goes first."""
-    if names[0] == "TensorrtExecutionProvider":
-        return "tensorrt"
-    return "cpu" if "CUDAExecutionProvider" not in _there(names) else "cuda"
-
-
-def _there(names: Sequence[str]) -> list[str]:
-    from ..runtime.session import runtime
-
-    available = runtime().get_available_providers()
-    return [n for n in names if n in available]
 
 
 def _described(graph: ExplainGraph) -> _Described:

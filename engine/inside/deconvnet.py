@@ -24,7 +24,7 @@ from ..photos import images
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, figure, sheet
 from ..pictures.panel import BLANK, signed
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype
+from ..runtime.session import Providers, Session, default_lowering, dims_of, numpy_dtype
 from .activations import refuse_flat
 from .crops import LayerPatches
 from .patches import SIDE, Patches
@@ -54,7 +54,10 @@ class Projector:
     ) -> None:
         loaded = load(model)
         self.layer = named(loaded.graph, layer).name or ""
-        exported = explain_graph(loaded, rules, of=self.layer, seed_of=seed.CALLER_S, alone=True)
+        exported = explain_graph(
+            loaded, rules, of=self.layer, lowering=default_lowering(providers),
+            seed_of=seed.CALLER_S, alone=True,
+        )  # fmt: skip
         self.rules = exported.methods
         self._names = {rule: exported.saliency[rule] for rule in self.rules}
         self._image = exported.input

@@ -20,7 +20,7 @@ from ...export.saliency import explain_graph
 from ..photos import images
 from ..photos.images import InputSpec
 from ..runtime import arrays
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype, provider_names
+from ..runtime.session import Providers, Session, default_lowering, dims_of, numpy_dtype
 from .taps import named
 
 __all__ = ["Objective", "Pixelwise"]
@@ -58,13 +58,11 @@ class Objective:
             if kind == "product" and plain == layer:  # a representation is of what was named
                 value, self.notes = scores.unclosed(loaded.graph, value)
             of = value.name
-        first = provider_names(providers)[0][0]
-        lowering = "cpu" if first == "CPUExecutionProvider" else "portable"
         exported = explain_graph(
             loaded,
             ("vanilla",),
             of=of,
-            lowering=lowering,
+            lowering=default_lowering(providers),
             seed_of=seed.DISTANCE if kind == "distance" else seed.PRODUCT,
             alone=True,
         )

@@ -27,7 +27,7 @@ from ...export.graph import ModelLike
 from ...export.methods import RULES
 from ...export.saliency import explain_graph
 from ..runtime.machine import device, versions
-from ..runtime.session import Session, dims_of, numpy_dtype
+from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype
 
 __all__ = ["Report", "Row", "bench"]
 
@@ -103,7 +103,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
         for provider in providers:
-            lowering = target or (provider if provider in ("cuda", "tensorrt") else "cpu")
+            lowering = target or default_lowering([provider])
             subjects = _subjects(model, groups, lowering, folder)
             for count in threads:
                 sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}

@@ -79,6 +79,18 @@ def provider_names(providers: Providers) -> tuple[list[str], bool]:
     return names, False
 
 
+def default_lowering(providers: Providers) -> str:
+    """The form of a graph (`--for`) that suits where it will run: what `for_=None` means,
+    everywhere. providers: as in Session. Raises UsageError without a runtime."""
+    names, _ = provider_names(providers)
+    if names[0] == "TensorrtExecutionProvider":
+        return "tensorrt"
+    there = runtime().get_available_providers()
+    return (
+        "cuda" if "CUDAExecutionProvider" in names and "CUDAExecutionProvider" in there else "cpu"
+    )
+
+
 class Session:
     """A compiled model.
 
