@@ -260,6 +260,12 @@ def numpy_dtype(declared: str) -> np.dtype[Any]:
     return np.dtype(_DTYPES[declared])
 
 
+def dtype_of(value: ir.Value) -> np.dtype[Any]:
+    """The NumPy dtype of a graph's input. Raises ModelError as `numpy_dtype` does."""
+    kind = "unknown" if value.dtype is None else value.dtype.name.lower()
+    return numpy_dtype(f"tensor({kind})")
+
+
 def dims_of(shape: Sequence[Any]) -> tuple[int | None, ...]:
     """A runtime's shape with None for the dynamic dimensions."""
     return tuple(d if isinstance(d, int) and d > 0 else None for d in shape)
