@@ -57,7 +57,7 @@ class Ready:
     @cached_property
     def loaded(self) -> Loaded:
         """The model in the transform's form. Nobody changes it: `load` copies it. ModelError."""
-        return load(self.read)
+        return load(self.given if isinstance(self.given, Loaded) else self.read)
 
     @cached_property
     def hash(self) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
+    from ..classifier.ready import Ready
     from ..inside.inversion import Inverter
     from ..photos.stream import Group, Skipped
     from .reconstruct import Asked
@@ -25,6 +26,7 @@ PIXELS = "Pixels as the model's preprocessing says: 0 is black, 255 is white, no
 
 def inversion(asked: Asked) -> None:
     """For each image a row: the photo, then its reconstruction from each layer."""
+    from ..classifier.ready import Ready
     from ..inside.inversion import INVERT_STEPS, Inverter
     from ..photos import images
     from ..photos.outputs import names_of, refuse_results
@@ -41,10 +43,11 @@ def inversion(asked: Asked) -> None:
     files, skipped = found_files(photo_paths(asked.images))
     if not files:
         raise skipped[0].error
-    record = _record(asked)
+    ready = Ready(asked.model)
+    record = _record(asked, ready)
     steps = INVERT_STEPS if asked.steps is None else asked.steps
     inverters = [
-        Inverter(asked.model, layer, **_settings(asked, record, steps)) for layer in asked.layers
+        Inverter(ready, layer, **_settings(asked, record, steps)) for layer in asked.layers
     ]
     record, spec = inverters[0].preprocess, inverters[0].spec
     for note in dict.fromkeys(n for i in inverters for n in i.notes):
@@ -159,6 +162,7 @@ def _invertible(
 def maximize(asked: Asked) -> None:
     """An image for each class or channel, in one picture per layer."""
     from ..classifier.labels import class_number
+    from ..classifier.ready import Ready
     from ..inside.inversion import MAXIMIZE_STEPS, Maximizer
     from ..photos import images
     from ..photos.outputs import refuse_results
@@ -179,10 +183,11 @@ def maximize(asked: Asked) -> None:
     # Before the model is loaded; the pictures of the layers once their names are known.
     refuse_results(asked.output, listed, asked.force)
     wanted: list[str | None] = [*asked.layers] or [None]
-    record = _record(asked)
+    ready = Ready(asked.model)
+    record = _record(asked, ready)
     makers = [
         Maximizer(
-            asked.model,
+            ready,
             layer,
             unit=asked.unit,
             start=asked.start,
@@ -294,15 +299,13 @@ def _settings(asked: Asked, record: Preprocess, steps: int) -> dict[str, Any]:
     }
 
 
-def _record(asked: Asked) -> Preprocess:
+def _record(asked: Asked, ready: Ready) -> Preprocess:
     """How images become inputs: --preprocess, the model's own, or an assumption, said aloud."""
     import numpy as np
 
-    from ...export.graph import read
     from ...export.preprocess import of_metadata
 
-    source, _ = read(asked.model)
-    own = of_metadata(dict(source.metadata_props), Path(asked.model).stem)
+    own = of_metadata(ready.metadata, ready.name)
     record, assumed = chosen_preprocess(asked.preprocess, own, asked.model, np.dtype(np.float32))
     if assumed is not None:
         say(assumed)

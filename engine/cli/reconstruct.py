@@ -179,6 +179,7 @@ def _deconvnet(asked: Asked) -> None:
     import numpy as np
 
     from ...export.variants import variant
+    from ..classifier.ready import Ready
     from ..inside import deconvnet as room
     from ..photos.outputs import refuse_results
     from ..pictures.page import Page
@@ -190,16 +191,15 @@ def _deconvnet(asked: Asked) -> None:
     expected = [f"{n}{end}" for n in names.values() for end in (".png", ".npz")]
     expected += ["reconstruct.json", *(["reconstruct.html"] if asked.html else [])]
     refuse_results(asked.output, expected, asked.force)  # before the model is loaded
+    ready = Ready(asked.model)
     # Before the pass over the images: an operator without a rule is found out at once.
     projectors = [
-        room.Projector(
-            asked.model, n, rules, providers=asked.provider or None, threads=asked.threads
-        )
+        room.Projector(ready, n, rules, providers=asked.provider or None, threads=asked.threads)
         for n in asked.layers
     ]
     with results_in(asked.output, expected, asked.force) as results:
         found = found_patches(
-            asked.model,
+            ready,
             asked.images,
             asked.layers,
             asked.channels,

@@ -101,7 +101,7 @@ class Reconstruction:
     providers=take.names, threads=take.whole,
 )  # fmt: skip
 def deconvnet(
-    model: ModelLike,
+    model: ModelLike | Ready,
     found: Patches,
     layer: str,
     places: Sequence[int],

@@ -167,11 +167,11 @@ class Layer:
 
 
 def layers(
-    model: ModelLike, size: tuple[int, int] | None = None, *, convolutions: bool = False
+    model: ModelLike | Ready, size: tuple[int, int] | None = None, *, convolutions: bool = False
 ) -> list[Layer]:
     """The tensors that the image reaches, in the graph's order; on demand only those that
     convolutions make, or a linear layer over patches of the image. Raises ModelError."""
-    loaded = load(model)
+    loaded = Ready.of(model).loaded
     fields = receptive_fields(loaded, size=size)
     embedding = patch_embedding(loaded)
     found = []
