@@ -31,7 +31,7 @@ from ..runtime.session import dims_of, dtype_of
 from . import labels
 from .intake import shares_batch
 
-__all__ = ["Fed", "Ready", "Standing"]
+__all__ = ["Fed", "Reading", "Ready", "Standing"]
 
 
 class Ready:
@@ -171,6 +171,10 @@ class Standing:
     def preprocess(self) -> Preprocess | None:
         """How the model's metadata wants its images, or None."""
         return of_metadata(self.metadata, self.name)
+
+
+class Reading(Standing):
+    """What also reads photos for itself."""
 
     def settled(self, preprocess: Preprocess | str | None = None) -> Preprocess:
         """A preset's name, a record, or the model's own, with its size settled for this input.

@@ -21,7 +21,7 @@ from ...errors import ImageError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
 from ...export.receptive import ReceptiveField, receptive_fields
-from ..classifier.ready import Fed, Ready, Standing
+from ..classifier.ready import Fed, Reading, Ready
 from ..runtime.session import Providers, Session
 from .patch_embedding import patch_embedding
 
@@ -71,7 +71,7 @@ def _copied(graph: ir.Graph, value: ir.Value) -> ir.Value:
     return copy
 
 
-class Taps(Standing):
+class Taps(Reading):
     """A model that gives its inner tensors.
 
     model: a path, bytes or an onnx.ModelProto. names: of tensors, or of nodes.

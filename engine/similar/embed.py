@@ -22,7 +22,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, from_json
 from ...export.preprocess import given as given_preprocess
 from ...lanes import in_lanes
-from ..classifier.ready import Ready, Standing
+from ..classifier.ready import Reading, Ready
 from ..inside.taps import Taps
 from ..photos import images
 from ..photos.room import BATCHES
@@ -43,7 +43,7 @@ PART_SECONDS = 10.0
 _BUNDLED = Path(__file__).parent.parent / "assets" / "squeezenet1_1.onnx"
 
 
-class Embedder(Standing):
+class Embedder(Reading):
     """Vectors of image batches.
 
     model: a path, bytes or an onnx.ModelProto. layer: the tensor to embed; None: what the last
