@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import UsageError
-from ...export import choose
-from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from ..classifier.labels import counted
 from ..measure.compare import Drift, explained
@@ -73,6 +71,7 @@ def measured(
     asked: target class, cotangent, reduction, of and wrt of the export.
     Raises UsageError where the two can't be compared, ImageError, ModelError.
     """
+    from ..classifier.ready import Ready
     from ..direct.explainer import Explainer
 
     target_class, cotangent, reduce, of, wrt = asked
@@ -83,9 +82,9 @@ def measured(
         )
     files = images.image_files(paths)
     one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
-    exported = choose.exported(read(reference)[0].metadata_props) is not None
-    form = None if exported else "portable"  # what is exported has its operators already
-    plain = Explainer(reference, graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form)
+    ready = Ready(reference)
+    form = "portable" if ready.exported is None else None  # what is exported has its operators
+    plain = Explainer(ready, graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form)
     candidate = Explainer(graph.to_proto(), graph.methods, providers="cpu")
     _check_alike(plain, candidate, reference)
     spec = plain.input

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
-from ...export.graph import ModelLike
+from ...export.graph import ModelLike, load
 from ...export.methods import RULES
 from ...export.saliency import explain_graph
 from ..runtime.machine import device, versions
@@ -128,9 +128,10 @@ def _subjects(
 ) -> dict[str, str]:
     """Files: the plain model as it is, and an explaining graph per group of methods."""
     files = {"score": str(model)}
+    loaded = load(model)
     for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
-        explain_graph(model, group, target_class="top1", lowering=lowering).save(path)
+        explain_graph(loaded, group, target_class="top1", lowering=lowering).save(path)
         files["score + " + ", ".join(group)] = str(path)
     return files
 
