@@ -113,13 +113,15 @@ def deconvnet(
 ) -> Iterator[Reconstruction]:
     """Project the top activations of channels back to pixels, a channel at a time.
 
-    found: what `backlight.patches` found with the same model. layer: one of its layers.
-    places: of channels in it (`LayerPatches.place`).
+    found: what `backlight.patches` found with the same model. layer: one of its layers, or the node
+    that makes it. places: of channels in it (`LayerPatches.place`).
     Raises UnsupportedNode where an operator on the way has no gradient rule.
     """
+    ready = Ready.of(model)
+    layer = named(ready.loaded.graph, layer).name or ""
     if layer not in found.layers:
         raise UsageError(f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}")
-    projector = Projector(model, layer, rules, providers=providers, threads=threads)
+    projector = Projector(ready, layer, rules, providers=providers, threads=threads)
     for place in places:
         yield reconstructed(projector, found, place, batch)
 
