@@ -129,7 +129,7 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     kept = [] if of is None else [of, of.removesuffix(scores.AS_IS)]
-    loaded = load(model, keep=[*kept, *([] if wrt is None else [wrt])])
+    loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
     own = frozenset(graph)
     score = scores.score(loaded, of)
@@ -182,17 +182,18 @@ def check(
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
-        whole = load(model)
-        if not blocked and nodes:
+        if blocked or not nodes:
+            whole: ir.Model = load(source)
+        else:
             whole = explain_graph(
-                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer
+                source, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
     if unfit is None and not blocked and nodes and any(r.takes_layer or r.varies for r in rows):
         # Whether a method fits the model is for the method to say.
         try:
-            explain_graph(model, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer)
+            explain_graph(source, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer)
         except ModelError as err:
             unfit = err
     if unfit is not None:

@@ -35,8 +35,44 @@ EMITTED_IR = 10
 _LIGHT = 1024
 # Where protobuf ends.
 _LARGEST = 2**31
-# In a model's `meta`: the files beside it that its data lies in.
+# In a model's `meta`: the files beside it that its data lies in, and its name for messages.
 FILES = "backlight.files"
+SOURCE = "backlight.source"
+
+
+class Loaded(ir.Model):
+    """A model in the transform's form, as `load` gives it: loading it again is a copy of the graph,
+    in which the weights are the same arrays.
+
+    shapes: what was said of inputs that leave theirs open. Whoever changes one keeps it in that
+    form: names for all, and the shapes that are known.
+    """
+
+    def __init__(self, model: ir.Model, shapes: Shapes | None = None) -> None:
+        super().__init__(
+            model.graph,
+            ir_version=model.ir_version,
+            producer_name=model.producer_name,
+            producer_version=model.producer_version,
+            domain=model.domain,
+            model_version=model.model_version,
+            doc_string=model.doc_string,
+            functions=tuple(model.functions.values()),
+            metadata_props=dict(model.metadata_props),
+            device_configurations=model.device_configurations,
+        )
+        self.meta.update(model.meta)
+        self.shapes: Shapes = dict(shapes or {})
+
+    def clone(self, deep_copy: bool = False) -> Loaded:
+        """A copy to change; weights are shared."""
+        copy = Loaded(super().clone(deep_copy), self.shapes)
+        copy.meta.update(self.meta)
+        return copy
+
+    def serves(self, opset: int, shapes: Shapes | None) -> bool:
+        """Whether loading it for these would leave it as it is."""
+        return opset_of(self) >= opset and (not shapes or dict(shapes) == self.shapes)
 
 
 @seldom_collected
@@ -45,8 +81,9 @@ def load(
     opset: int = EMITTED_OPSET,
     keep: Collection[str] = (),
     shapes: Shapes | None = None,
-) -> ir.Model:
-    """Read a model and bring it into the transform's form; what was given is not changed.
+) -> Loaded:
+    """Read a model and bring it into the transform's form; what was given is not changed. What was
+    loaded already is only copied.
 
     Functions are inlined, opset 7 and up is upgraded to `opset` where lower, constant subgraphs are
     folded, shapes are inferred, every node and value has a name. Initializers are no longer inputs.
@@ -56,7 +93,10 @@ def load(
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
     """
+    if isinstance(model, Loaded) and model.serves(opset, shapes):
+        return model.clone()
     loaded, source = read(model)
+    about = dict(loaded.meta)
     if opset_of(loaded) < OLDEST_OPSET:
         raise ModelError(f"{source}: opset {opset_of(loaded)}; supported: {OLDEST_OPSET} and up")
     check_structure(loaded, source)
@@ -76,7 +116,8 @@ def load(
         raise
     except Exception as err:  # onnx and onnx-ir raise many kinds on a malformed graph
         raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
-    return loaded
+    loaded.meta.update(about)  # ONNX's passes know nothing of it
+    return Loaded(loaded, shapes)
 
 
 def opset_of(model: ir.Model) -> int:
@@ -89,9 +130,10 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
     messages. Raises ModelError; see `load`."""
     if isinstance(model, ir.Model):
         # Not by way of a message: that forgets which folder the weights outside it lie in.
-        source = model.graph.name or "the model"
+        source = str(model.meta.get(SOURCE) or model.graph.name or "the model")
         check_tensors_of(model, source)
-        copy = model.clone()
+        copy = ir.Model.clone(model)  # in no form: whoever reads may change what it likes
+        copy.meta.update(model.meta)
         forget_no_sizes(copy)
         return copy, source
     message = read_message(model)
@@ -104,7 +146,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         ):
             if "ai.onnx" in imports:  # the standard domain, spelled out
                 imports.setdefault("", imports.pop("ai.onnx"))
-        loaded.meta[FILES] = message.files
+        loaded.meta[FILES], loaded.meta[SOURCE] = message.files, source
         if folder is not None:
             ir.external_data.set_base_dir(loaded.graph, folder)
         forget_no_sizes(loaded)

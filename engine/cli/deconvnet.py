@@ -85,6 +85,7 @@ def deconvnet(
     import numpy as np
 
     from ...export.variants import variant
+    from ..classifier.ready import Ready
     from ..inside import deconvnet as room
     from ..photos.outputs import refuse_results
     from ..pictures.page import Page
@@ -102,13 +103,14 @@ def deconvnet(
     expected = [f"{n}{end}" for n in names.values() for end in (".png", ".npz")]
     expected += [SUMMARY, *(["deconvnet.html"] if html else [])]
     refuse_results(output, expected, force)  # before the model is loaded
+    ready = Ready(path)
     # Before the pass over the images: an operator without a rule is found out at once.
     projectors = [
-        room.Projector(path, n, rules, providers=provider or None, threads=threads) for n in layers
+        room.Projector(ready, n, rules, providers=provider or None, threads=threads) for n in layers
     ]
     with results_in(output, expected, force) as results:
         found = found_patches(
-            path,
+            ready,
             folder,
             layers,
             chosen,

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import UsageError
-from ...export import choose
-from ...export.graph import read
 from ...export.saliency import ExplainGraph
 from ..classifier.labels import counted
 from ..measure.compare import Drift, explained
@@ -75,6 +73,7 @@ def measured(
     and variants, as an Explainer takes them.
     Raises UsageError where the two can't be compared, ImageError, ModelError.
     """
+    from ..classifier.ready import Ready
     from ..direct.explainer import Explainer
 
     target_class, cotangent, reduce, of, wrt = asked
@@ -85,11 +84,12 @@ def measured(
         )
     files = images.image_files(paths)
     one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
-    exported = choose.exported(read(reference)[0].metadata_props) is not None
+    ready = Ready(reference)
+    exported = ready.exported is not None
     form = None if exported else "portable"  # what is exported has its operators already
     told = {} if exported else dict(drawn)
     plain = Explainer(
-        reference, methods=graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form, **told
+        ready, methods=graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form, **told
     )
     candidate = Explainer(graph.to_proto(), methods=graph.methods, providers="cpu")
     _check_alike(plain, candidate, reference)

@@ -62,6 +62,7 @@ def filters(
     patch embedding that is none, with their shapes, strides and receptive fields.
     """
     from ...export.preprocess import parse
+    from ..classifier.ready import Ready
     from ..inside import filters as room
     from ..photos.outputs import OutputFolder, refuse_results
     from ..pictures.page import Page
@@ -78,8 +79,9 @@ def filters(
     always = ["filters.json", *(["filters.html"] if html else [])]
     refuse_results(output, always, force)  # before the model is loaded
     record = None if preprocess is None else parse(preprocess)
-    shown = room.filters(path, layer, preprocess=record)
-    if shown.color is not None and record is None and preprocess_of(path, None)[1] is not None:
+    ready = Ready(path)
+    shown = room.filters(ready, layer, preprocess=record)
+    if shown.color is not None and record is None and preprocess_of(ready, None)[1] is not None:
         say(
             f"{path} doesn't say in which order colours come: assuming {shown.color} "
             "(--preprocess changes it)"
@@ -113,7 +115,7 @@ def filters(
     if html:
         page = Page(title, f"{count} filters of {depth} x {height} x {width}.")
         page.picture(picture, f"The filters of {shown.layer} as tiles", f"The weights: {files[1]}")
-        convolutions = listed(path, preprocess, convolutions=True)
+        convolutions = listed(ready, preprocess, convolutions=True)
         page.section("Filters of this model")
         page.table(
             ("layer", "weights", "stride", "receptive field"),

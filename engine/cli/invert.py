@@ -72,6 +72,7 @@ def invert(
     For each photo a row in inversion.png: the photo, then its reconstruction from each layer. The
     images themselves (.npy) and summary.json beside it.
     """
+    from ..classifier.ready import Ready
     from ..inside.inversion import INVERT_STEPS, Inverter
     from ..photos import images
     from ..pictures.grid import Row, Tile, figure, sheet
@@ -87,10 +88,11 @@ def invert(
     listing = ["inversion.png", *(["inversion.html"] if html else [])]
     # The files of the layers once their names are known.
     job = found_photos("invert", image, output, listing, force, json)
-    record, assumed = record_of(path, preprocess)
+    ready = Ready(path)
+    record, assumed = record_of(ready, preprocess)
     many = INVERT_STEPS if steps is None else steps
     how = settings(record, many, starts, seed, provider, threads)
-    inverters = [Inverter(path, name, **how) for name in layers]
+    inverters = [Inverter(ready, name, **how) for name in layers]
     record, spec = inverters[0].preprocess, inverters[0].spec
     job.note(assumed, *(n for i in inverters for n in i.notes))
     names = file_names([i.layer for i in inverters])

@@ -15,6 +15,7 @@ from .console import show, show_json
 from .options import path_given, say
 
 if TYPE_CHECKING:
+    from ..classifier.ready import Ready
     from ..inside.taps import Layer
     from ..photos.outputs import OutputFolder
     from ..pictures.page import Page
@@ -102,13 +103,15 @@ def file_names(layers: Sequence[str]) -> dict[str, str]:
     return taken
 
 
-def listed(path: str, preprocess: str | None, *, convolutions: bool = False) -> list[Layer]:
+def listed(path: str | Ready, preprocess: str | None, *, convolutions: bool = False) -> list[Layer]:
     """The model's layers for images of the size that --preprocess says, else the model's metadata,
     where the model leaves it open."""
+    from ..classifier.ready import Ready
     from ..inside.taps import layers
     from .patches import preprocess_of
 
-    return layers(path, preprocess_of(path, preprocess)[0].size, convolutions=convolutions)
+    ready = Ready.of(path)
+    return layers(ready, preprocess_of(ready, preprocess)[0].size, convolutions=convolutions)
 
 
 def print_layers(found: Sequence[Layer], json: bool) -> None:

@@ -42,6 +42,7 @@ from .photos import SUMMARY, summarised
 from .starts import PIXELS, SIDE, Seed, Starts, Steps, record_of, settings
 
 if TYPE_CHECKING:
+    from ..classifier.ready import Ready
     from ..inside.inversion import Maximizer
 
 LIMIT = 8
@@ -87,6 +88,7 @@ def maximize(
 
     A picture and the images themselves (.npy) per layer, and summary.json. It takes no photos.
     """
+    from ..classifier.ready import Ready
     from ..inside.inversion import MAXIMIZE_STEPS
     from ..photos.outputs import refuse_results
     from ..pictures.grid import Tile, figure, sheet, tiled
@@ -108,9 +110,10 @@ def maximize(
     listing = [SUMMARY, *(["maximize.html"] if html else [])]
     # Before the model is loaded; the pictures of the layers once their names are known.
     refuse_results(output, listing, force)
-    record, assumed = record_of(path, preprocess)
+    ready = Ready(path)
+    record, assumed = record_of(ready, preprocess)
     how = settings(record, many, starts, seed, provider, threads)
-    makers = _makers(path, layer or [], unit, start, how)
+    makers = _makers(ready, layer or [], unit, start, how)
     notes = list(dict.fromkeys([*([assumed] if assumed else ()), *_noted(makers)]))
     for note in notes:
         say(note)
@@ -198,13 +201,13 @@ def _check_goal(
 
 
 def _makers(
-    path: str, layers: Sequence[str], unit: str, start: str, how: dict[str, Any]
+    ready: Ready, layers: Sequence[str], unit: str, start: str, how: dict[str, Any]
 ) -> list[Maximizer]:
     """For each layer one; for the class scores, where none is given."""
     from ..inside.inversion import Maximizer
 
     wanted: list[str | None] = [*dict.fromkeys(layers)] or [None]
-    return [Maximizer(path, layer, unit=unit, start=start, **how) for layer in wanted]
+    return [Maximizer(ready, layer, unit=unit, start=start, **how) for layer in wanted]
 
 
 def _noted(makers: Sequence[Maximizer]) -> list[str]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
+    from ..classifier.ready import Ready
     from ..inside.patches import Patches
 
 STATE = ".patches-state.npz"
@@ -183,7 +184,7 @@ def about_patches(found: Patches) -> dict[str, Any]:
 
 
 def found_patches(
-    path: str,
+    model: str | Ready,
     folder: Sequence[str] | None,
     layers: Sequence[str],
     channels: Sequence[int] | None,
@@ -199,10 +200,12 @@ def found_patches(
     fresh: bool = False,
 ) -> Patches:
     """The pass, with its progress on the terminal and its notes said."""
+    from ..classifier.ready import Ready
     from ..inside.patches import patches
     from .progress import track
 
-    settled, assumed = preprocess_of(path, preprocess)
+    ready = Ready.of(model)
+    settled, assumed = preprocess_of(ready, preprocess)
     if assumed is not None:
         say(assumed)
     done = 0
@@ -215,7 +218,7 @@ def found_patches(
             done = at
 
         found = patches(
-            path,
+            ready,
             photo_paths(folder),
             layers,
             channels=channels,
@@ -237,17 +240,17 @@ def found_patches(
     return found
 
 
-def preprocess_of(path: str, given: str | None) -> tuple[Preprocess, str | None]:
+def preprocess_of(model: str | Ready, given: str | None) -> tuple[Preprocess, str | None]:
     """How a model wants its images, before it is compiled, and what was assumed."""
     import numpy as np
 
     from ...export import choose
-    from ...export.graph import read
     from ...export.preprocess import of_metadata
+    from ..classifier.ready import Ready
 
-    model, _ = read(path)
-    dtype = choose.image_input(model.graph).input.dtype
-    own = of_metadata(dict(model.metadata_props), path)
+    ready, path = Ready.of(model), str(model.given if isinstance(model, Ready) else model)
+    dtype = choose.image_input(ready.read.graph).input.dtype
+    own = of_metadata(ready.metadata, path)
     return chosen_preprocess(
         given, own, path, np.dtype(np.float32) if dtype is None else dtype.numpy()
     )

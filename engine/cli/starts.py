@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from .options import chosen_preprocess
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
+    from ..classifier.ready import Ready
 
 SIDE = 227
 PIXELS = "Pixels as the model's preprocessing says: 0 is black, 255 is white, nothing is stretched."
@@ -22,16 +22,14 @@ Starts = Annotated[int, typer.Option("--starts", metavar="N", help="Random start
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the random starts.")]
 
 
-def record_of(path: str, preprocess: str | None) -> tuple[Preprocess, str | None]:
+def record_of(ready: Ready, preprocess: str | None) -> tuple[Preprocess, str | None]:
     """How images become inputs: --preprocess, the model's own, or an assumption, and a note."""
     import numpy as np
 
-    from ...export.graph import read
     from ...export.preprocess import of_metadata
 
-    source, _ = read(path)
-    own = of_metadata(dict(source.metadata_props), Path(path).stem)
-    return chosen_preprocess(preprocess, own, path, np.dtype(np.float32))
+    own = of_metadata(ready.metadata, ready.name)
+    return chosen_preprocess(preprocess, own, str(ready.given), np.dtype(np.float32))
 
 
 def settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +21,21 @@ from ...export import scores as class_scores
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.methods import RULES, asked
-from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
+from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.variations import GAP
-from ..classifier import labels
-from ..classifier.intake import shares_batch
+from ..classifier.ready import Fed, Reading, Ready
 from ..classifier.scores import probabilities
-from ..photos import images
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype, provider_names
+from ..runtime.session import (
+    Providers,
+    Session,
+    default_lowering,
+    provider_names,
+)
 from .variants import Variants
 
 __all__ = ["Explainer", "Explanation"]
@@ -61,8 +65,7 @@ class Explanation:
 class _Described:
     """What there is to know of a model with saliency outputs."""
 
-    input: str
-    channel_axis: int
+    fed: Fed
     saliency: Mapping[str, str]
     scores: str
     classes: int | None
@@ -79,7 +82,7 @@ class _Described:
     contrasted: tuple[str, ...]  # the methods that have one
 
 
-class Explainer:
+class Explainer(Reading):
     """Scores and saliency of image batches.
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
@@ -107,7 +110,7 @@ class Explainer:
     )  # fmt: skip
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         rules: Sequence[str] | None = None,
         *,
         methods: Sequence[str] | None = None,
@@ -135,9 +138,13 @@ class Explainer:
         if cuda_graph and "CUDAExecutionProvider" not in names:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
-        source, name = read(model)
-        self.metadata: dict[str, str] = dict(source.metadata_props)
-        held = choose.exported(self.metadata)
+        ready = Ready.of(model)
+        held, name = ready.exported, ready.source
+        # Loaded with what is asked for by name in it: weights, and what is made of them, fold.
+        named = any(v is not None for v in (held, of, wrt, layer))
+        source: ir.Model = ready.read if named or cuda_graph else ready.loaded
+        if cuda_graph:
+            source = with_fixed_batch(read(source)[0], batch)
         drawn: dict[str, Any] = {
             "layer": layer, "fuse": fuse, "size": size, "signed": signed,
             "contrast": contrast, "contrast_form": contrast_form,
@@ -155,35 +162,26 @@ class Explainer:
                 raise UsageError(f"{name} is exported already; {told} is in the file")
             self._said = _exported(source, name, names_asked or held)
             self._variants = Variants(self._asked, Sampling(), fixed=True)
-            compiled: Any = model if isinstance(model, (str, Path, bytes)) else source
-            if cuda_graph:
-                compiled = with_fixed_batch(source, batch)
+            as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
+            compiled: Any = ready.given if as_it_is else source
         else:
-            fixed = with_fixed_batch(source, batch) if cuda_graph else model
             self._variants = Variants(self._asked, sampling or Sampling(), _has_size(source))
             exported, sampling_of = self._variants.exported(self._asked)
             varies = bool(self._variants.kinds) or sampling is not None
             graph = explain_graph(
-                fixed, exported, of=of, wrt=wrt, lowering=for_ or _target_of(names),
+                source, exported, of=of, wrt=wrt, lowering=for_ or default_lowering(providers),
                 sampling=sampling_of if varies else None, **drawn,
             )  # fmt: skip
             compiled, self._said = graph.model, _described(graph)
-        self.name = Path(name).stem if isinstance(model, (str, Path)) else name
+        super().__init__(ready, self._said.fed)
+        self.classes = self._said.classes
         self.methods = self._variants.shown(tuple(self._said.saliency))
         own = CUDA_GRAPH if cuda_graph else None
         self.session = Session(compiled, providers, threads, provider_options=own)
         self.notes = [*self._said.notes, *self.session.notes]
-        declared = {i.name: i for i in self.session.inputs}
-        image = declared[self._said.input]
-        self._dims = dims_of(image.shape)
-        self._dtype = numpy_dtype(image.type)
-        self._others = [n for n in declared if n not in (self._said.input, *self._said.ours)]
         self._varied = [n for n in self._said.ours if n in ("noise", "alphas", "weights")]
-        self._whole = {n for n in self._others if not shares_batch(image.shape, declared[n].shape)}
-        self._batch = batch
-        if len(self._dims) > 0 and self._dims[0] is not None:
-            self._batch = self._dims[0]
-        self._fixed = len(self._dims) > 0 and self._dims[0] is not None
+        self._batch = self.fed.batch or batch
+        self._fixed = self.fed.batch is not None
         self._recorded: Recorded | None = None
         if cuda_graph:
             if self.session.provider != "cuda":
@@ -214,11 +212,6 @@ class Explainer:
         return "contrast" in self._said.ours
 
     @property
-    def classes(self) -> int | None:
-        """The number of classes, None when the graph leaves it open."""
-        return self._said.classes
-
-    @property
     def closing(self) -> str | None:
         """What closes the head that `scores` come from: Softmax, LogSoftmax, Sigmoid, Probability
         (several operators made them) or None (unknown)."""
@@ -239,38 +232,13 @@ class Explainer:
             return found
         return np.concatenate([1 - found, found], axis=1)
 
-    @property
-    def input(self) -> images.InputSpec:
-        """The image input. Raises ModelError where pictures can't be fed to it."""
-        return images.layout_of(self._said.input, self._dims, self._dtype, self._said.channel_axis)
-
-    @property
-    def labels(self) -> list[str] | None:
-        """The class names that the model's metadata gives."""
-        return labels.of_model(self.metadata, self.name, self.classes)
-
-    @property
-    def preprocess(self) -> Preprocess | None:
-        """How the model's metadata wants its images, or None."""
-        return of_metadata(self.metadata, self.name)
-
     @take.accepts(paths=take.paths, preprocess=given_preprocess)
     def load(
         self, paths: Sequence[str | Path], preprocess: Preprocess | str | None = None
     ) -> NDArray[Any]:
         """Image files as one batch for this model. preprocess: a preset's name or a record;
         default: the model's own. Raises ImageError, or UsageError when neither says how."""
-        if isinstance(preprocess, str):
-            preprocess = preset(preprocess)
-        chosen = preprocess or self.preprocess
-        if chosen is None:
-            raise UsageError(
-                f"{self.name} doesn't say how it wants its images; "
-                f"give preprocess, one of: {', '.join(PRESETS)}"
-            )
-        spec = self.input
-        settled = images.fitted(chosen, spec)
-        return np.stack([images.prepare(images.decode(p), settled, spec).tensor for p in paths])
+        return super().load(paths, preprocess)
 
     def __call__(self, inputs: Any, target: Any = None, contrast: Any = None) -> Explanation:
         """Explain a batch. inputs: the image input's shape and dtype, [N, ...], in NumPy, CuPy or
@@ -283,18 +251,19 @@ class Explainer:
         range.
         """
         feeds, back = self._feeds(inputs)
-        count = len(feeds[self._said.input])
+        count = len(feeds[self.fed.name])
         wanted = self._targets(target, count)
         against = self._contrasts_of(contrast, count)
         if against is not None:
             feeds["contrast"] = against
         names = self._wanted
-        on_gpu = arrays.is_cuda(feeds[self._said.input])
+        on_gpu = arrays.is_cuda(feeds[self.fed.name])
         bound = on_gpu and self.session.providers[0] == "CUDAExecutionProvider"
         if on_gpu and not bound:
             feeds = {k: arrays.to_host(v) for k, v in feeds.items()}
+        whole = self.fed.whole
         parts = [
-            self._run({k: v if k in self._whole else v[at : at + step] for k, v in feeds.items()},
+            self._run({k: v if k in whole else v[at : at + step] for k, v in feeds.items()},
                       wanted[at : at + step], names, bound)
             for step in (self._batch or max(count, 1),)
             for at in range(0, count, step)
@@ -349,9 +318,9 @@ class Explainer:
             feeds["target"] = target
         if self._fixed and self._batch is not None and count < self._batch:
             fill = [*range(count), *[count - 1] * (self._batch - count)]
-            feeds = {k: v if k in self._whole else v[fill] for k, v in feeds.items()}
+            feeds = {k: v if k in self.fed.whole else v[fill] for k, v in feeds.items()}
         if self._varied:
-            image = feeds[self._said.input]
+            image = feeds[self.fed.name]
             parts = self._variants.parts(self._varied, image.shape[1:], image.dtype)
             each = [(share, self._once({**feeds, **fed}, names, bound)) for share, fed in parts]
             found = self._variants.combined(each, self._said.saliency)
@@ -363,7 +332,7 @@ class Explainer:
     def _once(self, feeds: dict[str, Any], names: list[str], bound: bool) -> dict[str, Any]:
         if self._recorded is not None:
             found = self._recorded.run(feeds)
-            if arrays.is_cuda(feeds[self._said.input]):
+            if arrays.is_cuda(feeds[self.fed.name]):
                 return dict(found)
             return {k: arrays.to_host(v) for k, v in found.items()}
         if bound:
@@ -373,7 +342,7 @@ class Explainer:
 
     def _rows_of(self, found: Mapping[str, Any], feeds: Mapping[str, Any]) -> Any:
         """The scores of a run, a row an image. Raises ModelError where that isn't so."""
-        name, rows = self._said.scores, len(feeds[self._said.input])
+        name, rows = self._said.scores, len(feeds[self.fed.name])
         scores = self._rows(found[name])
         have = scores.shape[:1]
         if have and have[0] != rows:  # a text's characters, a detector's boxes
@@ -404,34 +373,34 @@ class Explainer:
         return _top(xp, scores)
 
     def _feeds(self, inputs: Any) -> tuple[dict[str, Any], arrays.Back]:
-        given = dict(inputs) if isinstance(inputs, Mapping) else {self._said.input: inputs}
-        wanted = {self._said.input, *self._others}
+        given = dict(inputs) if isinstance(inputs, Mapping) else {self.fed.name: inputs}
+        wanted = {self.fed.name, *self.fed.others}
         if set(given) != wanted:
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
-        image, back = arrays.taken(given.pop(self._said.input))
+        image, back = arrays.taken(given.pop(self.fed.name))
         self._check(image)
-        feeds = {self._said.input: image}
+        feeds = {self.fed.name: image}
         for name, value in given.items():
             other, _ = arrays.taken(value)
-            if name not in self._whole and other.shape[:1] != image.shape[:1]:
+            if name not in self.fed.whole and other.shape[:1] != image.shape[:1]:
                 raise ImageError(f"input '{name}' has no row per image")
             feeds[name] = other
         return feeds, back
 
     def _check(self, x: Any) -> None:
-        shown = "[" + ",".join("N" if d is None else str(d) for d in self._dims) + "]"
-        dims = (None, *self._dims[1:])  # the batch is split and filled up as needed
-        shown = shown.replace(str(self._dims[0]), "N", 1) if self._fixed else shown
-        if x.dtype != self._dtype:
-            raise ImageError(f"the input is {x.dtype}; expected {self._dtype.name} {shown}")
+        shown = "[" + ",".join("N" if d is None else str(d) for d in self.fed.dims) + "]"
+        dims = (None, *self.fed.dims[1:])  # the batch is split and filled up as needed
+        shown = shown.replace(str(self.fed.dims[0]), "N", 1) if self._fixed else shown
+        if x.dtype != self.fed.dtype:
+            raise ImageError(f"the input is {x.dtype}; expected {self.fed.dtype.name} {shown}")
         fits = x.ndim == len(dims) and all(
             d is None or d == have for d, have in zip(dims, x.shape, strict=True)
         )
         if not fits or 0 in x.shape:
             have = "[" + ",".join(map(str, x.shape)) + "]"
-            raise ImageError(f"the input is shaped {have}; expected {self._dtype.name} {shown}")
-        if self._dtype.kind == "f" and not math.isfinite(float(x.sum(dtype=np.float64))):
+            raise ImageError(f"the input is shaped {have}; expected {self.fed.dtype.name} {shown}")
+        if self.fed.dtype.kind == "f" and not math.isfinite(float(x.sum(dtype=np.float64))):
             xp: Any = arrays.cupy() if arrays.is_cuda(x) else np
             finite = xp.isfinite(x).reshape(len(x), -1).all(axis=1)
             if not finite.all():
@@ -478,20 +447,6 @@ def _top(xp: Any, scores: Any) -> Any:
     return flat.argmax(axis=1)
 
 
-def _target_of(names: Sequence[str]) -> str:
-    """The lowering that suits the provider which goes first."""
-    if names[0] == "TensorrtExecutionProvider":
-        return "tensorrt"
-    return "cpu" if "CUDAExecutionProvider" not in _there(names) else "cuda"
-
-
-def _there(names: Sequence[str]) -> list[str]:
-    from ..runtime.session import runtime
-
-    available = runtime().get_available_providers()
-    return [n for n in names if n in available]
-
-
 def _described(graph: ExplainGraph) -> _Described:
     """A fresh export; its class scores become an output where no output holds them."""
     score, layer = graph.score_output, None
@@ -501,8 +456,7 @@ def _described(graph: ExplainGraph) -> _Described:
         graph.model.graph.outputs.append(of)
         score = graph.of
     return _Described(
-        input=graph.input,
-        channel_axis=_channel_axis(graph.model.graph, graph.input),
+        fed=Fed.of(graph.model.graph, graph.input, _ours(graph.added)),
         saliency=graph.saliency,
         scores=score,
         classes=graph.classes,
@@ -544,9 +498,9 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         dim = dim_of(held.shape, 1)
         classes = dim if isinstance(dim, int) else None
     takes = any(v.name == "target" for v in model.graph.inputs)
+    added = tuple(filter(None, meta.get("backlight.inputs", "target" * takes).split(",")))
     return _Described(
-        input=meta.get("backlight.input", ""),
-        channel_axis=_channel_axis(model.graph, meta.get("backlight.input", "")),
+        fed=Fed.of(model.graph, meta.get("backlight.input", ""), _ours(added)),
         saliency=saliency,
         scores=score,
         classes=classes,
@@ -554,7 +508,7 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         takes_target=takes,
         baked=meta.get("backlight.target_class", "top1"),
         notes=(),
-        ours=tuple(filter(None, meta.get("backlight.inputs", "target" * takes).split(","))),
+        ours=added,
         layers=tuple(filter(None, meta.get("backlight.layer", "").split(","))),
         contrast=meta.get("backlight.contrast", ""),
         contrasted=_contrasted(meta),
@@ -563,6 +517,11 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
 
 def _contrasted(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(filter(None, metadata.get("backlight.contrasted", "").split(",")))
+
+
+def _ours(added: Sequence[str]) -> tuple[str, ...]:
+    """The inputs that a call doesn't feed by name: a baseline that is an input it does."""
+    return tuple(name for name in added if name != "baseline")
 
 
 def _has_size(model: ir.Model) -> bool:
@@ -586,10 +545,3 @@ def _read(graph: ir.Graph, score: str, layer: str | None) -> dict[str, Any]:
         "layer": layer,
         "whole": class_scores.no_batch(graph, output),
     }
-
-
-def _channel_axis(graph: ir.Graph, name: str) -> int:
-    for value in graph.inputs:
-        if value.name == name:
-            return choose.channel_axis(value)
-    raise ModelError(f"the model has no input '{name}'; was its metadata changed?")

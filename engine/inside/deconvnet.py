@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ... import arguments as take
-from ...errors import ModelError, UsageError
+from ...errors import UsageError
 from ...export import seed
-from ...export.graph import ModelLike, load
+from ...export.graph import ModelLike
 from ...export.saliency import explain_graph
+from ..classifier.ready import Fed, Ready, Standing
 from ..photos import images
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, figure, sheet
 from ..pictures.panel import BLANK, signed
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype
+from ..runtime.session import Providers, Session, default_lowering
 from .activations import refuse_flat
 from .crops import LayerPatches
 from .patches import SIDE, Patches
@@ -35,7 +36,7 @@ __all__ = ["Projector", "Reconstruction", "deconvnet", "reconstructed"]
 RULES = ("deconv", "guided")
 
 
-class Projector:
+class Projector(Standing):
     """A layer's cotangent back to the image, under rules.
 
     model: a path, bytes or an onnx.ModelProto. layer: a tensor or a node by name.
@@ -45,40 +46,35 @@ class Projector:
 
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         layer: str,
         rules: Sequence[str] = RULES,
         *,
         providers: Providers = None,
         threads: int | None = None,
     ) -> None:
-        loaded = load(model)
-        self.layer = named(loaded.graph, layer).name or ""
-        exported = explain_graph(loaded, rules, of=self.layer, seed_of=seed.CALLER_S, alone=True)
+        ready = Ready.of(model)
+        self.layer = named(ready.loaded.graph, layer).name or ""
+        exported = explain_graph(
+            ready.loaded, rules, of=self.layer, lowering=default_lowering(providers),
+            seed_of=seed.CALLER_S, alone=True,
+        )  # fmt: skip
         self.rules = exported.methods
         self._names = {rule: exported.saliency[rule] for rule in self.rules}
-        self._image = exported.input
+        graph = exported.model.graph
+        super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
         self.session = Session(exported.model, providers, threads)
-        inputs = {i.name: i for i in self.session.inputs}
-        others = [n for n in inputs if n not in (self._image, seed.GIVEN)]
-        if others:
-            raise ModelError(f"the model takes '{others[0]}' besides the image; expected one input")
-        self._dtype = numpy_dtype(inputs[seed.GIVEN].type)
-        self._fixed = dims_of(inputs[self._image].shape)[0]
+        self._dtype = Fed.of(graph, seed.GIVEN).dtype
 
     def __call__(self, x: NDArray[Any], cotangent: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """x: [N, ...] as the model takes it; cotangent: [N, ...] shaped like the layer.
         The projection by rule, [N, ...] shaped like x."""
-        step = self._fixed or len(x)
+        given = cotangent.astype(self._dtype, copy=False)
         parts = []
-        for at in range(0, len(x), step):
-            rows = np.arange(at, at + step).clip(max=len(x) - 1)  # a fixed batch is filled up
-            feeds = {
-                self._image: np.ascontiguousarray(x[rows]),
-                seed.GIVEN: cotangent[rows].astype(self._dtype, copy=False),
-            }
-            found = self.session.run(feeds, list(self._names.values()))
-            parts.append({n: v[: min(step, len(x) - at)] for n, v in found.items()})
+        for feeds, rows in self.fed.runs({self.fed.name: x, seed.GIVEN: given}):
+            host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
+            found = self.session.run(host, list(self._names.values()))
+            parts.append({n: v[:rows] for n, v in found.items()})
         return {
             rule: np.concatenate([p[name] for p in parts]) for rule, name in self._names.items()
         }
@@ -105,7 +101,7 @@ class Reconstruction:
     providers=take.names, threads=take.whole,
 )  # fmt: skip
 def deconvnet(
-    model: ModelLike,
+    model: ModelLike | Ready,
     found: Patches,
     layer: str,
     places: Sequence[int],
@@ -117,13 +113,15 @@ def deconvnet(
 ) -> Iterator[Reconstruction]:
     """Project the top activations of channels back to pixels, a channel at a time.
 
-    found: what `backlight.patches` found with the same model. layer: one of its layers.
-    places: of channels in it (`LayerPatches.place`).
+    found: what `backlight.patches` found with the same model. layer: one of its layers, or the node
+    that makes it. places: of channels in it (`LayerPatches.place`).
     Raises UnsupportedNode where an operator on the way has no gradient rule.
     """
+    ready = Ready.of(model)
+    layer = named(ready.loaded.graph, layer).name or ""
     if layer not in found.layers:
         raise UsageError(f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}")
-    projector = Projector(model, layer, rules, providers=providers, threads=threads)
+    projector = Projector(ready, layer, rules, providers=providers, threads=threads)
     for place in places:
         yield reconstructed(projector, found, place, batch)
 

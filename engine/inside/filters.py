@@ -15,10 +15,11 @@ from PIL import Image
 from ... import arguments as take
 from ...errors import ModelError, UsageError
 from ...export import choose
-from ...export.graph import ModelLike, load
+from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, of_metadata
 from ...export.preprocess import given as given_preprocess
 from ...export.rules.op import constant
+from ..classifier.ready import Ready
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, sheet, tiled
 from .patch_embedding import patch_embedding
@@ -134,7 +135,7 @@ def _chosen(given: Sequence[int] | None, count: int, limit: int, what: str) -> l
 
 @take.accepts(layer=take.text, preprocess=given_preprocess)
 def filters(
-    model: ModelLike, layer: str | None = None, *, preprocess: Preprocess | None = None
+    model: ModelLike | Ready, layer: str | None = None, *, preprocess: Preprocess | None = None
 ) -> Filters:
     """The filters of a layer; default: the first convolution, or a linear layer that reads patches
     of the image (or all of it) before any convolution.
@@ -144,11 +145,10 @@ def filters(
     preprocess: says in which order the image's colours come; default: the model's own, else RGB.
     Raises UsageError for a tensor that no convolution makes, ModelError for a model without any.
     """
-    loaded = load(model)
-    graph = loaded.graph
+    ready = Ready.of(model)
+    graph = ready.loaded.graph
     found = [n for n in graph if n.op_type in CONVOLUTIONS and n.domain == ""]
-    name = Path(model).name if isinstance(model, (str, Path)) else "the model"
-    own = preprocess or of_metadata(dict(loaded.metadata_props), name)
+    own = preprocess or of_metadata(ready.metadata, ready.name)
     order = "RGB" if own is None or own.color == "L" else own.color
     linear = None
     if layer is not None:
@@ -156,7 +156,7 @@ def filters(
     elif not found or not _reads_image(graph, found[0]):
         linear = next((n for n in graph if n.op_type in ("MatMul", "Gemm")), None)
     if linear is not None:
-        dense = patch_embedding(model)
+        dense = patch_embedding(ready.loaded)
         if dense is not None and (layer is None or dense.layer == linear.outputs[0].name):
             colors = order if dense.weights.shape[1] == 3 else None
             return Filters(dense.layer, dense.weights, dense.strides, 1, colors)
@@ -166,7 +166,7 @@ def filters(
                 f"'{dense.layer}'"
             )
     if not found:
-        raise ModelError(f"{name}: {NONE}")
+        raise ModelError(f"{Path(ready.source).name}: {NONE}")
     node = found[0] if layer is None else _convolution(graph, layer)
     weights = constant(node.inputs[1])
     label = node.outputs[0].name or ""

@@ -23,6 +23,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import receptive_fields
+from ..classifier.ready import Ready
 from ..photos import images
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -153,7 +154,7 @@ class Inverter(_Maker):
     )  # fmt: skip
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         layer: str,
         *,
         steps: int = INVERT_STEPS,
@@ -168,8 +169,9 @@ class Inverter(_Maker):
     ) -> None:
         if not 0 < fidelity < float("inf"):
             raise UsageError(f"fidelity {fidelity}; expected more than 0")
-        taps = Taps(model, [layer], providers=providers, threads=threads)
-        objective = Objective(model, layer, "distance", providers=providers, threads=threads)
+        ready = Ready.of(model)
+        taps = Taps(ready, [layer], providers=providers, threads=threads)
+        objective = Objective(ready, layer, "distance", providers=providers, threads=threads)
         schedule = Schedule(steps)
         super().__init__(objective, taps, preprocess, priors, schedule, starts, seed)
         self.fidelity = fidelity
@@ -233,7 +235,7 @@ class Maximizer(_Maker):
     )  # fmt: skip
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         layer: str | None = None,
         *,
         unit: str = "mean",
@@ -256,8 +258,9 @@ class Maximizer(_Maker):
             raise UsageError(f"drive {drive}; expected more than 0")
         if not 0 <= zoom < 1:
             raise UsageError(f"zoom {zoom}; expected 0 to below 1")
-        objective = Objective(model, layer, "product", providers=providers, threads=threads)
-        taps = Taps(model, [objective.layer], providers=providers, threads=threads)
+        ready = Ready.of(model)
+        objective = Objective(ready, layer, "product", providers=providers, threads=threads)
+        taps = Taps(ready, [objective.layer], providers=providers, threads=threads)
         schedule = Schedule(steps, rate=6.0, still=0.1)
         super().__init__(objective, taps, preprocess, priors, schedule, starts, seed)
         self.unit, self.start, self.drive, self.zoom = unit, start, drive, zoom

@@ -13,14 +13,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from ...export import choose, scores, seed
-from ...export.graph import ModelLike, load
+from ...export import scores, seed
+from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.saliency import explain_graph
-from ..photos import images
+from ..classifier.ready import Fed, Ready, Standing
 from ..photos.images import InputSpec
 from ..runtime import arrays
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype, provider_names
+from ..runtime.session import Providers, Session, default_lowering
 from .taps import named
 
 __all__ = ["Objective", "Pixelwise"]
@@ -28,7 +28,7 @@ __all__ = ["Objective", "Pixelwise"]
 KINDS = ("distance", "product")
 
 
-class Objective:
+class Objective(Standing):
     """A loss between a layer and a given array of its shape, per image, and its gradient.
 
     model: a path, bytes or an onnx.ModelProto. layer: a tensor or a node by name; None: the class
@@ -41,7 +41,7 @@ class Objective:
 
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         layer: str | None,
         kind: str,
         *,
@@ -49,7 +49,8 @@ class Objective:
         threads: int | None = None,
     ) -> None:
         assert kind in KINDS
-        loaded = load(model)
+        ready = Ready.of(model)
+        loaded = ready.loaded
         self.notes: tuple[str, ...] = ()
         of = None
         if layer is not None:
@@ -58,17 +59,15 @@ class Objective:
             if kind == "product" and plain == layer:  # a representation is of what was named
                 value, self.notes = scores.unclosed(loaded.graph, value)
             of = value.name
-        first = provider_names(providers)[0][0]
-        lowering = "cpu" if first == "CPUExecutionProvider" else "portable"
         exported = explain_graph(
             loaded,
             ("vanilla",),
             of=of,
-            lowering=lowering,
+            lowering=default_lowering(providers),
             seed_of=seed.DISTANCE if kind == "distance" else seed.PRODUCT,
             alone=True,
         )
-        self.layer, self._image = exported.of, exported.input
+        self.layer = exported.of
         if exported.wrt != exported.input:
             raise ModelError(
                 f"input '{exported.input}' holds integers: no gradient reaches its pixels; "
@@ -76,23 +75,12 @@ class Objective:
             )
         self._gradient = exported.saliency["vanilla"]
         self.model = exported.model
-        self.metadata: dict[str, str] = dict(exported.model.metadata_props)
+        graph = exported.model.graph
+        super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
         self.session = Session(exported.model, providers, threads)
-        inputs = {i.name: i for i in self.session.inputs}
-        others = [n for n in inputs if n not in (self._image, seed.GIVEN)]
-        if others:
-            raise ModelError(f"the model takes '{others[0]}' besides the image; expected one input")
-        self._dtype = numpy_dtype(inputs[seed.GIVEN].type)
-        image = inputs[self._image]
-        axis = choose.channel_axis(_input(exported.model.graph, self._image))
-        self._spec = (self._image, dims_of(image.shape), numpy_dtype(image.type), axis)
-        self.dims = dims_of(inputs[seed.GIVEN].shape)
-        self.batch = self._spec[1][0]
-
-    @property
-    def input(self) -> InputSpec:
-        """The image input. Raises ModelError where pictures can't be fed to it."""
-        return images.layout_of(*self._spec)
+        given = Fed.of(graph, seed.GIVEN)
+        self._dtype, self.dims = given.dtype, given.dims
+        self.batch = self.fed.batch
 
     @property
     def on_cuda(self) -> bool:
@@ -109,27 +97,19 @@ class Objective:
         CuPy memory. The loss, float32 [N], and its gradient, shaped like x, in the same memory."""
         names = [seed.LOSS, self._gradient]
         given = given.astype(self._dtype, copy=False)
-        count, step = len(x), self.batch or len(x)
-        if count % step:  # a fixed batch is filled up
-            rows = [*range(count), *[count - 1] * (-count % step)]
-            x, given = x[rows], given[rows]
         parts = []
-        for at in range(0, len(x), step):
-            feeds = {self._image: x[at : at + step], seed.GIVEN: given[at : at + step]}
+        for feeds, rows in self.fed.runs({self.fed.name: x, seed.GIVEN: given}):
             if arrays.is_cuda(x):
-                parts.append(arrays.run_on_cuda(self.session, feeds, names))
+                found = arrays.run_on_cuda(self.session, feeds, names)
             else:
                 host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
-                parts.append(self.session.run(host, names))
+                found = self.session.run(host, names)
+            parts.append({n: found[n][:rows] for n in names})
         if len(parts) == 1:
-            return parts[0][seed.LOSS][:count], parts[0][self._gradient][:count]
+            return parts[0][seed.LOSS], parts[0][self._gradient]
         xp = arrays.cupy() if arrays.is_cuda(x) else np
-        loss, gradient = (xp.concatenate([p[n] for p in parts])[:count] for n in names)
+        loss, gradient = (xp.concatenate([p[n] for p in parts]) for n in names)
         return loss, gradient
-
-
-def _input(graph: ir.Graph, name: str) -> ir.Value:
-    return next(v for v in graph.inputs if v.name == name)
 
 
 class Pixelwise:

@@ -24,6 +24,7 @@ from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
 from ...kernels.topk import TopK
 from ...lanes import in_lanes
+from ..classifier.ready import Ready
 from ..photos import images
 from ..photos.images import Pixels
 from ..photos.outputs import finite
@@ -40,7 +41,6 @@ from ..photos.stream import (
 )
 from ..pictures.grid import Row, Tile, figure, sheet
 from ..pictures.panel import BLANK
-from ..runtime.digest import model_hash
 from ..runtime.session import Providers
 from .activations import maps_of, refuse_flat
 from .crops import LayerPatches
@@ -199,7 +199,7 @@ class Patches:
     every=take.number, workers=take.whole, providers=take.names, threads=take.whole,
 )  # fmt: skip
 def patches(
-    model: ModelLike,
+    model: ModelLike | Ready,
     folder: str | Path | Sequence[str | Path],
     layers: str | Sequence[str],
     *,
@@ -234,7 +234,8 @@ def patches(
         if number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
     lanes, own = lanes_of(providers, threads, workers)
-    taps = Taps(model, wanted, providers=providers, threads=own)
+    ready = Ready.of(model)
+    taps = Taps(ready, wanted, providers=providers, threads=own)
     settled = taps.settled(preprocess)
     if taps.input.batch is None:
         batch = fitting(batch, settled, taps.input)
@@ -250,7 +251,7 @@ def patches(
     except (MemoryError, ValueError) as err:  # ValueError: more than an array can be
         total = sum(map(len, kept.values()))
         raise UsageError(f"k {k}: too many to hold for {total} channels") from err
-    saved = PassState(state, {"model": model_hash(model), "layers": list(taps.names), "k": k,
+    saved = PassState(state, {"model": ready.hash, "layers": list(taps.names), "k": k,
         "channels": None if channels is None else list(channels), "one_per_image": one_per_image,
         "preprocess": settled.to_json(), "batch": batch, "files": listing_of(files)},
         every)  # fmt: skip

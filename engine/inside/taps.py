@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +17,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from ...errors import ImageError, ModelError, UsageError
+from ...errors import ImageError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
-from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.receptive import ReceptiveField, receptive_fields
-from ..classifier import labels
-from ..photos import images
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype
+from ..classifier.ready import Fed, Reading, Ready
+from ..runtime.session import Providers, Session
 from .patch_embedding import patch_embedding
 
 __all__ = ["Layer", "Taps", "layers", "named", "tap"]
@@ -75,7 +71,7 @@ def _copied(graph: ir.Graph, value: ir.Value) -> ir.Value:
     return copy
 
 
-class Taps:
+class Taps(Reading):
     """A model that gives its inner tensors.
 
     model: a path, bytes or an onnx.ModelProto. names: of tensors, or of nodes.
@@ -86,67 +82,19 @@ class Taps:
 
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         names: Sequence[str],
         *,
         keep: bool = False,
         providers: Providers = None,
         threads: int | None = None,
     ) -> None:
-        self.model, self.names = tap(model, names, keep=keep)
-        self.name = Path(model).stem if isinstance(model, (str, Path)) else "the model"
-        self.metadata: dict[str, str] = dict(self.model.metadata_props)
-        image = choose.image_input(self.model.graph)
-        self._axis = choose.channel_axis(image.input)
-        self._image = image.input.name or ""
-        others = [v.name for v in self.model.graph.inputs if v.name != self._image]
-        if others:
-            raise ModelError(
-                f"the model takes '{others[0]}' besides the image '{self._image}'; "
-                "expected a model with one input"
-            )
+        ready = Ready.of(model)
+        self.model, self.names = tap(ready.loaded, names, keep=keep)
+        graph = self.model.graph
+        super().__init__(ready, Fed.of(graph, choose.image_input(graph).input).alone())
         self.session = Session(self.model, providers, threads)
         self.notes = list(self.session.notes)
-        declared = {i.name: i for i in self.session.inputs}[self._image]
-        self._dims, self._dtype = dims_of(declared.shape), numpy_dtype(declared.type)
-
-    @cached_property
-    def input(self) -> images.InputSpec:
-        """The image input. Raises ModelError where pictures can't be fed to it."""
-        return images.layout_of(self._image, self._dims, self._dtype, self._axis)
-
-    @property
-    def labels(self) -> list[str] | None:
-        """The class names that the model's metadata gives."""
-        return labels.of_model(self.metadata, self.name, None)
-
-    @property
-    def preprocess(self) -> Preprocess | None:
-        """How the model's metadata wants its images, or None."""
-        return of_metadata(self.metadata, self.name)
-
-    def settled(self, preprocess: Preprocess | str | None = None) -> Preprocess:
-        """A preset's name, a record, or the model's own, with its size settled for this input.
-        Raises UsageError where none of them says how."""
-        chosen: Preprocess | None
-        if isinstance(preprocess, str):
-            chosen = preset(preprocess)
-        else:
-            chosen = preprocess or self.preprocess
-        if chosen is None:
-            raise UsageError(
-                f"{self.name} doesn't say how it wants its images; "
-                f"give preprocess, one of: {', '.join(PRESETS)}"
-            )
-        return images.fitted(chosen, self.input)
-
-    def load(
-        self, paths: Sequence[str | Path], preprocess: Preprocess | str | None = None
-    ) -> NDArray[Any]:
-        """Image files as one batch for this model. Raises ImageError or UsageError."""
-        settled = self.settled(preprocess)
-        read = (images.prepare(images.decode(p), settled, self.input) for p in paths)
-        return np.stack([prepared.tensor for prepared in read])
 
     def __call__(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The tensors of a batch, [N, ...] each, by their full names (and the model's outputs,
@@ -155,24 +103,20 @@ class Taps:
         Raises ImageError for a batch that doesn't fit, UsageError for a tensor without a row per
         image.
         """
-        dims = (None, *self._dims[1:])
+        fed = self.fed
+        dims = (None, *fed.dims[1:])
         fits = x.ndim == len(dims) and all(
             d is None or d == have for d, have in zip(dims, x.shape, strict=True)
         )
-        if not fits or x.dtype != self._dtype or 0 in x.shape:
+        if not fits or x.dtype != fed.dtype or 0 in x.shape:
             shown = ",".join("N" if d is None else str(d) for d in dims)
             raise ImageError(
-                f"the input is {x.dtype} {list(x.shape)}; expected {self._dtype.name} [{shown}]"
+                f"the input is {x.dtype} {list(x.shape)}; expected {fed.dtype.name} [{shown}]"
             )
-        fixed = self._dims[0]
-        step = len(x) if fixed is None else fixed
         parts = []
-        for at in range(0, len(x), step):
-            rows = x[at : at + step]
-            count = len(rows)
-            if count < step:
-                rows = rows[[*range(count), *[count - 1] * (step - count)]]
-            found = self.session.run({self._image: np.ascontiguousarray(rows)})
+        for feeds, count in fed.runs({fed.name: x}):
+            rows = np.ascontiguousarray(feeds[fed.name])
+            found = self.session.run({fed.name: rows})
             for name, value in found.items():
                 if value.ndim == 0 or len(value) != len(rows):
                     raise UsageError(
@@ -184,7 +128,7 @@ class Taps:
         else:
             result = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         result = {name: value for name, value in result.items() if not name.endswith(COPY)}
-        return result | ({self._image: x} if self._image in self.names else {})
+        return result | ({fed.name: x} if fed.name in self.names else {})
 
     def fields(self, size: tuple[int, int] | None = None) -> dict[str, ReceptiveField]:
         """The receptive fields of the tapped tensors; size: of the image, where it is open."""
@@ -223,11 +167,11 @@ class Layer:
 
 
 def layers(
-    model: ModelLike, size: tuple[int, int] | None = None, *, convolutions: bool = False
+    model: ModelLike | Ready, size: tuple[int, int] | None = None, *, convolutions: bool = False
 ) -> list[Layer]:
     """The tensors that the image reaches, in the graph's order; on demand only those that
     convolutions make, or a linear layer over patches of the image. Raises ModelError."""
-    loaded = load(model)
+    loaded = Ready.of(model).loaded
     fields = receptive_fields(loaded, size=size)
     embedding = patch_embedding(loaded)
     found = []

@@ -19,6 +19,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
 from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
+from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
 from .drilldown import check_share, drill
@@ -100,7 +101,7 @@ class Occlusion:
     )  # fmt: skip
     def __init__(
         self,
-        model: ModelLike | Scorer,
+        model: ModelLike | Ready | Scorer,
         *,
         window: int | Sequence[int] = 16,
         stride: int | Sequence[int] = 8,

@@ -19,6 +19,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
 from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
+from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
 from .scoring import Progress, Scorer, no_progress, scorer_for
@@ -72,7 +73,7 @@ class Rise:
     )  # fmt: skip
     def __init__(
         self,
-        model: ModelLike | Scorer,
+        model: ModelLike | Ready | Scorer,
         *,
         masks: int = 4000,
         cells: int | Sequence[int] = 7,

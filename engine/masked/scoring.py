@@ -6,25 +6,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ...errors import ImageError, ModelError, UsageError
-from ...export import choose
 from ...export import scores as class_scores
 from ...export.graph import ModelLike, load
-from ...export.preprocess import Preprocess, of_metadata, preset
+from ...export.preprocess import Preprocess, preset
 from ...export.saliency import weight_bytes
 from ...export.seed import class_count
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
-from ..classifier import labels
-from ..classifier.intake import SCORES, Inputs, Score, check_images, shares_batch
-from ..photos import images
+from ..classifier.intake import SCORES, Inputs, Score, check_images
+from ..classifier.ready import Fed, Ready, Standing
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
-from ..runtime.session import Providers, Session, dims_of, numpy_dtype
+from ..runtime.session import Providers, Session
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 
@@ -39,7 +36,7 @@ def no_progress(done: int) -> None:
     """Tells nobody."""
 
 
-class Scorer:
+class Scorer(Standing):
     """The class scores of images and of their masked variants.
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
@@ -56,7 +53,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         *,
         of: str | None = None,
         preprocess: Preprocess | str | None = None,
@@ -68,10 +65,9 @@ class Scorer:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
         self._memory = None if memory is None else parse_memory(memory)
-        self.source = model
-        loaded = load(model)
-        self.metadata: dict[str, str] = dict(loaded.metadata_props)
-        self.name = Path(model).stem if isinstance(model, (str, Path)) else loaded.graph.name or ""
+        ready = Ready.of(model)
+        self.source = ready.given
+        loaded = load(ready.loaded)
         image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
         # A layer that was named: it has channels instead of classes.
         self.layer = found.raw.name if found.output is None and of is not None else None
@@ -82,27 +78,19 @@ class Scorer:
         if self.output.startswith("backlight/"):
             self.source = loaded.clone()  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
-        channel_axis = choose.channel_axis(image)
+        super().__init__(ready, Fed.of(loaded.graph, image))
         self.session = Session(loaded, providers, threads)
         self.notes = [*found.notes, *self.session.notes]
-        declared = {i.name: i for i in self.session.inputs}
-        self._others = [n for n in declared if n != image.name]
-        shape = declared[str(image.name)].shape
-        self._whole = frozenset(
-            n for n in self._others if not shares_batch(shape, declared[n].shape)
-        )
-        dims = dims_of(shape)
-        dtype = numpy_dtype(declared[str(image.name)].type)
-        self.input = images.layout_of(str(image.name), dims, dtype, channel_axis)
+        name, dtype = self.input.name, self.input.dtype
         if str(dtype) not in ("float32", "float16", "uint8"):
-            raise ModelError(f"input '{image.name}' is {dtype}; accepted: float32, float16, uint8")
-        self._footprint = Footprint(loaded, str(image.name), dtype.itemsize)
+            raise ModelError(f"input '{name}' is {dtype}; accepted: float32, float16, uint8")
+        self._footprint = Footprint(loaded, name, dtype.itemsize)
         self.most, self.threads = batch, threads
         self._rows: dict[tuple[int, ...], int] = {}
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
         given = preset(preprocess) if isinstance(preprocess, str) else preprocess
-        self.preprocess = given or of_metadata(self.metadata, self.name)
+        self._preprocess = given or super().preprocess
 
     def _backend(self) -> Any:
         """Where masks are made: on the GPU if the model runs there and CuPy does."""
@@ -120,9 +108,13 @@ class Scorer:
         return bool(self.backend.name == "cuda")
 
     @property
-    def labels(self) -> list[str] | None:
-        """The class names that the model's metadata gives."""
-        return labels.of_model(self.metadata, self.name, self.classes)
+    def preprocess(self) -> Preprocess | None:
+        """What was given, else how the model's metadata wants its images, or None."""
+        return self._preprocess
+
+    @preprocess.setter
+    def preprocess(self, record: Preprocess) -> None:
+        self._preprocess = record
 
     @cached_property
     def _space(self) -> InputSpace | None:
@@ -182,7 +174,7 @@ class Scorer:
         """A call's inputs, checked: [N, ...] in NumPy, CuPy or DLPack memory, or a mapping from
         input names. Raises ImageError."""
         given = dict(inputs) if isinstance(inputs, Mapping) else {self.input.name: inputs}
-        wanted = {self.input.name, *self._others}
+        wanted = {self.input.name, *self.fed.others}
         if set(given) != wanted:
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
@@ -191,7 +183,7 @@ class Scorer:
         feeds = {}
         for name, value in given.items():
             other, _ = arrays.taken(value)
-            if name not in self._whole and other.shape[:1] != x.shape[:1]:
+            if name not in self.fed.whole and other.shape[:1] != x.shape[:1]:
                 raise ImageError(f"input '{name}' has no row per image")
             feeds[name] = self._here(other)
         from_gpu = arrays.is_cuda(x)
@@ -200,7 +192,7 @@ class Scorer:
             there = arrays.cupy().asarray(result) if from_gpu else arrays.to_host(result)
             return back(there)
 
-        return Inputs(self._here(x), feeds, home, self._whole)
+        return Inputs(self._here(x), feeds, home, self.fed.whole)
 
     def settled(self, score: Score | None) -> Score:
         """What is measured: what was asked for; None: the probability, but the score itself where a
@@ -230,18 +222,9 @@ class Scorer:
 
     def logits(self, inputs: Inputs) -> Any:
         """Class scores of whole images, float32 [N, K]."""
+        feeds = {self.input.name: inputs.images, **inputs.others}
         step = self.rows(tuple(inputs.images.shape[1:]))
-        parts = []
-        for at in range(0, len(inputs), step):
-            feeds = {self.input.name: inputs.images[at : at + step]}
-            feeds |= {
-                k: v if k in self._whole else v[at : at + step] for k, v in inputs.others.items()
-            }
-            count = len(feeds[self.input.name])
-            if self.input.batch is not None and count < step:
-                fill = [*range(count), *[count - 1] * (step - count)]
-                feeds = {k: v if k in self._whole else v[fill] for k, v in feeds.items()}
-            parts.append(self._run(feeds, count))
+        parts = [self._run(part, count) for part, count in self.fed.runs(feeds, step)]
         return self.xp.concatenate(parts)
 
     def variants(
@@ -259,7 +242,9 @@ class Scorer:
         # A fixed batch is run whole: the rows that the last slice leaves keep older variants.
         buffer = xp.zeros((step, *shape), image.dtype)
         target = buffer.reshape(step, *image.shape)
-        wide = {k: v if k in self._whole else xp.repeat(v, step, axis=0) for k, v in others.items()}
+        wide = {
+            k: v if k in self.fed.whole else xp.repeat(v, step, axis=0) for k, v in others.items()
+        }
         for start in range(0, len(plan), step):
             stop = min(start + step, len(plan))
             n = stop - start
@@ -270,7 +255,7 @@ class Scorer:
             used = step if fixed else n
             feeds = {self.input.name: buffer[:used], **wide}
             if used < step:
-                feeds |= {k: v[:used] for k, v in wide.items() if k not in self._whole}
+                feeds |= {k: v[:used] for k, v in wide.items() if k not in self.fed.whole}
             yield slice(start, stop), self._run(feeds, n)
 
     def _run(self, feeds: dict[str, Any], count: int) -> Any:
@@ -292,7 +277,7 @@ class Scorer:
 
 
 def scorer_for(
-    model: ModelLike | Scorer,
+    model: ModelLike | Ready | Scorer,
     score: str | None,
     *,
     of: str | None,

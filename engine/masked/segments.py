@@ -18,6 +18,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...kernels import BaselineLike, as_baseline, paint, segments
 from ..classifier.intake import Score, as_score, class_targets, finite
+from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
 from .scoring import Progress, Scorer, no_progress, scorer_for
@@ -48,7 +49,7 @@ class Segments:
     )  # fmt: skip
     def __init__(
         self,
-        model: ModelLike | Scorer,
+        model: ModelLike | Ready | Scorer,
         *,
         baseline: BaselineLike = "mean",
         score: Score | None = None,

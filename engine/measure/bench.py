@@ -23,11 +23,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
-from ...export.graph import ModelLike
+from ...export.graph import ModelLike, load
 from ...export.methods import RULES
 from ...export.saliency import explain_graph
 from ..runtime.machine import device, versions
-from ..runtime.session import Session, dims_of, numpy_dtype
+from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype
 
 __all__ = ["Report", "Row", "bench"]
 
@@ -103,7 +103,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
         for provider in providers:
-            lowering = target or (provider if provider in ("cuda", "tensorrt") else "cpu")
+            lowering = target or default_lowering([provider])
             subjects = _subjects(model, groups, lowering, folder)
             for count in threads:
                 sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
@@ -128,9 +128,10 @@ def _subjects(
 ) -> dict[str, str]:
     """Files: the plain model as it is, and an explaining graph per group of methods."""
     files = {"score": str(model)}
+    loaded = load(model)
     for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
-        explain_graph(model, group, target_class="top1", lowering=lowering).save(path)
+        explain_graph(loaded, group, target_class="top1", lowering=lowering).save(path)
         files["score + " + ", ".join(group)] = str(path)
     return files
 

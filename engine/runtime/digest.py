@@ -14,11 +14,12 @@ from ...export.graph import FILES, ModelLike, read
 __all__ = ["model_hash"]
 
 
-def model_hash(model: ModelLike) -> str:
-    """sha256 of a model, its external data included: of the file's bytes where it is a file."""
+def model_hash(model: ModelLike, loaded: ir.Model | None = None) -> str:
+    """sha256 of a model, its external data included: of the file's bytes where it is a file.
+    loaded: what `read` gave, where the model was read already."""
     digest = hashlib.sha256()
-    loaded: ir.Model
-    loaded, _ = read(model)
+    if loaded is None:
+        loaded, _ = read(model)
     if isinstance(model, (str, os.PathLike)):
         _add_file(digest, Path(model))
     elif isinstance(model, bytes):

@@ -79,6 +79,18 @@ def provider_names(providers: Providers) -> tuple[list[str], bool]:
     return names, False
 
 
+def default_lowering(providers: Providers) -> str:
+    """The form of a graph (`--for`) that suits where it will run: what `for_=None` means,
+    everywhere. providers: as in Session. Raises UsageError without a runtime."""
+    names, _ = provider_names(providers)
+    if names[0] == "TensorrtExecutionProvider":
+        return "tensorrt"
+    there = runtime().get_available_providers()
+    return (
+        "cuda" if "CUDAExecutionProvider" in names and "CUDAExecutionProvider" in there else "cpu"
+    )
+
+
 class Session:
     """A compiled model.
 
@@ -246,6 +258,12 @@ def numpy_dtype(declared: str) -> np.dtype[Any]:
     if declared not in _DTYPES:
         raise ModelError(f"an input of type {declared}; accepted: {', '.join(_DTYPES)}")
     return np.dtype(_DTYPES[declared])
+
+
+def dtype_of(value: ir.Value) -> np.dtype[Any]:
+    """The NumPy dtype of a graph's input. Raises ModelError as `numpy_dtype` does."""
+    kind = "unknown" if value.dtype is None else value.dtype.name.lower()
+    return numpy_dtype(f"tensor({kind})")
 
 
 def dims_of(shape: Sequence[Any]) -> tuple[int | None, ...]:

@@ -22,6 +22,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, from_json
 from ...export.preprocess import given as given_preprocess
 from ...lanes import in_lanes
+from ..classifier.ready import Reading, Ready
 from ..inside.taps import Taps
 from ..photos import images
 from ..photos.room import BATCHES
@@ -42,7 +43,7 @@ PART_SECONDS = 10.0
 _BUNDLED = Path(__file__).parent.parent / "assets" / "squeezenet1_1.onnx"
 
 
-class Embedder:
+class Embedder(Reading):
     """Vectors of image batches.
 
     model: a path, bytes or an onnx.ModelProto. layer: the tensor to embed; None: what the last
@@ -55,7 +56,7 @@ class Embedder:
     @take.accepts(layer=take.text, providers=take.names, threads=take.whole)
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         layer: str | None = None,
         *,
         providers: Providers = None,
@@ -63,32 +64,20 @@ class Embedder:
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}; expected 1 or more")
-        found = features(model, layer)
+        ready = Ready.of(model)
+        found = features(ready, layer)
         if found.width is None:
             raise UsageError(f"the width of '{found.tensor}' is open; name another tensor")
         self.tensor, self.pooling, self.width = found.tensor, found.pooling, found.width
-        self.hash = model_hash(model)
-        self.file = str(Path(model).resolve()) if isinstance(model, (str, os.PathLike)) else ""
+        self.hash = ready.hash
+        given = ready.given
+        self.file = str(Path(given).resolve()) if isinstance(given, (str, os.PathLike)) else ""
         self.lanes, own = lanes_of(providers, threads)
         self._taps = Taps(found.model, [found.output], providers=providers, threads=own)
-        self._taps.name = Path(self.file).name or "the model"
+        super().__init__(ready, self._taps.fed)
         self._turn = turn_of(providers)
         self.provider = self._taps.session.provider
         self.notes = [*found.notes, *self._taps.notes]
-
-    @property
-    def input(self) -> images.InputSpec:
-        """The image input. Raises ModelError where pictures can't be fed to it."""
-        return self._taps.input
-
-    @property
-    def preprocess(self) -> Preprocess | None:
-        """How the model's metadata wants its images, or None."""
-        return self._taps.preprocess
-
-    def settled(self, preprocess: Preprocess | str | None = None) -> Preprocess:
-        """A preset, a record or the model's own, with its size settled. Raises UsageError."""
-        return self._taps.settled(preprocess)
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """A batch in the image input's layout and dtype -> float32 [N, width]. ImageError."""
@@ -168,7 +157,7 @@ class Embedded:
     providers=take.names, threads=take.whole, batch=take.whole, force=take.flag,
 )  # fmt: skip
 def embed(
-    model: ModelLike | Embedder,
+    model: ModelLike | Ready | Embedder,
     folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     store: str | os.PathLike[str],
     *,
@@ -284,7 +273,7 @@ def embedder_of(
     source = store.source
     places = [Path(model)] if model is not None else [Path(source.model or "?"), _BUNDLED]
     there = [p for p in places if p.is_file()]
-    found = next((p for p in there if model_hash(p) == source.hash), None)
+    found = next((r for r in map(Ready, there) if r.hash == source.hash), None)
     if found is None:
         what = f"{places[0]}: not the model" if there[:1] == places[:1] else "give the model"
         raise UsageError(

@@ -13,7 +13,8 @@ from ...export import choose
 from ...export import scores as class_scores
 from ...export.backward import FLOATS
 from ...export.emit import Emitter, dim_of
-from ...export.graph import ModelLike, load, opset_of
+from ...export.graph import Loaded, ModelLike, load, opset_of
+from ..classifier.ready import Ready
 from ..inside.taps import named
 
 __all__ = ["Features", "before_classifier", "features"]
@@ -40,7 +41,7 @@ class Features:
     channel_axis: of the image input.
     """
 
-    model: ir.Model
+    model: Loaded
     input: str
     channel_axis: int
     tensor: str
@@ -50,14 +51,14 @@ class Features:
     notes: tuple[str, ...]
 
 
-def features(model: ModelLike, tensor: str | None = None) -> Features:
+def features(model: ModelLike | Ready, tensor: str | None = None) -> Features:
     """Cut a model at a tensor, pooled to a vector per image where it is spatial.
 
     tensor: a name; None: what the last linear layer before the class scores reads. [N, C, H, W]
     and [N, T, C] become [N, C] by the mean over positions or tokens; what comes after is removed.
     Raises ModelError, or UsageError for an unknown name or a tensor that is no vector per image.
     """
-    loaded = load(model)
+    loaded = load(Ready.of(model).loaded)
     graph = loaded.graph
     image = choose.image_input(graph)
     notes: tuple[str, ...] = ()

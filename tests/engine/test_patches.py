@@ -310,7 +310,10 @@ class TestDeconvNet:
         # 3x3 sums of 0..15 are 45, 54, 81, 90; the biases take 50 and 75.
         np.testing.assert_array_equal(top.values, [[40, 31, 4, 0], [15, 6, 0, 0]])
         np.testing.assert_array_equal(top.boxes[0, 0], [1, 1, 4, 4])
-        made = list(backlight.deconvnet(model_m(), found, "r", [0, 1], threads=1))
+        proto = model_m()
+        node = next(n for n in proto.graph.node if "r" in n.output)
+        node.name = "rectified"
+        made = list(backlight.deconvnet(proto, found, "rectified", [0, 1], threads=1))
         for rule in ("deconv", "guided"):
             # A row of ones times the activation, under its 3x3 field; nothing for one that is 0.
             want = np.array([40, 31, 4, 0], np.float32)[:, None, None, None]

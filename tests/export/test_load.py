@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import backlight
 from backlight.errors import InputError, ModelError, UnsupportedNode
 from backlight.export.check import check
-from backlight.export.graph import load
+from backlight.export.graph import Loaded, load, opset_of, read
 from backlight.export.saliency import explain_graph
 
 from .. import models
@@ -69,6 +70,64 @@ def test_nodes_with_one_name():
     for node in model.graph.node:
         node.name = "same"
     same_maps(model)
+
+
+class TestLoadedAgain:
+    """What `load` gives is of a type of its own: loading that is a copy of the graph."""
+
+    @pytest.fixture
+    def parsed(self, monkeypatch):
+        """How often a message was read, and a model brought into the transform's form."""
+        module = sys.modules["backlight.export.graph"]
+        calls = []
+        for name in ("read_message", "check_nodes"):
+            inner = getattr(module, name)
+            monkeypatch.setattr(
+                module, name, lambda *a, n=name, f=inner: (calls.append(n), f(*a))[1]
+            )
+        return calls
+
+    def test_nothing_is_read_or_inferred_twice(self, parsed):
+        loaded = load(models.tiny(opset=9))
+        assert parsed == ["read_message", "check_nodes"]
+        again = load(loaded)
+        graph = explain_graph(again, ["guided"])
+        assert parsed == ["read_message", "check_nodes"] and isinstance(again, Loaded)
+        feeds = {"x": X, "target": np.array([1, 4])}
+        want = run_runtime(backlight.export(models.tiny(opset=9), ["guided"]), feeds)
+        np.testing.assert_array_equal(
+            run_runtime(graph.to_proto(), feeds)["saliency_guided"], want["saliency_guided"]
+        )
+
+    def test_a_copy_shares_weights_and_nothing_else(self):
+        loaded = load(models.tiny())
+        held = {n: v.const_value for n, v in loaded.graph.initializers.items()}
+        nodes, outputs = len(loaded.graph), len(loaded.graph.outputs)
+        graph = explain_graph(loaded).model.graph
+        assert held and all(graph.initializers[n].const_value is t for n, t in held.items())
+        assert len(loaded.graph) == nodes < len(graph)
+        assert len(loaded.graph.outputs) == outputs and not loaded.metadata_props
+
+    def test_what_it_has_not_had_is_done(self, parsed):
+        loaded = load(models.tiny(opset=9))
+        assert opset_of(load(loaded, 22)) == 22
+        open_model = models.tiny()
+        for dim in open_model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            dim.dim_param = "side"
+        fixed = load(load(open_model), shapes={"x": (2, 3, 8, 8)})
+        assert fixed.graph.inputs[0].shape.numpy() == (2, 3, 8, 8)
+        count = len(parsed)
+        assert load(fixed, shapes={"x": (2, 3, 8, 8)}).graph.inputs[0].shape.is_static()
+        assert len(parsed) == count
+
+    def test_messages_go_on_naming_the_file(self, tmp_path: Path):
+        file = tmp_path / "old.onnx"
+        onnx.save(models.tiny(opset=9), file)
+        held, source = read(load(file))
+        assert source == str(file) and not isinstance(held, Loaded)
+        held.graph.opset_imports[""] = 5
+        with pytest.raises(ModelError, match=f"{file}: opset 5"):
+            load(held)
 
 
 def test_functions_are_inlined():

@@ -1,0 +1,198 @@
+"""A model is readied once, in one place, whatever is made of it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import backlight
+from backlight.engine.classifier.ready import Fed, Ready
+from backlight.engine.cli import run
+from backlight.engine.inside import deconvnet, objective
+from backlight.engine.inside.taps import Taps
+from backlight.engine.runtime import session
+from backlight.engine.runtime.session import default_lowering
+from backlight.engine.similar.embed import Embedder
+
+from .. import models
+
+CPU, CUDA, TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("providers", "there", "want"),
+    [
+        (None, [CPU], "cpu"),
+        ("auto", [CUDA, CPU], "cuda"),
+        (["auto"], [CUDA, CPU], "cuda"),
+        ("cpu", [CUDA, CPU], "cpu"),
+        ("cuda", [CUDA, CPU], "cuda"),
+        (["cpu", "cuda"], [CUDA, CPU], "cuda"),
+        ("tensorrt", [TENSORRT, CUDA, CPU], "tensorrt"),
+        (["cuda", "tensorrt"], [TENSORRT, CUDA, CPU], "cuda"),
+        (["openvino", "cpu"], [CPU], "cpu"),
+    ],
+)
+def test_the_form_of_a_graph_follows_from_where_it_will_run(monkeypatch, providers, there, want):
+    monkeypatch.setattr(
+        session, "runtime", lambda: SimpleNamespace(get_available_providers=lambda: there)
+    )
+    assert default_lowering(providers) == want
+
+
+@pytest.mark.parametrize(
+    ("room", "made"),
+    [
+        ("direct.explainer", lambda m: backlight.Explainer(m, ["vanilla"], providers="cpu")),
+        ("inside.objective", lambda m: objective.Objective(m, None, "product", providers="cpu")),
+        ("inside.objective", lambda m: objective.Objective(m, "h", "distance", providers="cpu")),
+        ("inside.deconvnet", lambda m: deconvnet.Projector(m, "h", providers="cpu")),
+    ],
+)
+def test_every_backward_pass_that_runs_here_has_that_form(monkeypatch, room, made):
+    module = __import__(f"backlight.engine.{room}", fromlist=["explain_graph"])
+    inner, forms = module.explain_graph, []
+
+    def explain_graph(*args, **options):
+        forms.append(options.get("lowering"))
+        return inner(*args, **options)
+
+    monkeypatch.setattr(module, "explain_graph", explain_graph)
+    made(models.tiny())
+    assert forms == ["cpu"]
+
+
+# Of each command: reads of the model's file, and loads (upgrade, folding, inference), at most. An
+# export's own files are read too: ONNX Runtime is given nothing that wasn't held to the rules.
+COUNTS = {
+    "check": (1, 1),
+    "check --for cuda": (1, 2),
+    "export": (1, 1),
+    "export --compare": (3, 2),
+    "explain": (1, 1),
+    "explain, exported": (2, 0),
+    "occlude": (1, 1),
+    "rise": (1, 1),
+    "filters": (1, 1),
+    "activations": (1, 1),
+    "activations --list": (1, 1),
+    "patches": (1, 1),
+    "reconstruct": (1, 1),
+    "reconstruct --method inversion": (1, 1),
+    "reconstruct --method maximize": (1, 1),
+    "embed": (1, 1),
+    "neighbors": (1, 1),
+}
+ARGUMENTS = {
+    "check": "check M",
+    "check --for cuda": "check M --for cuda",
+    "export": "export M -o new.onnx",
+    "export --compare": "export M -o new.onnx --dtype float16 --compare photos --preprocess unit",
+    "explain": "explain -m M photos -o out --preprocess unit",
+    "explain, exported": "explain -m E photos -o out --preprocess unit",
+    "occlude": "occlude -m M photos -o out --window 4 --stride 4 --preprocess unit",
+    "rise": "rise -m M photos -o out --masks 8 --preprocess unit",
+    "filters": "filters M -o out",
+    "activations": "activations M photos -l r -o out --preprocess unit",
+    "activations --list": "activations M --list --preprocess unit",
+    "patches": "patches M photos -l r -o out -k 2 --preprocess unit",
+    "reconstruct": "reconstruct M photos -l r -k 1 -o out --channels 0 --preprocess unit",
+    "reconstruct --method inversion": "reconstruct M photos --method inversion -l r -o out "
+    "--steps 2 --preprocess unit",
+    "reconstruct --method maximize": "reconstruct M --method maximize --target-class 1 -o out "
+    "--steps 2 --preprocess unit",
+    "embed": "embed M photos -o new --preprocess unit",
+    "neighbors": "neighbors S photos -o out",
+}
+
+
+@pytest.fixture(scope="module")
+def at_hand(tmp_path_factory) -> Path:
+    """A folder with a model M, an export E of it, photos, and a store S of these."""
+    folder = tmp_path_factory.mktemp("at-hand")
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        pixels = rng.integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{name}.png")
+    onnx.save(models.tiny(), folder / "M.onnx")
+    onnx.save(backlight.export(folder / "M.onnx"), folder / "E.onnx")
+    backlight.embed(folder / "M.onnx", folder / "photos", folder / "S", preprocess="unit")
+    return folder
+
+
+@pytest.mark.parametrize("command", COUNTS)
+def test_a_command_reads_and_loads_its_model_once(command, at_hand, tmp_path, monkeypatch):
+    graph = sys.modules["backlight.export.graph"]
+    calls: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        inner = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a: (calls.append(name), inner(*a))[1])
+
+    counted(graph, "read_message")
+    counted(session, "read_message")
+    counted(graph, "check_nodes")  # of every load, and of nothing else
+    places = {"M": at_hand / "M.onnx", "E": at_hand / "E.onnx", "S": at_hand / "S"}
+    places |= {"photos": at_hand / "photos"}
+    monkeypatch.chdir(tmp_path)
+    assert run([str(places.get(word, word)) for word in ARGUMENTS[command].split()]) == 0
+    reads, loads = COUNTS[command]
+    assert calls.count("read_message") <= reads and calls.count("check_nodes") <= loads, calls
+
+
+def test_the_docs_have_these_counts():
+    text = (Path(__file__).parents[2] / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    for command, (reads, loads) in COUNTS.items():
+        pattern = rf"^\| `{re.escape(command)}` \| \d, \d \| {reads}, {loads} \|$"
+        assert re.search(pattern, text, re.MULTILINE), command
+
+
+def test_what_is_built_of_one_ready_model_is_what_is_built_of_the_file(at_hand, monkeypatch):
+    file = at_hand / "M.onnx"
+    ready = Ready.of(file)
+    assert Ready.of(ready) is ready and ready.name == "M" and ready.exported is None
+    x = models.images(2, 3, 8, 8)
+    layer = Taps(file, ["r"], providers="cpu")(x)["r"]
+    nodes = len(ready.loaded.graph)
+    weights = {n: v.const_value for n, v in ready.loaded.graph.initializers.items()}
+    loads: list[str] = []
+    graph = sys.modules["backlight.export.graph"]
+    inner = graph.check_nodes
+    monkeypatch.setattr(graph, "check_nodes", lambda *a: (loads.append("load"), inner(*a))[1])
+    for make in (
+        lambda m: backlight.Explainer(m, ["guided"], providers="cpu")(x).saliency["guided"],
+        lambda m: backlight.Occlusion(m, window=4, stride=4, providers="cpu")(x),
+        lambda m: Taps(m, ["r"], providers="cpu")(x)["r"],
+        lambda m: deconvnet.Projector(m, "r", providers="cpu")(x, layer)["deconv"],
+        lambda m: objective.Objective(m, "r", "distance", providers="cpu")(x, layer / 2)[1],
+        lambda m: Embedder(m, providers="cpu")(x),
+    ):
+        got = make(ready)
+        assert not loads
+        np.testing.assert_array_equal(got, make(file))
+        loads.clear()
+    assert len(ready.loaded.graph) == nodes, "nobody changes it"
+    left = ready.loaded.graph.initializers
+    assert all(left[n].const_value is held for n, held in weights.items())
+    exported = Ready(at_hand / "E.onnx")
+    assert exported.exported == ("vanilla", "deconv", "guided")
+    assert exported.image.name == ready.image.name and exported.image.spec == ready.image.spec
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_runs_fill_up_a_batch_that_the_model_fixes(batch):
+    fed = Fed("x", (batch, 2), np.dtype(np.float32), 1, ("y", "z"), frozenset("z"))
+    feeds = {"x": np.arange(4), "y": np.arange(4) * 10, "z": np.arange(9)}
+    runs = list(fed.runs(feeds, 2))
+    want = [([0, 1], 2), ([2, 3], 2)] if batch is None else [([0, 1, 2], 3), ([3, 3, 3], 1)]
+    assert [(run["x"].tolist(), count) for run, count in runs] == want
+    assert all((run["y"] == run["x"] * 10).all() and len(run["z"]) == 9 for run, _ in runs)
