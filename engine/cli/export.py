@@ -43,7 +43,7 @@ def export(
     method: Methods = None,
     target_class: Annotated[
         str,
-        typer.Option(metavar="C", help="input (chosen at run time), top1, or a class number."),
+        typer.Option(metavar="C", help="input (chosen at run time), top1, a number or a name."),
     ] = "input",
     of: Annotated[
         list[str] | None,
@@ -112,6 +112,7 @@ def export(
         raise UsageError("--json and --reference go with --compare IMAGE")
     record = None if preprocess is None else parse(preprocess)
     names = None if labels is None else names_of_classes.load_labels(labels)
+    target_class = _class_asked(target_class, model, names)
     graph = explain_graph(
         model,
         asked(rule, method),
@@ -163,3 +164,15 @@ def export(
     show(line)
     if found is not None:
         drift.show(found)
+
+
+def _class_asked(given: str, model: str, labels: list[str] | None) -> str:
+    """--target-class with a name as its number: by --labels, else the model's own names."""
+    from ...export.graph import read
+    from ..classifier.labels import class_number, of_model
+
+    if given in ("input", "top1") or given.removeprefix("-").isdecimal():
+        return given
+    if labels is None:
+        labels = of_model(dict(read(model)[0].metadata_props), model, None)
+    return str(class_number(given, labels))
