@@ -35,6 +35,7 @@ from .options import (
     chosen_preprocess,
     model_path,
 )
+from .patches import Limit, settled_limit
 from .photos import found_photos, results_of
 
 
@@ -54,7 +55,7 @@ def activations(
     channels: Annotated[
         str | None, typer.Option("--channels", metavar="LIST", help="Such as 0-15,40. [first ones]")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", help="Channels at most.")] = 64,
+    limit: Limit = None,
     sort: Annotated[bool, typer.Option("--sort", help="The strongest channels first.")] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Lay the maps over the photo.")
@@ -74,7 +75,7 @@ def activations(
     Under each map stand its channel and its largest activation. --per channel (or layer) is what
     shares a grey scale. --list prints all tensors with their shapes and receptive fields.
     """
-    from ..inside.activations import PER, Activations, maps_of, refuse_flat
+    from ..inside.activations import LIMIT, PER, Activations, maps_of, refuse_flat
     from ..inside.taps import Taps
     from ..photos import images
     from ..photos.outputs import finite, numbered
@@ -84,9 +85,11 @@ def activations(
     if list_:
         print_layers(listed(path, preprocess), json)
         return
-    for option, number in (("--batch", batch), ("--limit", limit)):
-        if number < 1:
-            raise UsageError(f"{option} {number}; expected 1 or more")
+    if batch < 1:
+        raise UsageError(f"--batch {batch}; expected 1 or more")
+    most = settled_limit(limit, channels, LIMIT)
+    if sort and channels is not None:
+        raise UsageError("--sort and --channels exclude each other: --channels gives the order")
     if per not in PER:
         raise UsageError.unknown("--per", per, PER)
     chosen = numbers(channels, "--channels")
@@ -130,7 +133,7 @@ def activations(
                         one = Activations(name, maps, group.pixels[row])
                         title = f"{name} of {Path(path).stem} on {file.name}"
                         picture = one.picture(
-                            chosen, sort=sort, overlay=overlay, per=per, limit=limit, title=title
+                            chosen, sort=sort, overlay=overlay, per=per, limit=most, title=title
                         )
                         folder.picture(f"{base}.png", picture)
                         folder.array(f"{base}.npy", maps)

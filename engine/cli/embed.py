@@ -110,7 +110,16 @@ def embed(
         say(f"skipped: {error}")
     pooled = f" ({embedder.pooling})" if embedder.pooling else ""
     if json:
+        from ... import __version__
+
+        # As a summary.json has it; the store's folder holds Parquet alone.
         summary = {
+            "backlight": __version__,
+            "command": "embed",
+            "model": path,
+            "notes": [*([] if assumed is None else [assumed]), *result.notes],
+            "read": result.added,
+            "images": [],
             "store": str(result.store),
             "tensor": embedder.tensor,
             "pooling": embedder.pooling,

@@ -76,7 +76,7 @@ def export(
     baseline: Baseline = None,
     target_class: Annotated[
         str,
-        typer.Option(metavar="C", help="input (chosen at run time), top1, or a class number."),
+        typer.Option(metavar="C", help="input (chosen at run time), top1, a number or a name."),
     ] = "input",
     of: Annotated[
         list[str] | None,
@@ -152,7 +152,8 @@ def export(
         samples=samples, noise=noise, steps=steps, baseline=baseline,
     )  # fmt: skip
     varied = dict(told)
-    rival = _rival(contrast, labels, model)
+    rival = _rival(contrast, model, names)
+    target_class = _class_asked(target_class, model, names)
     graph = explain_graph(
         model,
         asked(rule, method),
@@ -214,19 +215,27 @@ def export(
         drift.show(found)
 
 
-def _rival(given: str | None, labels: str | None, model: str) -> str | int | None:
+def _rival(given: str | None, model: str, labels: list[str] | None) -> str | int | None:
     """--contrast as explain_graph takes it: a name becomes the class's number."""
-    from ...export.graph import read
-    from ..classifier import labels as names_of_classes
-
     if given is None or given in ("input", "second"):
         return given
-    names = None
-    if not given.isdecimal():
-        held = read(model)[0].metadata_props
-        names = (
-            names_of_classes.of_model(held, model, None)
-            if labels is None
-            else names_of_classes.load_labels(labels)
-        )
-    return contrast_class(given, names)
+    return contrast_class(given, _named(given, model, labels))
+
+
+def _class_asked(given: str, model: str, labels: list[str] | None) -> str:
+    """--target-class with a name as its number."""
+    from ..classifier.labels import class_number
+
+    if given in ("input", "top1") or given.removeprefix("-").isdecimal():
+        return given
+    return str(class_number(given, _named(given, model, labels)))
+
+
+def _named(given: str, model: str, labels: list[str] | None) -> list[str] | None:
+    """The names that a class may be given by: of --labels, else the model's own."""
+    from ...export.graph import read
+    from ..classifier.labels import of_model
+
+    if labels is not None or given.isdecimal():
+        return labels
+    return of_model(dict(read(model)[0].metadata_props), model, None)

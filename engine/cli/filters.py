@@ -22,6 +22,7 @@ from .layers import (
 )
 from .options import Force, Json, OutputDir, PreprocessOption, model_path, say
 from .patches import preprocess_of
+from .photos import SUMMARY, summarised
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +56,7 @@ def filters(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Show a layer's filters: a picture, the weights (.npy) and filters.json in DIR.
+    """Show a layer's filters: a picture, the weights (.npy) and summary.json in DIR.
 
     The first layer is in colour; a deeper layer has a row per filter and a grey tile per input
     channel. --per filter (or layer) is what shares a scale. --list prints the convolutions, and a
@@ -76,16 +77,20 @@ def filters(
         return
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")
-    always = ["filters.json", *(["filters.html"] if html else [])]
+    if limit is not None and which is not None:
+        raise UsageError("--limit and --filters exclude each other: --filters shows all it names")
+    always = [SUMMARY, "filters.json", *(["filters.html"] if html else [])]
     refuse_results(output, always, force)  # before the model is loaded
     record = None if preprocess is None else parse(preprocess)
     ready = Ready(path)
     shown = room.filters(ready, layer, preprocess=record)
+    notes = []
     if shown.color is not None and record is None and preprocess_of(ready, None)[1] is not None:
-        say(
+        notes.append(
             f"{path} doesn't say in which order colours come: assuming {shown.color} "
             "(--preprocess changes it)"
         )
+        say(notes[0])
     name = file_name(shown.layer)
     title = f"Filters of {shown.layer} in {Path(path).stem}"
     picture = shown.picture(
@@ -100,7 +105,7 @@ def filters(
     folder.picture(files[0], picture)
     folder.array(files[1], shown.weights)
     count, depth, height, width = shown.weights.shape
-    summary: dict[str, Any] = {
+    about: dict[str, Any] = {
         "model": path,
         "layer": shown.layer,
         "weights": files[1],
@@ -111,7 +116,7 @@ def filters(
         "normalised_per": per,
         "picture": files[0],
     }
-    folder.json("filters.json", summary)
+    summary = summarised("filters", folder, about, notes=notes, old=("filters.json", {}))
     if html:
         page = Page(title, f"{count} filters of {depth} x {height} x {width}.")
         page.picture(picture, f"The filters of {shown.layer} as tiles", f"The weights: {files[1]}")

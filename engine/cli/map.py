@@ -12,7 +12,8 @@ import typer
 from ...errors import UsageError
 from .console import show, show_json
 from .layers import Html, Pictures, opened_store, results_in
-from .options import Force, Json, OutputDir, path_given, say
+from .options import Force, Json, OutputDir, path_given, renamed, say, say_renamed
+from .photos import SUMMARY, summarised
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,10 @@ def map_(
         typer.Argument(metavar="STORE", help="What 'backlight embed' wrote.", parser=path_given),
     ],
     output: OutputDir = Path("map"),
-    method: Annotated[str, typer.Option(metavar="HOW", help="tsne, umap or pca.")] = "tsne",
+    layout: Annotated[
+        str | None, typer.Option(metavar="HOW", help="tsne, umap or pca. [tsne]")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", hidden=True)] = None,
     perplexity: Annotated[
         float | None,
         typer.Option(metavar="P", help="Of t-SNE. [default: 30, or what few pictures allow]"),
@@ -77,30 +81,41 @@ def map_(
     for option, number in (("--limit", limit), ("--threads", threads)):
         if number < 1:
             raise UsageError(f"{option} {number}; expected 1 or more")
+    how = renamed("--layout", layout, "--method", method, "tsne")
     laying = (("--perplexity", perplexity), ("--seed", seed), ("--components", components))
     for option, value in laying:
         if onto is not None and value is not None:
             raise UsageError(f"{option} with --onto: a map that is there stays as it was laid out")
     held = opened_store(store, pictures)
-    names = ["scatter.png", "pictures.png", "map.json", "map.npz"]
+    names = [SUMMARY, "scatter.png", "pictures.png", "map.json", "map.npz"]
     # Before the work, and with it what would be overwritten.
     with results_in(output, [*names, *(["map.html"] if html else [])], force) as folder:
         if onto is not None:
-            made = _joined(held, onto, method)
+            made = _joined(held, onto, how)
         else:
             laid = maps.project(
-                held.vectors, method, perplexity=perplexity, seed=seed or 0,
+                held.vectors, how, perplexity=perplexity, seed=seed or 0,
                 components=50 if components is None else components, threads=threads,
             )  # fmt: skip
             made = _Made(laid, held.paths, held.labels, [False] * len(held))
         _write(folder, made, held, limit, html)
-    new = sum(made.new)
+        new = sum(made.new)
+        about = {
+            "store": str(store),
+            "output": str(output),
+            "pictures": len(made.paths),
+            "new": new,
+            "layout": asdict(made.map.layout),
+            "places": "map.json",
+        }
+        laid_out = asdict(made.map.layout)
+        summary = summarised("map", folder, laid_out | about, read=len(made.paths))
     if json:
-        summary = {"output": str(output), "pictures": len(made.paths), "new": new}
-        show_json(summary | asdict(made.map.layout))
+        show_json(summary)
     else:
         joined = f", {new} of them new" if onto is not None else ""
         show(f"{len(made.paths)} pictures{joined}: {made.map.layout} -> {output}/")
+    say_renamed("--layout", "--method", method)
 
 
 class _Made:
@@ -120,7 +135,7 @@ def _joined(held: Embeddings, onto: Path, method: str) -> _Made:
 
     there = maps.Map.load(onto / "map.npz")
     if method not in ("tsne", there.layout.method):
-        raise UsageError(f"--method {method} --onto {onto}: that map is of {there.layout.method}")
+        raise UsageError(f"--layout {method} --onto {onto}: that map is of {there.layout.method}")
     try:
         file = onto / "map.json"
         if not file.is_file():

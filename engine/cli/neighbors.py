@@ -17,7 +17,7 @@ from .layers import (
     results_in,
     write_page,
 )
-from .options import Force, Json, OutputDir, Provider, model_path, path_given
+from .options import Force, Json, OutputDir, Provider, model_path, path_given, renamed, say_renamed
 from .photos import found_photos, results_of
 
 NEAREST = 8
@@ -42,9 +42,11 @@ def neighbors(
         list[str] | None,
         typer.Option("--metric", metavar="M", help="l2 or cosine; repeatable. [both]"),
     ] = None,
-    method: Annotated[
-        str, typer.Option(metavar="HOW", help="auto, numpy or faiss; all are exact.")
-    ] = "auto",
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="auto, numpy or faiss; all are exact. [auto]"),
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", hidden=True)] = None,
     output: OutputDir = Path("neighbors"),
     model: Annotated[
         str | None,
@@ -72,13 +74,14 @@ def neighbors(
     for name in metrics:
         if name not in METRICS:
             raise UsageError.unknown("--metric", name, METRICS)
+    how = renamed("--search", search, "--method", method, "auto")
     held = opened_store(store, pictures)
     chosen = None if model is None else model_path(model)
     listed = ["neighbors.json", *(["neighbors.html"] if html else []), "{}.png"]
     job = found_photos("neighbors", image, output, listed, force, json)
     files, names = job.files, job.names
     embedder, preprocess = embedder_of(held, chosen, providers=provider or None)
-    space = Space(held, embedder, preprocess, metrics, method)
+    space = Space(held, embedder, preprocess, metrics, how)
     if k is None:
         k = max(min(NEAREST, space.most(files)[0]), 1)
     space.check(files, k)
@@ -114,6 +117,7 @@ def neighbors(
             "providers": embedder.provider,
         }
         job.finish(folder, about, old=("neighbors.json", {}))
+    say_renamed("--search", "--method", method)
 
 
 _BATCH = 16

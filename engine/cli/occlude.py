@@ -30,7 +30,18 @@ from .masked import (
     run_job,
     told_lines,
 )
-from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+from .options import (
+    Force,
+    Json,
+    Labels,
+    Model,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Threads,
+    renamed,
+    say_renamed,
+)
 from .photos import found_photos
 
 if TYPE_CHECKING:
@@ -67,14 +78,15 @@ def occlude(
         int,
         typer.Option(metavar="N", help="Windows hidden at most to change the class; 0: skip."),
     ] = 16,
-    method: Annotated[
-        str,
+    way: Annotated[
+        str | None,
         typer.Option(
             metavar="HOW",
             help="dense: every variant whole; incremental: what a window changes alone, exact; "
-            "auto: the faster; drilldown: approximate, fewer windows.",
+            "auto: the faster; drilldown: approximate, fewer windows. [auto]",
         ),
-    ] = "auto",
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", hidden=True)] = None,
     share: Annotated[
         float | None,
         typer.Option(
@@ -101,11 +113,12 @@ def occlude(
     from ..masked.occlusion import Occlusion
     from ..masked.ways import check_method
 
-    check_method(method)
+    how = renamed("--way", way, "--method", method, "auto")
+    check_method(how)
     if necessity < 0:
         raise UsageError(f"--necessity {necessity}; accepted: 0 or more")
-    if share is not None and method != "drilldown":
-        raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
+    if share is not None and how != "drilldown":
+        raise UsageError(f"--share {share:g} with --way {how}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     photos = found_photos("occlude", image, output, RESULTS, force, json)
     job = open_job(photos, model, preprocess, labels, of, provider, threads, memory, batch)
@@ -117,7 +130,7 @@ def occlude(
         baseline=job.baseline(baseline, baseline_space),
         score=score,  # type: ignore[arg-type]
         overlap=overlap,  # type: ignore[arg-type]
-        method=method,  # type: ignore[arg-type]
+        method=how,  # type: ignore[arg-type]
         share=share,
     )
     job.say_new()
@@ -132,12 +145,12 @@ def occlude(
         "baseline_space": baseline_space,
         "score": engine.score,
         "overlap": overlap,
-        "method": method,
+        "method": how,
         "windows": len(plan),
     }
     unit = " (pixels)" if baseline_space == "pixels" else ""
     look = f"{window} px windows, stride {stride}, replaced by {Path(baseline).name}{unit}"
-    if method == "drilldown":
+    if how == "drilldown":
         settings["share"] = share
 
     def one(folder: OutputFolder) -> Any:
@@ -151,6 +164,7 @@ def occlude(
         return each
 
     run_job(job, output, force, len(plan), "occluding", settings, one)
+    say_renamed("--way", "--method", method)
 
 
 def _one(

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ...errors import UsageError
 from ...export.methods import RULES
 from ...export.preprocess import ASSUMED, Preprocess, parse
 from ..classifier import labels as names_of_classes
+from . import started
 from .console import tell as say
 
 __all__ = [
@@ -36,7 +38,9 @@ __all__ = [
     "model_path",
     "path_given",
     "photo_paths",
+    "renamed",
     "say",
+    "say_renamed",
 ]
 
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -123,6 +127,20 @@ def is_bundled(given: str) -> bool:
     """Whether a word is `bundled`, and no file or folder of that name."""
     # A file or folder of that name goes first: it is what the same word means to a shell.
     return given == "bundled" and not Path(given).exists()
+
+
+def renamed(new: str, given: str | None, old: str, before: str | None, default: str) -> str:
+    """An option that had another name before, which works for one version more; `say_renamed` says
+    so at the end. Raises UsageError for both."""
+    if given is not None and before is not None:
+        raise UsageError(f"{new} and {old} are one option; {old} is its older name")
+    return given or before or default
+
+
+def say_renamed(new: str, old: str, before: str | None) -> None:
+    """That an older name was used: at the end, as a mistake has one line on stderr."""
+    if before is not None and not started.inside:
+        say(f"{old} goes in the next version: it is {new} now")
 
 
 def counted(number: int) -> str:

@@ -198,7 +198,7 @@ def test_on_the_command_line(tmp_path, capsys):  # type: ignore[no-untyped-def]
     assert run([*command, "--force", "--share", "1.5"]) == 2
     assert "share 1.5; accepted: above 0, at most 1" in capsys.readouterr().err
     assert run(["occlude", "-o", str(tmp_path / "no"), "--share", "0.3"]) == 2
-    assert "--share 0.3 with --method auto: that scores all windows" in capsys.readouterr().err
+    assert "--share 0.3 with --way auto: that scores all windows" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
     with pytest.raises(UsageError, match="share 0"):
         Occlusion(net(), method="drilldown", share=0)

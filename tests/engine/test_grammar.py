@@ -49,6 +49,8 @@ def test_the_model_is_the_first_word_or_an_option(command, place, words, tmp_pat
     if summary.exists():
         about = json.loads(summary.read_bytes())
         assert about["model"] == words["m"] and about["command"] == command
+        keys = {"backlight", "command", "model", "notes", "read", "images", "skipped"}
+        assert keys <= set(about) and about["skipped"] == []
         for image in about["images"]:
             assert image.get("file", words["p"]) == words["p"]
 
@@ -98,3 +100,29 @@ def test_a_folder_of_a_model_s_name_holds_photos(words, tmp_path, capsys):
     line = "explain {o}/photos.onnx -o {o}/y --json --rule vanilla".format(**words)
     assert run(line.split()) == 0
     assert "squeezenet" in json.loads(capsys.readouterr().out)["model"]
+
+
+def test_export_takes_a_class_by_its_name(words, tmp_path, capsys):
+    """By --labels, else by the names that the model carries; nearest names on a miss."""
+    (tmp_path / "names.txt").write_text("cat\ndog\nespresso\ncup\nowl\n")
+    line = "export {m} -o {o}/one.onnx --rule vanilla --labels {o}/names.txt".format(**words)
+    assert run([*line.split(), "--target-class", "Espresso"]) == 0
+    carried = str(tmp_path / "one.onnx")
+
+    def baked(file: str) -> str:
+        props = onnx.load(file, load_external_data=False).metadata_props
+        return {p.key: p.value for p in props}["backlight.target_class"]
+
+    assert baked(carried) == "2"
+    capsys.readouterr()
+    proto = models.tiny()
+    onnx.helper.set_model_props(proto, {"backlight.labels": '["a", "b", "c", "dog", "e"]'})
+    onnx.save(proto, words["m"])
+    line = "export {m} -o {o}/two.onnx --rule vanilla --target-class".format(**words)
+    assert run([*line.split(), "dog"]) == 0
+    assert baked(str(tmp_path / "two.onnx")) == "3"
+    capsys.readouterr()
+    assert run([*line.replace("two", "three").split(), "dogs"]) == 2
+    said = capsys.readouterr().err
+    assert "nearest: dog" in said and said.count("\n") == 1
+    assert not (tmp_path / "three.onnx").exists()

@@ -269,7 +269,7 @@ class TestCommand:
         """--limit leaves other numbers of each label; in the scatter all are counted."""
         for limit in ("24", "5", "1"):
             out = tmp_path / limit
-            given = ["map", str(store), "-o", str(out), "--method", "pca", "--html"]
+            given = ["map", str(store), "-o", str(out), "--layout", "pca", "--html"]
             assert run([*given, "--limit", limit]) == 0
             page = (out / "map.html").read_text(encoding="utf-8")
             data = json.loads(page.split('id="data">')[1].split("</script>")[0])
@@ -281,7 +281,7 @@ class TestCommand:
         self, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         first, second = str(tmp_path / "first"), str(tmp_path / "second")
-        assert run(["map", str(store), "-o", first, "--method", "pca"]) == 0
+        assert run(["map", str(store), "-o", first, "--layout", "pca"]) == 0
         color = np.full((12, 12, 3), (200, 25, 25), np.uint8)
         (tmp_path / "new").mkdir()
         Image.fromarray(color).save(tmp_path / "new" / "one.png")
@@ -302,7 +302,7 @@ class TestCommand:
             (["--perplexity", "5"], "--perplexity with --onto"),
             (["--seed", "0"], "--seed with --onto"),
             (["--components", "9"], "--components with --onto"),
-            (["--method", "umap"], "that map is of pca"),
+            (["--layout", "umap"], "that map is of pca"),
         ],
     )
     def test_a_map_stays_as_it_was_laid_out(
@@ -310,7 +310,7 @@ class TestCommand:
         capsys: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
         there = str(tmp_path / "map")
-        assert run(["map", str(store), "-o", there, "--method", "pca"]) == 0
+        assert run(["map", str(store), "-o", there, "--layout", "pca"]) == 0
         out = tmp_path / "out"
         assert run(["map", str(store), "--onto", there, "-o", str(out), *more]) == 2
         err = capsys.readouterr().err
@@ -321,7 +321,7 @@ class TestCommand:
         self, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         first = str(tmp_path / "first")
-        assert run(["map", str(store), "-o", first, "--method", "pca"]) == 0
+        assert run(["map", str(store), "-o", first, "--layout", "pca"]) == 0
         embed(tiny(), store.parent / "pictures", tmp_path / "other", preprocess="unit")
         arguments = ["map", str(tmp_path / "other"), "--onto", first, "-o", str(tmp_path / "no")]
         assert run(arguments) == 2
@@ -331,7 +331,7 @@ class TestCommand:
         ("more", "said"),
         [
             (["--perplexity", "20"], "perplexity 20 with 24 pictures; expected 1 to 7.667"),
-            (["--method", "som"], "method 'som'"),
+            (["--layout", "som"], "method 'som'"),
             (["--limit", "0"], "--limit 0; expected 1 or more"),
             (["--onto", "nowhere"], "nowhere/map.npz: no such file"),
         ],

@@ -58,6 +58,9 @@ def test_what_a_method_cannot_use_is_refused(paths, tmp_path, capsys):
         ("deconvnet {m} {p} -l h --target-class 1", "--target-class"),
         ("deconvnet {m} {p} -l h --channels 0 --limit 3", "--limit"),
         ("patches {m} {p} -l h --channels 0 --limit 3", "--limit"),
+        ("activations {m} {p} -l h --channels 0 --limit 3", "--limit"),
+        ("activations {m} {p} -l h --channels 0 --sort", "--sort"),
+        ("filters {m} --filters 0 --limit 3", "--limit"),
         ("maximize {m} --target-class 1 --channels 1", "--channels"),
         ("maximize {m} --target-class 1 --limit 1", "--limit"),
         ("maximize {m} --target-class 1 --unit centre", "--unit"),
@@ -86,3 +89,41 @@ def test_help_shows_the_new_names_alone(capsys):
     assert run(["--help"]) == 0
     said = capsys.readouterr().out
     assert "deconvnet" in said and "invert" in said and "reconstruct" not in said
+
+
+def test_method_is_what_backlight_methods_lists(paths, tmp_path, capsys):
+    """occlude, neighbors and map had a --method of their own; the older spelling says the new."""
+    words = [str(paths["p"]), "-m", str(paths["m"]), "--preprocess", "unit", "--window", "4"]
+    found = []
+    for option in ("--way", "--method"):
+        out = tmp_path / option
+        assert run(["occlude", *words, "-o", str(out), option, "dense"]) == 0
+        found.append(json.loads((out / "summary.json").read_bytes())["images"][0]["scored"])
+        assert ("it is --way now" in capsys.readouterr().err) == (option == "--method")
+    assert found[0] == found[1] and found[0]["method"] == "dense"
+    both = ["--way", "dense", "--method", "auto"]
+    assert run(["occlude", *words, "-o", str(tmp_path / "both"), *both]) == 2
+    assert "--method is its older name" in capsys.readouterr().err
+
+
+def test_older_names_in_a_store(paths, tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for n in range(6):
+        Image.new("RGB", (9, 9), (40 * n, 90, 30)).save(tmp_path / "photos" / f"{n}.png")
+    store = str(tmp_path / "store")
+    words = ["embed", str(paths["m"]), str(tmp_path / "photos"), "-o", store]
+    assert run([*words, "--preprocess", "unit"]) == 0
+    for command, option, value, more in (
+        ("map", "--layout", "pca", []),
+        ("neighbors", "--search", "numpy", [str(paths["p"])]),
+    ):
+        capsys.readouterr()
+        for name in (option, "--method"):
+            out = tmp_path / f"{command}{name}"
+            assert run([command, store, *more, "-o", str(out), name, value]) == 0
+            assert (f"it is {option} now" in capsys.readouterr().err) == (name == "--method")
+            summary = json.loads((out / "summary.json").read_bytes())
+            assert summary["command"] == command and summary["store"] == store
