@@ -18,10 +18,12 @@ from ...export import choose, heads
 from ...export import scores as class_scores
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
+from ...export.lone import with_batch
 from ...export.methods import RULES, asked
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
+from ...export.sizes import Shapes, fix_shapes
 from ..classifier import labels
 from ..classifier.intake import shares_batch
 from ..classifier.scores import probabilities
@@ -79,6 +81,7 @@ class Explainer:
     threads: of the runtime's operators; None leaves it to the runtime.
     batch: rows per run; None: all of a call, or what the model fixes.
     for_: the operators chosen for a runtime; None: by the provider.
+    shapes: of inputs whose shape the model leaves open, by name: {"x": (1, 3, 224, 224)}.
     cuda_graph: record the run once and replay it (CUDA, shapes fixed: give `batch` where the model
         leaves it open); the fastest way for small batches.
 
@@ -102,6 +105,7 @@ class Explainer:
         batch: int | None = None,
         for_: str | None = None,
         cuda_graph: bool = False,
+        shapes: Shapes | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
@@ -110,21 +114,31 @@ class Explainer:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
         source, name = read(model)
+        fix_shapes(source, shapes or {})
         self.metadata: dict[str, str] = dict(source.metadata_props)
         held = choose.exported(self.metadata)
         if held is not None:
             if of is not None or wrt is not None or for_ is not None:
                 raise UsageError(f"{name} is exported already; of, wrt and for_ are in the file")
+            lone = with_batch(source)
             self._said = _exported(source, name, names_asked or held)
             compiled: Any = model if isinstance(model, (str, Path, bytes)) else source
+            compiled = source if lone or shapes else compiled
             if cuda_graph:
                 compiled = with_fixed_batch(source, batch)
         else:
             fixed = with_fixed_batch(source, batch) if cuda_graph else model
             graph = explain_graph(
-                fixed, names_asked, of=of, wrt=wrt, lowering=for_ or _target_of(names)
+                fixed,
+                names_asked,
+                of=of,
+                wrt=wrt,
+                lowering=for_ or _target_of(names),
+                shapes=shapes,
             )
+            lone = with_batch(graph.model)
             compiled, self._said = graph.model, _described(graph)
+        self._lone = lone
         self.name = Path(name).stem if isinstance(model, (str, Path)) else name
         self.methods = tuple(self._said.saliency)
         own = CUDA_GRAPH if cuda_graph else None
@@ -242,7 +256,11 @@ class Explainer:
             raise _out_of_range(int(wanted.max()), known)
         top = self._top(xp, scores)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
-        saliency = {name: back(found[held]) for name, held in self._said.saliency.items()}
+        maps = {name: found[held] for name, held in self._said.saliency.items()}
+        given = inputs[self._said.input] if isinstance(inputs, Mapping) else inputs
+        if self._lone and np.ndim(given) < len(self._dims):  # like the input
+            maps = {name: m[0] if m.ndim == len(self._dims) else m for name, m in maps.items()}
+        saliency = {name: back(m) for name, m in maps.items()}
         return Explanation(back(scores), back(chosen), saliency)
 
     def _run(
@@ -305,6 +323,8 @@ class Explainer:
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
         image, back = arrays.taken(given.pop(self._said.input))
+        if self._lone and image.ndim == len(self._dims) - 1:
+            image = image[None]  # as the file has it, without a batch
         self._check(image)
         feeds = {self._said.input: image}
         for name, value in given.items():

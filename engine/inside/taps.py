@@ -22,8 +22,10 @@ from onnx_ir.passes import common
 from ...errors import ImageError, ModelError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
+from ...export.lone import is_lone
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.receptive import ReceptiveField, receptive_fields
+from ...export.sizes import Shapes
 from ..classifier import labels
 from ..photos import images
 from ..runtime.session import Providers, Session, dims_of, numpy_dtype
@@ -42,16 +44,21 @@ def named(graph: ir.Graph, name: str) -> ir.Value:
 
 
 def tap(
-    model: ModelLike, names: Sequence[str], *, keep: bool = False
+    model: ModelLike,
+    names: Sequence[str],
+    *,
+    keep: bool = False,
+    shapes: Shapes | None = None,
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """A copy of the model whose outputs are the named tensors, and their full names.
 
     keep: also the model's own outputs, first. Nodes and inputs that no output needs are gone.
+    shapes: of inputs, as in `backlight.export`.
     Raises ModelError, UsageError.
     """
     if not names:
         raise UsageError("no layer given; expected the name of a tensor or node, or several")
-    loaded = load(model)
+    loaded = load(model, shapes=shapes)
     graph = loaded.graph
     found = list(dict.fromkeys(named(graph, name) for name in names))
     own = list(graph.outputs) if keep else []
@@ -79,7 +86,7 @@ class Taps:
     """A model that gives its inner tensors.
 
     model: a path, bytes or an onnx.ModelProto. names: of tensors, or of nodes.
-    providers, threads, batch: as in `backlight.Explainer`.
+    providers, threads, shapes: as in `backlight.Explainer`.
 
     Raises ModelError, or UsageError for an unknown tensor, with the nearest names.
     """
@@ -92,13 +99,15 @@ class Taps:
         keep: bool = False,
         providers: Providers = None,
         threads: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
-        self.model, self.names = tap(model, names, keep=keep)
+        self.model, self.names = tap(model, names, keep=keep, shapes=shapes)
         self.name = Path(model).stem if isinstance(model, (str, Path)) else "the model"
         self.metadata: dict[str, str] = dict(self.model.metadata_props)
         image = choose.image_input(self.model.graph)
         self._axis = choose.channel_axis(image.input)
         self._image = image.input.name or ""
+        self._lone = is_lone(image.input)
         others = [v.name for v in self.model.graph.inputs if v.name != self._image]
         if others:
             raise ModelError(
@@ -156,6 +165,8 @@ class Taps:
         image.
         """
         dims = (None, *self._dims[1:])
+        if self._lone and x.ndim == len(dims) - 1:
+            x = x[None]
         fits = x.ndim == len(dims) and all(
             d is None or d == have for d, have in zip(dims, x.shape, strict=True)
         )
@@ -173,6 +184,8 @@ class Taps:
             if count < step:
                 rows = rows[[*range(count), *[count - 1] * (step - count)]]
             found = self.session.run({self._image: np.ascontiguousarray(rows)})
+            if self._lone:  # tensors inside may lack the batch that the image has been given
+                found = {n: v if v.shape[:1] == (1,) else v[None] for n, v in found.items()}
             for name, value in found.items():
                 if value.ndim == 0 or len(value) != len(rows):
                     raise UsageError(
@@ -223,11 +236,15 @@ class Layer:
 
 
 def layers(
-    model: ModelLike, size: tuple[int, int] | None = None, *, convolutions: bool = False
+    model: ModelLike,
+    size: tuple[int, int] | None = None,
+    *,
+    convolutions: bool = False,
+    shapes: Shapes | None = None,
 ) -> list[Layer]:
     """The tensors that the image reaches, in the graph's order; on demand only those that
     convolutions make, or a linear layer over patches of the image. Raises ModelError."""
-    loaded = load(model)
+    loaded = load(model, shapes=shapes)
     fields = receptive_fields(loaded, size=size)
     embedding = patch_embedding(loaded)
     found = []

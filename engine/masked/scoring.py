@@ -14,10 +14,12 @@ import numpy as np
 from ...errors import ImageError, ModelError, UsageError
 from ...export import choose
 from ...export import scores as class_scores
-from ...export.graph import ModelLike, load
+from ...export.graph import ModelLike, load, shaped
+from ...export.lone import is_lone
 from ...export.preprocess import Preprocess, of_metadata, preset
 from ...export.saliency import weight_bytes
 from ...export.seed import class_count
+from ...export.sizes import Shapes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from ..classifier import labels
 from ..classifier.intake import SCORES, Inputs, Score, check_images, shares_batch
@@ -50,6 +52,7 @@ class Scorer:
         None: what the model says.
     memory: bytes (or "2GB") that a run may take; None: a quarter of what is free at the call.
     batch: at most so many rows per run. providers, threads: see Session.
+    shapes: of inputs whose shape the model leaves open, by name.
 
     Raises ModelError or UsageError.
     """
@@ -64,12 +67,13 @@ class Scorer:
         threads: int | None = None,
         memory: str | int | None = None,
         batch: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
         self._memory = None if memory is None else parse_memory(memory)
-        self.source = model
-        loaded = load(model)
+        self.source = shaped(model, shapes)
+        loaded = load(self.source)
         self.metadata: dict[str, str] = dict(loaded.metadata_props)
         self.name = Path(model).stem if isinstance(model, (str, Path)) else loaded.graph.name or ""
         image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
@@ -83,6 +87,7 @@ class Scorer:
             self.source = loaded.clone()  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
         channel_axis = choose.channel_axis(image)
+        self._lone = is_lone(image)
         self.session = Session(loaded, providers, threads)
         self.notes = [*found.notes, *self.session.notes]
         declared = {i.name: i for i in self.session.inputs}
@@ -187,6 +192,8 @@ class Scorer:
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
         x, back = arrays.taken(given.pop(self.input.name))
+        if self._lone and x.ndim == len(self.input.shape((1, 1))):
+            x = x[None]  # as the file has it, without a batch
         check_images(x, self.input)
         feeds = {}
         for name, value in given.items():
@@ -301,6 +308,7 @@ def scorer_for(
     threads: int | None,
     memory: str | int | None,
     batch: int | None,
+    shapes: Shapes | None = None,
 ) -> Scorer:
     """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
     one. score: checked, see intake.Score. Raises UsageError or ModelError."""
@@ -310,7 +318,7 @@ def scorer_for(
         return model
     return Scorer(
         model, of=of, preprocess=preprocess, providers=providers, threads=threads,
-        memory=memory, batch=batch,
+        memory=memory, batch=batch, shapes=shapes,
     )  # fmt: skip
 
 
