@@ -87,6 +87,7 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
     return values
 
 
+SETTLES = "--shape INPUT=1,3,224,224 settles one that asks for sizes"
 FURTHER = "no gradient rule for its further outputs, only for the first"
 
 
@@ -99,7 +100,8 @@ def obstacle(node: ir.Node, rules: RuleMap, opset: int) -> str | None:
         return f"operator of the domain '{node.domain}'"
     rule = rules.get(node.op_type)
     if rule is None:
-        return "no gradient rule for this operator"
+        rest = f" while its condition isn't known ({SETTLES})" if node.op_type == "If" else ""
+        return f"no gradient rule for this operator{rest}"
     version = operator_version(node.op_type, opset)
     if version not in rule.versions:
         return f"its version {version} (opset {opset}) is not covered"

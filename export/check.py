@@ -23,6 +23,7 @@ from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .saliency import explain_graph
+from .sizes import Shapes
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
 
@@ -106,10 +107,11 @@ def check(
     methods: Sequence[str] | None = None,
     lowering: str = "portable",
     dtype: str = "float32",
+    shapes: Shapes | None = None,
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
-    rules, methods: as in `backlight.export`.
+    rules, methods, shapes: as in `backlight.export`.
     lowering: portable, cpu, cuda or tensorrt. For the last two the report also has what that
     target would refuse (`refused`) of the whole explaining graph; where obstacles prevent that,
     of the model. dtype: float16 or bfloat16 look at that graph as it would be narrowed.
@@ -123,7 +125,7 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     kept = [] if of is None else [of, of.removesuffix(scores.AS_IS)]
-    loaded = load(model, keep=[*kept, *([] if wrt is None else [wrt])])
+    loaded = load(model, keep=[*kept, *([] if wrt is None else [wrt])], shapes=shapes)
     graph = loaded.graph
     own = frozenset(graph)
     score = scores.score(loaded, of)
@@ -162,10 +164,10 @@ def check(
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
-        whole = load(model)
+        whole = load(model, shapes=shapes)
         if not blocked and nodes:
             whole = explain_graph(
-                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype
+                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, shapes=shapes
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
@@ -244,6 +246,8 @@ def _accepted(node: ir.Node, rules: RuleMap) -> str:
         return "QuantizeLinear and DequantizeLinear around float operators"
     if node.domain not in ("", "ai.onnx"):
         return "standard ai.onnx operators, or a --of or --wrt that leaves it off the way"
+    if node.op_type == "If":
+        return "an If whose condition is known"
     rule = rules.get(node.op_type)
     if rule is not None:
         return f"versions {', '.join(map(str, sorted(rule.versions)))} of {node.op_type}"

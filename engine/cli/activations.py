@@ -33,11 +33,13 @@ from .options import (
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
     chosen_preprocess,
     model_path,
     photo_paths,
     say,
+    shapes_of,
 )
 
 
@@ -67,6 +69,7 @@ def activations(
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
+    shape: Shape = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -87,7 +90,7 @@ def activations(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     for option, number in (("--batch", batch), ("--limit", limit)):
         if number < 1:
@@ -97,7 +100,13 @@ def activations(
     chosen = numbers(channels, "--channels")
     # Before the model is loaded; the layers' pictures once their names are known.
     refuse_results(output, ["activations.json"], force)
-    taps = Taps(path, wanted_layers(layer), providers=provider or None, threads=threads)
+    taps = Taps(
+        path,
+        wanted_layers(layer),
+        providers=provider or None,
+        threads=threads,
+        shapes=shapes_of(shape),
+    )
     record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
     record = images.fitted(record, taps.input)
     for note in [*taps.notes, *([] if assumed is None else [assumed])]:

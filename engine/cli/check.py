@@ -10,7 +10,14 @@ from ...errors import UnsupportedNode
 from .console import console as clean_console
 from .console import show_json
 from .layers import ModelArgument
-from .options import Json, Methods, Rules, model_path
+from .options import (
+    Json,
+    Methods,
+    Rules,
+    Shape,
+    model_path,
+    shapes_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +50,7 @@ def check(
     dtype: Annotated[
         str, typer.Option(metavar="TYPE", help="As export's: with --for cuda or tensorrt.")
     ] = "float32",
+    shape: Shape = None,
     json: Json = False,
 ) -> None:
     """Say what can be differentiated; exit code 2 when something stands in the way.
@@ -55,7 +63,13 @@ def check(
 
     path = model_path(model)
     report = run_check(
-        path, of=of, wrt=wrt, methods=asked(rule, method), lowering=target, dtype=dtype
+        path,
+        of=of,
+        wrt=wrt,
+        methods=asked(rule, method),
+        lowering=target,
+        dtype=dtype,
+        shapes=shapes_of(shape),
     )
     if json:
         show_json(report.to_dict())

@@ -27,6 +27,7 @@ from .options import (
     PreprocessOption,
     Provider,
     Rules,
+    Shape,
     Threads,
     chosen_labels,
     chosen_preprocess,
@@ -35,6 +36,7 @@ from .options import (
     model_path,
     photo_paths,
     say,
+    shapes_of,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def explain(
             metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
         ),
     ] = None,
+    shape: Shape = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     provider: Provider = None,
@@ -98,7 +101,13 @@ def explain(
     expected = ["summary.json", *(f"{n}.png" for n in names)]
     refuse_results(output, expected, force)  # before the model is loaded
     explainer = Explainer(
-        path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch
+        path,
+        methods=names_asked,
+        of=of,
+        providers=provider or None,
+        threads=threads,
+        batch=batch,
+        shapes=shapes_of(shape),
     )
     expected += [_map_file(n, m) for n in names for m in explainer.methods]
     record, assumed = chosen_preprocess(

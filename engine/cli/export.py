@@ -25,6 +25,7 @@ from .options import (
     path_given,
     photo_paths,
     say,
+    shapes_of,
 )
 
 
@@ -97,7 +98,6 @@ def export(
     from ...export.methods import asked
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
-    from ...export.sizes import parse_shape
     from ..classifier import labels as names_of_classes
 
     model = model_path(model)
@@ -122,7 +122,7 @@ def export(
         reduce=reduce,
         lowering=target,
         dtype=dtype,
-        shapes=dict(map(parse_shape, shape or [])),
+        shapes=shapes_of(shape),
     )
     # A tensor that --of names may have channels instead of classes.
     if labels is not None and not of:

@@ -13,7 +13,7 @@ import typer
 
 from ...errors import UsageError
 from .console import show, show_json
-from .options import path_given, say
+from .options import path_given, say, shapes_of
 
 if TYPE_CHECKING:
     from ..inside.taps import Layer
@@ -104,13 +104,21 @@ def file_names(layers: Sequence[str]) -> dict[str, str]:
     return taken
 
 
-def listed(path: str, preprocess: str | None, *, convolutions: bool = False) -> list[Layer]:
+def listed(
+    path: str,
+    preprocess: str | None,
+    shape: Sequence[str] | None = None,
+    *,
+    convolutions: bool = False,
+) -> list[Layer]:
     """The model's layers for images of the size that --preprocess says, else the model's metadata,
     where the model leaves it open."""
     from ..inside.taps import layers
     from .patches import preprocess_of
 
-    return layers(path, preprocess_of(path, preprocess)[0].size, convolutions=convolutions)
+    shapes = shapes_of(shape)
+    size = preprocess_of(path, preprocess, shapes)[0].size
+    return layers(path, size, convolutions=convolutions, shapes=shapes)
 
 
 def print_layers(found: Sequence[Layer], json: bool) -> None:

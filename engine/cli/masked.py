@@ -23,6 +23,7 @@ from .options import (
     model_path,
     photo_paths,
     say,
+    shapes_of,
 )
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def open_job(
     threads: int | None,
     memory: str | None,
     batch: int | None,
+    shape: list[str] | None = None,
 ) -> Job:
     """Load the model and settle how it wants its images; notes are said."""
     from ..masked.scoring import Scorer
@@ -221,7 +223,13 @@ def open_job(
 
     path = model_path(model)
     scorer = Scorer(
-        path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch
+        path,
+        of=of,
+        providers=provider or None,
+        threads=threads,
+        memory=memory,
+        batch=batch,
+        shapes=shapes_of(shape),
     )
     record, assumed = chosen_preprocess(preprocess, scorer.preprocess, path, scorer.input.dtype)
     record = images.fitted(record, scorer.input)

@@ -30,7 +30,17 @@ from .masked import (
     run_job,
     told_lines,
 )
-from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+from .options import (
+    Force,
+    Json,
+    Labels,
+    Model,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Shape,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from ..masked.necessity import Necessity
@@ -82,6 +92,7 @@ def occlude(
         ),
     ] = None,
     of: Of = None,
+    shape: Shape = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     memory: Memory = None,
@@ -107,7 +118,7 @@ def occlude(
         raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     work = planned(image, output, force)
-    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
+    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch, shape)
     engine = Occlusion(
         job.scorer,
         window=size,

@@ -36,6 +36,7 @@ __all__ = [
     "path_given",
     "photo_paths",
     "say",
+    "shapes_of",
 ]
 
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -106,6 +107,13 @@ Threads = Annotated[
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per run.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def shapes_of(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """What --shape says, by input. Raises UsageError."""
+    from ...export.sizes import parse_shape
+
+    return dict(map(parse_shape, given or []))
 
 
 def model_path(given: str | None) -> str:

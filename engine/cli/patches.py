@@ -31,17 +31,20 @@ from .options import (
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
     chosen_preprocess,
     model_path,
     photo_paths,
     say,
+    shapes_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
+    from ...export.sizes import Shapes
     from ..inside.patches import Patches
 
 STATE = ".patches-state.npz"
@@ -89,6 +92,7 @@ def patches(
     threads: Threads = None,
     batch: Batch = 8,
     decoders: Decoders = None,
+    shape: Shape = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -104,7 +108,7 @@ def patches(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     if limit < 1:
         raise UsageError(f"--limit {limit}; expected 1 or more")
@@ -130,6 +134,7 @@ def patches(
             threads=threads,
             batch=batch,
             decoders=decoders,
+            shapes=shapes_of(shape),
             state=results.path / STATE,
             fresh=force,
         )
@@ -174,6 +179,7 @@ def found_patches(
     threads: int | None,
     batch: int,
     decoders: int | None,
+    shapes: Shapes | None = None,
     state: Path | None = None,
     fresh: bool = False,
 ) -> Patches:
@@ -181,7 +187,7 @@ def found_patches(
     from ..inside.patches import patches
     from .progress import track
 
-    settled, assumed = preprocess_of(path, preprocess)
+    settled, assumed = preprocess_of(path, preprocess, shapes)
     if assumed is not None:
         say(assumed)
     done = 0
@@ -208,6 +214,7 @@ def found_patches(
             providers=provider or None,
             threads=threads,
             progress=advance,
+            shapes=shapes,
         )
     if found.resumed:
         say(f"went on from file {found.resumed} of {len(found.files)}, where a pass was stopped")
@@ -216,15 +223,19 @@ def found_patches(
     return found
 
 
-def preprocess_of(path: str, given: str | None) -> tuple[Preprocess, str | None]:
+def preprocess_of(
+    path: str, given: str | None, shapes: Shapes | None = None
+) -> tuple[Preprocess, str | None]:
     """How a model wants its images, before it is compiled, and what was assumed."""
     import numpy as np
 
     from ...export import choose
     from ...export.graph import read
     from ...export.preprocess import of_metadata
+    from ...export.sizes import fix_shapes
 
     model, _ = read(path)
+    fix_shapes(model, shapes or {})
     dtype = choose.image_input(model.graph).input.dtype
     own = of_metadata(dict(model.metadata_props), path)
     return chosen_preprocess(

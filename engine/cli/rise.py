@@ -28,7 +28,17 @@ from .masked import (
     run_job,
     told_lines,
 )
-from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+from .options import (
+    Force,
+    Json,
+    Labels,
+    Model,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Shape,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from ..masked.rise import Rise
@@ -64,6 +74,7 @@ def rise(
     score: ScoreOption = None,
     target_class: Targets = None,
     of: Of = None,
+    shape: Shape = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     memory: Memory = None,
@@ -81,7 +92,7 @@ def rise(
 
     grid = numbers(cells, "--cells")
     work = planned(image, output, force)
-    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch)
+    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch, shape)
     engine = Rise(
         job.scorer,
         masks=masks,

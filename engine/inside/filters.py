@@ -15,10 +15,11 @@ from PIL import Image
 from ... import arguments as take
 from ...errors import ModelError, UsageError
 from ...export import choose
-from ...export.graph import ModelLike, load
+from ...export.graph import ModelLike, load, shaped
 from ...export.preprocess import Preprocess, of_metadata
 from ...export.preprocess import given as given_preprocess
 from ...export.rules.op import constant
+from ...export.sizes import Shapes
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, sheet, tiled
 from .patch_embedding import patch_embedding
@@ -134,7 +135,11 @@ def _chosen(given: Sequence[int] | None, count: int, limit: int, what: str) -> l
 
 @take.accepts(layer=take.text, preprocess=given_preprocess)
 def filters(
-    model: ModelLike, layer: str | None = None, *, preprocess: Preprocess | None = None
+    model: ModelLike,
+    layer: str | None = None,
+    *,
+    preprocess: Preprocess | None = None,
+    shapes: Shapes | None = None,
 ) -> Filters:
     """The filters of a layer; default: the first convolution, or a linear layer that reads patches
     of the image (or all of it) before any convolution.
@@ -142,12 +147,14 @@ def filters(
     model: a path, bytes or an onnx.ModelProto. layer: the tensor that a convolution makes, or
     what an activation or a normalisation makes of it, or the node's name.
     preprocess: says in which order the image's colours come; default: the model's own, else RGB.
+    shapes: of inputs whose shape the model leaves open, by name.
     Raises UsageError for a tensor that no convolution makes, ModelError for a model without any.
     """
+    file, model = model, shaped(model, shapes)
     loaded = load(model)
     graph = loaded.graph
     found = [n for n in graph if n.op_type in CONVOLUTIONS and n.domain == ""]
-    name = Path(model).name if isinstance(model, (str, Path)) else "the model"
+    name = Path(file).name if isinstance(file, (str, Path)) else "the model"
     own = preprocess or of_metadata(dict(loaded.metadata_props), name)
     order = "RGB" if own is None or own.color == "L" else own.color
     linear = None
