@@ -14,6 +14,7 @@ from ..errors import ModelError, UnsupportedNode, one_line
 from . import choose, half, scores, seed
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .emit import Emitter
+from .front import behind_preprocessing
 from .graph import ModelLike, load, opset_of, read
 from .heap import seldom_collected
 from .lowering import emitter, lowered
@@ -131,6 +132,8 @@ def check(
     score = scores.score(loaded, of)
     target = score.of
     image = None if wrt is not None else choose.image_input(graph)
+    if image is not None:
+        image = behind_preprocessing(graph, image, list(maps.values()), opset_of(loaded))
     start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
 
     nodes, leads = path([target], [start])

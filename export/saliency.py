@@ -21,6 +21,7 @@ from .drawing import Drawing
 from .emit import Emitter, dim_of
 from .explaining import Explaining, Seed
 from .finish import Walked
+from .front import behind_preprocessing
 from .graph import ModelLike, load, opset_of
 from .heap import seldom_collected
 from .layer import Layer
@@ -28,6 +29,7 @@ from .lone import is_lone, unbatched, without_batch
 from .lowering import emitter, finish, lowered
 from .methods import Method, asked, chosen
 from .preprocess import Preprocess, of_metadata
+from .rules import RuleMap
 from .sampling import Sampling, sampled
 from .sizes import Shapes
 from .store import save_model
@@ -227,7 +229,9 @@ def explain_graph(
     _reserve_names(graph, rows, contrast)
     held = _scores_of(loaded, of, "class" if start is None else "input")
     ofs, score_output = [s.of for s in held], held[0].output
-    wrts, image, notes = _tensors_wrt(graph, wrt)
+    wrts, image, notes = _tensors_wrt(
+        graph, wrt, [maps[row.rules] for row in rows], opset_of(loaded)
+    )
     if start is None:
         for tensor in ofs:
             seed.check_class(tensor, target_class)
@@ -449,7 +453,10 @@ def _scores_of(
 
 
 def _tensors_wrt(
-    graph: ir.Graph, wrt: str | Sequence[str] | None
+    graph: ir.Graph,
+    wrt: str | Sequence[str] | None,
+    rules: Sequence[RuleMap],
+    opset: int,
 ) -> tuple[list[ir.Value], ir.Value | None, tuple[str, ...]]:
     named = [choose.tensor(graph, name) for name in _names(wrt)]
     try:
@@ -459,6 +466,7 @@ def _tensors_wrt(
             raise
         return named, None, ()
     if not named:
+        image = behind_preprocessing(graph, image, rules, opset)
         return [image.wrt], image.input, image.notes
     return named, image.input, ()
 

@@ -285,20 +285,25 @@ class _Run:
         self, folder: OutputFolder, name: str, entry: dict[str, Any], prepared: Prepared,
         maps: dict[str, Any],
     ) -> None:  # fmt: skip
+        from ...export.methods import method
+        from ..photos import images
         from ..pictures import panel as pictures
 
-        layout, color = self.explainer.input.layout, self.preprocess.color
+        color = self.preprocess.color
         height, width = prepared.pixels.shape[:2]
         seen = f"as the model sees it, {width} x {height}"
         cells = [pictures.Cell(prepared.pixels, "photo", seen)]
         for rule, values in maps.items():
             folder.array(entry["maps"][rule], values)
-            # Exported with --reduce maxabs: a map without channels.
-            flat = values.ndim != len(self.explainer.input.shape((height, width)))
-            shape = "nhw" if flat else layout
+            shape = images.map_layout(values.shape, self.explainer.input)
             picture = pictures.saliency_picture(rule, values, shape, color)
             blank, channels = rule in entry["no_gradient"], self.explainer.input.channels
             caption = pictures.caption_of(rule, shape, blank, channels)
+            tall, wide = images.channels_last(values, shape).shape[:2]
+            if (tall, wide) != (height, width) and not method(
+                rule
+            ).takes_layer:  # behind a Resize of the model's own
+                caption += f"; {wide} x {tall}: taken behind the model's own resizing"
             cells.append(pictures.Cell(picture, rule, caption))
         heading = Path(entry["file"]).name + ": why " + self.name(entry["class"]) + "?"
         folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
