@@ -18,6 +18,7 @@ from .console import show, show_json
 from .layers import results_in
 from .options import (
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -41,6 +42,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
+    from ..classifier.extras import Extras
     from ..direct.explainer import Explainer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
@@ -72,6 +74,7 @@ def explain(
         ),
     ] = None,
     shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     provider: Provider = None,
@@ -87,6 +90,7 @@ def explain(
     deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
     """
     from ...export.methods import asked
+    from ..classifier.extras import read_extras
     from ..direct.explainer import Explainer
     from ..photos.outputs import names_of, refuse_results
 
@@ -116,7 +120,8 @@ def explain(
     own = None if explainer.layer is not None else explainer.labels
     names_of_classes = chosen_labels(labels, own, explainer.classes, of)
     hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
-    run = _Run(explainer, record, names_of_classes)
+    extras = read_extras(input_, explainer.session.inputs, explainer.input.name)
+    run = _Run(explainer, record, names_of_classes, extras)
     run.target = run.class_of(target_class)
     run.notes = [*explainer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in run.notes:
@@ -167,6 +172,7 @@ class _Run:
     explainer: Explainer
     preprocess: Preprocess
     labels: Sequence[str] | None
+    extras: Extras
     target: int = -1
     notes: list[str] = field(default_factory=list)
 
@@ -239,7 +245,7 @@ class _Run:
         tensors = np.stack([prepared.tensor for _, _, prepared in good])
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
-        result = self.explainer(tensors, target)
+        result = self.explainer(self.extras.beside(self.explainer.input.name, tensors), target)
         run = len(good)
         ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ...export.preprocess import Preprocess
+    from ..classifier.extras import Extras
     from ..masked.scoring import Progress, Scorer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
@@ -103,6 +104,7 @@ class Job:
     preprocess: Preprocess
     labels: Sequence[str] | None
     notes: list[str]
+    extras: Extras
     bad: list[tuple[str, BacklightError]] = field(default_factory=list)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
@@ -112,6 +114,10 @@ class Job:
             if note not in self.notes:
                 self.notes.append(note)
                 say(note)
+
+    def fed(self, prepared: Prepared) -> Any:
+        """What a call takes for a photo: its tensor, and the further inputs."""
+        return self.extras.beside(self.scorer.input.name, prepared.tensor[None])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -216,8 +222,10 @@ def open_job(
     memory: str | None,
     batch: int | None,
     shape: list[str] | None = None,
+    extra: list[str] | None = None,
 ) -> Job:
     """Load the model and settle how it wants its images; notes are said."""
+    from ..classifier.extras import read_extras
     from ..masked.scoring import Scorer
     from ..photos import images
 
@@ -240,7 +248,8 @@ def open_job(
     notes = [*scorer.notes, *(n for n in (assumed, hint) if n is not None)]
     for note in notes:
         say(note)
-    return Job(path, scorer, record, names, notes)
+    extras = read_extras(extra, scorer.session.inputs, scorer.input.name)
+    return Job(path, scorer, record, names, notes, extras)
 
 
 @dataclass(frozen=True)

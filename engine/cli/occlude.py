@@ -31,6 +31,7 @@ from .masked import (
     told_lines,
 )
 from .options import (
+    Extra,
     Force,
     Json,
     Labels,
@@ -93,6 +94,7 @@ def occlude(
     ] = None,
     of: Of = None,
     shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     memory: Memory = None,
@@ -118,7 +120,7 @@ def occlude(
         raise UsageError(f"--share {share:g} with --method {method}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     work = planned(image, output, force)
-    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch, shape)
+    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch, shape, input_)
     engine = Occlusion(
         job.scorer,
         window=size,
@@ -169,7 +171,7 @@ def _one(
 ) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """One photo: measured, written, and told in a line."""
     start = time.perf_counter()
-    batch = prepared.tensor[None]
+    batch = job.fed(prepared)
     found = engine.measure(batch, classes=classes, progress=progress)
     need = None
     if limit and (found.logits.shape[1] > 1 or job.scorer.closing == "Sigmoid"):

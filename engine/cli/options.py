@@ -18,6 +18,7 @@ __all__ = [
     "BUNDLED",
     "PHOTOS",
     "Batch",
+    "Extra",
     "Force",
     "Json",
     "Labels",
@@ -91,6 +92,14 @@ Shape = Annotated[
     list[str] | None,
     typer.Option(
         "--shape", metavar="INPUT=SIZES", help="Of an open input: x=1,3,224,224; repeatable."
+    ),
+]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=WHAT",
+        help="Of an input besides the image: an .npy file, or a number; repeatable.",
     ),
 ]
 Labels = Annotated[

@@ -29,6 +29,7 @@ from .masked import (
     told_lines,
 )
 from .options import (
+    Extra,
     Force,
     Json,
     Labels,
@@ -75,6 +76,7 @@ def rise(
     target_class: Targets = None,
     of: Of = None,
     shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     memory: Memory = None,
@@ -92,7 +94,7 @@ def rise(
 
     grid = numbers(cells, "--cells")
     work = planned(image, output, force)
-    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch, shape)
+    job = open_job(model, preprocess, labels, of, provider, threads, memory, batch, shape, input_)
     engine = Rise(
         job.scorer,
         masks=masks,
@@ -137,7 +139,7 @@ def _one(
 ) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """One photo: measured, written, and told in a line."""
     start = time.perf_counter()
-    found = engine.measure(prepared.tensor[None], classes=classes, progress=progress)
+    found = engine.measure(job.fed(prepared), classes=classes, progress=progress)
     seconds = time.perf_counter() - start
     chances = job.probabilities(found.logits[0])
     heat, targets = found.heat[0], [int(t) for t in found.target[0]]
