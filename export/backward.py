@@ -5,12 +5,13 @@ Nothing here knows an operator: rules say what a node passes on, variants are ma
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 
 import onnx
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
+from .apart import Apart
 from .emit import Emitter, broadcast_shape, dim_of
 from .rules import NO_GRADIENT, Cotangents, Op, RuleMap, guarded
 from .rules.quantize import makes_codes, on_integers
@@ -87,6 +88,7 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
     return values
 
 
+SETTLES = "--shape INPUT=1,3,224,224 settles one that asks for sizes"
 FURTHER = "no gradient rule for its further outputs, only for the first"
 
 
@@ -99,7 +101,8 @@ def obstacle(node: ir.Node, rules: RuleMap, opset: int) -> str | None:
         return f"operator of the domain '{node.domain}'"
     rule = rules.get(node.op_type)
     if rule is None:
-        return "no gradient rule for this operator"
+        rest = f" while its condition isn't known ({SETTLES})" if node.op_type == "If" else ""
+        return f"no gradient rule for this operator{rest}"
     version = operator_version(node.op_type, opset)
     if version not in rule.versions:
         return f"its version {version} (opset {opset}) is not covered"
@@ -128,6 +131,7 @@ def backward(
     Raises UnsupportedNode for a node on the way without a rule.
     """
     nodes, leads = path([tensor for tensor, _ in seeds], wrt)
+    apart = Apart(e.graph)
     pending: dict[ir.Value, list[ir.Value]] = {}
     for tensor, ct in seeds:
         pending.setdefault(tensor, []).append(ct)
@@ -164,7 +168,8 @@ def backward(
                     continue
                 if found.shape is None and all(v.shape is None for v in node.outputs):
                     found = _of_any_rank(e, found, primal)
-                pending.setdefault(primal, []).append(_fit(e, found, primal))
+                unsure = apart.axes(node, primal)
+                pending.setdefault(primal, []).append(_fit(e, found, primal, unsure))
                 if scaling is not None:
                     scaling.arrive(primal)
     ends = [_collect(e, pending, v) for v in wrt]
@@ -208,14 +213,14 @@ def _collect(
     return total
 
 
-def _fit(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
+def _fit(e: Emitter, ct: ir.Value, primal: ir.Value, unsure: Collection[int] = ()) -> ir.Value:
     """Un-broadcast a cotangent to its primal, and give it the primal's shape and dtype.
 
     The shape as value_info keeps ONNX Runtime's blocked layout: it needs to see that the two
     operands of a Mul or an Add are of equal shape.
     """
     if ct.shape is not None and primal.shape is not None:
-        ct = unbroadcast(e, ct, primal)
+        ct = unbroadcast(e, ct, primal, unsure)
     elif ct.shape is None:
         ct.shape = primal.shape
     if ct.dtype is None and primal.dtype is not None:
@@ -236,8 +241,12 @@ def _of_any_rank(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
     return e.ReduceSum(lined, [0], keepdims=0, _shape=[None] * rank)
 
 
-def unbroadcast(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
-    """Sum a cotangent over the axes along which its primal was broadcast."""
+def unbroadcast(
+    e: Emitter, ct: ir.Value, primal: ir.Value, unsure: Collection[int] = ()
+) -> ir.Value:
+    """Sum a cotangent over the axes along which its primal was broadcast. unsure: axes of the
+    primal of which nothing is known, and that needn't be as long as the cotangent's; others of
+    which nothing is known are taken to be."""
     assert ct.shape is not None
     assert primal.shape is not None
     extra = len(ct.shape) - len(primal.shape)
@@ -250,13 +259,13 @@ def unbroadcast(e: Emitter, ct: ir.Value, primal: ir.Value) -> ir.Value:
             continue
         if want == 1:
             kept.append(axis + extra)
-        elif not isinstance(want, int) and ct.shape != primal.shape:
+        elif not isinstance(want, int) and (ct.shape != primal.shape or axis in unsure):
             doubtful.append(axis)
     if kept:
         ct = e.ReduceSum(ct, kept, keepdims=1)
     if leading:
         ct = e.ReduceSum(ct, leading, keepdims=0)
-    if doubtful and _may_broadcast(ct, primal):
+    if doubtful and (unsure or _may_broadcast(ct, primal)):
         ct = _folded(e, ct, primal, doubtful)
     if ct.shape is None:
         ct.shape = primal.shape

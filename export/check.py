@@ -16,6 +16,7 @@ from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
 from .explaining import Explaining
+from .front import behind_preprocessing
 from .graph import ModelLike, load, opset_of, read
 from .heap import seldom_collected
 from .layer import Layer
@@ -26,6 +27,7 @@ from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .saliency import explain_graph
+from .sizes import Shapes, fix_shapes
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
 
@@ -111,10 +113,11 @@ def check(
     lowering: str = "portable",
     dtype: str = "float32",
     layer: str | Sequence[str] | None = None,
+    shapes: Shapes | None = None,
 ) -> Report:
     """Try the rule of every node between `of` and `wrt`, each by itself.
 
-    rules, methods, layer: as in `backlight.export`.
+    rules, methods, layer, shapes: as in `backlight.export`.
     lowering: portable, cpu, cuda, tensorrt or openvino. For the last three the report also has
     what that target would refuse (`refused`) of the whole explaining graph; where obstacles
     prevent that, of the model. dtype: float16 or bfloat16 look at that graph as it would be
@@ -129,12 +132,15 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     kept = [] if of is None else [of, of.removesuffix(scores.AS_IS)]
+    fix_shapes(source, shapes or {})
     loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
     own = frozenset(graph)
     score = scores.score(loaded, of)
     target = score.of
     image = None if wrt is not None else choose.image_input(graph)
+    if image is not None:
+        image = behind_preprocessing(graph, image, list(maps.values()), opset_of(loaded))
     start = choose.tensor(graph, wrt) if wrt is not None else image.wrt  # type: ignore[union-attr]
 
     opset = opset_of(loaded)
@@ -295,6 +301,8 @@ def _accepted(node: ir.Node, rules: RuleMap) -> str:
         return "QuantizeLinear and DequantizeLinear around float operators"
     if node.domain not in ("", "ai.onnx"):
         return "standard ai.onnx operators, or a --of or --wrt that leaves it off the way"
+    if node.op_type == "If":
+        return "an If whose condition is known"
     rule = rules.get(node.op_type)
     if rule is not None:
         return f"versions {', '.join(map(str, sorted(rule.versions)))} of {node.op_type}"

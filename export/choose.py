@@ -69,6 +69,12 @@ def image_input(graph: ir.Graph) -> Image:
         if value.shape is None and any(u.node.op_type == "Conv" for u in value.uses()):
             return _image(value)
     found = ", ".join(f"'{v.name}' {shown(v)}" for v in inputs) or "none"
+    open_ = next((v.name for v in inputs if v.shape is None), None)
+    if open_ is not None:
+        raise ModelError(
+            f"no input is known to be an image (inputs: {found}); --shape says what shape one has: "
+            f"--shape {open_}=1,3,224,224"
+        )
     raise ModelError(
         f"no image-like input (inputs: {found}); expected one of rank 4 such as [N,3,H,W] "
         "(export and check take another tensor with --wrt)"

@@ -20,6 +20,7 @@ from .guard import bared, hidden, suspects, unbounded
 from .heap import seldom_collected
 from .inline import inline
 from .legacy import align_functions, harden, help_inference, soften, version
+from .lone import with_batch
 from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .sparse import densify
 from .structure import check_nodes, check_structure
@@ -87,6 +88,7 @@ def load(
 
     Functions are inlined, opset 7 and up is upgraded to `opset` where lower, constant subgraphs are
     folded, shapes are inferred, every node and value has a name. Initializers are no longer inputs.
+    An image input without a batch has a batch of 1 (see `lone.py`).
     Weights in external files stay there, memory-mapped. keep: tensors not to be folded away, nor
     what is computed from them: a gradient by a weight goes through its Transpose. shapes: of inputs
     that leave theirs open, by name.
@@ -112,12 +114,22 @@ def load(
         loaded = _upgrade(loaded, source, opset)
         settle_shapes(loaded, source, keep)
         common.NameFixPass()(loaded)
+        with_batch(loaded)
     except InputError:
         raise
     except Exception as err:  # onnx and onnx-ir raise many kinds on a malformed graph
         raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
     loaded.meta.update(about)  # ONNX's passes know nothing of it
     return Loaded(loaded, shapes)
+
+
+def shaped(model: ModelLike, shapes: Shapes | None) -> ModelLike:
+    """A model whose inputs have these shapes; itself where none are given. Raises UsageError."""
+    if not shapes:
+        return model
+    loaded, _ = read(model)
+    fix_shapes(loaded, shapes)
+    return loaded
 
 
 def opset_of(model: ir.Model) -> int:

@@ -69,6 +69,10 @@ class Method:
         """Whether the map is the walk's own cotangent: what --rule names."""
         return self.name == self.rules
 
+    def shaped_as_image(self, reduce: str) -> bool:
+        """Whether its map has the shape of what it is by, and not [batch, H, W]."""
+        return self.by == "both" or (self.by == "image" and reduce == "none")
+
     @property
     def takes_layer(self) -> bool:
         """Whether it is drawn of a layer, or of a transformer's attention."""

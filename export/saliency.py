@@ -22,12 +22,15 @@ from .emit import Emitter, dim_of
 from .explaining import Explaining, Seed
 from .finish import Walked
 from .finite import Faults
+from .front import behind_preprocessing
 from .graph import ModelLike, load, opset_of
 from .heap import seldom_collected
 from .layer import Layer
+from .lone import is_lone, unbatched, without_batch
 from .lowering import emitter, finish, lowered
 from .methods import Method, asked, chosen
 from .preprocess import Preprocess, of_metadata
+from .rules import RuleMap
 from .sampling import Sampling, sampled
 from .sizes import Shapes
 from .store import save_model
@@ -129,7 +132,8 @@ def export(
         score, 0 the negation.
     cotangent: "class" seeds with a one-hot vector of the target class; "input" adds the input
         `cotangent`, shaped like `of`, instead of `target`.
-    reduce: "none": signed, in the shape of `wrt`; "maxabs": [batch, H, W], the largest
+    reduce: "none": signed, in the shape of `wrt` (of a model without a batch dimension too, which
+        is explained as a batch of one, with `target` [1]); "maxabs": [batch, H, W], the largest
         absolute value over channels (Simonyan et al. 2014).
     for_: "portable", "cpu", "cuda" or "tensorrt": the operators chosen for a runtime.
     dtype: "float32" leaves the model's types alone; "float16" or "bfloat16" makes weights and
@@ -227,7 +231,9 @@ def explain_graph(
     _reserve_names(graph, rows, contrast)
     held = _scores_of(loaded, of, "class" if start is None else "input")
     ofs, score_output = [s.of for s in held], held[0].output
-    wrts, image, notes = _tensors_wrt(graph, wrt)
+    wrts, image, notes = _tensors_wrt(
+        graph, wrt, [maps[row.rules] for row in rows], opset_of(loaded)
+    )
     if start is None:
         for tensor in ofs:
             seed.check_class(tensor, target_class)
@@ -275,11 +281,18 @@ def explain_graph(
                 values = [
                     _by_image(made, row, starts[row.name], at, reduce) for at in range(len(wrts))
                 ]
-            ends = wrts if row.by == "image" else [layer.value for layer in layers]
+            if faults is not None:
+                against = contrast is not None or row.seed is seed.CONTRAST
+                ends = wrts if row.by == "image" else [layer.value for layer in layers]
+                marks = zip(values, ends, strict=False)  # fused layers are one map
+                values = [faults.marked(value, end, against) for value, end in marks]
+            if row.shaped_as_image(reduce):
+                by = wrts[:1] * len(values) if row.takes_layer else wrts
+                values = [
+                    unbatched(graph, v) if is_lone(wrt) else v
+                    for v, wrt in zip(values, by, strict=True)
+                ]
             for index, value in enumerate(values):
-                if faults is not None:
-                    against = contrast is not None or row.seed is seed.CONTRAST
-                    value = faults.marked(value, ends[index], against)
                 name = row.output + (f"_{index}" if len(values) > 1 else "")
                 _add_output(e, value, name, own_outputs)
                 saliency[name.removeprefix("saliency_")] = name
@@ -294,8 +307,10 @@ def explain_graph(
     of_names = [(s.raw if s.of.name == scores.MADE else s.of).name or "" for s in held]
     classes = seed.class_count(ofs[0])
     score_name = None if score_output is None else score_output.name
+    input_name, wrt_names = (image or wrts[0]).name or "", [v.name or "" for v in wrts]
     if narrow_to is not None:
         half.narrow(loaded, narrow_to)
+    without_batch(graph)
     loaded.metadata_props.update(
         {
             "backlight.version": __version__,
@@ -303,8 +318,8 @@ def explain_graph(
             # What readers of version 0.1.0 look for.
             "backlight.rules": ",".join(row.name for row in rows if row.is_rule),
             "backlight.of": ",".join(of_names),
-            "backlight.wrt": ",".join(v.name or "" for v in wrts),
-            "backlight.input": (image or wrts[0]).name or "",
+            "backlight.wrt": ",".join(wrt_names),
+            "backlight.input": input_name,
             "backlight.target_class": "input" if cotangent == "input" else str(target_class),
             "backlight.cotangent": cotangent,
             "backlight.reduce": reduce,
@@ -320,8 +335,8 @@ def explain_graph(
     return ExplainGraph(
         model=loaded,
         of=of_names[0],
-        wrt=wrts[0].name or "",
-        input=(image or wrts[0]).name or "",
+        wrt=wrt_names[0],
+        input=input_name,
         methods=tuple(row.name for row in rows),
         saliency=saliency,
         score_output=score_name,
@@ -454,7 +469,10 @@ def _scores_of(
 
 
 def _tensors_wrt(
-    graph: ir.Graph, wrt: str | Sequence[str] | None
+    graph: ir.Graph,
+    wrt: str | Sequence[str] | None,
+    rules: Sequence[RuleMap],
+    opset: int,
 ) -> tuple[list[ir.Value], ir.Value | None, tuple[str, ...]]:
     named = [choose.tensor(graph, name) for name in _names(wrt)]
     try:
@@ -464,6 +482,7 @@ def _tensors_wrt(
             raise
         return named, None, ()
     if not named:
+        image = behind_preprocessing(graph, image, rules, opset)
         return [image.wrt], image.input, image.notes
     return named, image.input, ()
 

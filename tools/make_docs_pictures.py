@@ -47,7 +47,7 @@ class Cat:
         assert chances is not None
         self.chance = float(chances[0, int(found.target[0])])
         asked = reading.Asked(
-            self.explain.input.layout, self.settled.color, 3, self.explain.layers, told,
+            self.explain.input, self.settled.color, self.explain.layers, told,
             self.explain.contrasted,
         )  # fmt: skip
         self.found = found

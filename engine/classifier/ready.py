@@ -25,6 +25,7 @@ from ...export import choose
 from ...export.emit import dim_of
 from ...export.graph import Loaded, ModelLike, load, read
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
+from ...export.sizes import Shapes, fix_shapes
 from ..photos import images
 from ..runtime.digest import model_hash
 from ..runtime.session import dims_of, dtype_of
@@ -37,27 +38,32 @@ __all__ = ["Fed", "Reading", "Ready", "Standing"]
 class Ready:
     """A model, plain or one that `backlight export` wrote, and what it says of itself.
 
-    given: what it was made of. source: its name for messages about the file; name: for people.
+    given: what it was made of; shapes: of inputs that it leaves open. source: its name for messages
+    about the file; name: for people.
     metadata: its own. exported: the methods that it was exported with; None for a plain model.
     Raises ModelError for what is no model; what only its loading shows, `loaded` does.
     """
 
-    def __init__(self, model: ModelLike) -> None:
-        self.given = model
+    def __init__(self, model: ModelLike, shapes: Shapes | None = None) -> None:
+        self.given, self.shapes = model, shapes or {}
         self.read, self.source = read(model)
+        fix_shapes(self.read, self.shapes)
         self.name = Path(model).stem if isinstance(model, (str, os.PathLike)) else self.source
         self.metadata: dict[str, str] = dict(self.read.metadata_props)
         self.exported = choose.exported(self.metadata)
 
     @classmethod
-    def of(cls, model: ModelLike | Ready) -> Ready:
-        """A model readied, or the one that is."""
-        return model if isinstance(model, Ready) else cls(model)
+    def of(cls, model: ModelLike | Ready, shapes: Shapes | None = None) -> Ready:
+        """A model readied, or the one that is. shapes: of inputs that the model leaves open."""
+        if not isinstance(model, Ready):
+            return cls(model, shapes)
+        return cls(model.given, shapes) if shapes and shapes != model.shapes else model
 
     @cached_property
     def loaded(self) -> Loaded:
         """The model in the transform's form. Nobody changes it: `load` copies it. ModelError."""
-        return load(self.given if isinstance(self.given, Loaded) else self.read)
+        as_it_is = isinstance(self.given, Loaded) and not self.shapes
+        return load(self.given if as_it_is else self.read)
 
     @cached_property
     def hash(self) -> str:

@@ -31,9 +31,11 @@ from .options import (
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
     chosen_preprocess,
     model_path,
+    shapes_of,
 )
 from .patches import Limit, settled_limit
 from .photos import found_photos, results_of
@@ -65,6 +67,7 @@ def activations(
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
+    shape: Shape = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -83,7 +86,7 @@ def activations(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
@@ -96,7 +99,13 @@ def activations(
     listed_files = ["activations.json", *(["activations.html"] if html else [])]
     # The layers' pictures once their names are known.
     job = found_photos("activations", image, output, listed_files, force, json)
-    taps = Taps(path, wanted_layers(layer), providers=provider or None, threads=threads)
+    taps = Taps(
+        path,
+        wanted_layers(layer),
+        providers=provider or None,
+        threads=threads,
+        shapes=shapes_of(shape),
+    )
     record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
     record = images.fitted(record, taps.input)
     job.note(*taps.notes, assumed)

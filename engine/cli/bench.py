@@ -9,7 +9,13 @@ import typer
 from .console import console as clean_console
 from .console import show_json
 from .layers import ModelArgument
-from .options import Json, Methods, model_path
+from .options import (
+    Json,
+    Methods,
+    Shape,
+    model_path,
+    shapes_of,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +46,7 @@ def bench(
     target: Annotated[
         str | None, typer.Option("--for", metavar="RUNTIME", help="Lowering. [the provider's]")
     ] = None,
+    shape: Shape = None,
     json: Json = False,
 ) -> None:
     """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load."""
@@ -53,10 +60,11 @@ def bench(
         **({} if names is None else {"methods": [names]}),
         providers=provider or ["cpu"],
         threads=list(threads or []) or [None],
-        batches=batch or [1, 4],
+        batches=batch or None,
         runs=runs,
         size=size,
         target=target,
+        shapes=shapes_of(shape),
     )
     if json:
         show_json(report.to_dict())

@@ -11,7 +11,14 @@ from .asking import Layer
 from .console import console as clean_console
 from .console import show_json
 from .layers import ModelArgument
-from .options import Json, Methods, Rules, model_path
+from .options import (
+    Json,
+    Methods,
+    Rules,
+    Shape,
+    model_path,
+    shapes_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +53,7 @@ def check(
     dtype: Annotated[
         str, typer.Option(metavar="TYPE", help="As export's: with --for cuda or tensorrt.")
     ] = "float32",
+    shape: Shape = None,
     json: Json = False,
 ) -> None:
     """Say what can be differentiated; exit code 2 when something stands in the way.
@@ -65,6 +73,7 @@ def check(
         layer=layer or None,
         lowering=target,
         dtype=dtype,
+        shapes=shapes_of(shape),
     )
     if json:
         show_json(report.to_dict())

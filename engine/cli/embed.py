@@ -15,11 +15,13 @@ from .options import (
     Json,
     PreprocessOption,
     Provider,
+    Shape,
     chosen_preprocess,
     model_path,
     path_given,
     photo_paths,
     say,
+    shapes_of,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def embed(
         int | None, typer.Option(metavar="N", help="Threads in all. [default: one per core]")
     ] = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Images per run.")] = 16,
+    shape: Shape = None,
     force: Annotated[bool, typer.Option("--force", help="Start the store anew.")] = False,
     list_: List = False,
     json: Json = False,
@@ -82,14 +85,16 @@ def embed(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
     given = photo_paths(folder)
     count = len(image_files(given))
     refuse_foreign(output)  # before the model is loaded
-    embedder = engine.Embedder(path, layer, providers=provider or None, threads=threads)
+    embedder = engine.Embedder(
+        path, layer, providers=provider or None, threads=threads, shapes=shapes_of(shape)
+    )
     record, assumed = chosen_preprocess(preprocess, embedder.preprocess, path, embedder.input.dtype)
     if assumed is not None:
         say(assumed)

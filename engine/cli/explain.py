@@ -29,6 +29,7 @@ from .asking import (
 from .layers import results_in
 from .options import (
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -38,17 +39,20 @@ from .options import (
     PreprocessOption,
     Provider,
     Rules,
+    Shape,
     Threads,
     chosen_labels,
     chosen_preprocess,
     counted,
     labels_hint,
     model_path,
+    shapes_of,
 )
 from .photos import PhotoJob, found_photos, results_of
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
+    from ..classifier.extras import Extras
     from ..direct.explainer import Explainer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
@@ -90,6 +94,8 @@ def explain(
             metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
         ),
     ] = None,
+    shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     provider: Provider = None,
@@ -105,6 +111,7 @@ def explain(
     deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
     """
     from ...export.methods import asked
+    from ..classifier.extras import read_extras
     from ..direct.explainer import Explainer
 
     path = model_path(model)
@@ -114,7 +121,7 @@ def explain(
     job = found_photos("explain", image, output, ["{}.png"], force, json)
     explainer = Explainer(
         path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
-        contrast=None if contrast is None else "input",
+        shapes=shapes_of(shape), contrast=None if contrast is None else "input",
         **asking(
             layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
             samples=samples, noise=noise, steps=steps, baseline=baseline,
@@ -126,7 +133,8 @@ def explain(
     own = None if explainer.layer is not None else explainer.labels
     names_of_classes = chosen_labels(labels, own, explainer.classes, of)
     hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
-    run = _Run(job, explainer, record, names_of_classes)
+    extras = read_extras(input_, explainer.session.inputs, explainer.input.name)
+    run = _Run(job, explainer, record, names_of_classes, extras)
     run.target = run.class_of(target_class)
     run.against = run.rival_of(contrast)
     job.note(*explainer.notes, assumed, hint)
@@ -149,6 +157,7 @@ class _Run:
     explainer: Explainer
     preprocess: Preprocess
     labels: Sequence[str] | None
+    extras: Extras
     target: int = -1
     against: int | None = None
 
@@ -202,7 +211,8 @@ class _Run:
 
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
-        result = self.explainer(group.tensor, target, self.against)
+        fed = self.extras.beside(self.explainer.input.name, group.tensor)
+        result = self.explainer(fed, target, self.against)
         run = len(group.index)
         ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.
@@ -255,14 +265,13 @@ class _Run:
         from ..pictures import panel as pictures
         from ..pictures import reading
 
-        layout, color = self.explainer.input.layout, self.preprocess.color
+        color = self.preprocess.color
         height, width = prepared.pixels.shape[:2]
         seen = f"as the model sees it, {width} x {height}"
         cells = [pictures.Cell(prepared.pixels, "photo", seen)]
         asked = reading.Asked(
-            layout,
+            self.explainer.input,
             color,
-            self.explainer.input.channels,
             self.explainer.layers,
             entry.get("contrast_name"),
             self.explainer.contrasted,

@@ -39,6 +39,7 @@ from .options import (
     path_given,
     photo_paths,
     say,
+    shapes_of,
 )
 
 
@@ -132,7 +133,6 @@ def export(
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
     from ...export.sampling import sampled
-    from ...export.sizes import parse_shape
     from ..classifier import labels as names_of_classes
 
     model = model_path(model)
@@ -164,7 +164,7 @@ def export(
         reduce=reduce,
         lowering=target,
         dtype=dtype,
-        shapes=dict(map(parse_shape, shape or [])),
+        shapes=shapes_of(shape),
         contrast=rival,
         preprocess=record,
         sampling=sampled(**{key: told.pop(key) for key in SAMPLED}),

@@ -20,7 +20,15 @@ from .layers import (
     print_layers,
     write_page,
 )
-from .options import Force, Json, OutputDir, PreprocessOption, model_path, say
+from .options import (
+    Force,
+    Json,
+    OutputDir,
+    PreprocessOption,
+    Shape,
+    model_path,
+    say,
+)
 from .patches import preprocess_of
 from .photos import SUMMARY, summarised
 
@@ -51,6 +59,7 @@ def filters(
     ] = None,
     per: Per = "filter",
     preprocess: PreprocessOption = None,
+    shape: Shape = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -70,7 +79,7 @@ def filters(
 
     path = model_path(model)
     if list_:
-        found = listed(path, preprocess, convolutions=True)
+        found = listed(path, preprocess, shape, convolutions=True)
         if not found and not json:
             raise ModelError(f"{path}: {room.NONE}")
         print_layers(found, json)

@@ -12,7 +12,7 @@ import typer
 
 from ...errors import UsageError
 from .console import show, show_json
-from .options import path_given, say
+from .options import path_given, say, shapes_of
 
 if TYPE_CHECKING:
     from ..classifier.ready import Ready
@@ -103,14 +103,20 @@ def file_names(layers: Sequence[str]) -> dict[str, str]:
     return taken
 
 
-def listed(path: str | Ready, preprocess: str | None, *, convolutions: bool = False) -> list[Layer]:
+def listed(
+    path: str | Ready,
+    preprocess: str | None,
+    shape: Sequence[str] | None = None,
+    *,
+    convolutions: bool = False,
+) -> list[Layer]:
     """The model's layers for images of the size that --preprocess says, else the model's metadata,
     where the model leaves it open."""
     from ..classifier.ready import Ready
     from ..inside.taps import layers
     from .patches import preprocess_of
 
-    ready = Ready.of(path)
+    ready = Ready.of(path, shapes_of(shape))
     return layers(ready, preprocess_of(ready, preprocess)[0].size, convolutions=convolutions)
 
 

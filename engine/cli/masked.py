@@ -19,6 +19,7 @@ from .options import (
     counted,
     labels_hint,
     model_path,
+    shapes_of,
 )
 from .photos import PhotoJob, results_of
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ...export.preprocess import Preprocess
+    from ..classifier.extras import Extras
     from ..masked.scoring import Progress, Scorer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
@@ -99,10 +101,15 @@ class Job:
     preprocess: Preprocess
     labels: Sequence[str] | None
     photos: PhotoJob
+    extras: Extras
 
     def say_new(self) -> None:
         """Say what the scorer has noted since."""
         self.photos.note(*self.scorer.notes)
+
+    def fed(self, prepared: Prepared) -> Any:
+        """What a call takes for a photo: its tensor, and the further inputs."""
+        return self.extras.beside(self.scorer.input.name, prepared.tensor[None])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -207,14 +214,23 @@ def open_job(
     threads: int | None,
     memory: str | None,
     batch: int | None,
+    shape: list[str] | None = None,
+    extra: list[str] | None = None,
 ) -> Job:
     """Load the model and settle how it wants its images; notes are said."""
+    from ..classifier.extras import read_extras
     from ..masked.scoring import Scorer
     from ..photos import images
 
     path = model_path(model)
     scorer = Scorer(
-        path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch
+        path,
+        of=of,
+        providers=provider or None,
+        threads=threads,
+        memory=memory,
+        batch=batch,
+        shapes=shapes_of(shape),
     )
     record, assumed = chosen_preprocess(preprocess, scorer.preprocess, path, scorer.input.dtype)
     record = images.fitted(record, scorer.input)
@@ -223,7 +239,8 @@ def open_job(
     names = chosen_labels(labels, own, scorer.classes, of)
     hint = None if of is not None else labels_hint(names, scorer.classes)
     photos.note(*scorer.notes, assumed, hint)
-    return Job(path, scorer, record, names, photos)
+    extras = read_extras(extra, scorer.session.inputs, scorer.input.name)
+    return Job(path, scorer, record, names, photos, extras)
 
 
 # Of each photo.

@@ -31,6 +31,7 @@ from .masked import (
     told_lines,
 )
 from .options import (
+    Extra,
     Force,
     Json,
     Labels,
@@ -38,6 +39,7 @@ from .options import (
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
     renamed,
     say_renamed,
@@ -95,6 +97,8 @@ def occlude(
         ),
     ] = None,
     of: Of = None,
+    shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     memory: Memory = None,
@@ -121,7 +125,9 @@ def occlude(
         raise UsageError(f"--share {share:g} with --way {how}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     photos = found_photos("occlude", image, output, RESULTS, force, json)
-    job = open_job(photos, model, preprocess, labels, of, provider, threads, memory, batch)
+    job = open_job(
+        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_
+    )
     engine = Occlusion(
         job.scorer,
         window=size,
@@ -173,7 +179,7 @@ def _one(
 ) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """One photo: measured, written, and told in a line."""
     start = time.perf_counter()
-    batch = prepared.tensor[None]
+    batch = job.fed(prepared)
     found = engine.measure(batch, classes=classes, progress=progress)
     need = None
     if limit and (found.logits.shape[1] > 1 or job.scorer.closing == "Sigmoid"):

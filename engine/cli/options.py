@@ -20,6 +20,7 @@ __all__ = [
     "BUNDLED",
     "PHOTOS",
     "Batch",
+    "Extra",
     "Force",
     "Json",
     "Labels",
@@ -41,6 +42,7 @@ __all__ = [
     "renamed",
     "say",
     "say_renamed",
+    "shapes_of",
 ]
 
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -97,6 +99,14 @@ Shape = Annotated[
         "--shape", metavar="INPUT=SIZES", help="Of an open input: x=1,3,224,224; repeatable."
     ),
 ]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=WHAT",
+        help="Of an input besides the image: an .npy file, or a number; repeatable.",
+    ),
+]
 Labels = Annotated[
     str | None,
     typer.Option("--labels", metavar="FILE", help="Class names: 'imagenet', a text or JSON file."),
@@ -111,6 +121,13 @@ Threads = Annotated[
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per run.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def shapes_of(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """What --shape says, by input. Raises UsageError."""
+    from ...export.sizes import parse_shape
+
+    return dict(map(parse_shape, given or []))
 
 
 def model_path(given: str | None) -> str:

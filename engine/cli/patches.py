@@ -30,11 +30,13 @@ from .options import (
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
     chosen_preprocess,
     model_path,
     photo_paths,
     say,
+    shapes_of,
 )
 from .photos import SUMMARY, report_skipped, summarised
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...export.preprocess import Preprocess
+    from ...export.sizes import Shapes
     from ..classifier.ready import Ready
     from ..inside.patches import Patches
 
@@ -92,6 +95,7 @@ def patches(
     threads: Threads = None,
     batch: Batch = 8,
     decoders: Decoders = None,
+    shape: Shape = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -107,7 +111,7 @@ def patches(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     most = settled_limit(limit, channels, LIMIT)
     names = file_names(wanted_layers(layer))
@@ -132,6 +136,7 @@ def patches(
             threads=threads,
             batch=batch,
             decoders=decoders,
+            shapes=shapes_of(shape),
             state=results.path / STATE,
             fresh=force,
         )
@@ -196,6 +201,7 @@ def found_patches(
     threads: int | None,
     batch: int,
     decoders: int | None,
+    shapes: Shapes | None = None,
     state: Path | None = None,
     fresh: bool = False,
 ) -> Patches:
@@ -204,7 +210,7 @@ def found_patches(
     from ..inside.patches import patches
     from .progress import track
 
-    ready = Ready.of(model)
+    ready = Ready.of(model, shapes)
     settled, assumed = preprocess_of(ready, preprocess)
     if assumed is not None:
         say(assumed)
@@ -232,6 +238,7 @@ def found_patches(
             providers=provider or None,
             threads=threads,
             progress=advance,
+            shapes=shapes,
         )
     if found.resumed:
         say(f"went on from file {found.resumed} of {len(found.files)}, where a pass was stopped")

@@ -28,7 +28,18 @@ from .masked import (
     run_job,
     told_lines,
 )
-from .options import Force, Json, Labels, Model, OutputDir, PreprocessOption, Provider, Threads
+from .options import (
+    Extra,
+    Force,
+    Json,
+    Labels,
+    Model,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Shape,
+    Threads,
+)
 from .photos import found_photos
 
 if TYPE_CHECKING:
@@ -65,6 +76,8 @@ def rise(
     score: ScoreOption = None,
     target_class: Targets = None,
     of: Of = None,
+    shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     memory: Memory = None,
@@ -82,7 +95,9 @@ def rise(
 
     grid = numbers(cells, "--cells")
     photos = found_photos("rise", image, output, RESULTS, force, json)
-    job = open_job(photos, model, preprocess, labels, of, provider, threads, memory, batch)
+    job = open_job(
+        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_
+    )
     engine = Rise(
         job.scorer,
         masks=masks,
@@ -127,7 +142,7 @@ def _one(
 ) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """One photo: measured, written, and told in a line."""
     start = time.perf_counter()
-    found = engine.measure(prepared.tensor[None], classes=classes, progress=progress)
+    found = engine.measure(job.fed(prepared), classes=classes, progress=progress)
     seconds = time.perf_counter() - start
     chances = job.probabilities(found.logits[0])
     heat, targets = found.heat[0], [int(t) for t in found.target[0]]

@@ -20,11 +20,13 @@ from ...export import choose, heads
 from ...export import scores as class_scores
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
+from ...export.lone import with_batch
 from ...export.methods import RULES, asked
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
 from ...export.sampling import Sampling, sampled
+from ...export.sizes import Shapes
 from ...export.variations import GAP
 from ..classifier.ready import Fed, Reading, Ready
 from ..classifier.scores import probabilities
@@ -94,6 +96,7 @@ class Explainer(Reading):
     threads: of the runtime's operators; None leaves it to the runtime.
     batch: rows per run; None: all of a call, or what the model fixes.
     for_: the operators chosen for a runtime; None: by the provider.
+    shapes: of inputs whose shape the model leaves open, by name: {"x": (1, 3, 224, 224)}.
     cuda_graph: record the run once and replay it (CUDA, shapes fixed: give `batch` where the model
         leaves it open); the fastest way for small batches.
     layer, fuse, size, signed, contrast, contrast_form, samples, noise, steps, baseline: as in
@@ -131,6 +134,7 @@ class Explainer(Reading):
         noise: float | None = None,
         steps: int | None = None,
         baseline: str | float | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
@@ -138,7 +142,7 @@ class Explainer(Reading):
         if cuda_graph and "CUDAExecutionProvider" not in names:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
-        ready = Ready.of(model)
+        ready = Ready.of(model, shapes)
         held, name = ready.exported, ready.source
         # Loaded with what is asked for by name in it: weights, and what is made of them, fold.
         named = any(v is not None for v in (held, of, wrt, layer))
@@ -160,9 +164,12 @@ class Explainer(Reading):
             if told is not None or sampling is not None:
                 told = told or "samples"
                 raise UsageError(f"{name} is exported already; {told} is in the file")
+            source = source if cuda_graph else source.clone()
+            self._lone = with_batch(source)
             self._said = _exported(source, name, names_asked or held)
             self._variants = Variants(self._asked, Sampling(), fixed=True)
             as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
+            as_it_is = as_it_is and not self._lone and not shapes
             compiled: Any = ready.given if as_it_is else source
         else:
             self._variants = Variants(self._asked, sampling or Sampling(), _has_size(source))
@@ -172,6 +179,7 @@ class Explainer(Reading):
                 source, exported, of=of, wrt=wrt, lowering=for_ or default_lowering(providers),
                 sampling=sampling_of if varies else None, **drawn,
             )  # fmt: skip
+            self._lone = with_batch(graph.model)
             compiled, self._said = graph.model, _described(graph)
         super().__init__(ready, self._said.fed)
         self.classes = self._said.classes
@@ -278,6 +286,10 @@ class Explainer(Reading):
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
         maps = {name: found[held] for name, held in self._said.saliency.items()}
         maps = self._variants.variance(maps, self.methods)
+        given = inputs[self.fed.name] if isinstance(inputs, Mapping) else inputs
+        if self._lone and np.ndim(given) < len(self.fed.dims):  # like the input
+            rank = len(self.fed.dims)
+            maps = {name: m[0] if m.ndim == rank else m for name, m in maps.items()}
         saliency = {name: back(values) for name, values in maps.items()}
         return Explanation(
             back(scores), back(chosen), saliency,
@@ -379,6 +391,8 @@ class Explainer(Reading):
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
         image, back = arrays.taken(given.pop(self.fed.name))
+        if self._lone and image.ndim == len(self.fed.dims) - 1:
+            image = image[None]  # as the file has it, without a batch
         self._check(image)
         feeds = {self.fed.name: image}
         for name, value in given.items():

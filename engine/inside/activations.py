@@ -17,6 +17,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
+from ...export.sizes import Shapes
 from ..photos import images
 from ..photos.images import Pixels
 from ..pictures.grid import Tile, figure, sheet, tiled
@@ -175,16 +176,17 @@ def activations(
     preprocess: Preprocess | str | None = None,
     providers: Providers = None,
     threads: int | None = None,
+    shapes: Shapes | None = None,
 ) -> Activations:
     """A layer's feature maps for one image.
 
     image: a file, pixels (uint8 [H, W, 3] RGB), or a tensor as the model takes it, [1, ...].
     layer: a tensor or a node by name. preprocess: a preset's name or a record; default: what the
-    model says.
+    model says. shapes: of inputs that the model leaves open, by name.
     Raises UsageError for an unknown layer, with the nearest names, and for one without rows and
     columns; ImageError for an image that can't be read.
     """
-    taps = Taps(model, [layer], providers=providers, threads=threads)
+    taps = Taps(model, [layer], providers=providers, threads=threads, shapes=shapes)
     pixels: Pixels | None = None
     if isinstance(image, np.ndarray) and not _is_pixels(image):
         x = image

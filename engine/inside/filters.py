@@ -19,6 +19,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, of_metadata
 from ...export.preprocess import given as given_preprocess
 from ...export.rules.op import constant
+from ...export.sizes import Shapes
 from ..classifier.ready import Ready
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, sheet, tiled
@@ -135,7 +136,11 @@ def _chosen(given: Sequence[int] | None, count: int, limit: int, what: str) -> l
 
 @take.accepts(layer=take.text, preprocess=given_preprocess)
 def filters(
-    model: ModelLike | Ready, layer: str | None = None, *, preprocess: Preprocess | None = None
+    model: ModelLike | Ready,
+    layer: str | None = None,
+    *,
+    preprocess: Preprocess | None = None,
+    shapes: Shapes | None = None,
 ) -> Filters:
     """The filters of a layer; default: the first convolution, or a linear layer that reads patches
     of the image (or all of it) before any convolution.
@@ -143,9 +148,10 @@ def filters(
     model: a path, bytes or an onnx.ModelProto. layer: the tensor that a convolution makes, or
     what an activation or a normalisation makes of it, or the node's name.
     preprocess: says in which order the image's colours come; default: the model's own, else RGB.
+    shapes: of inputs whose shape the model leaves open, by name.
     Raises UsageError for a tensor that no convolution makes, ModelError for a model without any.
     """
-    ready = Ready.of(model)
+    ready = Ready.of(model, shapes)
     graph = ready.loaded.graph
     found = [n for n in graph if n.op_type in CONVOLUTIONS and n.domain == ""]
     own = preprocess or of_metadata(ready.metadata, ready.name)

@@ -22,6 +22,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
+from ...export.sizes import Shapes
 from ...kernels.topk import TopK
 from ...lanes import in_lanes
 from ..classifier.ready import Ready
@@ -215,6 +216,7 @@ def patches(
     providers: Providers = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    shapes: Shapes | None = None,
 ) -> Patches:
     """The k strongest activations of each channel over a folder of any size, in one pass.
 
@@ -224,6 +226,7 @@ def patches(
     there, with the same result as if it hadn't been; fresh: don't.
     workers: threads that each read a batch and run it; None: one per core, at most 4 on the CPU.
     threads: in all; None: one per core. progress: called with the number of files done and of all.
+    shapes: of inputs whose shape the model leaves open, by name.
 
     Images that can't be read are skipped and listed. Raises UsageError for an unknown layer or
     one without rows and columns, ImageError when no image can be read, OutputError for the state
@@ -234,7 +237,7 @@ def patches(
         if number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
     lanes, own = lanes_of(providers, threads, workers)
-    ready = Ready.of(model)
+    ready = Ready.of(model, shapes)
     taps = Taps(ready, wanted, providers=providers, threads=own)
     settled = taps.settled(preprocess)
     if taps.input.batch is None:

@@ -20,7 +20,9 @@ from onnx_ir.passes import common
 from ...errors import ImageError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
+from ...export.lone import is_lone
 from ...export.receptive import ReceptiveField, receptive_fields
+from ...export.sizes import Shapes
 from ..classifier.ready import Fed, Reading, Ready
 from ..runtime.session import Providers, Session
 from .patch_embedding import patch_embedding
@@ -38,16 +40,21 @@ def named(graph: ir.Graph, name: str) -> ir.Value:
 
 
 def tap(
-    model: ModelLike, names: Sequence[str], *, keep: bool = False
+    model: ModelLike,
+    names: Sequence[str],
+    *,
+    keep: bool = False,
+    shapes: Shapes | None = None,
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """A copy of the model whose outputs are the named tensors, and their full names.
 
     keep: also the model's own outputs, first. Nodes and inputs that no output needs are gone.
+    shapes: of inputs, as in `backlight.export`.
     Raises ModelError, UsageError.
     """
     if not names:
         raise UsageError("no layer given; expected the name of a tensor or node, or several")
-    loaded = load(model)
+    loaded = load(model, shapes=shapes)
     graph = loaded.graph
     found = list(dict.fromkeys(named(graph, name) for name in names))
     own = list(graph.outputs) if keep else []
@@ -75,7 +82,7 @@ class Taps(Reading):
     """A model that gives its inner tensors.
 
     model: a path, bytes or an onnx.ModelProto. names: of tensors, or of nodes.
-    providers, threads, batch: as in `backlight.Explainer`.
+    providers, threads, shapes: as in `backlight.Explainer`.
 
     Raises ModelError, or UsageError for an unknown tensor, with the nearest names.
     """
@@ -88,11 +95,13 @@ class Taps(Reading):
         keep: bool = False,
         providers: Providers = None,
         threads: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
-        ready = Ready.of(model)
+        ready = Ready.of(model, shapes)
         self.model, self.names = tap(ready.loaded, names, keep=keep)
         graph = self.model.graph
         super().__init__(ready, Fed.of(graph, choose.image_input(graph).input).alone())
+        self._lone = is_lone(choose.image_input(graph).input)
         self.session = Session(self.model, providers, threads)
         self.notes = list(self.session.notes)
 
@@ -105,6 +114,8 @@ class Taps(Reading):
         """
         fed = self.fed
         dims = (None, *fed.dims[1:])
+        if self._lone and x.ndim == len(dims) - 1:
+            x = x[None]
         fits = x.ndim == len(dims) and all(
             d is None or d == have for d, have in zip(dims, x.shape, strict=True)
         )
@@ -117,6 +128,8 @@ class Taps(Reading):
         for feeds, count in fed.runs({fed.name: x}):
             rows = np.ascontiguousarray(feeds[fed.name])
             found = self.session.run({fed.name: rows})
+            if self._lone:  # tensors inside may lack the batch that the image has been given
+                found = {n: v if v.shape[:1] == (1,) else v[None] for n, v in found.items()}
             for name, value in found.items():
                 if value.ndim == 0 or len(value) != len(rows):
                     raise UsageError(
@@ -167,11 +180,15 @@ class Layer:
 
 
 def layers(
-    model: ModelLike | Ready, size: tuple[int, int] | None = None, *, convolutions: bool = False
+    model: ModelLike | Ready,
+    size: tuple[int, int] | None = None,
+    *,
+    convolutions: bool = False,
+    shapes: Shapes | None = None,
 ) -> list[Layer]:
     """The tensors that the image reaches, in the graph's order; on demand only those that
     convolutions make, or a linear layer over patches of the image. Raises ModelError."""
-    loaded = Ready.of(model).loaded
+    loaded = Ready.of(model, shapes).loaded
     fields = receptive_fields(loaded, size=size)
     embedding = patch_embedding(loaded)
     found = []

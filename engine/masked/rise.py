@@ -17,6 +17,7 @@ from ...errors import UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
+from ...export.sizes import Shapes
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
 from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
 from ..classifier.ready import Ready
@@ -89,6 +90,7 @@ class Rise:
         threads: int | None = None,
         memory: str | int | None = None,
         batch: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         if tolerance is not None and not 0 < tolerance < 1:
             raise UsageError(f"tolerance {tolerance}; accepted: between 0 and 1")
@@ -97,7 +99,7 @@ class Rise:
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch,
+            memory=memory, batch=batch, shapes=shapes,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], GridPlan] = {}

@@ -13,9 +13,11 @@ import numpy as np
 from ...errors import ImageError, ModelError, UsageError
 from ...export import scores as class_scores
 from ...export.graph import ModelLike, load
+from ...export.lone import is_lone
 from ...export.preprocess import Preprocess, preset
 from ...export.saliency import weight_bytes
 from ...export.seed import class_count
+from ...export.sizes import Shapes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from ..classifier.intake import SCORES, Inputs, Score, check_images
 from ..classifier.ready import Fed, Ready, Standing
@@ -47,6 +49,7 @@ class Scorer(Standing):
         None: what the model says.
     memory: bytes (or "2GB") that a run may take; None: a quarter of what is free at the call.
     batch: at most so many rows per run. providers, threads: see Session.
+    shapes: of inputs whose shape the model leaves open, by name.
 
     Raises ModelError or UsageError.
     """
@@ -61,12 +64,13 @@ class Scorer(Standing):
         threads: int | None = None,
         memory: str | int | None = None,
         batch: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
         self._memory = None if memory is None else parse_memory(memory)
-        ready = Ready.of(model)
-        self.source = ready.given
+        ready = Ready.of(model, shapes)
+        self.source = ready.given if not shapes else ready.read
         loaded = load(ready.loaded)
         image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
         # A layer that was named: it has channels instead of classes.
@@ -79,6 +83,7 @@ class Scorer(Standing):
             self.source = loaded.clone()  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
         super().__init__(ready, Fed.of(loaded.graph, image))
+        self._lone = is_lone(image)
         self.session = Session(loaded, providers, threads)
         self.notes = [*found.notes, *self.session.notes]
         name, dtype = self.input.name, self.input.dtype
@@ -179,6 +184,8 @@ class Scorer(Standing):
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
         x, back = arrays.taken(given.pop(self.input.name))
+        if self._lone and x.ndim == len(self.input.shape((1, 1))):
+            x = x[None]  # as the file has it, without a batch
         check_images(x, self.input)
         feeds = {}
         for name, value in given.items():
@@ -286,6 +293,7 @@ def scorer_for(
     threads: int | None,
     memory: str | int | None,
     batch: int | None,
+    shapes: Shapes | None = None,
 ) -> Scorer:
     """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
     one. score: checked, see intake.Score. Raises UsageError or ModelError."""
@@ -295,7 +303,7 @@ def scorer_for(
         return model
     return Scorer(
         model, of=of, preprocess=preprocess, providers=providers, threads=threads,
-        memory=memory, batch=batch,
+        memory=memory, batch=batch, shapes=shapes,
     )  # fmt: skip
 
 

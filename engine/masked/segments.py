@@ -16,6 +16,7 @@ from ...errors import UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
+from ...export.sizes import Shapes
 from ...kernels import BaselineLike, as_baseline, paint, segments
 from ..classifier.intake import Score, as_score, class_targets, finite
 from ..classifier.ready import Ready
@@ -60,11 +61,12 @@ class Segments:
         threads: int | None = None,
         memory: str | int | None = None,
         batch: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch,
+            memory=memory, batch=batch, shapes=shapes,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
 

@@ -22,10 +22,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import RunError, UsageError
-from ...export.graph import ModelLike, load
+from ...errors import ModelError, RunError, UsageError
+from ...export import choose
+from ...export.emit import dim_of
+from ...export.graph import ModelLike, load, read
+from ...export.lone import is_lone
 from ...export.methods import RULES
-from ...export.saliency import explain_graph
+from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
+from ...export.sizes import Shapes, fix_shapes
+from ...export.store import save_model
 from ..runtime.machine import device, versions
 from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype
 
@@ -80,21 +85,24 @@ def bench(
     methods: Sequence[Sequence[str]] = (("vanilla",), RULES),
     providers: Sequence[str] = ("cpu",),
     threads: Sequence[int | None] = (None,),
-    batches: Sequence[int] = (1, 4),
+    batches: Sequence[int] | None = None,
     runs: int = 30,
     size: int | None = None,
     target: str | None = None,
+    shapes: Shapes | None = None,
 ) -> Report:
     """Measure a model against its explaining graphs, one per group of methods.
 
     runs: measured runs of each subject; a fifth of it warms up. size: height and width where the
-    model leaves them open (default 224). target: the lowering; default: the provider's.
+    model leaves them open (default 224). batches: None: 1 and 4, or the one that the model fixes.
+    shapes: of inputs, as in `backlight.export`. target: the lowering; default: the provider's.
     Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
     """
     # Asked for twice, measured once.
     groups = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in methods))
     providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
-    batches = list(dict.fromkeys(batches))
+    lone, own = _batch_of(model, shapes)
+    batches = list(dict.fromkeys(batches or ([own] if own is not None else [1, 4])))
     if runs < 1 or min(batches) < 1:
         raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
     if size is not None and size < 1:
@@ -104,12 +112,12 @@ def bench(
         folder = Path(name)
         for provider in providers:
             lowering = target or default_lowering([provider])
-            subjects = _subjects(model, groups, lowering, folder)
+            subjects = _subjects(model, groups, lowering, folder, shapes)
             for count in threads:
                 sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
                 loads = _loads(subjects, provider, count)
                 for batch in batches:
-                    feeds = _feeds(sessions["score"], batch, size)
+                    feeds = _feeds(sessions["score"], batch, size, lone)
                     times = _alternate(sessions, feeds, runs)
                     peaks = {
                         s: _peak(path, provider, count, feeds, folder)
@@ -124,11 +132,20 @@ def bench(
 
 
 def _subjects(
-    model: ModelLike, groups: Sequence[Sequence[str]], lowering: str, folder: Path
+    model: ModelLike,
+    groups: Sequence[Sequence[str]],
+    lowering: str,
+    folder: Path,
+    shapes: Shapes | None,
 ) -> dict[str, str]:
     """Files: the plain model as it is, and an explaining graph per group of methods."""
     files = {"score": str(model)}
-    loaded = load(model)
+    loaded = load(model, shapes=shapes)
+    if shapes:
+        fixed, _ = read(model)
+        fix_shapes(fixed, shapes)
+        files["score"] = str(folder / "plain.onnx")
+        save_model(fixed, folder / "plain.onnx", weight_bytes(fixed) > PROTO_LIMIT)
     for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
         explain_graph(loaded, group, target_class="top1", lowering=lowering).save(path)
@@ -136,16 +153,30 @@ def _subjects(
     return files
 
 
-def _feeds(session: Session, batch: int, size: int | None) -> dict[str, NDArray[Any]]:
-    """Noise in the shape of each input."""
+def _batch_of(model: ModelLike, shapes: Shapes | None) -> tuple[str | None, int | None]:
+    """The image input's name where it has no batch, and the batch that the model fixes."""
+    try:
+        image = choose.image_input(load(model, shapes=shapes).graph).input
+    except ModelError:  # what has no image is refused where it is explained
+        return None, None
+    own = None if image.shape is None else dim_of(image.shape, 0)
+    return image.name if is_lone(image) else None, own if isinstance(own, int) else None
+
+
+def _feeds(
+    session: Session, batch: int, size: int | None, lone: str | None
+) -> dict[str, NDArray[Any]]:
+    """Noise in the shape of each input. lone: the one without a batch."""
     rng = np.random.default_rng(0)
     feeds = {}
     for given in session.inputs:
         dims = list(dims_of(given.shape))
+        if given.name == lone:
+            dims.insert(0, 1)
         if dims and dims[0] not in (None, batch):
             raise UsageError(f"the model takes batches of {dims[0]} only; --batch {dims[0]}")
         shape = [batch, *((size or 224) if d is None else d for d in dims[1:])]
-        values = rng.standard_normal(shape)
+        values = rng.standard_normal(shape[given.name == lone :])
         feeds[given.name] = np.asarray(values, numpy_dtype(given.type))
     # What only some of the explaining graphs take: the best class but the target.
     feeds.setdefault("contrast", np.full(batch, -1, np.int64))

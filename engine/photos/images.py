@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "fitted",
     "image_files",
     "layout_of",
+    "map_layout",
     "opened",
     "prepare",
     "read",
@@ -360,6 +361,17 @@ def channels_last(values: NDArray[Any], layout: str) -> NDArray[Any]:
     if layout == "nhw":
         return values[..., None]
     return values.transpose(1, 2, 0) if layout == "nchw" else values
+
+
+def map_layout(shape: Sequence[int], spec: InputSpec) -> str:
+    """The layout of a map without its batch: the input's, but where the gradient was taken behind a
+    Transpose of the model's own, the other; "nhw" for one without channels."""
+    if len(shape) != 3:
+        return "nhw"
+    own, other = ("nhwc", "nchw") if spec.layout == "nhwc" else ("nchw", "nhwc")
+    known = (1, 3, 4) if spec.channels is None else (spec.channels,)
+    at = {"nchw": shape[0], "nhwc": shape[2]}
+    return other if at[own] not in known and at[other] in known else own
 
 
 def in_rgb(values: NDArray[Any], color: str) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...export.methods import METHODS, Method
-from ..photos.images import Pixels
+from ..photos.images import InputSpec, Pixels, channels_last, map_layout
 from . import heat
 from .grid import figure
 from .panel import NO_GRADIENT, Cell, caption_of, nothing, saliency_picture
@@ -21,13 +21,12 @@ __all__ = ["Asked", "base", "cell", "empty"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the pictures of one image say beside its maps. layers: of class activation maps.
+    """What the pictures of one image say beside its maps. spec: of the image input. layers: of class activation maps.
     against: the name of the class that the target is told from, None without a contrast;
     contrasted: the methods that tell it so."""
 
-    layout: str
+    spec: InputSpec
     color: str
-    channels: int | None
     layers: Sequence[str] = ()
     against: str | None = None
     contrasted: Sequence[str] = ()
@@ -53,16 +52,21 @@ def empty(name: str, layers: Sequence[str]) -> str:
 def cell(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     """One map, without batch, as a picture. photo: as the model sees it, [H, W, 3]."""
     row, _ = base(name)
-    flat = values.ndim == 2 and asked.layout != "nhw"
-    shape = "nhw" if flat else asked.layout
+    shape, channels = map_layout(values.shape, asked.spec), asked.spec.channels
     if row.picture == "heat":
         made = _heat(name, values, photo, asked)
     elif not values.any():
         made = Cell(saliency_picture(row.name, values, shape, asked.color), name, "")
-        made = Cell(made.pixels, name, caption_of(row.name, shape, True, asked.channels))
+        made = Cell(made.pixels, name, caption_of(row.name, shape, True, channels))
     else:
         picture = saliency_picture(row.name, values, shape, asked.color)
-        made = Cell(picture, name, caption_of(row.name, shape, False, asked.channels))
+        made = Cell(picture, name, caption_of(row.name, shape, False, channels))
+    tall, wide = photo.shape[:2]
+    if row.picture != "heat":
+        tall, wide = channels_last(values, shape).shape[:2]
+    if (tall, wide) != photo.shape[:2]:
+        behind = f"{made.caption}; {wide} x {tall}: taken behind the model's own resizing"
+        made = Cell(made.pixels, made.title, behind)
     if asked.against is None or row.name not in asked.contrasted:
         return made
     told = f"{made.caption}; rather than {asked.against}"

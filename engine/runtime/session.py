@@ -250,6 +250,7 @@ _DTYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
     "tensor(uint16)": np.uint16,
+    "tensor(bool)": np.bool_,
 }
 
 

@@ -21,6 +21,7 @@ from ...errors import ImageError, UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, from_json
 from ...export.preprocess import given as given_preprocess
+from ...export.sizes import Shapes
 from ...lanes import in_lanes
 from ..classifier.ready import Reading, Ready
 from ..inside.taps import Taps
@@ -48,7 +49,7 @@ class Embedder(Reading):
 
     model: a path, bytes or an onnx.ModelProto. layer: the tensor to embed; None: what the last
     linear layer before the class scores reads. Spatial tensors are averaged over positions.
-    threads: in all; None: one per core.
+    threads: in all; None: one per core. shapes: of inputs that the model leaves open, by name.
 
     Raises ModelError or UsageError.
     """
@@ -61,10 +62,11 @@ class Embedder(Reading):
         *,
         providers: Providers = None,
         threads: int | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}; expected 1 or more")
-        ready = Ready.of(model)
+        ready = Ready.of(model, shapes)
         found = features(ready, layer)
         if found.width is None:
             raise UsageError(f"the width of '{found.tensor}' is open; name another tensor")
@@ -168,10 +170,11 @@ def embed(
     batch: int = BATCH,
     force: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
+    shapes: Shapes | None = None,
 ) -> Embedded:
     """Embed the pictures under a folder (or several, or files) that the store doesn't hold yet.
 
-    model, layer, providers, threads: see Embedder. preprocess: a preset's name or a record;
+    model, layer, providers, threads, shapes: see Embedder. preprocess: a preset's name or a record;
     default: the model's own. batch: pictures per run. force: start the store anew.
     on_batch: called with the number of files done and to do.
 
@@ -188,7 +191,7 @@ def embed(
     made = model if isinstance(model, Embedder) else None
     if made is None:
         assert not isinstance(model, Embedder)
-        made = Embedder(model, layer, providers=providers, threads=threads)
+        made = Embedder(model, layer, providers=providers, threads=threads, shapes=shapes)
     record = made.settled(preprocess)
     batch = made.input.batch or fitting(batch, record, made.input)
     size = batch * images.bytes_prepared(record, made.input)

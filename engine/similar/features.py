@@ -14,6 +14,8 @@ from ...export import scores as class_scores
 from ...export.backward import FLOATS
 from ...export.emit import Emitter, dim_of
 from ...export.graph import Loaded, ModelLike, load, opset_of
+from ...export.lone import is_lone
+from ...export.sizes import Shapes
 from ..classifier.ready import Ready
 from ..inside.taps import named
 
@@ -51,14 +53,16 @@ class Features:
     notes: tuple[str, ...]
 
 
-def features(model: ModelLike | Ready, tensor: str | None = None) -> Features:
+def features(
+    model: ModelLike | Ready, tensor: str | None = None, shapes: Shapes | None = None
+) -> Features:
     """Cut a model at a tensor, pooled to a vector per image where it is spatial.
 
     tensor: a name; None: what the last linear layer before the class scores reads. [N, C, H, W]
     and [N, T, C] become [N, C] by the mean over positions or tokens; what comes after is removed.
     Raises ModelError, or UsageError for an unknown name or a tensor that is no vector per image.
     """
-    loaded = load(Ready.of(model).loaded)
+    loaded = load(Ready.of(model, shapes).loaded)
     graph = loaded.graph
     image = choose.image_input(graph)
     notes: tuple[str, ...] = ()
@@ -68,10 +72,13 @@ def features(model: ModelLike | Ready, tensor: str | None = None) -> Features:
         value, notes = before_classifier(loaded)
     assert value.name is not None
     name = value.name
+    e = Emitter(graph, opset_of(loaded))
+    if is_lone(image.input) and value.shape is not None and value.shape[:1] != (1,):
+        value = e.Unsqueeze(value, [0], _shape=[1, *value.shape])
     _refuse_what_has_no_rows(value)
-    vector, pooling = _pooled(value, Emitter(graph, opset_of(loaded)))
+    vector, pooling = _pooled(value, e)
     if vector.producer() is None:  # an output that is an input needs a node between
-        vector = Emitter(graph, opset_of(loaded)).Identity(vector)
+        vector = e.Identity(vector)
     if not vector.is_graph_output():
         vector.name = OUTPUT
     graph.outputs.clear()

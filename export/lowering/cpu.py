@@ -190,11 +190,11 @@ def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 def reduce_mean(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """A mean over height and width, as PyTorch's exporter writes the global pool."""
     if blocked(op.x) and op.const(1) is not None and op.axes(1, 4) in ((2, 3), (3, 2)):
-        dims = op.dims()
+        dims, pooled = op.dims(), ct
         if not op.attr("keepdims", 1):
             assert op.x.shape is not None
-            ct = e.Unsqueeze(ct, [2, 3], _shape=[*list(op.x.shape)[:2], 1, 1])
-        spread = _spread(e, op, ct, 1.0 / ((dims[2] or 1) * (dims[3] or 1)))
+            pooled = e.Unsqueeze(ct, [2, 3], _shape=[*list(op.x.shape)[:2], 1, 1])
+        spread = _spread(e, op, pooled, 1.0 / ((dims[2] or 1) * (dims[3] or 1)))
         if spread is not None:
             return (spread, None)
     return registry()["ReduceMean"](e, op, (ct,))

@@ -12,6 +12,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.photos import images
 from backlight.engine.pictures import reading
 from backlight.errors import UsageError
 
@@ -174,7 +175,8 @@ class TestCommand:
 def test_cells():
     """What a map says is under it, and never a blank picture without a word."""
     photo = np.full((20, 30, 3), 128, np.uint8)
-    asked = reading.Asked("nchw", "RGB", 3, ("fire9",), "tiger cat", ("contrastcam",))
+    spec = images.layout_of("x", (None, 3, 20, 30), np.dtype("float32"), 1)
+    asked = reading.Asked(spec, "RGB", ("fire9",), "tiger cat", ("contrastcam",))
     empty = reading.cell("gradcam", np.zeros((20, 30), np.float32), photo, asked)
     assert empty.caption == "all 0: no positive evidence at fire9"
     values = np.linspace(0, 2, 600, dtype=np.float32).reshape(20, 30)

@@ -367,3 +367,14 @@ def test_dense_layers_behind_others_are_stacked() -> None:
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-3)
     lowered, portable = (operators(g).count("Gemm") for g in graphs)
     assert (portable, lowered) == (4, 2)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("channels", [8, 16])
+def test_a_mean_over_sides_that_are_open(channels: int, keepdims: int) -> None:
+    """PyTorch's x.mean((2, 3)) of images of any size: nothing to make a pattern of."""
+    x = np.random.default_rng(2).standard_normal((2, channels, 5, 7))
+    text = f"a = Constant<value_ints = [2, 3]>() y = ReduceMean<keepdims = {keepdims}>(x, a)"
+    dims = {"x": ("N", channels, "H", "W")}
+    _, got, want = lowered_and_portable(build(text, {"x": x}, {}, 18, "float32", dims), x)
+    np.testing.assert_allclose(got, want, rtol=RTOL)

@@ -12,7 +12,8 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from backlight.errors import UnsupportedNode, UsageError
+from backlight.errors import ModelError, UnsupportedNode, UsageError
+from backlight.export.check import check
 from backlight.export.graph import load
 from backlight.export.receptive import receptive_fields
 from backlight.export.saliency import explain_graph
@@ -218,8 +219,9 @@ def test_a_shape_that_is_given_settles_what_is_open() -> None:
     twice = np.array([1, 1, 2, 2], np.float32)
     cubic.graph.initializer.append(numpy_helper.from_array(twice, "twice"))
     cubic.graph.node[1].input[0] = "large"
+    # By the image itself: left to us, the gradient is taken behind the Resize.
     with pytest.raises(UnsupportedNode, match="mode = cubic.*--shape"):
-        explain_graph(cubic, ("vanilla",))
+        explain_graph(cubic, ("vanilla",), wrt="x")
     explain_graph(cubic, ("vanilla",), shapes={"x": (2, 3, 9, 7)})
     late = explain_graph(any_size(), ("vanilla",)).to_proto()
     graph = explain_graph(any_size(), ("vanilla",), shapes={"x": (2, 3, 9, 7)})
@@ -260,3 +262,70 @@ def test_a_shape_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     for bad in ("x", "x=", "=1,2", "x=1,-3", "x=1,a"):
         assert run([*line, bad, "--force"]) == 2
         assert "expected INPUT=SIZES" in capsys.readouterr().err
+
+
+WHICH = """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,H,W] x) => (float[N,5] y) {
+    d = Shape<start=2, end=3>(x)
+    eight = Constant<value_ints=[8]>()
+    large = Greater(d, eight)
+    z = Constant<value_ints=[0]>()
+    c = Squeeze(large, z)
+    p = If (c) <then_branch = t () => (float[N,3,K,L] q) {
+                    q = AveragePool<kernel_shape=[3,3], strides=[2,2]>(x) },
+                else_branch = e () => (float[N,3,K,L] r) { r = Identity(x) }>
+    k = Conv<pads=[1,1,1,1]>(p, w, b)
+    h = Relu(k)
+    g = GlobalAveragePool(h)
+    f = Flatten(g)
+    y = MatMul(f, v)
+}"""
+
+
+def which() -> onnx.ModelProto:
+    """Large images are made smaller first: a condition that only sizes settle."""
+    model = onnx.parser.parse_model(WHICH)
+    for name, array in W.items():
+        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    return model
+
+
+@pytest.mark.parametrize("size", [(9, 7), (8, 7)], ids=["large", "small"])
+def test_a_condition_that_sizes_settle(size: tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(UnsupportedNode, match="--shape"):
+        explain_graph(which(), ("vanilla",))
+    (found,) = check(which()).obstacles
+    assert "--shape" in found.line()
+    images = X[:, :, : size[0]]
+    shapes = {"x": (2, 3, *size)}
+    assert check(which(), shapes=shapes).ok
+    graph = explain_graph(which(), ("vanilla",), shapes=shapes).to_proto()
+    assert not any(node.op_type == "If" for node in graph.graph.node)
+    feeds = {"x": images.astype(np.float32), "target": np.array([2, 2])}
+    x = torch.tensor(images, requires_grad=True)
+    p = torch.nn.functional.avg_pool2d(x, 3, 2) if size[0] > 8 else x
+    h = torch.nn.functional.conv2d(p, torch.tensor(W["w"]), torch.tensor(W["b"]), padding=1)
+    (torch.relu(h).mean((2, 3)) @ torch.tensor(W["v"]))[:, 2].sum().backward()
+    found_map = run_runtime(graph, feeds)["saliency_vanilla"]
+    np.testing.assert_allclose(found_map, x.grad.numpy(), rtol=0, atol=1e-5)
+
+
+def unranked() -> onnx.ModelProto:
+    """An input that declares no shape at all, and no convolution that reads it."""
+    model = paddle("N", inner=False)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    model.graph.node.insert(0, helper.make_node("Neg", ["x"], ["n"], "neg"))
+    model.graph.node.insert(1, helper.make_node("Neg", ["n"], ["m"], "gen"))
+    model.graph.node[2].input[0] = "m"
+    return model
+
+
+def test_an_input_of_no_declared_rank() -> None:
+    with pytest.raises(ModelError, match=r"--shape x=1,3,224,224"):
+        explain_graph(unranked(), ("vanilla",))
+    shapes = {"x": (2, 3, 9, 7)}
+    graph = explain_graph(unranked(), ("vanilla",), shapes=shapes).to_proto()
+    feeds = {"x": X.astype(np.float32), "target": np.array([2, 2])}
+    found = run_runtime(graph, feeds)["saliency_vanilla"]
+    np.testing.assert_allclose(found, by_autograd(2), rtol=0, atol=1e-5)

@@ -1,0 +1,193 @@
+"""Models of one image, without a batch dimension: explained as a batch of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from backlight.export import choose
+from backlight.export.check import check
+from backlight.export.graph import load
+from backlight.export.lone import is_lone
+from backlight.export.saliency import explain_graph
+
+from .harness import run_reference, run_runtime
+
+RNG = np.random.default_rng(3)
+W = {
+    "w": RNG.standard_normal((8, 3, 3, 3)),
+    "v": RNG.standard_normal((8, 5)),
+    "mean": np.array([0.4, 0.5, 0.6]),
+    "wide": np.array([0.4, 0.5, 0.6]).reshape(1, 3, 1, 1),
+    "tall": np.array([0.4, 0.5, 0.6]).reshape(3, 1, 1),
+}
+HEAD = """
+    c = Conv<pads=[1,1,1,1], strides=[2,2]>({x}, w)
+    r = Relu(c)
+    k = Constant<value_ints=[2,3]>()
+    p = ReduceMean<keepdims=0>(r, k)
+    s = MatMul(p, v)
+"""
+ZERO = "z = Constant<value_ints=[0]>()"
+SOFTMAX = {"[K]": "t = Squeeze(s, z) y = Softmax<axis=-1>(t)", "[1,K]": "y = Softmax<axis=-1>(s)"}
+FRONTS = {
+    "[3,H,W]": ("3,H,W", "m = Sub(x, tall) b = Unsqueeze(m, z)", "b"),
+    "[3,8,6]": ("3,8,6", "a = Unsqueeze(x, z) b = Sub(a, wide)", "b"),
+    "by a mean [1,3,1,1]": ("3,8,6", "b = Sub(x, wide)", "b"),
+    "by a Reshape": ("3,8,6", "q = Constant<value_ints=[1,3,8,6]>() b = Reshape(x, q)", "b"),
+    "[H,W,3]": (
+        "H,W,3",
+        "m = Sub(x, mean) a = Transpose<perm=[2,0,1]>(m) b = Unsqueeze(a, z)",
+        "b",
+    ),
+    "[8,6,3], then turned": (
+        "8,6,3",
+        "m = Sub(x, mean) a = Unsqueeze(m, z) b = Transpose<perm=[0,3,1,2]>(a)",
+        "b",
+    ),
+}
+
+
+def net(front: str, scores: str, kind: str = "float") -> onnx.ModelProto:
+    """A small net in float64 or float32, or of bytes."""
+    dims, nodes, name = FRONTS[front]
+    real = "double" if kind == "double" else "float"
+    if kind == "uint8":
+        nodes = "f = Cast<to=1>(x) " + nodes.replace("(x,", "(f,")
+    out = "5" if scores == "[K]" else "1,5"
+    body = f"{ZERO} {nodes} {HEAD.format(x=name)} {SOFTMAX[scores]}"
+    model = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 18]>\n'
+        f"g ({kind}[{dims}] x) => ({real}[{out}] y) {{ {body} }}"
+    )
+    dtype = np.float64 if kind == "double" else np.float32
+    model.graph.initializer.extend(
+        numpy_helper.from_array(a.astype(dtype), n) for n, a in W.items()
+    )
+    return model
+
+
+def image(front: str, kind: str = "float") -> np.ndarray:
+    shape = (3, 8, 6) if FRONTS[front][0].startswith("3") else (8, 6, 3)
+    values = np.random.default_rng(5).integers(0, 256, shape)
+    return values.astype(np.uint8) if kind == "uint8" else (values / 255).astype(np.float32)
+
+
+def by_differences(front: str, x: np.ndarray, target: int) -> np.ndarray:
+    """Of the score before the Softmax, in float64, at each element."""
+    model = net(front, "[1,K]", "double")
+    del model.graph.node[-1]
+    model.graph.output[0].name = "s"
+    found = np.zeros(x.shape)
+    for at in np.ndindex(*x.shape):
+        sides = []
+        for step in (1e-6, -1e-6):
+            moved = x.astype(np.float64)
+            moved[at] += step
+            sides.append(run_reference(model, {"x": moved})["s"][0, target])
+        found[at] = (sides[0] - sides[1]) / 2e-6
+    return found
+
+
+def by_autograd(front: str, x: np.ndarray, target: int) -> np.ndarray:
+    torch = pytest.importorskip("torch")
+    moving = torch.tensor(x.astype(np.float64), requires_grad=True)
+    planes = moving if FRONTS[front][0].startswith("3") else moving.permute(2, 0, 1)
+    planes = planes if front == "by a Reshape" else planes - torch.tensor(W["tall"])
+    h = torch.relu(
+        torch.nn.functional.conv2d(planes[None], torch.tensor(W["w"]), padding=1, stride=2)
+    )
+    (h.mean((2, 3)) @ torch.tensor(W["v"]))[0, target].backward()
+    return moving.grad.numpy()
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("scores", SOFTMAX)
+@pytest.mark.parametrize("front", FRONTS)
+def test_the_exported_file(front: str, scores: str, kind: str) -> None:
+    model, x = net(front, scores, kind), image(front, kind)
+    graph = explain_graph(model, ("vanilla", "gradcam"))
+    proto = graph.to_proto()
+    onnx.checker.check_model(proto, full_check=True)
+    ours = {v.name: v for v in (*proto.graph.input, *proto.graph.output)}
+    for value in (*model.graph.input, *model.graph.output):
+        assert ours[value.name].type == value.type, "inputs and outputs are the model's own"
+    assert [d.dim_value for d in ours["target"].type.tensor_type.shape.dim] == [1]
+    found = run_runtime(proto, {"x": x, "target": np.array([2])})
+    np.testing.assert_allclose(found["y"], run_runtime(model, {"x": x})["y"], rtol=1e-6)
+    assert found["saliency_vanilla"].shape == x.shape
+    assert found["saliency_gradcam"].shape == (1, 8, 6)
+    for oracle in (by_autograd, by_differences):
+        np.testing.assert_allclose(
+            found["saliency_vanilla"], oracle(front, x, 2), rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_the_largest_over_channels(front: str) -> None:
+    x = image(front)
+    graph = explain_graph(net(front, "[K]"), ("vanilla",), reduce="maxabs")
+    found = run_runtime(graph.to_proto(), {"x": x, "target": np.array([2])})["saliency_vanilla"]
+    axis = 0 if x.shape[0] == 3 else 2
+    want = np.abs(by_autograd(front, x, 2)).max(axis=axis)[None]
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_in_front_of_a_convolution_nothing_is_left_of_it(front: str) -> None:
+    """Receptive fields, patches and layers are those of any other model."""
+    graph = load(net(front, "[K]")).graph
+    found = choose.image_input(graph)
+    assert is_lone(found.input)
+    assert found.channel_axis == (1 if FRONTS[front][0].startswith("3") else 3)
+    kinds = [node.op_type for node in graph]
+    assert "Unsqueeze" not in kinds[: kinds.index("Conv")]
+    assert "Squeeze" not in kinds[: kinds.index("Conv")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "float[N,8,6] x) => (float[N,8,6] y) { y = Softmax(x) }",
+        "float[3,8,6] x) => (float[3,8,6] y) { y = Softmax(x) }",
+        # A batch of three grey images: the channels are put in.
+        "float[3,8,6] x) => (float[3,48] y) "
+        "{ o = Constant<value_ints=[1]>() a = Unsqueeze(x, o) r = Relu(a) y = Flatten(r) }",
+        # Points: three numbers each.
+        "float[N,100,3] x) => (float[N,3] y) "
+        "{ o = Constant<value_ints=[1]>() y = ReduceMax<keepdims=0>(x, o) }",
+        "float[1,3,8,6] x) => (float[1,144] y) { y = Flatten(x) }",
+    ],
+    ids=["rows", "three rows", "three grey images", "points", "a batch of one"],
+)
+def test_what_has_a_batch_keeps_it(text: str) -> None:
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]>\ng ({text}')
+    assert not any(is_lone(v) for v in load(model).graph.inputs)
+
+
+def test_check() -> None:
+    report = check(net("[H,W,3]", "[K]", "uint8"))
+    assert report.ok and report.classes == 5 and report.input == "x"
+
+
+def test_float16_weights() -> None:
+    graph = explain_graph(net("[3,8,6]", "[K]"), ("vanilla",), lowering="cuda", dtype="float16")
+    proto = graph.to_proto()
+    dims = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == [3, 8, 6]
+    found = run_runtime(proto, {"x": image("[3,8,6]"), "target": np.array([2])})
+    want = by_autograd("[3,8,6]", image("[3,8,6]"), 2)
+    assert np.abs(found["saliency_vanilla"] - want).max() < 0.02 * np.abs(want).max()
+
+
+def test_sides_of_which_nothing_is_known() -> None:
+    model, x = net("[H,W,3]", "[1,K]"), image("[H,W,3]")
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[:2]:
+        dim.ClearField("dim_param")
+    found = run_runtime(
+        explain_graph(model, ("vanilla",)).to_proto(), {"x": x, "target": np.array([2])}
+    )
+    want = by_autograd("[H,W,3]", x, 2)
+    np.testing.assert_allclose(found["saliency_vanilla"], want, rtol=0, atol=1e-5)
