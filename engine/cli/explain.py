@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 
 NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
 
+ALREADY = (
+    "the scores are probabilities by their values, and the graph doesn't say of what: they are "
+    "shown as they are, and the gradient is theirs; --of names a tensor before them"
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -236,6 +241,8 @@ class _Run:
         # The channels of a layer compete for nothing.
         layer = self.explainer.layer is not None
         chances = None if layer else self.explainer.probabilities(result.scores)
+        if chances is not None:
+            self._note_probabilities(result.scores)
         finite = sound_rows(result.scores.reshape(len(good), -1))
         made = []
         for row, (file, name, prepared) in enumerate(good):
@@ -250,6 +257,16 @@ class _Run:
             self._write(folder, name, entry, prepared, maps)
             made.append(entry)
         return made
+
+    def _note_probabilities(self, scores: Any) -> None:
+        """Say once that scores are probabilities where their values tell and the graph doesn't."""
+        from ..classifier.scores import is_distribution
+
+        if self.explainer.closing is not None or ALREADY in self.notes:
+            return
+        if scores.ndim == 2 and is_distribution(scores).any():
+            self.notes.append(ALREADY)
+            say(ALREADY)
 
     def _entry(self, file: Path, name: str, target: int, chances: Any, ms: float) -> dict[str, Any]:
         entry: dict[str, Any] = {
