@@ -443,5 +443,12 @@ def test_probabilities_that_only_values_tell_are_said(tmp_path, capsys):
         assert sum("by their values" in note for note in notes) == said
 
 
+def test_what_is_divided_by_its_own_sum_is_said_to_be_made_by_the_division():
+    model = head("s = Softplus(scores) t = ReduceSum(s, one) prob = Div(s, t)")
+    (note,) = Explainer(model, ("vanilla",)).notes
+    assert note.startswith("'prob' is made by Div '")
+    assert "the score explained is the tensor before it, 's'" in note
+
+
 def test_a_softmax_over_the_batch_is_no_head():
     assert read(load(head("prob = Softmax<axis=0>(scores)")).graph.outputs[0]) is None
