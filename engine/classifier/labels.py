@@ -83,11 +83,30 @@ def load_labels(given: str, classes: int | None = None) -> list[str]:
         if len(dict(pairs)) < len(pairs):
             raise UsageError(f"{given}: a class is named twice; expected {FORMS}")
         return _by_index(dict(pairs), given)
+    if _is_other(lines):
+        raise UsageError(
+            f"{given}: its lines are more than names ('{_short(lines[0])[1:-1]}'); expected {FORMS}"
+        )
     return lines
 
 
 # `0: tench`, `"0": "tench",`
 _KEYED = re.compile(r"""["']?(?P<index>[0-9]{1,9})["']?\s*:\s*(?P<name>\S.*?),?\s*""")
+
+# `0 tench`, `0,tench`, `0=tench`
+_NUMBERED = re.compile(r"""["']?(?P<index>[0-9]{1,9})["']?\s*[\s,;=|.)]\s*\S.*""")
+
+
+def _is_other(lines: Sequence[str]) -> bool:
+    """Whether lines are another format's: a table with each line's number, a list of YAML's, a map
+    of TensorFlow's. Taken for names, they would be wrong ones and look right."""
+    filled = [line for line in lines if line]
+    numbered = [_NUMBERED.fullmatch(line) for line in filled]
+    if len(filled) > 1 and all(m and int(m["index"]) == n for n, m in enumerate(numbered)):
+        return True
+    return all(line.startswith("- ") for line in filled) or any(
+        line.endswith("{") or line == "}" for line in filled
+    )
 
 
 def _unquoted(name: str) -> str:

@@ -127,7 +127,6 @@ def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = 
     started.arguments[:] = given
     # Its warnings on malformed models come before our own error, which says it better.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _refuse_empty(given)
         code = get_command(_app()).main(

@@ -60,6 +60,11 @@ if TYPE_CHECKING:
 
 NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
 
+ALREADY = (
+    "the scores are probabilities by their values, and the graph doesn't say of what: they are "
+    "shown as they are, and the gradient is theirs; --of names a tensor before them"
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -218,6 +223,8 @@ class _Run:
         # The channels of a layer compete for nothing.
         layer = self.explainer.layer is not None
         chances = None if layer else self.explainer.probabilities(result.scores)
+        if chances is not None:
+            self._note_probabilities(result.scores)
         finite = sound_rows(result.scores.reshape(run, -1))
         for row, index in enumerate(group.index.tolist()):
             file, name = self.job.files[index], self.job.names[index]
@@ -236,6 +243,15 @@ class _Run:
                 entry["gap"] = round(float(result.gap[row]), 6)
             self._write(folder, name, entry, group.prepared(row), maps)
             self.job.add(entry, self.line(entry))
+
+    def _note_probabilities(self, scores: Any) -> None:
+        """Say once that scores are probabilities where their values tell and the graph doesn't."""
+        from ..classifier.scores import is_distribution
+
+        if self.explainer.closing is not None or ALREADY in self.job.notes:
+            return
+        if scores.ndim == 2 and is_distribution(scores).any():
+            self.job.note(ALREADY)
 
     def _entry(self, file: Path, name: str, target: int, chances: Any, ms: float) -> dict[str, Any]:
         entry: dict[str, Any] = {

@@ -21,9 +21,12 @@ __all__ = ["Asked", "base", "cell", "empty"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the pictures of one image say beside its maps. spec: of the image input. layers: of class activation maps.
+    """What the pictures of one image say beside its maps.
+
+    spec: of the image input. layers: of class activation maps.
     against: the name of the class that the target is told from, None without a contrast;
-    contrasted: the methods that tell it so."""
+    contrasted: the methods that tell it so.
+    """
 
     spec: InputSpec
     color: str

@@ -27,6 +27,7 @@ from ..emit import Emitter
 from .op import Op, guarded
 
 __all__ = [
+    "COMPUTED_FROM",
     "NO_GRADIENT",
     "Cotangents",
     "Emitter",
@@ -96,6 +97,8 @@ NO_GRADIENT = frozenset(
     "Less LessOrEqual Multinomial NonMaxSuppression NonZero Not OneHot Or RandomNormal "
     "RandomNormalLike RandomUniform RandomUniformLike Range Round Shape Sign Size Xor".split()
 )
+# Whose result is computed from so many of their inputs: of the others they ask the type alone.
+COMPUTED_FROM = {"CastLike": 1}
 
 
 def rule(

@@ -65,6 +65,12 @@ def test_files_of_names(kind, tmp_path):
         ("{0: __import__('os')}", "not JSON"),
         ("{" * 5000, "not JSON"),
         ("0: tench\ngoldfish\n", "line 2"),
+        ("0 tench\n1 goldfish\n", "more than names"),
+        ("0\ttench\n1\tgoldfish\n", "more than names"),
+        ("0,tench\n1,goldfish\n", "more than names"),
+        ("0=tench\n1=goldfish\n", "more than names"),
+        ("- tench\n- goldfish\n", "more than names"),
+        ('item {\n id: 1\n name: "tench"\n}\n', "more than names"),
         ('["tench"', "not JSON"),
     ],
 )
@@ -145,6 +151,13 @@ def test_metadata_names_classes(metadata):
 @pytest.mark.parametrize("names", ["{0: 'person'}", "the names", "[" * 9999, "{'a': 0}"])
 def test_another_programs_metadata_that_fits_nothing_is_left_alone(names):
     assert Explainer(marked(models.tiny(), names=names), ("vanilla",)).labels is None
+
+
+def test_names_that_begin_with_a_number_are_names(tmp_path):
+    file = tmp_path / "names"
+    for names in (["1 euro", "2 euro"], ["0", "1", "2"], ["0 km/h", "30 km/h", "50 km/h"]):
+        file.write_text("\n".join(names))
+        assert labels.load_labels(str(file)) == names
 
 
 def test_one_name_is_that_of_the_one_logits_class_1():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
 
 import backlight
+from backlight.engine.cli import run
+from backlight.engine.cli.options import PHOTOS
 from backlight.engine.direct.explainer import Explainer
 from backlight.engine.masked.occlusion import Occlusion
 from backlight.engine.masked.rise import Rise
@@ -422,6 +426,28 @@ def test_rows_that_are_a_distribution_by_their_values():
     shown, scored = told(model)
     np.testing.assert_allclose(shown, expected(model), atol=1e-6)
     np.testing.assert_allclose(scored, expected(model), atol=1e-6)
+
+
+def test_probabilities_that_only_values_tell_are_said(tmp_path, capsys):
+    """The gradient is that of the output then: it says which."""
+    model = head("s = Softplus(scores) t = MatMul(s, ones) prob = Div(s, t)")
+    ones = onnx.numpy_helper.from_array(np.ones((5, 1), np.float32), "ones")
+    model.graph.initializer.append(ones)
+    for name, proto, said in (("values", model, 1), ("scores", models.tiny(), 0)):
+        onnx.save(proto, tmp_path / f"{name}.onnx")
+        photo = str(next(PHOTOS.iterdir()))
+        given = ["explain", photo, "-m", str(tmp_path / f"{name}.onnx"), "-o", str(tmp_path / name)]
+        assert run([*given, "--preprocess", "unit", "--rule", "vanilla"]) == 0
+        assert capsys.readouterr().err.count("are probabilities by their values") == said
+        notes = json.loads((tmp_path / name / "summary.json").read_text())["notes"]
+        assert sum("by their values" in note for note in notes) == said
+
+
+def test_what_is_divided_by_its_own_sum_is_said_to_be_made_by_the_division():
+    model = head("s = Softplus(scores) t = ReduceSum(s, one) prob = Div(s, t)")
+    (note,) = Explainer(model, ("vanilla",)).notes
+    assert note.startswith("'prob' is made by Div '")
+    assert "the score explained is the tensor before it, 's'" in note
 
 
 def test_a_softmax_over_the_batch_is_no_head():
