@@ -22,7 +22,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
-from ...kernels.topk import TopK
+from ...kernels.streams.topk import TopK
 from ...lanes import in_lanes
 from ..photos import images
 from ..photos.images import Pixels

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backlight.kernels import topk
-from backlight.kernels.topk import TopK
+from backlight.kernels.streams import topk
+from backlight.kernels.streams.topk import TopK
 
 
 def by_sorting(
