@@ -10,13 +10,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedNode
+from . import traits
 from .emit import Emitter, dim_of
 from .layer import Layer, channel_axis
 from .rules.op import constant
 
 __all__ = ["PooledLinear", "pooled_linear"]
 
-_PASSING = frozenset("Cast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
+_PASSING = traits.SAME | traits.RESHAPES
 
 
 Vector = NDArray[Any]

@@ -7,26 +7,21 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
-from . import choose
+from . import choose, traits
 from .backward import path
 from .emit import Emitter, dim_of
 from .scaling import cuts
 
 __all__ = ["Layer", "channel_axis", "default_layer", "named_layer"]
 
-# What passes a tensor's values on: a cut behind it is the same map under another name.
-_SAME = frozenset("Cast Dropout Identity".split())
-# Nothing below 0 comes out of these, or out of those further down where nothing below 0 goes in.
-_RECTIFYING = frozenset("Relu ThresholdedRelu Sigmoid HardSigmoid Softplus Abs Exp".split())
-_KEEPING_SIGN = frozenset(
-    "Add AveragePool Cast Concat Dropout Identity MaxPool Mul Pad Reshape Slice Transpose".split()
-)
-# In NHWC layouts these work on the last axis.
-_ON_LAST = frozenset("Gemm LayerNormalization MatMul".split())
-_ON_SECOND = frozenset(
-    "AveragePool BatchNormalization Conv ConvTranspose GlobalAveragePool GroupNormalization "
-    "InstanceNormalization MaxPool PRelu".split()
-)
+# By default, with thresholds of 0 and up; networks have no others.
+_RECTIFYING = traits.NEVER_NEGATIVE | {"ThresholdedRelu"}
+# Those with several data operands; of the others the further ones are shapes, bounds and the like.
+_SEVERAL = traits.ELEMENTWISE - traits.UNARY | {"Concat"}
+# What pads a rectified map fills in zeros.
+_KEEPING_SIGN = traits.KEEPS_SIGN | {"Pad"}
+# A slope per channel is [K, 1, 1].
+_ON_SECOND = traits.CHANNELS_SECOND | {"PRelu"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     rectified = [x for x in same if _never_negative(x.value)]
     best = rectified[-1] if rectified else last
     value = best.value
-    while (node := value.producer()) is not None and node.op_type in _SAME:
+    while (node := value.producer()) is not None and node.op_type in traits.SAME:
         source = node.inputs[0]
         if source is None or source.shape is None:
             break
@@ -130,8 +125,7 @@ def _is_class_map(layer: Layer, of: ir.Value) -> bool:
     channels, classes = dim_of(shape, layer.channel_axis), dim_of(of.shape, 1)
     if channels is None or channels != classes:
         return False
-    mixing = ("Conv", "Gemm", "MatMul", "Einsum", "ConvTranspose")
-    return all(n.op_type not in mixing for n in path([of], [layer.value])[0])
+    return all(n.op_type not in traits.CONTRACTS for n in path([of], [layer.value])[0])
 
 
 def _never_negative(value: ir.Value, depth: int = 12) -> bool:
@@ -147,7 +141,7 @@ def _never_negative(value: ir.Value, depth: int = 12) -> bool:
         return known is not None and known.size == 1 and float(known.numpy().reshape(-1)[0]) >= 0
     if node.op_type not in _KEEPING_SIGN:
         return False
-    operands = node.inputs if node.op_type in ("Add", "Concat", "Mul") else node.inputs[:1]
+    operands = node.inputs if node.op_type in _SEVERAL else node.inputs[:1]
     return all(v is not None and _never_negative(v, depth - 1) for v in operands)
 
 
@@ -166,7 +160,7 @@ def channel_axis(value: ir.Value) -> int:
             return choose.channel_axis(here) if here.is_graph_input() else 1
         if node.op_type in _ON_SECOND:
             return 1
-        if node.op_type in _ON_LAST:
+        if node.op_type in traits.CHANNELS_LAST:
             return 3
         if node.op_type == "Transpose":
             perm = tuple(node.attributes.get_ints("perm", ()))

@@ -23,6 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
+from ...export import traits
 from ...export.graph import ModelLike
 from ...export.methods import RULES
 from ...export.saliency import explain_graph
@@ -248,7 +249,7 @@ def _activations(path: str, feeds: Mapping[str, NDArray[Any]]) -> float | None:
     return total / 2**20
 
 
-_SHAPES = ("Shape", "Size")
+_SHAPES = traits.ASKS_SIZE
 
 
 def _ours(node: ir.Node) -> bool:

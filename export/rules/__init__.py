@@ -24,6 +24,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from ..emit import Emitter
+from ..traits import NO_GRADIENT
 from .op import Op, guarded
 
 __all__ = [
@@ -86,14 +87,6 @@ FAMILIES = (
     "resize",
     "sampling",
     "shape",
-)
-
-# No gradient flows through these by the mathematics: zero almost everywhere, or integer output.
-NO_GRADIENT = frozenset(
-    "And ArgMax ArgMin Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
-    "Constant ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual Hardmax IsInf IsNaN "
-    "Less LessOrEqual Multinomial NonMaxSuppression NonZero Not OneHot Or RandomNormal "
-    "RandomNormalLike RandomUniform RandomUniformLike Range Round Shape Sign Size Xor".split()
 )
 
 
