@@ -24,19 +24,7 @@ from backlight.engine.pictures.page import Page
 from backlight.engine.runtime.session import Session
 from backlight.errors import ImageError, ModelError, UsageError
 
-from ..models import BODY, images, noise_photo, parsed, tiny
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return noise_photo(tmp_path)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.onnx"
-    onnx.save(tiny(), path)
-    return path
+from ..models import BODY, images, parsed, tiny
 
 
 def patch_embedding() -> onnx.ModelProto:
