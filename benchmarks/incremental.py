@@ -33,7 +33,7 @@ from backlight.engine.masked.incremental import PATIENT
 from backlight.export import incremental
 from backlight.kernels import apply
 from backlight.kernels.plan import WindowPlan, sliding
-from tests.incremental.test_networks import PHOTOS, photo
+from tests.incremental.photos import PHOTOS, photo
 
 # What the issue asks: Nakandala et al. 2019, theoretical bound with fixed-size boxes; arithmetic
 # bound with boxes clipped at the borders.

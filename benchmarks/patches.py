@@ -27,7 +27,7 @@ from backlight.engine.inside.taps import Taps, layers
 from backlight.engine.photos import images
 from backlight.engine.runtime.session import Session
 from backlight.export.preprocess import PRESETS
-from backlight.kernels.topk import TopK
+from backlight.kernels.streams.topk import TopK
 from backlight.lanes import cores
 
 from .pictures import alternate, made_pictures, options, reporting

@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "../kernels/cpu/resample.h"
-#include "../kernels/cpu/topk.h"
+#include "../kernels/streams/resample.h"
+#include "../kernels/streams/topk.h"
 
 namespace py = pybind11;
 namespace bl = backlight;

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from . import traits
 from .emit import dim_of
 from .rules.op import constant
 
 __all__ = ["Apart"]
 
 # Operators that broadcast their operands against each other.
-_BROADCASTING = frozenset(
-    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less "
-    "LessOrEqual MatMul Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor".split()
-)
+_BROADCASTING = traits.ELEMENTWISE - traits.UNARY | {"MatMul", "PRelu"}
 
 
 class Apart:

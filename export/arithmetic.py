@@ -16,6 +16,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from . import traits
+
 __all__ = ["evaluate", "extent", "work"]
 
 Arrays = Sequence[NDArray[Any] | None]
@@ -204,22 +206,16 @@ def _crop_pad(node: ir.Node, arrays: Arrays) -> int:
     return extent([max(d, most) for d in _given(arrays, 0).shape])
 
 
-_ELEMENTWISE = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr "
-    "BitwiseXor Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Greater GreaterOrEqual "
-    "HardSigmoid Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mod Mul Neg Not "
-    "Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
-    "Sub Sum Tan Tanh ThresholdedRelu Where Xor"
-)
-_LIKE = (
-    "ArgMax ArgMin CastLike Concat CumSum DepthToSpace EyeLike Flatten LogSoftmax NonZero ReduceL1 "
-    "ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-    "ReduceSumSquare Reshape ReverseSequence Slice Softmax SpaceToDepth Squeeze Transpose Trilu "
-    "Unsqueeze"
+# Not what the evaluator spells as several nodes, nor a Dropout, which may draw.
+_ELEMENTWISE = traits.ELEMENTWISE - {"Cast", "Dropout", "Gelu", "HardSwish", "Mish", "Swish"}
+# About as much as there is of what they read.
+_LIKE = (traits.REDUCES | traits.RESHAPES - {"Identity"}) | frozenset(
+    "ArgMax ArgMin CastLike Concat CumSum DepthToSpace EyeLike LogSoftmax NonZero ReverseSequence "
+    "Slice Softmax SpaceToDepth Transpose Trilu".split()
 )
 _COSTS: dict[str, Cost] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(_LIKE.split(), _like),
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(_LIKE, _like),
     **dict.fromkeys("GatherElements ScatterElements".split(), _pick),
     "Cast": _cast,
     "CenterCropPad": _crop_pad,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..arguments import accepts, names, text
 from ..errors import ModelError, UnsupportedNode, one_line
-from . import choose, half, scores, seed
+from . import choose, half, scores, seed, traits
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
@@ -31,9 +31,9 @@ from .sizes import Shapes, fix_shapes
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
 
-_RECTIFIERS = frozenset("Relu LeakyRelu PRelu ThresholdedRelu".split())
 # Rectifiers by their name; others are spelled, and said.
-_PLAIN = frozenset("Relu Clip ThresholdedRelu".split())
+# A Clip is one by its bounds.
+_PLAIN = traits.RECTIFIES - traits.LEAKS | {"Clip"}
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ def _notes(
         reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{many}"
         notes.append(Finding("note", found[0], op_type, reason))
     if not (rectifying or spelled) and not any(
-        n.op_type in _RECTIFIERS or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
+        n.op_type in traits.RECTIFIES or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
     ):
         notes.append(
             Finding("note", "", "", "no rectifier on the way: the three rules give the same map")
@@ -356,7 +356,7 @@ def _notes(
             "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
         )
         notes.append(Finding("note", clips[0].name or "", "Clip", reason))
-    leaky = [n for n in nodes if n.op_type in ("LeakyRelu", "PRelu") and not _rectifies(n)]
+    leaky = [n for n in nodes if n.op_type in traits.LEAKS and not _rectifies(n)]
     if leaky:
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"
         notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from . import traits
 from .backward import FLOATS
 from .emit import dim_of
 
@@ -104,7 +105,7 @@ def first_float(value: ir.Value) -> ir.Value:
     waiting = [value]
     while waiting:
         for use in waiting.pop(0).uses():
-            if use.node.op_type in ("Shape", "Size"):
+            if use.node.op_type in traits.ASKS_SIZE:
                 continue
             for made in use.node.outputs:
                 if made in seen:

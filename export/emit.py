@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from . import traits
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,20 +30,11 @@ IN_FLOAT32 = "backlight.float32"
 EMITTED = "backlight.emitted"
 
 # Operators whose output has the broadcast shape of their inputs.
-_ELEMENTWISE = frozenset(
-    "Abs Add And Cast Ceil Clip Cos Div Equal Erf Exp Floor Greater GreaterOrEqual Identity "
-    "Less LessOrEqual Log Max Min Mod Mul Neg Not Or Pow Reciprocal Relu Sigmoid Sign Sin "
-    "Softmax Softplus Sqrt Sub Sum Tanh Where Xor".split()
-)
+_ELEMENTWISE = traits.ELEMENTWISE | {"Softmax"}
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_BOOLEAN = frozenset("And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Xor".split())
-_INT64 = frozenset("ArgMax ArgMin NonZero Shape Size".split())
-# Operators whose further operands are shapes, axes and the like, never of the first one's dtype.
-_INT_OPERANDS = frozenset(
-    "CenterCropPad Col2Im ConstantOfShape Expand Gather GatherElements GatherND ReduceL1 "
-    "ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-    "ReduceSumSquare Reshape Slice Split Squeeze Tile Unsqueeze".split()
-)
+# Operators whose further operands are shapes, axes and the like, never of the first one's dtype;
+# of ConstantOfShape the first one is.
+_INT_OPERANDS = traits.INTEGER_OPERANDS | {"ConstantOfShape"}
 
 
 def broadcast_shape(shapes: Iterable[ir.Shape | None]) -> ir.Shape | None:
@@ -289,9 +282,9 @@ def _frozen(value: Any) -> object:
 def _result_dtype(
     op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]
 ) -> ir.DataType | None:
-    if op_type in _BOOLEAN:
+    if op_type in traits.BOOLEAN:
         return ir.DataType.BOOL
-    if op_type in _INT64:
+    if op_type in traits.INTEGERS:
         return ir.DataType.INT64
     if op_type == "Cast":
         return ir.DataType(attributes["to"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from . import traits
 from .backward import path
 from .emit import dim_of
 from .rules.op import constant, is_fixed
@@ -25,13 +26,8 @@ __all__ = ["Flow", "rows_read"]
 MIXED, ROWS, ROWS_FIRST = -1, -2, -3
 State = tuple[ir.Value, int]
 
-_POINTWISE = frozenset(
-    "Abs Add Cast Ceil Celu Clip DequantizeLinear Div Dropout Elu Erf Exp Expand Floor Gelu "
-    "HardSigmoid HardSwish Identity LeakyRelu Log Max Min Mish Mul Neg Pow PRelu QuantizeLinear "
-    "Reciprocal Relu Round Selu Sigmoid Sin Cos Softplus Softsign Sqrt Sub Sum Tanh "
-    "ThresholdedRelu Where".split()
-)
-_CONTRACTIONS = frozenset("Conv Einsum Gemm MatMul MatMulInteger QLinearMatMul".split())
+_POINTWISE = traits.ELEMENTWISE | traits.QUANTIZES | {"Expand"}
+_CONTRACTIONS = traits.CONTRACTS | {"MatMulInteger", "QLinearMatMul"}
 
 
 @dataclass(frozen=True)

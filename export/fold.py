@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from . import traits
 from .arithmetic import evaluate, extent, work
 from .emit import dim_of
 from .rules.op import constant
@@ -53,7 +54,7 @@ def fold_constants(
             continue
         if node.domain != "" or any(id(v) in outputs for v in node.outputs):
             continue
-        named = node.outputs if node.op_type in ("Shape", "Size") else (*node.inputs, *node.outputs)
+        named = node.outputs if node.op_type in traits.ASKS_SIZE else (*node.inputs, *node.outputs)
         if any(v is not None and v.name in keep for v in named):
             continue
         results = _evaluate(model, node, budget)
@@ -72,7 +73,7 @@ def fold_constants(
 
 
 def _evaluate(model: ir.Model, node: ir.Node, budget: Budget) -> list[NDArray[Any]] | None:
-    if node.op_type in ("Shape", "Size"):
+    if node.op_type in traits.ASKS_SIZE:
         return _shape(node)
     arrays: list[NDArray[Any] | None] = []
     for value in node.inputs:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import InputError, ModelError
+from . import traits
 from .ends import without_maps
 from .external import check_tensors, check_tensors_of
 from .fold import Budget, fold_constants
@@ -292,7 +293,7 @@ def infer_shapes(model: ir.Model) -> None:
     """Write what ONNX's shape inference finds into the model's values. In two steps: what a vector
     holds is carried on only where its length is known, and small."""
     _write(model, _inferred(model))
-    if any(node.op_type in ("Shape", "Size") for node in model.graph.all_nodes()):
+    if any(node.op_type in traits.ASKS_SIZE for node in model.graph.all_nodes()):
         # Nothing else makes a value of what isn't constant, and constants are folded.
         _write(model, _inferred(model, carry=True))
 

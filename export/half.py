@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from ..errors import UnsupportedNode, UsageError
+from . import traits
 from .emit import IN_FLOAT32
 from .graph import EMITTED_OPSET, infer_shapes
 from .rules import Op, guarded
@@ -28,12 +29,9 @@ __all__ = ["DTYPES", "checked", "narrow", "opset_for"]
 FLOAT = ir.DataType.FLOAT
 DTYPES = {"float32": None, "float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 
-# What only moves numbers about.
-_MOVES = frozenset(
-    "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Pad Reshape Slice "
-    "SpaceToDepth Split Squeeze Tile Transpose Unsqueeze".split()
-)
-# Runs in half; everything else that reads or makes float32 stays as it is.
+# What only moves numbers about. Not shown to run in half: the four that are left out.
+_MOVES = traits.MOVES - {"CenterCropPad", "Compress", "ReverseSequence", "Trilu"}
+# Runs in half, as runtimes do it; everything else that reads or makes float32 stays as it is.
 _HALF = _MOVES | frozenset(
     "Abs Add ArgMax ArgMin AveragePool BatchNormalization Clip ConstantOfShape Conv ConvTranspose "
     "Div Dropout Einsum Equal Erf Gelu Gemm GlobalMaxPool Greater GreaterOrEqual HardSigmoid "
@@ -42,7 +40,7 @@ _HALF = _MOVES | frozenset(
     "ThresholdedRelu TopK Where".split()
 )
 # A number too large for half counts as the largest there: it is a bound or stands for infinity.
-_BOUNDS = frozenset("Clip Equal Greater GreaterOrEqual Less LessOrEqual Max Min Pad Where".split())
+_BOUNDS = traits.COMPARES | {"Clip", "Max", "Min", "Pad", "Where"}
 
 
 def checked(dtype: str, lowering: str) -> ir.DataType | None:
@@ -129,7 +127,7 @@ class _Narrowing:
         reads = [v for v in node.inputs if v is not None]
         if reads and all(v in self.fixed for v in reads):
             self.fixed.update(node.outputs)
-        elif node.op_type in ("Shape", "Size") or (
+        elif node.op_type in traits.ASKS_SIZE or (
             any(v in self.host for v in reads)
             and all(v in self.host or v in self.fixed for v in reads)
             and node.op_type not in ("ConstantOfShape", "Expand")

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedNode
+from . import traits
 from .emit import Emitter, dim_of
 from .layer import Layer
 from .rules.op import constant, is_fixed
@@ -17,7 +18,7 @@ from .tokens import channel_axis, token_axis
 
 __all__ = ["PooledLinear", "pooled_linear"]
 
-_PASSING = frozenset("Cast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
+_PASSING = traits.SAME | traits.RESHAPES
 
 
 Vector = NDArray[Any]

@@ -13,20 +13,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from . import traits
 from .emit import dim_of
 from .rules.op import Op, constant
 
 __all__ = ["Reading", "read"]
 
 # What only renames, reshapes or casts; all but the first input are shapes, axes and scales.
-LAYOUT = frozenset(
-    "Identity Flatten Reshape Squeeze Unsqueeze Transpose Expand Cast Dropout QuantizeLinear "
-    "DequantizeLinear".split()
-)
-# What picks some of the classes.
+LAYOUT = traits.SAME | traits.RESHAPES | traits.QUANTIZES | {"Expand", "Transpose"}
+# What picks some of the classes, by numbers that the file holds.
 PICKING = frozenset("Slice Gather Split".split())
-# What is nowhere negative: divided by their own sum, rows of it are a distribution.
-_NOWHERE_NEGATIVE = frozenset("Abs Exp Relu Sigmoid Softplus Sqrt".split())
 # A graph is read back so many nodes deep: heads are short, and files may be hostile.
 _DEEPEST = 48
 # A bound or an addend up to here keeps a logarithm finite, and changes no probability.
@@ -183,7 +179,7 @@ class _Reader:
             made_of = replace(found, kind="Mixture", scale=1.0, alone=False, each=False)
             return made_of if found.logits else replace(made_of, before=value, behind=())
         negative = made is None or not (
-            made.op_type in _NOWHERE_NEGATIVE
+            made.op_type in traits.NEVER_NEGATIVE
             or (made.op_type == "Mul" and made.inputs[0] is made.inputs[1])
             or (made.op_type == "Pow" and (_scalar(made.inputs[1]) or 1) % 2 == 0)
         )

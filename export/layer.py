@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
-from . import choose
+from . import choose, traits
 from .backward import differentiable, path
 from .emit import Emitter, dim_of
 from .flow import Flow
@@ -17,16 +17,14 @@ from .tokens import Grid, channel_axis, grid_of, is_batched, is_map, token_axis
 
 __all__ = ["Layer", "default_layer", "named_layer", "token_cuts"]
 
-# What passes a tensor's values on: a cut behind it is the same map under another name.
-_SAME = frozenset("Cast Dropout Identity".split())
-# Nothing below 0 comes out of these, or out of those further down where nothing below 0 goes in.
-_RECTIFYING = frozenset("Relu ThresholdedRelu Sigmoid HardSigmoid Softplus Abs Exp".split())
-_KEEPING_SIGN = frozenset(
-    "Add AveragePool Cast Concat Dropout Identity MaxPool Mul Pad Reshape Slice Transpose".split()
-)
-
+# By default, with thresholds of 0 and up; networks have no others.
+_RECTIFYING = traits.NEVER_NEGATIVE | {"ThresholdedRelu"}
+# Those with several data operands; of the others the further ones are shapes, bounds and the like.
+_SEVERAL = traits.ELEMENTWISE - traits.UNARY | {"Concat"}
+# What pads a rectified map fills in zeros.
+_KEEPING_SIGN = traits.KEEPS_SIGN | {"Pad"}
 # What makes channels out of others.
-_MIXING = ("Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+_MIXING = traits.CONTRACTS | {"Attention"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     rectified = [x for x in same if _never_negative(x.value)]
     best = rectified[-1] if rectified else last
     value = best.value
-    while (node := value.producer()) is not None and node.op_type in _SAME:
+    while (node := value.producer()) is not None and node.op_type in traits.SAME:
         source = node.inputs[0]
         if source is None or source.shape is None:
             break
@@ -231,7 +229,7 @@ def _never_negative(value: ir.Value, depth: int = 12) -> bool:
         return known is not None and known.size == 1 and float(known.numpy().reshape(-1)[0]) >= 0
     if node.op_type not in _KEEPING_SIGN:
         return False
-    operands = node.inputs if node.op_type in ("Add", "Concat", "Mul") else node.inputs[:1]
+    operands = node.inputs if node.op_type in _SEVERAL else node.inputs[:1]
     return all(v is not None and _never_negative(v, depth - 1) for v in operands)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from . import traits
 from .rules.op import Op
 
 
@@ -119,11 +120,8 @@ def help_inference(model: ir.Model) -> bool:
     return told
 
 
-# The output has the shape of the first input.
-_KEEPS_SHAPE = frozenset(
-    "Cast Clip Dropout Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Log LogSoftmax "
-    "Relu Selu Sigmoid Softmax Softplus Sqrt Tanh".split()
-)
+# Of those, what gives another type (but for a Cast), or draws one of its own, is left out.
+_KEEPS_SHAPE = traits.KEEPS_SHAPE - traits.NO_GRADIENT - traits.QUANTIZES - {"CastLike"}
 
 
 def _backwards(model: ir.Model) -> bool:

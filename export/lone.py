@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from . import traits
 from .emit import dim_of
 from .methods import METHODS
 from .rules.op import constant
@@ -22,10 +23,7 @@ __all__ = ["is_lone", "own_rank", "with_batch", "without_batch"]
 LONE = "backlight.lone"
 _SQUEEZE = "backlight/lone"
 # Operators that do the same whatever dimensions of size 1 come in front.
-_ELEMENTWISE = frozenset(
-    "Abs Add Cast Clip Div Dropout Exp Identity LeakyRelu Log Max Min Mul Neg Pow Reciprocal Relu "
-    "Sigmoid Sqrt Sub Tanh".split()
-)
+_ELEMENTWISE = traits.ELEMENTWISE
 _FEW = (1, 2, 3, 4)
 
 Axes = list[int | None]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
+from . import traits
 from .backward import path
 from .emit import dim_of
 from .explaining import Explaining, Seed
@@ -24,11 +25,8 @@ from .tokens import Grid, is_batched
 __all__ = ["Attended", "attended", "cotangents", "gradient_rollout", "rollout"]
 
 # Between the products of queries and keys, the Softmax, and the product with the values.
-_BEFORE = frozenset(
-    "Add Cast Clip DequantizeLinear Div Dropout Identity Mul QuantizeLinear Reshape Sub "
-    "Where".split()
-)
-_BEHIND = frozenset("Cast DequantizeLinear Dropout Identity QuantizeLinear".split())
+_BEHIND = traits.SAME | traits.QUANTIZES
+_BEFORE = _BEHIND | {"Add", "Clip", "Div", "Mul", "Reshape", "Sub", "Where"}
 # What an Attention puts out as its fourth output: the products behind the Softmax.
 SOFTMAXED = 3
 

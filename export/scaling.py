@@ -17,12 +17,13 @@ from contextlib import nullcontext
 
 import onnx_ir as ir
 
+from . import traits
 from .emit import Emitter, dim_of
 
 __all__ = ["Scaling", "cuts"]
 
 # Nodes that sum products, and so change a cotangent's size.
-_CONTRACTIONS = frozenset("Conv ConvTranspose Einsum Gemm MatMul".split())
+_CONTRACTIONS = traits.CONTRACTS
 EVERY = 2
 # One step's limits: 2^k itself is a normal float16, or float32 for a cotangent from outside.
 STEP, STEP_OUTSIDE = 14.0, 120.0

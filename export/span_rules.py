@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import InputError, ModelError
+from . import traits
 from .arithmetic import evaluate, work
 from .spans import (
     EMPTY,
@@ -292,25 +293,16 @@ def moved(step: Step, spans: Sequence[Span | None]) -> list[Span]:
     return [compressed(np.stack(pair)) for pair in zip(*ends, strict=True)]
 
 
-_POINTWISE = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BatchNormalization BitShift Cast CastLike Ceil "
-    "Celu Clip Cos Cosh DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Floor Gelu Greater "
-    "GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max "
-    "Mean Min Mish Mod Mul Neg Not Or PRelu Pow QuantizeLinear Reciprocal Relu Round Selu Shrink "
-    "Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
-)
-_REDUCE = (
-    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
-    "ReduceProd ReduceSum ReduceSumSquare"
-)
+# Those whose further operands are per channel, or a shape to repeat to, count as well.
+_POINTWISE = traits.ELEMENTWISE | traits.SAME | traits.QUANTIZES | {"BatchNormalization", "Expand"}
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_POINTWISE.split(), pointwise),
-    **dict.fromkeys(_REDUCE.split(), reduced),
+    **dict.fromkeys(_POINTWISE, pointwise),
+    **dict.fromkeys(traits.REDUCES | {"ArgMax", "ArgMin"}, reduced),
     **dict.fromkeys("Conv ConvInteger QLinearConv AveragePool LpPool MaxPool".split(), window),
     **dict.fromkeys(
         "GlobalAveragePool GlobalLpPool GlobalMaxPool InstanceNormalization".split(), spatially
     ),
-    **dict.fromkeys("Flatten Reshape Squeeze Unsqueeze".split(), reshape),
+    **dict.fromkeys(traits.RESHAPES - {"Identity"}, reshape),
     **dict.fromkeys("Softmax LogSoftmax Hardmax LpNormalization".split(), along_axis),
     **dict.fromkeys("LayerNormalization RMSNormalization".split(), from_axis),
     **dict.fromkeys("Resize Upsample".split(), resize),
@@ -324,11 +316,10 @@ RULES: dict[str, Rule] = {
     "Pad": pad,
     "Transpose": transpose,
 }
-MOVES = frozenset(
-    "CenterCropPad DepthToSpace Gather GatherElements GatherND ReverseSequence Slice SpaceToDepth "
-    "Split Tile".split()
-)
-NOTHING = frozenset("Shape Size Constant ConstantOfShape EyeLike OptionalHasElement".split())
+# Run on the spans themselves; the others that move have a rule above, or too many ways (Compress
+# and Trilu are taken to see the whole axis).
+MOVES = traits.MOVES - RULES.keys() - {"Compress", "Trilu"}
+NOTHING = traits.ASKS_SIZE | {"Constant", "ConstantOfShape", "EyeLike", "OptionalHasElement"}
 
 
 def spans_of(step: Step, spans: Sequence[Span | None], size: int) -> list[Span | None]:

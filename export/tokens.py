@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from . import traits
 from .backward import path
 from .emit import Emitter, dim_of
 from .rules.op import is_fixed
@@ -16,16 +17,10 @@ __all__ = ["Grid", "channel_axis", "grid_of", "is_batched", "is_map", "token_axi
 # More tokens than this in front of the patches are no class, distillation or register tokens.
 MOST_EXTRA = 64
 # In NHWC layouts these work on the last axis.
-_ON_LAST = frozenset("Gemm LayerNormalization RMSNormalization".split())
-_ON_SECOND = frozenset(
-    "AveragePool BatchNormalization Conv ConvTranspose GlobalAveragePool GroupNormalization "
-    "InstanceNormalization MaxPool PRelu".split()
-)
+_ON_LAST = traits.CHANNELS_LAST - {"MatMul"}  # which has either operand's
+_ON_SECOND = traits.CHANNELS_SECOND | {"PRelu"}
 _TURNS = ((0, 2, 1), (0, 2, 3, 1), (0, 3, 1, 2))
-_MOVING = frozenset(
-    "Cast DequantizeLinear Dropout Identity QuantizeLinear Reshape Squeeze Transpose "
-    "Unsqueeze".split()
-)
+_MOVING = traits.SAME | traits.RESHAPES | traits.QUANTIZES | {"Transpose"}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 plan.py says which masks; baseline.py what stands behind them; masks.py applies and reduces on a
 backend: reference.py (NumPy), cpu/ (C++, the module `_native` built from bindings/), cuda/.
+streams/ is no part of that: pictures and feature maps that stream by.
 """
 
 from .baseline import Baseline, BaselineLike, InputSpace, as_baseline, resolve

@@ -48,7 +48,7 @@ def accumulate_segments(
 ) -> None: ...
 def paint(heat: NDArray[float32], values: NDArray[float64], labels: NDArray[int32]) -> None: ...
 
-# spans: int32 [2, outputs], first and count; weights: int32 [outputs, most], as in resample.py.
+# spans: int32 [2, outputs], first and count; weights: int32 [outputs, most]: streams/resample.py.
 def resample(
     out: NDArray[uint8],
     pixels: NDArray[uint8],

@@ -15,7 +15,7 @@ from backlight.export import incremental
 from backlight.kernels import sliding
 from backlight.lanes import in_lanes
 
-from .incremental.test_plan import chain
+from .incremental.chains import chain
 
 
 def test_side_by_side_and_in_order() -> None:

@@ -143,6 +143,19 @@ def _top_level(file: Path) -> Iterator[Path]:
                 yield candidate
 
 
+def test_no_test_imports_another() -> None:
+    """What two of them need stands in a module of its own, or in a conftest.py."""
+    found = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in (*modules("tests"), *modules("benchmarks"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for name in [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+        if name.startswith("test_") and any((ROOT / "tests").rglob(f"{name}.py"))
+    ]
+    assert not found
+
+
 def drawing() -> str:
     """The arrows as text, a line a room, from the top down."""
     found = arrows()

@@ -1,16 +1,18 @@
 """Claims: embeddings and top patches of a folder at 0.95 of the bare forward pass
-(benchmarks.embed, benchmarks.patches)."""
+(benchmarks.embed, benchmarks.patches); and that resampling in C++ pays against Pillow's own."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backlight.engine.inside.patches import patches
 from backlight.engine.inside.taps import layers
 from backlight.engine.photos import images
 from backlight.engine.runtime.session import Session
 from backlight.engine.similar.embed import Embedder, embed
+from backlight.kernels.streams.resample import resample
 from backlight.lanes import cores
 
 from ..pictures import made_pictures
@@ -48,3 +50,18 @@ def test_a_folder(benchmark, model, pictures, task, tmp_path):
         x = np.stack(list(made))
     run = {"forward": forward, "embed": embedded, "patches": strongest}[task]
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("size", [(375, 500), (1080, 1920)])
+@pytest.mark.parametrize("by", ["pillow", "native"])
+def test_resampling(benchmark, by, size):
+    """The shorter side to 256, bicubic, from Pillow's pixels to an array."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    photo, wanted = Image.fromarray(pixels), (256, 256 * size[1] // size[0])
+    benchmark.group = f"resampling {size[1]} x {size[0]}"
+    if by == "pillow":
+        benchmark(lambda: np.asarray(photo.resize(wanted[::-1], Image.Resampling.BICUBIC)))
+    elif resample(photo, wanted, "bicubic") is None:
+        pytest.skip("no native module, or a Pillow without the Arrow interface")
+    else:
+        benchmark(lambda: resample(photo, wanted, "bicubic"))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ... import arguments as take
 from ...errors import ModelError, UsageError
-from ...export import choose
+from ...export import choose, traits
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, of_metadata
 from ...export.preprocess import given as given_preprocess
@@ -31,10 +31,10 @@ __all__ = ["Filters", "filters"]
 PER = ("filter", "layer")
 NONE = "no convolution and no linear layer over pixels, so no filters to show"
 # Between a convolution and the tensor a person names it by, or between the image and it.
-_POINTWISE = frozenset(
-    "Add BatchNormalization Cast Clip Div Elu Gelu HardSwish Identity LeakyRelu Mul PRelu Relu "
-    "Sigmoid Sub Transpose Pad Squeeze Unsqueeze Dropout".split()
-)
+# Axes may be added or turned, and borders, but nothing is reshaped.
+_POINTWISE = traits.ELEMENTWISE | {
+    "BatchNormalization", "Pad", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from ...errors import RunError
-from ...export import choose
+from ...export import choose, traits
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, load
 from ...export.rules.op import constant
@@ -22,10 +22,10 @@ from ..runtime.session import Session
 
 __all__ = ["PatchEmbedding", "patch_embedding"]
 
-_CUTTING = frozenset(
-    "DepthToSpace Flatten Gather Identity Pad Reshape Slice SpaceToDepth Squeeze Transpose "
-    "Unsqueeze".split()
-)
+# What repeats pixels or takes several tensors cuts no patches.
+_CUTTING = traits.RESHAPES | {
+    "DepthToSpace", "Gather", "Pad", "Slice", "SpaceToDepth", "Transpose",
+}  # fmt: skip
 # Left out on the way: they change the pixels' values, not their places.
 _VALUES = frozenset(
     "Add BatchNormalization Cast Clip Div Dropout LayerNormalization Mul Sub".split()

@@ -23,7 +23,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
 from ...export.sizes import Shapes
-from ...kernels.topk import TopK
+from ...kernels.streams.topk import TopK
 from ...lanes import in_lanes
 from ..classifier.ready import Ready
 from ..photos import images

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ModelError, RunError, UsageError
-from ...export import choose
+from ...export import choose, traits
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, load, read
 from ...export.lone import is_lone
@@ -289,7 +289,7 @@ def _activations(path: str, feeds: Mapping[str, NDArray[Any]]) -> float | None:
     return total / 2**20
 
 
-_SHAPES = ("Shape", "Size")
+_SHAPES = traits.ASKS_SIZE
 
 
 def _ours(node: ir.Node) -> bool:

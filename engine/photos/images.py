@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...errors import ImageError, ModelError, UsageError
 from ...export.preprocess import Preprocess
-from ...kernels.resample import FILTERS, Box, resample
+from ...kernels.streams.resample import FILTERS, Box, resample
 from .room import DECODED
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, OutputError
-from ...kernels.topk import TopK
+from ...kernels.streams.topk import TopK
 from .archives import arrays_in, expect
 from .outputs import write_bytes
 from .stream import Skipped

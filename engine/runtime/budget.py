@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import UsageError
+from ...export import traits
 from ...export.emit import dim_of
 from ...export.graph import infer_shapes
 from ...export.incremental import dense_seconds
@@ -25,9 +26,9 @@ SLACK = 3.0
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # A runtime writes these over their input, or only renames it, where that input dies.
-_IN_PLACE = frozenset(
-    "Relu Clip LeakyRelu PRelu Sigmoid Tanh Elu Selu HardSigmoid HardSwish Identity Dropout "
-    "Reshape Flatten Squeeze Unsqueeze Add Sub Mul Div BatchNormalization Softmax".split()
+_IN_PLACE = traits.RESHAPES | frozenset(
+    "Relu Clip LeakyRelu PRelu Sigmoid Tanh Elu Selu HardSigmoid HardSwish Dropout Add Sub Mul Div "
+    "BatchNormalization Softmax".split()
 )
 
 

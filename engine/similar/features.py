@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...errors import ModelError, UsageError
-from ...export import choose
+from ...export import choose, traits
 from ...export import scores as class_scores
 from ...export.backward import FLOATS
 from ...export.emit import Emitter, dim_of
@@ -22,15 +22,9 @@ from ..inside.taps import named
 __all__ = ["Features", "before_classifier", "features"]
 
 # What keeps or only rearranges a tensor: further operands are shapes, axes and the like.
-_REARRANGING = frozenset(
-    "Cast Dropout Expand Flatten Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
-)
+_REARRANGING = traits.SAME | traits.RESHAPES | {"Expand", "Slice", "Transpose"}
 # What keeps the meaning of axes; on the way back through these the channel axis stays.
-_KEEPING = frozenset(
-    "Add BatchNormalization Cast Clip Concat Div Dropout Elu Erf Gelu HardSigmoid HardSwish "
-    "Identity LRN LeakyRelu Max Mish Mul PRelu Relu Selu Sigmoid Softplus Sub Sum Swish "
-    "Tanh".split()
-)
+_KEEPING = traits.ELEMENTWISE | traits.SAME | {"BatchNormalization", "Concat", "LRN"}
 OUTPUT = "backlight/embedding"
 
 
@@ -204,7 +198,7 @@ def _channel_axis(value: ir.Value) -> int:
     last = len(value.shape) - 1
     seen: ir.Value | None = value
     while seen is not None and (node := seen.producer()) is not None:
-        if node.op_type in ("MatMul", "LayerNormalization", "Gemm"):
+        if node.op_type in traits.CHANNELS_LAST:
             return last
         if node.op_type == "Transpose":
             perm = node.attributes.get_ints("perm", ())

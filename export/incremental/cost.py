@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .. import traits
 from ..emit import dim_of
 from .intervals import POINT, Extent, Ints, Stencil
 from .local import channels, spatial
@@ -17,7 +18,7 @@ from .trace import Read, Trace
 # What a runtime fuses into the convolution before it.
 _FUSED = frozenset("Add BatchNormalization Clip LeakyRelu Relu Sigmoid Tanh Identity".split())
 # What moves no bytes.
-_FREE = frozenset("Constant Flatten Identity Reshape Shape Squeeze Unsqueeze".split())
+_FREE = traits.RESHAPES | {"Constant", "Shape"}
 FLOAT_BYTES = 4  # bytes; float16 has the same ratios
 
 

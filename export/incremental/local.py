@@ -8,16 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from .. import traits
 from ..emit import dim_of
 from ..rules.op import constant
 from .intervals import LOWEST, POINT, ZERO, Pair, Stencil
 
 # One output position from the same position of the inputs, whatever the channels do.
-ELEMENTWISE = frozenset(
-    "Abs Add Cast Ceil Celu Clip Cos Div Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
-    "Identity LeakyRelu Log Max Mean Min Mish Mul Neg PRelu Pow Reciprocal Relu Round Selu Sigmoid "
-    "Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu".split()
-)
+# Boxes are cut from numbers: no bits, no truth values, no Where that picks by them.
+ELEMENTWISE = traits.ELEMENTWISE - traits.BOOLEAN - traits.BITS - {"Where"}
 # Along the channel axis by their attribute `axis`.
 _CHANNEL = frozenset("Concat LogSoftmax LpNormalization Softmax Split".split())
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...errors import ModelError
-from .. import choose, scores
+from .. import choose, scores, traits
 from ..emit import dim_of
 from ..fold import fold_constants
 from ..graph import ModelLike, infer_shapes, load
@@ -147,7 +147,7 @@ def _replace_shape(model: ir.Model, node: ir.Node, dims: list[int]) -> None:
 def _varying(image: ir.Value, graph: ir.Graph) -> frozenset[ir.Value]:
     moved = {image}
     for node in graph:
-        if node.op_type not in ("Shape", "Size") and any(v in moved for v in node.inputs):
+        if node.op_type not in traits.ASKS_SIZE and any(v in moved for v in node.inputs):
             moved.update(node.outputs)
     return frozenset(moved)
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from ..emit import Emitter
+from ..traits import NO_GRADIENT
 from .op import Op, guarded
 
 __all__ = [
@@ -90,13 +91,6 @@ FAMILIES = (
     "shape",
 )
 
-# No gradient flows through these by the mathematics: zero almost everywhere, or integer output.
-NO_GRADIENT = frozenset(
-    "And ArgMax ArgMin Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
-    "Constant ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual Hardmax IsInf IsNaN "
-    "Less LessOrEqual Multinomial NonMaxSuppression NonZero Not OneHot Or RandomNormal "
-    "RandomNormalLike RandomUniform RandomUniformLike Range Round Shape Sign Size Xor".split()
-)
 # Whose result is computed from so many of their inputs: of the others they ask the type alone.
 COMPUTED_FROM = {"CastLike": 1}
 

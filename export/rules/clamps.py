@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .. import traits
 from ..emit import EMITTED
 from .op import constant
 
@@ -24,8 +25,9 @@ __all__ = ["Clamp", "clamp", "is_clipped", "rectifies", "uniform"]
 _ABOVE = frozenset(("Greater", "GreaterOrEqual"))
 _BELOW = frozenset(("Less", "LessOrEqual"))
 # What makes no other number of one that is the same everywhere, of its first input.
-_REPEATS = frozenset("Cast CastLike Dropout Expand Identity Reshape Squeeze Tile Unsqueeze".split())
-_BETWEEN = frozenset("DequantizeLinear Dropout Identity QuantizeLinear".split())
+_REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Tile"}
+# Not a Cast: a whole number's bounds are others.
+_BETWEEN = traits.QUANTIZES | {"Dropout", "Identity"}
 # Longer chains are no one's spelling of a rectifier.
 _DEPTH = 12
 

@@ -30,6 +30,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from .. import traits
 from ..emit import Emitter
 from . import Cotangents, Op, Rule, rule, vjp
 from .clamps import clamp
@@ -38,27 +39,24 @@ from .rectifier import gate
 
 VERSIONS = (13, 19, 21, 23, 24, 25)
 # What a Relu follows, and after what ONNX Runtime's quantizer drops it.
-_SIGNED = frozenset(
-    "Add BatchNormalization Conv ConvTranspose Gemm InstanceNormalization MatMul Sum".split()
-)
-# The output's values are the first input's, or lie between them.
-_KEEPS = frozenset(
-    "AveragePool DepthToSpace Dropout Expand Flatten GlobalAveragePool GlobalMaxPool Identity "
-    "MaxPool Pad ReduceMax ReduceMean ReduceMin Reshape Resize Slice SpaceToDepth Split Squeeze "
-    "Transpose Unsqueeze".split()
-)
+_SIGNED = traits.CONTRACTS - {"Einsum"} | {
+    "Add", "BatchNormalization", "InstanceNormalization", "Sum",
+}  # fmt: skip
 # Between a layer and its Relu.
-_MOVED = frozenset("Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
+_MOVED = traits.RESHAPES | {"Transpose"}
+# The output's values are the inputs', or lie between them (of a Resize: as networks have it). Two
+# that move put zeros among them; what a Pad puts there is looked at.
+_KEEPS = traits.MOVES - {"CenterCropPad", "Trilu"} | frozenset(
+    "AveragePool Dropout GlobalAveragePool GlobalMaxPool MaxPool ReduceMax ReduceMean ReduceMin "
+    "Resize".split()
+)
 # Compute on quantised integers, whatever their domain (and all that start with QLinear).
 _INTEGER_ONLY = frozenset(
     "ConvInteger DynamicQuantizeLinear DynamicQuantizeMatMul MatMulInteger MatMulInteger16 "
     "MatMulIntegerToFloat QAttention QEmbedLayerNormalization QGemm QOrderedMatMul".split()
 )
 # What only moves codes about does so between a pair as well as before it.
-_MOVES = frozenset(
-    "Cast Concat DequantizeLinear Flatten Identity Reshape Slice Split Squeeze Transpose "
-    "Unsqueeze".split()
-)
+_MOVES = _MOVED | {"Cast", "Concat", "DequantizeLinear", "Slice", "Split"}
 _CODES = frozenset((ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16))
 _WHOLE = (-np.inf, np.inf)
 Array = NDArray[np.float32]
@@ -193,7 +191,7 @@ def _bounds_by_node(value: ir.Value, depth: int, found: dict[ir.Value, Ends]) ->
         op.attr("mode") in beyond or op.attr("coordinate_transformation_mode") in beyond
     ):
         return _WHOLE
-    return (low, high) if node.op_type in (*_KEEPS, "Concat") else _WHOLE
+    return (low, high) if node.op_type in _KEEPS else _WHOLE
 
 
 def is_quantized_rectifier(op: Op) -> bool:

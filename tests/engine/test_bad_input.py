@@ -13,36 +13,13 @@ import onnx
 import pytest
 from PIL import Image
 
-import backlight
 from backlight import embed
 from backlight.engine.cli import run
 from backlight.engine.photos.passes import listing_of
 from backlight.engine.pictures.page import Page
 
 from .. import models
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return models.noise_photo(tmp_path)
-
-
-# {m}: the model, {p}: the photo, {o}: the output.
-COMMANDS = {
-    "explain": "explain -m {m} {p} -o {o} --preprocess unit",
-    "export": "export {m} -o {o}",
-    "check": "check {m}",
-    "occlude": "occlude -m {m} {p} -o {o} --window 4 --stride 4 --preprocess unit",
-    "rise": "rise -m {m} {p} -o {o} --masks 8 --preprocess unit",
-    "filters": "filters {m} -o {o} --preprocess unit",
-    "list": "filters {m} --list",
-    "activations": "activations {m} {p} -l h -o {o} --preprocess unit",
-    "patches": "patches {m} {p} -l h -o {o} --preprocess unit",
-    "deconvnet": "deconvnet {m} {p} -l h -o {o} --preprocess unit",
-    "invert": "invert {m} {p} -l h -o {o} --preprocess unit --steps 2",
-    "maximize": "maximize {m} --target-class 0 -o {o} --preprocess unit --steps 2",
-    "embed": "embed {m} {p} -o {o} --preprocess unit",
-}
+from .commands import COMMANDS, SRC
 
 
 def call(command: str, model: Path, photo: Path, output: Path) -> int:
@@ -67,16 +44,8 @@ def test_weights_beside_the_model(command: str, tmp_path: Path, photo: Path, cap
     assert capsys.readouterr().err == ""
 
 
-SRC = str(Path(backlight.__file__).parents[1])
 # The commands that read photos.
 READING = [c for c, words in COMMANDS.items() if "{p}" in words]
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), path)
-    return path
 
 
 @pytest.mark.parametrize("command", READING)

@@ -17,9 +17,9 @@ from .. import models
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    onnx.save(models.tiny(), tmp_path / "tiny.onnx")
-    return str(tmp_path / "tiny.onnx")
+def tiny(tiny):
+    """As the command line gives it."""
+    return str(tiny)
 
 
 def test_rows_and_ratios(tiny):

@@ -22,23 +22,6 @@ from .. import models
 from ..export.harness import run_runtime
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), file)
-    return file
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in ("one", "two", "three"):
-        Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(folder / f"{name}.png")
-    return folder
-
-
 def fails(capsys, arguments: list[object], *says: str, code: int = 2) -> None:
     """One line on stderr, no traceback, the exit code."""
     assert run([str(a) for a in arguments]) == code

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from PIL import Image
 
@@ -19,21 +18,13 @@ from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.masked.scoring import Scorer
 from backlight.engine.pictures import heat as colours
 
-from .. import models
-
 CHELSEA = str(PHOTOS / "chelsea.jpg")
 QUICK = ["--window", "64", "--stride", "64", "--threads", "1"]
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), file)
-    return file
-
-
-@pytest.fixture
 def photos(tmp_path: Path) -> Path:
+    """Three whose order is that of their names."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 from backlight.engine.masked.occlusion import Occlusion
 from backlight.engine.masked.rise import Rise
 
-from .test_incremental import BODY, X, net
+from .nets import BODY, X, net
 
 MEAN = np.array([0.5, -0.2, 0.1], np.float32).reshape(1, 3, 1, 1)
 # `forward` that normalises, as PyTorch's older exporter and Paddle2ONNX write it.

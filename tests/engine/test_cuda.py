@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -15,13 +13,6 @@ from benchmarks import gpu
 from .. import models
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), file)
-    return file
 
 
 def test_without_a_gpu_the_benchmark_says_so_and_ends_well(capsys, tmp_path):

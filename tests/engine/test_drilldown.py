@@ -17,7 +17,7 @@ from backlight.engine.pictures.likeness import ssim, top_overlap
 from backlight.errors import UsageError
 
 from .. import models
-from .test_incremental import net
+from .nets import net
 
 
 def field(counts: tuple[int, int, int]) -> Any:

@@ -15,7 +15,7 @@ from backlight.engine.measure import compare
 
 from .. import models
 from ..export.harness import run_runtime
-from ..export.test_quantize import quantised
+from ..export.quantised import quantised
 
 CAT = str(PHOTOS / "chelsea.jpg")
 

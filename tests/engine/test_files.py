@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from backlight.engine.cli import run
@@ -23,13 +22,6 @@ from backlight.export.saliency import explain_graph
 from .. import models
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and locks")
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), file)
-    return file
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], *says: str) -> None:

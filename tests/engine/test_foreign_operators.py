@@ -16,7 +16,7 @@ from backlight.engine.masked.rise import Rise
 from backlight.errors import UnsupportedNode
 from backlight.export.check import check
 
-from .test_incremental import X, net
+from .nets import X, net
 
 LEVELS = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,  # FusedConv

@@ -29,13 +29,6 @@ FEW = ["--isolate-seconds", "2"]
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), file)
-    return file
-
-
-@pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where a model does what its name says; children are tests.engine.hostile."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

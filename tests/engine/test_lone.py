@@ -15,7 +15,7 @@ from backlight.engine.cli import run
 from backlight.engine.inside.taps import Taps
 from backlight.engine.similar.embed import Embedder
 
-from ..export.test_lone import FRONTS, by_autograd, image, net
+from ..export.lone_models import FRONTS, by_autograd, image, net
 
 
 @pytest.fixture

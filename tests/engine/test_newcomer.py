@@ -8,35 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 from PIL import Image
 
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS, model_path, photo_paths
 
-from .. import models
-from .test_bad_input import SRC
+from .commands import SRC
 
 CHELSEA = str(PHOTOS / "chelsea.jpg")
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.onnx"
-    onnx.save(models.tiny(), file)
-    return file
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in ("one", "two", "three"):
-        Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(folder / f"{name}.png")
-    return folder
 
 
 def test_what_bundled_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,15 +12,8 @@ import backlight
 from backlight.engine.cli import run
 
 from ..export.harness import run_runtime
-from ..models import tiny
 
 ort = pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture
-def model(tmp_path):
-    onnx.save(tiny(), tmp_path / "tiny.onnx")
-    return tmp_path / "tiny.onnx"
 
 
 def test_the_same_numbers_from_an_optimised_file(model, tmp_path):

@@ -21,7 +21,7 @@ from backlight.engine.inside.taps import Taps
 from backlight.errors import BacklightError, ImageError, OutputError, UsageError
 from backlight.export.preprocess import Preprocess
 
-from ..kernels.test_topk import by_sorting
+from ..kernels.sorting import by_sorting
 from ..models import model_m, parsed, tiny
 
 COUNT = 21

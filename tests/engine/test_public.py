@@ -13,7 +13,7 @@ import backlight
 from backlight import errors
 from backlight.engine.cli import COMMANDS
 
-from .test_bad_input import SRC
+from .commands import SRC
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

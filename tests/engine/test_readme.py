@@ -17,7 +17,7 @@ import backlight
 from backlight.engine.cli import run
 from backlight.export.preprocess import parse
 
-from .test_bad_input import SRC
+from .commands import SRC
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from backlight.engine.inside.taps import Taps, layers
 from backlight.engine.masked.segments import Segments
 from backlight.engine.similar.embed import Embedder
 
-from ..export.test_sizes import X, by_autograd, unranked
+from ..export.open_sizes import X, by_autograd, unranked
 
 SHAPES = {"x": (2, 3, 9, 7)}
 ARGUMENT = "x=2,3,9,7"

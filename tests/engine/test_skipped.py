@@ -16,7 +16,7 @@ from PIL import Image
 from backlight.engine.cli import run
 
 from .. import models
-from .test_bad_input import COMMANDS, SRC
+from .commands import COMMANDS, SRC
 
 # The page that lists what was skipped; {m}: the model, {p}: photos, {o}: output.
 LISTING = {
@@ -25,13 +25,6 @@ LISTING = {
     "deconvnet": "deconvnet",
     "invert": "inversion",
 }
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "m.onnx"
-    onnx.save(models.tiny(), path)
-    return path
 
 
 @pytest.fixture

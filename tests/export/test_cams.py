@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,100 +20,14 @@ from ..builders import torchvision_models
 from ..models import parsed
 from .harness import run_runtime
 
-torch = pytest.importorskip("torch")
-F = torch.nn.functional
+pytest.importorskip("torch")
+
+import torch
+
+from .cam_formulas import METHODS, F, by_formula
+from .torch_nets import Net, X, onnx_of
 
 BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
-METHODS = (
-    "gradcam", "gradcampp", "hirescam", "layercam", "xgradcam", "contrastcam", "counterfactualcam",
-    "causalcam",
-)  # fmt: skip
-X = models.images(3, 3, 24, 20)
-
-
-class Net(torch.nn.Module):
-    """Two convolutions, a pool, and a head that is linear or not."""
-
-    def __init__(self, deep: bool = True, last: bool = False):
-        super().__init__()
-        torch.manual_seed(3)
-        self.a = torch.nn.Conv2d(3, 6, 3, stride=2, padding=1)
-        self.b = torch.nn.Conv2d(6, 8, 3, padding=1)
-        self.hidden = torch.nn.Linear(8, 8) if deep else torch.nn.Identity()
-        self.out = torch.nn.Linear(8, 7)
-        self.last = last
-
-    def layer(self, x):
-        return torch.relu(self.b(torch.relu(self.a(x))))
-
-    def head(self, a):
-        return self.out(
-            torch.relu(self.hidden(a.mean((2, 3)))) if self.last else self.hidden(a.mean((2, 3)))
-        )
-
-    def forward(self, x):
-        return self.head(self.layer(x))
-
-
-def onnx_of(net, x=X, **options) -> onnx.ModelProto:
-    import io
-
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net.eval(), (torch.from_numpy(np.asarray(x)),), file, dynamo=False, opset_version=17,
-            input_names=["x"], output_names=["y"],
-            dynamic_axes={"x": {0: "N"}, "y": {0: "N"}}, **options,
-        )  # fmt: skip
-    return onnx.load_from_string(file.getvalue())
-
-
-def by_formula(name: str, a, z, target: int, form: str) -> np.ndarray:
-    """A map [h, w] of one image, signed, from the papers' own formulas. a: [1, K, h, w] with a
-    gradient; z: [1, K] from it."""
-
-    def gradient(cotangent):
-        return torch.autograd.grad(z, a, cotangent[None], retain_graph=True)[0][0]
-
-    hot = F.one_hot(torch.tensor(target), z.shape[1]).double()
-    values = a.detach()[0]
-
-    def contrast(q: int):
-        other = F.one_hot(torch.tensor(q), z.shape[1]).double()
-        cotangent = hot - other if form == "logit" else torch.softmax(z.detach()[0], 0) - other
-        g = gradient(cotangent)
-        return (g.mean((1, 2))[:, None, None] * values).sum(0)
-
-    g = gradient(hot)
-    cam = (g.mean((1, 2))[:, None, None] * values).sum(0)
-    if name == "gradcam":
-        made = cam
-    elif name == "counterfactualcam":
-        made = -cam
-    elif name == "hirescam":
-        made = (g * values).sum(0)
-    elif name == "layercam":
-        made = (torch.relu(g) * values).sum(0)
-    elif name == "xgradcam":
-        total = values.sum((1, 2))
-        weights = (g * values).sum((1, 2)) / torch.where(total == 0, 1.0, total)
-        made = (weights[:, None, None] * values).sum(0)
-    elif name == "gradcampp":
-        # The paper's alpha: g^2 / (2 g^2 + g^3 sum A), where g is not 0.
-        below = 2 * g**2 + g**3 * values.sum((1, 2))[:, None, None]
-        alpha = torch.where(g != 0, g**2 / torch.where(below == 0, 1.0, below), 0.0)
-        weights = (alpha * torch.relu(g)).sum((1, 2))
-        made = (weights[:, None, None] * values).sum(0)
-    else:
-        order = [int(c) for c in z.detach()[0].argsort(descending=True) if int(c) != target]
-        if name == "contrastcam":
-            made = contrast(order[0])
-        else:
-            between = lambda m: (m - m.min()) / ((m.max() - m.min()) or 1.0)  # noqa: E731
-            context = torch.stack([between(torch.relu(contrast(q))) for q in order[:5]]).amax(0)
-            made = between(torch.relu(cam)) - context
-    return made.numpy()
 
 
 @pytest.mark.parametrize("lowering", ["portable", "cpu", "cuda", "tensorrt"])

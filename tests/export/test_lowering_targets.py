@@ -16,10 +16,12 @@ from backlight.export.lowering.support import TARGETS, unsupported
 from backlight.export.saliency import explain_graph
 
 from .. import models
-from .harness import Array, Row, build, run_runtime, saliency_names, vjp_graph
-from .test_rules import ROWS, cotangent
+from .harness import Array, Row, build, cotangent, run_runtime, saliency_names, vjp_graph
+from .table import rows
 
 pytest.importorskip("onnxruntime")
+
+ROWS = list(rows())
 
 # Rules that emit most of what is replaced; the others with `pytest -m slow`.
 OFTEN = frozenset("Conv Gather Slice Concat Split Pad MatMul Add ReduceMax MaxPool".split())

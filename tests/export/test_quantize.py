@@ -20,7 +20,11 @@ from backlight.export.saliency import explain_graph
 from ..models import parsed
 from .harness import run_runtime
 
-quantization = pytest.importorskip("onnxruntime.quantization")
+pytest.importorskip("onnxruntime.quantization")
+
+from onnxruntime import quantization
+
+from .quantised import quantised
 
 RULES = ("vanilla", "deconv", "guided")
 UINT8, INT8 = quantization.QuantType.QUInt8, quantization.QuantType.QInt8
@@ -28,32 +32,6 @@ UINT8, INT8 = quantization.QuantType.QUInt8, quantization.QuantType.QInt8
 
 def photos(explainer: Explainer, preprocess: str | None = None) -> np.ndarray:
     return explainer.load(sorted(PHOTOS.glob("*.jpg")), preprocess)
-
-
-def quantised(model: Path, x: np.ndarray, folder: Path, **options: Any) -> Path:
-    """What onnxruntime's static quantization makes of a model, calibrated on x [N, ...].
-
-    Seven bits for weights: without VNNI, the runtime's kernels for uint8 activations saturate in
-    16 bits with eight, and compute something else.
-    """
-    name = onnx.load(model, load_external_data=False).graph.input[0].name
-
-    class Reader(quantization.CalibrationDataReader):
-        rows = iter([{name: row[None]} for row in x])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.rows, None)
-
-    out = folder / "quantised.onnx"
-    logging.disable(logging.WARNING)  # its advice on preprocessing
-    try:
-        settings = {"quant_format": quantization.QuantFormat.QDQ, "weight_type": INT8}
-        quantization.quantize_static(
-            model, out, Reader(), reduce_range=True, **{**settings, **options}
-        )
-    finally:
-        logging.disable(logging.NOTSET)
-    return out
 
 
 def drifts(

@@ -14,9 +14,9 @@ from backlight.export.saliency import explain_graph
 
 from .. import models
 from .harness import run_runtime
-from .test_cams import Net
-from .test_transformers import SMALL, swin, timm_model, vit
+from .torch_nets import Net
 from .toys import TARGET, Toy, X, onnx_of, raw
+from .transformer_nets import SMALL, swin, timm_model, vit
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

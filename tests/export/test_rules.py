@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 import numpy as np
 import onnx
 import pytest
 
 from backlight.export.rules import registry
 
-from . import table
 from .harness import (
     Exact,
     Row,
     build,
+    cotangent,
     finite_difference,
     run_reference,
     run_runtime,
     saliency_names,
     vjp_graph,
 )
+from .table import exact, rows
 
-ROWS: list[Row] = []
-EXACT: list[Exact] = []
-for _module in pkgutil.iter_modules(table.__path__):
-    _loaded = importlib.import_module(f"{table.__name__}.{_module.name}")
-    ROWS += _loaded.ROWS
-    EXACT += _loaded.EXACT
+ROWS, EXACT = list(rows()), list(exact())
 
 NEWEST = 28  # the newest opset that the tests' onnx defines
 # Refused as not covered: nothing runs these yet that could serve as an oracle.
 UNTRIED = {("QuantizeLinear", 28), ("DequantizeLinear", 28)}
-
-
-def cotangent(row: Row, shape: tuple[int, ...]) -> np.ndarray:
-    """Signed: seeded with a rectifier's own output, the three rules could not be told apart."""
-    return np.random.default_rng(7).standard_normal(shape)
 
 
 def by_opset(rows: list[Row]) -> list[object]:

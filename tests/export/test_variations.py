@@ -100,8 +100,8 @@ def test_integrated_gradients(baseline):
 def test_equals_captum():
     torch = pytest.importorskip("torch")
     attr = pytest.importorskip("captum.attr")
-    from .test_cams import Net, onnx_of
-    from .test_cams import X as PHOTOS
+    from .torch_nets import Net, onnx_of
+    from .torch_nets import X as PHOTOS
 
     net = Net(last=True)
     proto = backlight.export(onnx_of(net), methods=["integrated_gradients"], steps=50)

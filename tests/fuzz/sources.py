@@ -17,7 +17,8 @@ from onnx import helper, numpy_helper
 import backlight
 
 from .. import models
-from ..export import table, test_fuzz
+from ..export import table
+from ..export.drawn import KINDS, Draw
 from ..export.harness import Row, build
 
 NARROWER = 16  # the bundled network's channels, divided by this
@@ -53,11 +54,11 @@ def one_operator(rng: random.Random) -> Source:
 def random_graph(rng: random.Random) -> Source:
     """A classifier of up to eight random nodes."""
     number = rng.randrange(2**31)
-    draw = test_fuzz.Draw(number)
+    draw = Draw(number)
     shape = (draw.int(1, 2), draw.int(1, 3), draw.int(3, 5), draw.int(3, 5))
     draw.shapes["x"] = shape
     while len(draw.nodes) < 6:
-        draw.one(test_fuzz.KINDS)(draw)  # type: ignore[operator]
+        draw.one(KINDS)(draw)  # type: ignore[operator]
     last = list(draw.shapes)[-1]
     if not draw.shapes[last]:
         last = draw.add("Unsqueeze", [last, draw.const([0], np.int64)], (1,))

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 pytest.importorskip("onnxruntime")
 
@@ -17,21 +16,10 @@ from backlight.export import incremental
 from backlight.kernels.plan import sliding
 
 from .occlude import dense_scores, incremental_scores
+from .photos import ASSETS, PHOTOS, photo
 
-ASSETS = Path(incremental.__file__).resolve().parents[2] / "engine" / "assets"
-PHOTOS = sorted((ASSETS / "photos").glob("*.jpg"))
 # What the method promises, of the range of scores. Measured: below 2e-6 but for MobileNetV2.
 LIMIT = 1e-4
-
-
-def photo(path: Path, side: int, *, bgr: bool = False) -> NDArray[np.float32]:
-    """A photo squeezed to a square, centred as ImageNet's are: float32 [3, side, side]."""
-    pixels = np.asarray(Image.open(path).convert("RGB").resize((side, side)), np.float32)
-    if bgr:
-        pixels = pixels[..., ::-1] - np.array([104, 117, 123], np.float32)
-    else:
-        pixels = (pixels / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
 
 
 def some_windows(side: int, count: int) -> NDArray[np.int32]:

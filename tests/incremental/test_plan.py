@@ -16,6 +16,8 @@ from backlight.export import incremental
 from backlight.export.incremental.intervals import Extent, Stencil, frame
 from backlight.kernels.plan import sliding
 
+from .chains import chain
+
 
 @given(
     size=st.integers(4, 30),
@@ -59,21 +61,6 @@ def test_frames_hold_their_boxes_inside_the_map() -> None:
     ends = boxes.origin + np.array(boxes.size)[:, None]
     assert (boxes.origin >= 0).all() and (ends <= 20).all()
     assert (boxes.origin <= lo).all() and (ends > hi).all()
-
-
-def chain(layers: int, side: int = 64) -> onnx.ModelProto:
-    """Convolutions of 3 x 3 at one size: their boxes grow by 2 each."""
-    from .occlude import network
-
-    weights = "".join(f"float[16,16,3,3] w{i}, " for i in range(1, layers))
-    body = "c0 = Conv<pads=[1,1,1,1]>(x, w0) "
-    for i in range(1, layers):
-        body += f"r{i} = Relu(c{i - 1}) c{i} = Conv<pads=[1,1,1,1]>(r{i}, w{i}) "
-    return network(
-        f"net (float[N,3,{side},{side}] x, float[16,3,3,3] w0, {weights}float[16,5] d) "
-        f"=> (float[N,5] y) {{ {body} m = GlobalAveragePool(c{layers - 1}) v = Flatten(m) "
-        "y = MatMul(v, d) }"
-    )
 
 
 def test_buckets_hold_every_window_once() -> None:

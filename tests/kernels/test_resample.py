@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backlight.kernels.resample import FILTERS, native, resample
+from backlight.kernels.streams.resample import FILTERS, native, resample
 
 if native is None:
     pytest.skip("native module not built", allow_module_level=True)

@@ -5,7 +5,7 @@
 
 namespace backlight {
 
-// What is kept of `channels` channels, [channels, k] each, strongest first: see kernels/topk.py.
+// What is kept of `channels` channels, [channels, k] each, strongest first: see topk.py.
 struct Kept {
   float* values;
   std::int64_t* image;

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["TopK"]
 
 try:
-    from ._native import merge_topk as native
+    from .._native import merge_topk as native
 except ImportError:  # a tree that nobody has built
     native = None  # type: ignore[assignment]
 

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "clones.h"
+#include "../cpu/clones.h"
 
 namespace backlight {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "clones.h"
+#include "../cpu/clones.h"
 
 namespace backlight {
 namespace {

@@ -1,0 +1,74 @@
+"""Taps: what a model computes inside, by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from backlight.engine.inside.taps import Taps, layers, tap
+from backlight.engine.runtime.session import Session
+from backlight.errors import UsageError
+
+from ..models import images, tiny
+
+
+class TestTaps:
+    def test_gives_what_the_whole_model_computes(self) -> None:
+        proto, x = tiny(), images(3, 3, 8, 8)
+        whole = tiny()
+        whole.graph.output.append(onnx.helper.make_empty_tensor_value_info("r"))
+        want = Session(whole, "cpu", 1).run({"x": x}, ["r", "prob"])
+        before = proto.SerializeToString(deterministic=True)
+        got = Taps(proto, ["r"], providers="cpu", threads=1)(x)
+        assert list(got) == ["r"]
+        np.testing.assert_array_equal(got["r"], want["r"])
+        kept = Taps(proto, ["r"], keep=True, providers="cpu", threads=1)(x)
+        np.testing.assert_array_equal(kept["prob"], want["prob"])
+        assert proto.SerializeToString(deterministic=True) == before
+
+    def test_leaves_out_what_the_tensor_does_not_need(self) -> None:
+        tapped, names = tap(tiny(), ["h"])
+        assert names == ("h",)
+        assert [n.op_type for n in tapped.graph] == ["Conv"]
+
+    def test_the_input_itself_can_be_asked_for(self) -> None:
+        x = images(2, 3, 8, 8)
+        got = Taps(tiny(), ["x"], providers="cpu", threads=1)(x)
+        assert list(got) == ["x"]
+        np.testing.assert_array_equal(got["x"], x)
+
+    def test_a_fixed_batch_is_filled_up(self) -> None:
+        x = images(3, 3, 8, 8)
+        want = Taps(tiny(), ["r"], providers="cpu", threads=1)(x)["r"]
+        fixed = tiny(shape="2,3,8,8", output="float[2,5] prob")
+        got = Taps(fixed, ["r"], providers="cpu", threads=1)(x)["r"]
+        # Another batch may be summed in another order.
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("name", "want"),
+        [
+            ("score", "nearest: scores"),
+            ("R", "nearest: r"),
+            ("w", "'w' is a weight of the model, not a tensor it computes"),
+            ("zzzzzz", "for instance"),
+        ],
+    )
+    def test_a_mistake_is_met_with_the_nearest_names(self, name: str, want: str) -> None:
+        with pytest.raises(UsageError, match=want):
+            tap(tiny(), [name])
+
+    def test_nodes_go_by_their_names_too(self) -> None:
+        proto = tiny()
+        proto.graph.node[1].name = "/features/act"
+        assert tap(proto, ["/features/act"])[1] == ("r",)
+
+    def test_layers_are_listed_with_their_fields(self) -> None:
+        found = {x.name: x for x in layers(tiny())}
+        assert found["h"].weights == (4, 3, 3, 3)
+        assert found["h"].strides == (1, 1)
+        assert found["h"].dims == (4, 8, 8)
+        assert found["h"].field.size == (3, 3)
+        assert found["p"].field.is_whole
+        assert [x.name for x in layers(tiny(), convolutions=True)] == ["h"]
