@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from backlight.engine.photos import images
 from backlight.lanes import cores
 
-PHOTOS = Path(images.__file__).parent / "assets" / "photos"
+PHOTOS = Path(images.__file__).parents[1] / "assets" / "photos"
 PICTURE = (500, 375)
 
 

@@ -145,6 +145,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         # Not by way of a message: that forgets which folder the weights outside it lie in.
         source = str(model.meta.get(SOURCE) or model.graph.name or "the model")
         check_tensors_of(model, source)
+        check_structure(model, source)  # which a copy fails at
         copy = ir.Model.clone(model)  # in no form: whoever reads may change what it likes
         copy.meta.update(model.meta)
         forget_no_sizes(copy)

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ..runtime.session import dims_of, numpy_dtype
-from .intake import shares_batch
+from .ready import Fed
 
 __all__ = ["Extras", "read_extras"]
 
-# What exported graphs take beside the model's own inputs.
-_OURS = frozenset(("target",))
 _MOST = 1 << 31
 
 
@@ -42,13 +40,14 @@ class Extras:
         return {image: batch, **others}
 
 
-def read_extras(given: Sequence[str] | None, declared: Sequence[Any], image: str) -> Extras:
+def read_extras(given: Sequence[str] | None, declared: Sequence[Any], fed: Fed) -> Extras:
     """`name=file.npy` and `name=0.5`, held against the inputs that the runtime declares (name,
-    shape, type). Raises UsageError for an input that isn't there, isn't given, or doesn't fit."""
-    inputs = {i.name: i for i in declared if i.name not in _OURS}
-    others = [name for name in inputs if name != image]
+    shape, type). fed: which of them are the model's own. Raises UsageError for an input that isn't
+    there, isn't given, or doesn't fit."""
+    inputs = {i.name: i for i in declared}
+    others = [name for name in fed.others if name in inputs]
     found: dict[str, NDArray[Any]] = {}
-    whole = frozenset(n for n in others if not shares_batch(inputs[image].shape, inputs[n].shape))
+    whole = fed.whole
     for text in given or ():
         name, equals, value = text.rpartition("=") if Path(text).suffix else text.partition("=")
         if not (name and equals and value):

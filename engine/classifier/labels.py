@@ -201,8 +201,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def class_number(given: str, labels: Sequence[str] | None) -> int:
-    """A class by number or by name: -1 for "top1" and "input". Raises UsageError."""
+def class_number(given: str, labels: Sequence[str] | None, words: str = "top1") -> int:
+    """A class by number or by name: -1 for "top1" and "input". words: those that an
+    error names. Raises UsageError."""
     if given in ("top1", "input"):
         return -1
     if given.isascii() and given.isdecimal() and len(given) <= 18:
@@ -228,7 +229,8 @@ def class_number(given: str, labels: Sequence[str] | None) -> int:
     if labels is None:
         hint = "; the model names no classes, --labels does"
     raise UsageError(
-        f"--target-class '{given}'; accepted: top1, a class number, or a name from the labels{hint}"
+        f"--target-class '{given}'; accepted: {words}, a class number, or a name from the labels"
+        f"{hint}"
     )
 
 

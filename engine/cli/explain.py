@@ -138,7 +138,7 @@ def explain(
     own = None if explainer.layer is not None else explainer.labels
     names_of_classes = chosen_labels(labels, own, explainer.classes, of)
     hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
-    extras = read_extras(input_, explainer.session.inputs, explainer.input.name)
+    extras = read_extras(input_, explainer.session.inputs, explainer.fed)
     run = _Run(job, explainer, record, names_of_classes, extras)
     run.target = run.class_of(target_class)
     run.against = run.rival_of(contrast)

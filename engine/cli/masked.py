@@ -239,7 +239,7 @@ def open_job(
     names = chosen_labels(labels, own, scorer.classes, of)
     hint = None if of is not None else labels_hint(names, scorer.classes)
     photos.note(*scorer.notes, assumed, hint)
-    extras = read_extras(extra, scorer.session.inputs, scorer.input.name)
+    extras = read_extras(extra, scorer.session.inputs, scorer.fed)
     return Job(path, scorer, record, names, photos, extras)
 
 

@@ -132,17 +132,17 @@ def test_where_the_gradient_is_taken(front: str) -> None:
 @pytest.mark.parametrize("front", FRONTS)
 def test_the_pictures(front: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain and exported: the same maps, drawn with rows and columns as such."""
-    from backlight.engine.pictures import panel
+    from backlight.engine.pictures import reading
 
     drawn: list[tuple[int, ...]] = []
-    kept = panel.saliency_picture
+    kept = reading.saliency_picture
 
     def watched(*given: object) -> np.ndarray:
         made = kept(*given)  # type: ignore[arg-type]
         drawn.append(made.shape)
         return made
 
-    monkeypatch.setattr(panel, "saliency_picture", watched)
+    monkeypatch.setattr(reading, "saliency_picture", watched)
     onnx.save(net(front), tmp_path / "net.onnx")
     photo = tmp_path / "photo.png"
     noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)

@@ -56,7 +56,9 @@ def growth(depth: int, width: int, rules: tuple[str, ...], form: str) -> tuple[i
 def test_a_file_grows_by_its_nodes(depth: int, width: int, rules: tuple[str, ...], form: str):
     """From a file of 6 KB, which doubles, to one of 5 MB, which grows by a hundredth."""
     nodes, size, more = growth(depth, width, rules, form)
-    assert 0 < more < nodes * (1000 if len(rules) == 1 else 1500)
+    # What says which target and which image is none, and a MaxPool, of which each has one.
+    least = 2500 if len(rules) == 1 else 4500
+    assert 0 < more < least + nodes * (1000 if len(rules) == 1 else 1500)
     if size > 4e6:
         assert more < 0.025 * size
 
@@ -67,8 +69,8 @@ def test_weights_are_stored_once():
         assert growth(4, 8, rules, "portable")[2] == growth(4, 64, rules, "portable")[2]
 
 
-def test_the_bundled_model_grows_by_a_hundredth():
+def test_the_bundled_model_grows_by_hundredths():
     size = BUNDLED.stat().st_size
-    for rules, most in ((("vanilla",), 0.012), (("guided",), 0.012), (RULES, 0.02)):
+    for rules, most in ((("vanilla",), 0.02), (("guided",), 0.02), (RULES, 0.035)):
         made = explain_graph(BUNDLED, rules).to_proto()
         assert len(made.SerializeToString()) < (1 + most) * size

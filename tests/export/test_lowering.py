@@ -9,8 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-from backlight.errors import UnsupportedNode
-
 from .harness import Array, Row, build, run_runtime, vjp_graph
 from .table import pool
 
@@ -139,13 +137,15 @@ def test_no_indices(
     assert {n.op_type for n in graph.graph.node} <= {*known.split(), "Where"}
 
 
-def test_late_pads_are_refused() -> None:
-    """Without Indices the rule needs the pads, which SAME_UPPER has from sizes of the run here."""
-    text = 'y = MaxPool<kernel_shape = [2, 2], strides = [2, 2], auto_pad = "SAME_UPPER">(x)'
-    dims = {"x": ("N", 2, "H", "W")}
-    model = build(text, {"x": np.ones((1, 2, 3, 3))}, {}, 18, dtype="float32", dims=dims)
-    with pytest.raises(UnsupportedNode, match="auto_pad = SAME_UPPER on dynamic sizes; supported"):
-        vjp_graph(model, ["x"], lowering="tensorrt")
+@pytest.mark.parametrize("sizes", [(3, 3), (4, 5), (7, 2)])
+@pytest.mark.parametrize("side", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("target", ["portable", "tensorrt"])
+def test_pads_that_only_the_run_knows(target: str, side: str, sizes: tuple[int, int]) -> None:
+    """Without Indices the rule needs the pads, which SAME has from sizes of the run here."""
+    text = f'y = MaxPool<kernel_shape = [2, 3], strides = [2, 2], auto_pad = "{side}">(x)'
+    _, got, want = both(text, images("ties", (2, 2, *sizes)), ("N", 2, "H", "W"), 18, target)
+    np.testing.assert_array_equal(got, want)
+    assert np.any(want != 0)
 
 
 def test_infinite_cotangents_stay_where_they_belong() -> None:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 # The tables of tests want PyTorch for their oracles alone; here it would only cost memory.
-sys.modules["torch"] = None  # type: ignore[assignment]
+if __name__ == "__main__":
+    sys.modules["torch"] = None  # type: ignore[assignment]
 
-from .drive import Outcome, Use, used  # noqa: E402
-from .mutators import mutant  # noqa: E402
+from .drive import Outcome, Use, used
+from .mutators import mutant
 
 
 def drawn(request: dict[str, Any]) -> tuple[str, bytes, dict[str, bytes], Use]:

@@ -23,6 +23,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from backlight.engine.inside.taps import Taps
+from backlight.export.layer import Layer
 from backlight.export.saliency import explain_graph
 
 from .nets import EXPORTERS, NETS, Net, build, export, images
@@ -99,7 +100,7 @@ def compare(net: Net, exporter: str) -> Outcome:
     rival = scores.gather(1, order[:, 1:2]).sum()
     (g,) = torch.autograd.grad(chosen, held, retain_graph=True)
     (other,) = torch.autograd.grad(rival, held)
-    a, g, other = (_laid(t.detach(), layer.channel_axis) for t in (held, g, other))
+    a, g, other = (_laid(t.detach(), layer) for t in (held, g, other))
     errors = {}
     for name in METHODS:
         got, want = found[f"saliency_{name}"], by_formula(name, a, g, other).numpy()
@@ -107,8 +108,14 @@ def compare(net: Net, exporter: str) -> Outcome:
     return Outcome(net.name, exporter, layer.name, errors)
 
 
-def _laid(t: torch.Tensor, axis: int) -> torch.Tensor:
-    return t if axis == 1 else t.permute(0, 3, 1, 2)
+def _laid(t: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """A layer's tensor as maps [N, K, h, w]: of tokens those of the patches, which come last."""
+    if layer.grid is None:
+        return t if layer.channel_axis == 1 else t.permute(0, 3, 1, 2)
+    maps = t if layer.channel_axis == 1 else t.permute(0, 2, 1)
+    height, width = layer.grid.sizes
+    assert isinstance(height, int) and isinstance(width, int)
+    return maps[..., -height * width :].unflatten(2, (height, width))
 
 
 def by_formula(name: str, a: torch.Tensor, g: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
