@@ -1,0 +1,176 @@
+"""What a targeted explanation costs beside the score, and beside captum and pytorch-grad-cam.
+
+    pip install '.[bench]' && pip install --no-deps grad-cam ttach opencv-python-headless
+    python -m benchmarks.targeted [NAME …] [--batch 1 4] [--seconds 10] [--json FILE]
+
+Everything in one process and in turn, two threads, 224x224 (SqueezeNet: torchvision's), random
+weights, `--for cpu`. The plain forward pass is the yardstick of the maps of a layer; the guided
+rule that of guided Grad-CAM; 16 explaining passes at the same batch that of integrated gradients of
+16 steps; what the peers draw is Grad-CAM of the layer that we take. Figures are medians. Results of
+networks and batches that weren't asked for stay in FILE as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from backlight.engine.runtime.machine import device, versions
+from backlight.engine.runtime.session import Session
+from backlight.export.saliency import explain_graph
+
+from .peers import Run, built, measured
+
+RESULTS = Path(__file__).resolve().parent / "results" / "targeted.json"
+# Each network's module whose output is the layer that we take by default.
+LAYERS = {
+    "resnet50": lambda n: n.layer4[-1],
+    "mobilenet_v2": lambda n: n.features[-1],
+    "squeezenet1_1": lambda n: n.features[-1],
+}
+THREADS, SIZE, STEPS = 2, 224, 16
+ALL = ("gradcam", "gradcampp", "hirescam", "layercam", "xgradcam", "contrastcam")
+SUBJECTS: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("gradcam", "gradcampp", "contrastcam", "counterfactualcam")},
+    "all of a layer": ALL,
+    "guided": ("guided",),
+    "guided_gradcam": ("guided_gradcam",),
+    "vanilla": ("vanilla",),
+    "integrated_gradients": ("integrated_gradients",),
+}
+FORWARD = "forward"
+# Subject, yardstick, how many runs of that, at most so many times as much.
+BOUNDS = (
+    ("gradcam", FORWARD, 1, 1.15),
+    ("gradcampp", FORWARD, 1, 1.15),
+    ("contrastcam", FORWARD, 1, 1.15),
+    ("counterfactualcam", FORWARD, 1, 1.15),
+    ("all of a layer", FORWARD, 1, 1.25),
+    ("guided_gradcam", "guided", 1, 1.1),
+    ("integrated_gradients", "vanilla", STEPS, 1.05),
+)
+LEAST = 1.6  # times as fast as each peer
+
+
+def ours(path: Path, x: Any, folder: Path) -> dict[str, Run]:
+    """The plain model, and a graph per subject."""
+    import numpy as np
+
+    def session(file: Path) -> Run:
+        held = Session(str(file), "cpu", THREADS)
+        feeds = {held.inputs[0].name: x.numpy()}
+        for given in held.inputs[1:]:
+            feeds[given.name] = np.full(len(x), -1, np.int64)
+        return lambda: held.run(feeds)
+
+    found = {FORWARD: session(path)}
+    for subject, methods in SUBJECTS.items():
+        file = folder / f"{path.stem}-{subject}.onnx"
+        more = {"steps": STEPS} if subject == "integrated_gradients" else {}
+        graph = explain_graph(path, methods, target_class="top1", lowering="cpu", **more)
+        graph.save(file)
+        found[subject] = session(file)
+    return found
+
+
+def peers(model: Any, layer: Any, x: Any) -> dict[str, Run]:
+    """Grad-CAM by the others, told the class."""
+    import torch
+
+    from tests.builders import torchvision_models
+
+    with torch.no_grad():
+        top = model(x).argmax(dim=1)
+    for parameter in layer.parameters():
+        parameter.requires_grad_(True)  # hooks need a graph that reaches the layer
+    found = {}
+    try:
+        from captum.attr import LayerAttribution, LayerGradCam
+
+        by_captum = LayerGradCam(model, layer)
+        found["captum, LayerGradCam"] = lambda: LayerAttribution.interpolate(
+            by_captum.attribute(x, target=top, relu_attributions=True), x.shape[2:]
+        )
+    except ImportError as err:
+        print(f"without captum: {err}")
+    torchvision_models()  # pytorch-grad-cam imports torchvision, whose operators may be missing
+    try:
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        cam = GradCAM(model=model, target_layers=[layer])
+        targets = [ClassifierOutputTarget(int(t)) for t in top]
+        found["pytorch-grad-cam, GradCAM"] = lambda: cam(input_tensor=x, targets=targets)
+    except ImportError as err:
+        print(f"without pytorch-grad-cam: {err}")
+    return found
+
+
+def examined(name: str, batches: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """A row per batch."""
+    import torch
+
+    from tests.networks import nets
+
+    torch.set_num_threads(THREADS)
+    model = built(name)
+    path = folder / f"{name}.onnx"
+    nets.export(model, nets.Net(name), "legacy", path)
+    rows = []
+    for batch in batches:
+        x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        beside = peers(model, LAYERS[name](model), x)
+        taken = measured({**ours(path, x, folder), **beside}, seconds)
+        middle = {n: round(statistics.median(t), 2) for n, t in taken.items()}
+        print(f"\n{name}, batch {batch}, {min(map(len, taken.values()))} runs", flush=True)
+        ratios = {}
+        for subject, base, times, most in BOUNDS:
+            ratio = ratios[subject] = round(middle[subject] / (times * middle[base]), 3)
+            unit = base if times == 1 else f"{times} x {base}"
+            missed = "" if ratio <= most else "MISSED"
+            print(f"  {subject:22}{middle[subject]:9.1f} ms  {ratio:6.2f} x {unit:13}"
+                  f" (at most {most}) {missed}", flush=True)  # fmt: skip
+        for peer in beside:
+            if peer in middle:
+                ratio = ratios[peer] = round(middle[peer] / middle["gradcam"], 2)
+                missed = "" if ratio >= LEAST else "MISSED"
+                print(f"  {peer:26}{middle[peer]:9.1f} ms: {ratio} times ours"
+                      f" (at least {LEAST}) {missed}", flush=True)  # fmt: skip
+        rows.append(
+            {
+                "network": name, "batch": batch, "runs": min(map(len, taken.values())),
+                "median_ms": middle, "ratios": ratios,
+                "range_ms": {n: [round(min(t), 2), round(max(t), 2)] for n, t in taken.items()},
+            }
+        )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(LAYERS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if unknown := sorted(set(given.names) - set(LAYERS)):
+        parser.error(f"unknown: {unknown[0]}; one of {', '.join(LAYERS)}")
+    print(f"{device()}; " + ", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
+        for name in given.names or LAYERS:
+            rows += examined(name, given.batch, given.seconds, Path(folder))
+            given.json.parent.mkdir(parents=True, exist_ok=True)
+            before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
+            mine = {(r["network"], r["batch"]) for r in rows}
+            kept = [r for r in before if (r["network"], r["batch"]) not in mine]
+            report = {"device": device(), "versions": versions(), "rows": kept + rows}
+            given.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
