@@ -22,6 +22,7 @@ from typing import Any
 from backlight.engine.runtime.machine import device, versions
 from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
+from backlight.export.sampling import Sampling
 
 from .peers import Run, built, measured
 
@@ -70,9 +71,10 @@ def ours(path: Path, x: Any, folder: Path) -> dict[str, Run]:
     found = {FORWARD: session(path)}
     for subject, methods in SUBJECTS.items():
         file = folder / f"{path.stem}-{subject}.onnx"
-        more = {"steps": STEPS} if subject == "integrated_gradients" else {}
-        graph = explain_graph(path, methods, target_class="top1", lowering="cpu", **more)
-        graph.save(file)
+        sampling = Sampling(steps=STEPS) if subject == "integrated_gradients" else None
+        explain_graph(path, methods, target_class="top1", lowering="cpu", sampling=sampling).save(
+            file
+        )
         found[subject] = session(file)
     return found
 
