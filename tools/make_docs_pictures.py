@@ -140,6 +140,7 @@ def targeted(out: Path) -> None:
 def main(folder: str) -> None:
     """All of them."""
     out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
     explained(out)
     two_classes(out)
     targeted(out)

@@ -187,21 +187,26 @@ def enlarged(pixels: Pixels, smallest: int = SMALLEST) -> Pixels:
 
 
 def panel(heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:
-    """Pictures side by side, a heading above, a title and a caption under each."""
+    """Pictures side by side, a heading of two lines at most above, a title and a caption under
+    each."""
     shown = [enlarged(cell.pixels) for cell in cells]
     big, middle, small = font(20), font(15), font(12)
     widths = [max(s.shape[1], 150) for s in shown]
     captions = [wrapped(c.caption, small, w) for c, w in zip(cells, widths, strict=True)]
     width = sum(widths) + MARGIN * (len(cells) + 1)
-    top = MARGIN + 26 + (22 if detail else 0) + 6
+    inner = width - 2 * MARGIN
+    first, *rest = wrapped(heading, big, inner) or [""]
+    lines_above = [first, " ".join(rest)] if rest else [heading]
+    below_heading = MARGIN + 26 * len(lines_above)
+    top = below_heading + (22 if detail else 0) + 6
     tall = max(s.shape[0] for s in shown)
     height = top + tall + 6 + 20 + 15 * max(map(len, captions)) + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    inner = width - 2 * MARGIN
-    big.write(draw, (MARGIN, MARGIN - 2), shortened(heading, big, inner), INK)
+    for row, line in enumerate(lines_above):
+        big.write(draw, (MARGIN, MARGIN - 2 + 26 * row), shortened(line, big, inner), INK)
     if detail:
-        middle.write(draw, (MARGIN, MARGIN + 25), shortened(detail, middle, inner), FAINT)
+        middle.write(draw, (MARGIN, below_heading - 1), shortened(detail, middle, inner), FAINT)
     left = MARGIN
     for cell, picture, lines, wide in zip(cells, shown, captions, widths, strict=True):
         sheet.paste(Image.fromarray(picture), (left, top))

@@ -280,3 +280,12 @@ def test_a_scatter_without_labels_names_the_files(monkeypatch):
     many = np.random.default_rng(0).normal(size=(101, 2))
     atlas.scatter(many, [None] * 101, "h", "d", None, [f"{i}.png" for i in range(101)])
     assert " ".join(written) == "h d; which file is where: map.json"
+
+
+def test_a_question_takes_a_second_line_in_place_of_an_ellipsis():
+    """Of one map the panel is narrow; the question is what the picture answers."""
+    cells = [panel.Cell(np.zeros((227, 227, 3), np.uint8), "gradcam", "")]
+    short = panel.panel("why espresso?", "", cells)
+    long = panel.panel("why espresso (967), rather than tiger cat (282)?", "", cells)
+    assert (long.width, long.height) == (short.width, short.height + 26)
+    assert panel.panel("w" * 10_000, "", cells).height == short.height
