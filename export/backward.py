@@ -144,7 +144,7 @@ def backward(
         cts: Cotangents = tuple(_collect(e, pending, v) for v in node.outputs)
         if all(ct is None for ct in cts):
             continue
-        why = obstacle(node, rules, e.opset)
+        why = None if blocked is None else obstacle(node, rules, e.opset)
         if why is not None:
             raise _unsupported(node, why)
         rule = rules[node.op_type]

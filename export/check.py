@@ -127,7 +127,8 @@ def check(
     name it doesn't have.
     """
     wanted = asked(rules, methods)
-    maps = {row.rules: lowered(row.rules, lowering) for row in chosen(wanted)}
+    rows = chosen(wanted)
+    maps = {row.rules: lowered(row.rules, lowering) for row in rows}
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
@@ -145,7 +146,6 @@ def check(
 
     opset = opset_of(loaded)
     e = emitter(graph, opset, lowering)
-    rows = chosen(wanted)
     drawn = Drawing.of(
         rows, [layer] if isinstance(layer, str) else layer or (), fuse=False, size="input",
         signed=False,
@@ -196,7 +196,9 @@ def check(
             ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
-    if unfit is None and not blocked and nodes and any(r.takes_layer or r.varies for r in rows):
+    tried = lowering in TARGETS and dtype == "float32"  # the same graph, above
+    asks = any(r.takes_layer or r.varies for r in rows)
+    if unfit is None and not blocked and nodes and asks and not tried:
         # Whether a method fits the model is for the method to say.
         try:
             explain_graph(source, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from . import traits
 from .backward import FLOATS
-from .emit import dim_of
+from .emit import all_dims, dim_of
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def shown(value: ir.Value) -> str:
     """A tensor's shape, for people."""
     if value.shape is None:
         return "of unknown shape"
-    dims = (dim_of(value.shape, i) for i in range(len(value.shape)))
+    dims = all_dims(value.shape)
     return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
-from .emit import Emitter, dim_of
+from .emit import Emitter, all_dims
 from .rules.op import constant
 
 __all__ = ["between", "copied", "refuse_fixed_batch"]
@@ -42,7 +42,7 @@ def copied(
     make. Raises UnsupportedNode for control flow."""
     made = dict(values)
     names = {_rows(v) for v in values} - {None}
-    kept = {d for v in values for d in _dims(v)[1:]}
+    kept = {d for v in values for d in all_dims(v.shape)[1:]}
     for node in nodes:
         if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             raise UnsupportedNode(
@@ -87,11 +87,7 @@ def refuse_fixed_batch(nodes: Sequence[ir.Node], start: ir.Value) -> None:
 
 
 def _rows(value: ir.Value) -> int | str | None:
-    return _dims(value)[0] if _dims(value) else None
-
-
-def _dims(value: ir.Value) -> list[int | str | None]:
-    return [] if value.shape is None else [dim_of(value.shape, a) for a in range(len(value.shape))]
+    return all_dims(value.shape)[0] if all_dims(value.shape) else None
 
 
 def _renamed(
@@ -108,6 +104,6 @@ def _renamed(
             else d
             if d in kept
             else f"{d} of {batch}"
-            for d in _dims(value)
+            for d in all_dims(value.shape)
         ]
     )

@@ -29,7 +29,6 @@ class Drawing:
     fuse: bool
     size: str
     signed: bool
-    wanted: bool
 
     @classmethod
     def of(
@@ -56,17 +55,17 @@ class Drawing:
         if size == "layer" and any(row.by == "both" for row in rows):
             name = next(row.name for row in rows if row.by == "both")
             raise UsageError(f"{name} is shaped like the image; accepted: --size input")
-        return cls(tuple(dict.fromkeys(names)), fuse, size, signed, wanted)
+        return cls(tuple(dict.fromkeys(names)), fuse, size, signed)
 
     def layers(self, x: Explaining, rows: Sequence[Method]) -> list[Layer]:
         """The layers, named or the default one; none where no method takes one."""
         graph, of, wrt = x.e.graph, x.of[0], x.wrt[0]
-        if not self.wanted:
+        if not any(row.takes_layer for row in rows):
             return []
         if all(row.needs for row in rows if row.takes_layer):
             return [attended(x).layer]
         if not self.names:
-            return [default_layer(graph, of, wrt)]
+            return [default_layer(of, wrt)]
         return [named_layer(graph, name, x.of, wrt) for name in self.names]
 
     def maps(

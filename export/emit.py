@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-Operand = "ir.Value | float | int | bool | Sequence[int] | NDArray[Any] | None"
-
 # Elements of a constant that a size in the file asks for. Above, the run makes it, or the node is
 # refused: a file of a kilobyte may declare any size.
 LARGEST = 2**24
@@ -31,7 +29,7 @@ EMITTED = "backlight.emitted"
 
 # Operators whose output has the broadcast shape of their inputs.
 _ELEMENTWISE = traits.ELEMENTWISE | {"Softmax"}
-_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # Operators whose further operands are shapes, axes and the like, never of the first one's dtype;
 # of ConstantOfShape the first one is.
 _INT_OPERANDS = traits.INTEGER_OPERANDS | {"ConstantOfShape"}
@@ -69,6 +67,11 @@ def dim_of(shape: ir.Shape, axis: int) -> int | str | None:
     if isinstance(dim, int):
         return dim
     return None if dim.value is None else str(dim.value)
+
+
+def all_dims(shape: ir.Shape | None) -> list[int | str | None]:
+    """All dimensions, each as `dim_of` says it; [] of an unknown shape, as of a scalar's."""
+    return [] if shape is None else [dim_of(shape, axis) for axis in range(len(shape))]
 
 
 def fits(*sizes: int | None) -> bool:
@@ -151,7 +154,7 @@ class Emitter:
             op_type in ("ScatterElements", "ScatterND")
             and attributes.get("reduction")
             and isinstance(given, ir.Value)
-            and given.dtype in _HALVES
+            and given.dtype in HALVES
         ):
             # ONNX Runtime's CPU provider adds no halves up, and sums of many want more bits.
             wide = [operands[0], operands[2]]

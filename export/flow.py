@@ -44,17 +44,19 @@ class Flow:
     def __init__(self, of: ir.Value, tokens: ir.Value, axis: int, grid: Grid) -> None:
         self.start: State = (tokens, axis)
         steps: list[_Step] = []
-        known: set[State] = {self.start}
+        known: dict[ir.Value, set[int]] = {tokens: {axis}}
         for node in path([of], [tokens])[0]:
             ways = [
-                (have, made)
+                ((value, at), made)
                 for value in dict.fromkeys(node.inputs)
-                for have in sorted((s for s in known if s[0] is value), key=lambda s: s[1])
-                for made in _through(node, have, grid)
+                if value is not None
+                for at in sorted(known.get(value, ()))
+                for made in _through(node, (value, at), grid)
             ]
-            known.update(made for _, made in ways)
+            for _, (value, at) in ways:
+                known.setdefault(value, set()).add(at)
             steps.append(_Step(node, tuple(ways)))
-        goals = {s for s in known if s[0] is of}
+        goals = {(of, at) for at in known.get(of, ())}
         needed = set(goals)
         kept: list[_Step] = []
         for step in reversed(steps):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import traits
 from .arithmetic import evaluate, extent, work
-from .emit import dim_of
+from .emit import all_dims
 from .rules.op import constant
 
 # Elements. Shapes, axes and masks are small; weights stay as they are (the runtime folds them),
@@ -48,9 +48,11 @@ def fold_constants(
     budget = budget or Budget()
     graph = model.graph
     outputs = {id(v) for v in graph.outputs}
+    taken: set[str] | None = None  # the names, from the first branch on
     for node in list(graph):
         if node.op_type == "If":
-            changed |= _take_branch(graph, node)
+            taken = _names(graph) if taken is None else taken
+            changed |= _take_branch(graph, node, taken)
             continue
         if node.domain != "" or any(id(v) in outputs for v in node.outputs):
             continue
@@ -66,6 +68,8 @@ def fold_constants(
             tensor.name = fixed.name
             fixed.dtype, fixed.shape = tensor.dtype, ir.Shape(array.shape)
             graph.register_initializer(fixed)
+            if taken is not None:
+                taken.add(str(fixed.name))
             ir.convenience.replace_all_uses_with(value, fixed)
         graph.remove(node, safe=True)
         changed = True
@@ -101,7 +105,7 @@ def _evaluate(model: ir.Model, node: ir.Node, budget: Budget) -> list[NDArray[An
 def _declared(node: ir.Node) -> int:
     """Elements of the largest output, as far as shapes are known."""
     known = [v.shape for v in node.outputs if v.shape is not None]
-    dims = [[dim_of(s, i) for i in range(len(s))] for s in known]
+    dims = [all_dims(s) for s in known]
     return max((extent([d for d in ds if isinstance(d, int)]) for ds in dims), default=0)
 
 
@@ -109,7 +113,7 @@ def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
     value = node.inputs[0]
     if value is None or value.shape is None:
         return None
-    dims = [dim_of(value.shape, axis) for axis in range(len(value.shape))]
+    dims = all_dims(value.shape)
     if node.op_type == "Shape":
         start = node.attributes.get_int("start", 0)
         end = node.attributes.get_int("end", len(dims))
@@ -124,15 +128,14 @@ def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
     return [np.array(known[0] if node.op_type == "Size" else known, np.int64)]
 
 
-def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:
+def _take_branch(graph: ir.Graph, node: ir.Node, taken: set[str]) -> bool:
     """Put the branch of an If with a constant condition in its place; what is nested in it, too,
-    where that is decided as well."""
+    where that is decided as well. taken: the graph's names, kept up."""
     condition = constant(node.inputs[0])
     if condition is None:
         return False
     name = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
     branch = node.attributes[name].as_graph()
-    taken = _names(graph)
     _hand_out(branch)
     results = list(branch.outputs)
     branch.outputs.clear()
@@ -162,7 +165,7 @@ def _take_branch(graph: ir.Graph, node: ir.Node) -> bool:
         ir.convenience.replace_all_uses_with(old, new)
     graph.remove(node, safe=True)
     for inner in nested:
-        _take_branch(graph, inner)
+        _take_branch(graph, inner, taken)
     return True
 
 

@@ -12,7 +12,7 @@ from . import choose
 from .backward import FLOATS, obstacle
 from .emit import Emitter
 from .rules import Op, RuleMap
-from .rules.op import constant
+from .rules.op import is_fixed
 
 __all__ = ["behind_preprocessing"]
 
@@ -39,9 +39,9 @@ def behind_preprocessing(
         if len(uses) != 1 or value.is_graph_output():
             break
         node, at = uses[0].node, uses[0].idx
-        fixed = [v for v in node.inputs if v is not None and v is not value]
+        others = [v for v in node.inputs if v is not value and not is_fixed(v, sizes=True)]
         is_shaping = node.op_type in _SHAPING or node.domain != ""
-        if not is_shaping or len(node.outputs) != 1 or not all(map(_is_constant, fixed)):
+        if not is_shaping or len(node.outputs) != 1 or others:
             break
         made = node.outputs[0]
         if made.dtype not in FLOATS or made.shape is None or len(made.shape) != 4:
@@ -58,18 +58,6 @@ def behind_preprocessing(
     return replace(
         image, wrt=stop, channel_axis=choose.channel_axis(stop), notes=(*image.notes, note)
     )
-
-
-def _is_constant(value: ir.Value) -> bool:
-    """Whether a tensor is no image's: a weight, or what sizes alone make."""
-    if constant(value) is not None:
-        return True
-    node = value.producer()
-    if node is None:
-        return False
-    if node.op_type in ("Shape", "Size"):
-        return True
-    return all(_is_constant(v) for v in node.inputs if v is not None)
 
 
 def _lacks(graph: ir.Graph, node: ir.Node, at: int, rules: RuleMap, opset: int) -> bool:

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from .arithmetic import work
-from .emit import dim_of
+from .emit import all_dims, dim_of
 from .rules.op import constant
 
 __all__ = ["HIDDEN", "bared", "hidden", "suspects", "unbounded"]
@@ -195,7 +195,7 @@ def _shaping_fits(node: ir.Node, index: int) -> bool:
     if value.shape is not None:
         if len(value.shape) > 1:
             return False
-        dims = [dim_of(value.shape, i) for i in range(len(value.shape))]
+        dims = all_dims(value.shape)
         if any(isinstance(d, int) and not 0 <= d <= most for d in dims):
             return False
     tensor = ir.convenience.get_const_tensor(value)

@@ -24,12 +24,11 @@ def inline(model: ir.Model, source: str) -> None:
     operator set than the model has, take graphs as arguments, or would grow over the budget.
     """
     functions = model.functions
-    sizes = _sizes(model, source)
-    written = [_own(f, functions)[0] for f in functions.values()]
-    size = _total(_own(model.graph, functions), sizes)
+    main, owns = _own(model.graph, functions), {k: _own(f, functions) for k, f in functions.items()}
+    size = _total(main, _sizes(owns, source))
+    written = [own[0] for own in (main, *owns.values())]
     limits = [
-        max(least, _TIMES * sum(s[i] for s in (_own(model.graph, functions)[0], *written)))
-        for i, least in enumerate((_NODES, _BYTES))
+        max(least, _TIMES * sum(s[i] for s in written)) for i, least in enumerate((_NODES, _BYTES))
     ]
     if size[0] > limits[0] or size[1] > limits[1]:
         raise ModelError(
@@ -76,12 +75,11 @@ def _total(own: tuple[Size, list[Key]], sizes: Mapping[Key, Size]) -> Size:
     return nodes + sum(s[0] for s in called), held + sum(s[1] for s in called)
 
 
-def _sizes(model: ir.Model, source: str) -> dict[Key, Size]:
-    """What each function becomes once all is inlined. Without recursion: a chain may be long."""
-    functions = model.functions
-    owns = {key: _own(function, functions) for key, function in functions.items()}
+def _sizes(owns: Mapping[Key, tuple[Size, list[Key]]], source: str) -> dict[Key, Size]:
+    """What each function becomes once all is inlined. owns: see `_own`. Without recursion: a chain
+    may be long."""
     sizes: dict[Key, Size] = {}
-    for first in functions:
+    for first in owns:
         open_: dict[Key, Iterator[Key]] = {}
         todo = [first]
         while todo:

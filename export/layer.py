@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -102,12 +102,12 @@ def named_layer(graph: ir.Graph, name: str, ofs: Sequence[ir.Value], wrt: ir.Val
         raise UsageError(
             f"layer '{name}': the score reads its class token alone, so the map of its patches "
             "would be 0 everywhere; expected a layer before the last attention, such as "
-            f"'{default_layer(graph, ofs[0], wrt).name}'"
+            f"'{default_layer(ofs[0], wrt).name}'"
         )
     return layer
 
 
-def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
+def default_layer(of: ir.Value, wrt: ir.Value) -> Layer:
     """The last tensor with rows and columns that every way from the image to the scores goes
     through; the last rectified one of that size where there is one. A map per class that is only
     pooled afterwards is skipped: its channels are the classes themselves (SqueezeNet, NiN).
@@ -115,11 +115,9 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     Of a transformer the last tokens whose patches reach the scores: where those are read from the
     class token, the input of the last attention (behind it the gradient of patches is 0).
     Raises ModelError where there is none."""
-    nodes, leads = path([of], [wrt])
-    found = cuts(nodes, leads, {of})
-    made = [v for n in nodes for v in n.outputs if v in found and v is not of]
     if (tokens := _last_tokens(of, wrt)) is not None:
         return tokens
+    made = _cuts_before(of, wrt)
     layers = [Layer(v, channel_axis(v), "") for v in made if is_map(v, wrt)]
     layers = [layer for layer in layers if _is_spatial(layer)]
     skipped = ""
@@ -146,19 +144,22 @@ def default_layer(graph: ir.Graph, of: ir.Value, wrt: ir.Value) -> Layer:
     return Layer(value, best.channel_axis, reason)
 
 
-def token_cuts(of: ir.Value, wrt: ir.Value) -> list[Layer]:
-    """The tokens that every way from the image to the scores goes through, the last ones first;
-    none where rows and columns come later, or where no layer has seen tokens."""
+def _cuts_before(of: ir.Value, wrt: ir.Value) -> list[ir.Value]:
+    """The tensors that every way from the image to the scores goes through, in order."""
     nodes, leads = path([of], [wrt])
     found = cuts(nodes, leads, {of})
-    layers = []
-    for value in reversed([v for n in nodes for v in n.outputs if v in found and v is not of]):
+    return [v for n in nodes for v in n.outputs if v in found and v is not of]
+
+
+def token_cuts(of: ir.Value, wrt: ir.Value) -> Iterator[Layer]:
+    """The tokens that every way from the image to the scores goes through, the last ones first;
+    none where rows and columns come later, or where no layer has seen tokens."""
+    for value in reversed(_cuts_before(of, wrt)):
         if is_map(value, wrt) and _is_spatial(Layer(value, channel_axis(value), "")):
-            break
+            return
         layer = _of_tokens(value, wrt, "")
         if layer is not None and _is_spatial(layer):
-            layers.append(layer)
-    return layers
+            yield layer
 
 
 def _last_tokens(of: ir.Value, wrt: ir.Value) -> Layer | None:
@@ -216,8 +217,20 @@ def _is_class_map(layer: Layer, of: ir.Value) -> bool:
     return all(n.op_type not in _MIXING for n in path([of], [layer.value])[0])
 
 
-def _never_negative(value: ir.Value, depth: int = 12) -> bool:
-    """Whether nothing below 0 can be in a tensor, as far as its makers tell."""
+def _never_negative(
+    value: ir.Value, depth: int = 12, known: dict[tuple[ir.Value, int], bool] | None = None
+) -> bool:
+    """Whether nothing below 0 can be in a tensor, as far as its makers tell. known: what was found
+    on the way, as several ways may lead to a tensor."""
+    known = {} if known is None else known
+    if (value, depth) not in known:
+        known[value, depth] = _makes_none_negative(value, depth, known)
+    return known[value, depth]
+
+
+def _makes_none_negative(
+    value: ir.Value, depth: int, known: dict[tuple[ir.Value, int], bool]
+) -> bool:
     node = value.producer()
     if node is None or depth == 0:
         return False
@@ -225,12 +238,12 @@ def _never_negative(value: ir.Value, depth: int = 12) -> bool:
         return True
     if node.op_type == "Clip":
         low = node.inputs[1] if len(node.inputs) > 1 else None
-        known = None if low is None else ir.convenience.get_const_tensor(low)
-        return known is not None and known.size == 1 and float(known.numpy().reshape(-1)[0]) >= 0
+        bound = None if low is None else ir.convenience.get_const_tensor(low)
+        return bound is not None and bound.size == 1 and float(bound.numpy().reshape(-1)[0]) >= 0
     if node.op_type not in _KEEPING_SIGN:
         return False
     operands = node.inputs if node.op_type in _SEVERAL else node.inputs[:1]
-    return all(v is not None and _never_negative(v, depth - 1) for v in operands)
+    return all(v is not None and _never_negative(v, depth - 1, known) for v in operands)
 
 
 def _shown(shape: ir.Shape | None) -> str:

@@ -6,24 +6,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from . import traits
-from .emit import dim_of
+from .emit import all_dims, dim_of
 from .methods import METHODS
 from .rules.op import constant
 
-__all__ = ["is_lone", "own_rank", "with_batch", "without_batch"]
+__all__ = ["is_lone", "with_batch", "without_batch"]
 
 # The mark of an image tensor, in its `meta`, that had no batch in the file.
 LONE = "backlight.lone"
 _SQUEEZE = "backlight/lone"
 # Operators that do the same whatever dimensions of size 1 come in front.
-_ELEMENTWISE = traits.ELEMENTWISE
 _FEW = (1, 2, 3, 4)
 
 Axes = list[int | None]
@@ -32,12 +29,6 @@ Axes = list[int | None]
 def is_lone(value: ir.Value) -> bool:
     """Whether an image tensor had no batch in the file, and was given one."""
     return LONE in value.meta
-
-
-def own_rank(value: ir.Value) -> int:
-    """The rank that a tensor has in the file."""
-    assert value.shape is not None
-    return len(value.shape) - is_lone(value)
 
 
 def with_batch(model: ir.Model) -> bool:
@@ -198,12 +189,12 @@ def _after(node: ir.Node, index: int, axes: Axes) -> Axes | None:
         return [None if i in places else next(rest) for i in range(wide)]
     if shape is None:
         return None
-    if node.op_type in _ELEMENTWISE:
+    if node.op_type in traits.ELEMENTWISE:
         return [*[None] * (len(shape) - rank), *axes]
     if node.op_type in ("Reshape", "Expand") and index == 0:
         source = node.inputs[0]
         own = None if source is None else source.shape
-        if own is not None and _dims(shape) == [*[1] * (len(shape) - rank), *_dims(own)]:
+        if own is not None and all_dims(shape) == [*[1] * (len(shape) - rank), *all_dims(own)]:
             return [*[None] * (len(shape) - rank), *axes]
     if node.op_type == "Resize" and index == 0 and len(shape) == rank:
         return axes
@@ -267,13 +258,13 @@ def _cancels(node: ir.Node, narrow: ir.Value) -> bool:
         and shape is not None
         and narrow.shape is not None
         and narrow.shape.is_static()
-        and _dims(shape) == [1, *_dims(narrow.shape)]
+        and all_dims(shape) == [1, *all_dims(narrow.shape)]
     )
 
 
 def _others(node: ir.Node, narrow: ir.Value) -> list[ir.Value] | None:
     """The further inputs of an elementwise node, where they are constants of known shape."""
-    if node.domain != "" or node.op_type not in _ELEMENTWISE:
+    if node.domain != "" or node.op_type not in traits.ELEMENTWISE:
         return None
     others = [v for v in node.inputs if v is not None and v is not narrow]
     known = all(constant(v) is not None and v.shape is not None for v in others)
@@ -285,7 +276,7 @@ def _broadcasts(node: ir.Node, narrow: ir.Value) -> bool:
     others, rank = _others(node, narrow), len(narrow.shape or ())
     if not others:
         return False
-    shapes = [_dims(v.shape) for v in others if v.shape is not None]
+    shapes = [all_dims(v.shape) for v in others if v.shape is not None]
     return max(len(s) for s in shapes) == rank + 1 and all(
         s[0] == 1 for s in shapes if len(s) == rank + 1
     )
@@ -302,7 +293,3 @@ def _moves(node: ir.Node, narrow: ir.Value) -> bool:
 def _constant(node: ir.Node, index: int) -> NDArray[np.int64] | None:
     found = constant(node.inputs[index]) if len(node.inputs) > index else None
     return None if found is None else np.asarray(found, np.int64)
-
-
-def _dims(shape: ir.Shape | None) -> Sequence[int | str | None]:
-    return [] if shape is None else [dim_of(shape, i) for i in range(len(shape))]

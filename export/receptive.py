@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, UsageError
 from . import choose
-from .emit import dim_of
+from .emit import all_dims, dim_of
 from .graph import ModelLike, load, opset_of, settle_shapes
 from .span_rules import spans_of
 from .spans import EMPTY, Span, Step, compressed
@@ -193,7 +193,7 @@ def receptive_fields(
     for value, rows in spans[0, False].items():
         if rows is None or value.shape is None or (names is not None and value.name not in names):
             continue
-        dims = [dim_of(value.shape, i) for i in range(len(value.shape))]
+        dims = all_dims(value.shape)
         known = tuple(d for d in dims if isinstance(d, int))
         others = [spans[key][value] for key in ((1, False), (0, True), (1, True))]
         if len(known) < len(dims) or any(s is None or s.ndim != rows.ndim for s in others):
@@ -246,7 +246,7 @@ def _settle(
     for value, known in declared.items():
         # Behind an operator that inference doesn't know, what the model says itself.
         if value.shape is None and known is not None and len(known):
-            value.shape = ir.Shape([fixed[0], *(dim_of(known, i) for i in range(1, len(known)))])
+            value.shape = ir.Shape([fixed[0], *all_dims(known)[1:]])
     return axes, (fixed[axes[0]], fixed[axes[1]])
 
 

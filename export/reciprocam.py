@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import UnsupportedNode
 from .backward import FLOATS
 from .clone import between, copied, refuse_fixed_batch
-from .emit import dim_of
+from .emit import all_dims
 from .explaining import Explaining
 from .finish import Walked
 from .head import pooled_linear
@@ -75,9 +75,9 @@ def _by_copies(w: Walked, layer: Layer) -> ir.Value:
         ct = e.cast(x.cotangent(w.seed, index), ir.DataType.FLOAT)
         lined = e.Reshape(scores, e.Concat(
             np.array([-1, count]), e.Shape(of, start=1), axis=0, _dtype=ir.DataType.INT64
-        ), _shape=[x.batch, count, *_dims(of)[1:]])  # fmt: skip
+        ), _shape=[x.batch, count, *all_dims(of.shape)[1:]])  # fmt: skip
         product = e.Mul(lined, e.Unsqueeze(ct, [1]), _shape=lined.shape)
-        over = list(range(2, len(_dims(of)) + 1))
+        over = list(range(2, len(all_dims(of.shape)) + 1))
         one = e.ReduceSum(product, over, keepdims=0) if over else product
         total = one if total is None else e.Add(total, one)
     assert total is not None
@@ -101,10 +101,10 @@ def _masked(x: Explaining, layer: Layer, height: int, width: int) -> ir.Value:
     masked = _rows(x, patches, count, np.expand_dims(near, 4 - at))
     if patches is start:
         return masked
-    dims = _dims(start)
+    dims = all_dims(start.shape)
     dims[at] = layer.grid.extra(start, at)
     front = e.Slice(start, [0], [-count], [at], _shape=dims)
-    whole = [_batch(x, count), *_dims(start)[1:]]
+    whole = [_batch(x, count), *all_dims(start.shape)[1:]]
     return e.Concat(_rows(x, front, count), masked, axis=at, _shape=whole)
 
 
@@ -112,7 +112,7 @@ def _rows(
     x: Explaining, value: ir.Value, count: int, masks: NDArray[np.float32] | None = None
 ) -> ir.Value:
     """A tensor [N, ...] once for every place, [N count, ...], by masks [1, count, ...]."""
-    e, dims = x.e, _dims(value)
+    e, dims = x.e, all_dims(value.shape)
     once = e.Unsqueeze(value, [1])
     if masks is None:
         masks = np.ones((1, count, *[1] * (len(dims) - 1)), np.float32)
@@ -146,8 +146,3 @@ def _beside(
 
 def _batch(x: Explaining, count: int) -> str:
     return f"{x.batch} x {count} places"
-
-
-def _dims(value: ir.Value) -> list[int | str | None]:
-    assert value.shape is not None
-    return [dim_of(value.shape, a) for a in range(len(value.shape))]

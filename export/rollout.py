@@ -6,7 +6,9 @@ Attention is asked for. Each layer's rows are the tokens that look, its columns 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import onnx_ir as ir
@@ -129,12 +131,13 @@ def _attended(x: Explaining) -> Attended:
             f"no attention between '{image.name}' and '{of.name}': rollout follows that of a "
             "vision transformer; take gradcam, which any network has"
         )
-    cuts = token_cuts(of, image)
     last = layers[-1]
-    behind = [c for c in cuts if last not in path([of], [c.value])[0]]
-    if not behind:
+    # The last ones come first: in front of one that the attention lies behind, it does so too.
+    behind = takewhile(lambda c: last not in path([of], [c.value])[0], token_cuts(of, image))
+    found = deque(behind, maxlen=1)
+    if not found:
         raise _partial(last, "not all tokens at once")
-    after = behind[-1]
+    after = found[0]
     grid = after.grid
     assert grid is not None
     maps = [_scores_of(x, node) for node in layers]
@@ -167,13 +170,16 @@ def _is_attention(node: ir.Node) -> bool:
     if rank < 3 or node.attributes.get_int("axis", -1) % rank != rank - 1:
         return False
     waiting, made = [node.inputs[0]], False
+    seen = set(waiting)
     while waiting and not made:
         value = waiting.pop()
         source = None if value is None or is_fixed(value) else value.producer()
         if source is not None and source.op_type in ("MatMul", "Einsum"):
             made = sum(not is_fixed(v) for v in source.inputs) > 1
         elif source is not None and source.op_type in _BEFORE:
-            waiting += source.inputs
+            new = [v for v in source.inputs if v not in seen]
+            seen.update(new)
+            waiting += new
     reading = [node.outputs[0]]
     while made and reading:
         for use in reading.pop().uses():

@@ -18,7 +18,7 @@ from ..errors import ModelError, UsageError
 from . import choose, half, scores, seed
 from .backward import refuse_blocked
 from .drawing import Drawing
-from .emit import Emitter, dim_of
+from .emit import HALVES, Emitter, all_dims
 from .explaining import Explaining, Seed
 from .finish import Walked
 from .finite import Faults
@@ -491,7 +491,7 @@ def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str, narrowed: boo
     """The map of a cotangent, in the dtype of `wrt`: in float32 where that is half and nobody
     asked for halves. A gradient is often below what float16 can tell from 0."""
     dtype = wrt.dtype
-    if not narrowed and dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+    if not narrowed and dtype in HALVES:
         dtype = ir.DataType.FLOAT
     if reduce == "none":
         ct.shape = wrt.shape
@@ -500,7 +500,7 @@ def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str, narrowed: boo
     shape = wrt.shape
     if shape is None or len(shape) < 3:
         raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
-    left = [dim_of(shape, i) for i in range(len(shape)) if i != axis]
+    left = [d for i, d in enumerate(all_dims(shape)) if i != axis]
     reduced = e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
     return reduced if dtype is None else e.cast(reduced, dtype)
 

@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 from ..errors import ModelError, UsageError
 from . import choose
 from .backward import FLOATS
-from .emit import Emitter, dim_of
+from .emit import Emitter, all_dims, dim_of
 from .graph import opset_of
 from .heads import LAYOUT, PICKING, Reading, read
 
@@ -111,7 +111,7 @@ def unclosed(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value, tuple[str, ...
     reading = read(value)
     if not _holding(graph, value)[1] or reading is None or not reading.logits:
         return value, ()
-    raw = _unflattened(reading, value)
+    raw = _unflattened(reading)
     if raw is value:
         return value, ()
     return raw, _notes(value, raw, reading, False, True)
@@ -148,7 +148,7 @@ def _holding(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value | None, bool]:
             continue
         if own is not None and own.before is found.before and own.closer is found.closer:
             return output, True
-        raw = _unflattened(found, output)
+        raw = _unflattened(found)
         if value in (output, raw, found.before, before_quantizing(raw)):
             return output, False
     return None, False
@@ -168,7 +168,7 @@ def _scored(
             _rename(of)
         ranking = value if raw is not value and of is raw else of
         return Score(of, raw, value, output, None, False, ranking)
-    raw = _real(e, reading, value) or _unflattened(reading, value)
+    raw = _real(e, reading, value) or _unflattened(reading)
     batchless = no_batch(graph, value)
     binary = reading.each and _classes(value, batchless) == 1
     if reading.logits and not _same_classes(reading, raw, value, batchless):
@@ -262,7 +262,7 @@ def _rename(value: ir.Value) -> None:
     value.name = node.name = MADE
 
 
-def _unflattened(reading: Reading, value: ir.Value) -> ir.Value:
+def _unflattened(reading: Reading) -> ir.Value:
     """The scores in front of the Flatten that ONNX's converter puts around a Softmax of before
     opset 13."""
     node = reading.before.producer()
@@ -272,11 +272,8 @@ def _unflattened(reading: Reading, value: ir.Value) -> ir.Value:
     if source is None or source.shape is None or back is None or back.op_type != "Reshape":
         return reading.before
     again = back.outputs[0].shape
-    return source if again is not None and _dims(source.shape) == _dims(again) else reading.before
-
-
-def _dims(shape: ir.Shape) -> list[int | str | None]:
-    return [dim_of(shape, i) for i in range(len(shape))]
+    same = again is not None and all_dims(source.shape) == all_dims(again)
+    return source if same else reading.before
 
 
 def _same_classes(reading: Reading, raw: ir.Value, value: ir.Value, batchless: bool) -> bool:
@@ -362,7 +359,7 @@ def _classes(value: ir.Value, batchless: bool) -> int | None:
     if shape is None:
         return None
     if batchless:
-        return max((d for d in _dims(shape) if isinstance(d, int)), default=None)
+        return max((d for d in all_dims(shape) if isinstance(d, int)), default=None)
     if len(shape) < 2:
         return 1
     axis = class_axis(shape)
@@ -457,7 +454,7 @@ def _quantized(value: ir.Value, output: ir.Value) -> bool:
     """Whether a tensor is quantised on the way to the output that holds it. Codes tie, and the
     first one wins: the output says what the top class is."""
     found = read(output)
-    raw = output if found is None else _unflattened(found, output)
+    raw = output if found is None else _unflattened(found)
     return value not in (output, raw) and before_quantizing(raw) is value
 
 

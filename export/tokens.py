@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from . import traits
 from .backward import path
-from .emit import Emitter, dim_of
+from .emit import Emitter, all_dims, dim_of
 from .rules.op import is_fixed
 
 __all__ = ["Grid", "channel_axis", "grid_of", "is_batched", "is_map", "token_axis"]
@@ -50,7 +50,7 @@ class Grid:
         extra = self.extra(tokens, axis)
         if extra == 0:
             return tokens
-        dims: list[int | str | None] = [dim_of(shape, a) for a in range(len(shape))]
+        dims: list[int | str | None] = all_dims(shape)
         dims[axis] = self.count
         last = np.array([np.iinfo(np.int64).max])
         if extra is not None:
@@ -105,7 +105,7 @@ def _merged(node: ir.Node) -> tuple[int, int] | None:
     source, made = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or made.shape is None or len(made.shape) != 3:
         return None
-    had = [dim_of(source.shape, a) for a in range(len(source.shape))]
+    had = all_dims(source.shape)
     got = [dim_of(made.shape, a) for a in range(3)]
     if len(had) in (5, 6):
         # Patches of pixels, for a linear embedding: [N, h, w, p, p, C] -> [N, h w, p p C].

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from . import choose, seed
 from .clone import between, copied, refuse_fixed_batch
-from .emit import dim_of
+from .emit import all_dims
 from .explaining import Explaining
 from .finish import Walked
 from .preprocess import Preprocess
@@ -105,7 +105,7 @@ def _risen(w: Walked, v: Varied) -> ir.Value:
     start = x.wrt[0]
     shape = start.shape
     assert shape is not None
-    dims = [dim_of(shape, a) for a in range(1, len(shape))]
+    dims = all_dims(shape)[1:]
     if all(isinstance(d, int) for d in dims):
         whole: Any = [1, *dims]
     else:
@@ -148,7 +148,7 @@ def _noise(x: Explaining) -> tuple[ir.Value, ir.Value | int]:
     """
     e, start, asked = x.e, x.wrt[0], x.sampling
     assert start.shape is not None and start.dtype is not None
-    dims = [dim_of(start.shape, a) for a in range(1, len(start.shape))]
+    dims = all_dims(start.shape)[1:]
     fixed = [d for d in dims if isinstance(d, int)]
     if asked.given or len(fixed) < len(dims):
         shape = ir.Shape(["samples", *dims])
@@ -207,7 +207,7 @@ def _baseline(x: Explaining) -> ir.Value:
     assert start.shape is not None and start.dtype is not None
     rank = len(start.shape)
     if asked == "input":
-        dims = [dim_of(start.shape, a) for a in range(1, rank)]
+        dims = all_dims(start.shape)[1:]
         return x.input("baseline", ir.Shape([1, *dims]), start.type)
     if not isinstance(asked, str):
         return e.const(np.full([1] * rank, asked, np.float64), start.dtype)
@@ -246,7 +246,7 @@ def _run(
     assert start.shape is not None
     nodes = between(x.of, start)
     refuse_fixed_batch(nodes, start)
-    dims = [dim_of(start.shape, a) for a in range(1, len(start.shape))]
+    dims = all_dims(start.shape)[1:]
     many.shape = ir.Shape([x.batch, count if isinstance(count, int) else None, *dims])
     batch = f"{x.batch} x {count}" if isinstance(count, int) else "variants"
     if sum(not isinstance(d, int) for d in dims):

@@ -21,8 +21,10 @@ __all__ = [
     "Score",
     "as_score",
     "check_images",
+    "check_rows",
     "class_targets",
     "finite",
+    "out_of_range",
     "shares_batch",
     "sound_rows",
 ]
@@ -81,14 +83,20 @@ def check_images(x: Any, spec: InputSpec) -> None:
     }[spec.layout]
     shown = "[" + ",".join(["N", *("?" if d is None else str(d) for d in inner)]) + "]"
     expected = f"expected {spec.dtype.name} {shown}"
-    if x.dtype != spec.dtype:
+    check_rows(x, spec.dtype, inner, expected)
+
+
+def check_rows(x: Any, dtype: np.dtype[Any], inner: Sequence[int | None], expected: str) -> None:
+    """Raise ImageError unless x has the type, the dimensions behind the batch and finite values.
+    expected: what a message says of the first two."""
+    if x.dtype != dtype:
         raise ImageError(f"the input is {x.dtype}; {expected}")
     fits = x.ndim == len(inner) + 1 and all(
         d is None or d == have for d, have in zip(inner, x.shape[1:], strict=True)
     )
     if not fits or 0 in x.shape:
         raise ImageError(f"the input is shaped [{','.join(map(str, x.shape))}]; {expected}")
-    if spec.dtype.kind == "f" and not math.isfinite(float(x.sum(dtype=np.float64))):
+    if dtype.kind == "f" and not math.isfinite(float(x.sum(dtype=np.float64))):
         xp: Any = arrays.cupy() if arrays.is_cuda(x) else np
         finite = xp.isfinite(x).reshape(len(x), -1).all(axis=1)
         if not finite.all():
@@ -118,12 +126,16 @@ def class_targets(
         raise UsageError(f"{name} is {values.dtype} {list(values.shape)}; expected {form}")
     bad = values[(values < -1) | (values >= known)]
     if bad.size:
-        raise UsageError(
-            f"class {bad[0]} is out of range; expected 0 to {known - 1}, or -1 for the top class"
-        )
+        raise out_of_range(int(bad[0]), known)
     rows = values.reshape(-1, 1) if classes is None else values.reshape(1, -1)
     wanted = np.broadcast_to(rows, (count, rows.shape[1])).astype(np.int64)
     return np.where(wanted < 0, top[:, None], wanted)
+
+
+def out_of_range(target: int, classes: int | None) -> UsageError:
+    """The error for a class that is none of them. classes: None where nobody knows."""
+    last = "" if classes is None else f" to {classes - 1}"
+    return UsageError(f"class {target} is out of range; expected 0{last}, or -1 for the top class")
 
 
 def sound_rows(scores: Any, xp: Any = np) -> Any:

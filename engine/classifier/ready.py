@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError, UsageError
 from ...export import choose
-from ...export.emit import dim_of
+from ...export.emit import all_dims
 from ...export.graph import Loaded, ModelLike, load, read
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.sizes import Shapes, fix_shapes
@@ -100,14 +100,14 @@ class Fed:
         if name not in fed:
             raise ModelError(f"the model has no input '{name}'; was its metadata changed?")
         others = tuple(n for n in fed if n != name and n not in beside)
-        shape = _declared(fed[name])
+        shape = all_dims(fed[name].shape)
         return cls(
             name,
             dims_of(shape),
             dtype_of(fed[name]),
             choose.channel_axis(fed[name]),
             others,
-            frozenset(n for n in others if not shares_batch(shape, _declared(fed[n]))),
+            frozenset(n for n in others if not shares_batch(shape, all_dims(fed[n].shape))),
         )
 
     @property
@@ -143,11 +143,6 @@ class Fed:
                 "expected a model with one input"
             )
         return self
-
-
-def _declared(value: ir.Value) -> list[int | str | None]:
-    shape = value.shape
-    return [] if shape is None else [dim_of(shape, axis) for axis in range(len(shape))]
 
 
 class Standing:

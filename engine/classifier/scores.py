@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_distribution", "log_probabilities", "probabilities", "softmax"]
+__all__ = ["is_distribution", "probabilities", "softmax"]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -46,9 +46,3 @@ def probabilities(
     if flat.shape[1] < 2:
         return None
     return np.where(is_distribution(flat)[:, None], flat, softmax(flat))
-
-
-def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Log-softmax over the classes, [N, K] -> float32 [N, K]."""
-    shifted = logits.astype(np.float32) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float32)

@@ -39,6 +39,11 @@ def one_line(text: str) -> str:
     return cleaned(" ".join(text.split()))
 
 
+def percent(probability: float) -> str:
+    """A probability for people."""
+    return f"{100 * probability:.1f} %"
+
+
 def console(**how: Any) -> Console:
     """rich's, for tables. how: of its constructor."""
     from rich.console import Console

@@ -26,6 +26,7 @@ from .asking import (
     asking,
     contrast_class,
 )
+from .console import percent
 from .layers import results_in
 from .options import (
     Batch,
@@ -151,7 +152,7 @@ def explain(
             ms = sum(e["ms"] for e in job.entries) / len(job.entries)
             line = (
                 f"{counted(len(job.entries))}, {ms:.1f} ms each on {explainer.session.provider} "
-                f"(score and {len(explainer.methods)} maps) -> {folder.path}/"
+                f"(score and {counted(len(explainer.methods), 'map')}) -> {folder.path}/"
             )
         job.finish(folder, run.about(path), line, count=False)
 
@@ -303,13 +304,13 @@ class _Run:
         """What the model says of the image, in a line."""
         if entry["probability"] is None:
             return self.explainer.name
-        text = f"{self.explainer.name}: {_percent(entry['probability'])}"
+        text = f"{self.explainer.name}: {percent(entry['probability'])}"
         top = entry["top"][0]
         if top["class"] == entry["class"]:
             rest = [t for t in entry["top"][1:3] if t["probability"] >= 0.01]
         else:
             rest = [top]
-        others = ", ".join(f"{self.name(t['class'])} {_percent(t['probability'])}" for t in rest)
+        others = ", ".join(f"{self.name(t['class'])} {percent(t['probability'])}" for t in rest)
         return (
             text
             + (f"; then {others}" if rest and top["class"] == entry["class"] else "")
@@ -318,7 +319,7 @@ class _Run:
 
     def line(self, entry: dict[str, Any]) -> str:
         """An image's line on the terminal."""
-        chance = "" if entry["probability"] is None else _percent(entry["probability"])
+        chance = "" if entry["probability"] is None else percent(entry["probability"])
         # A run has one time for all its images: it is no image's own.
         alone = entry["images_in_run"] == 1
         took = f" {entry['ms']:8.1f} ms" if alone else ""
@@ -356,7 +357,3 @@ class _Run:
 
 def _map_file(name: str, rule: str) -> str:
     return f"{name}-{rule}.npy"
-
-
-def _percent(probability: float) -> str:
-    return f"{100 * probability:.1f} %"

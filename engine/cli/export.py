@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 
 from ...errors import UsageError
-from ..photos.outputs import refuse_existing
-from . import drift
 from .asking import (
     SAMPLED,
     Baseline,
@@ -134,6 +132,8 @@ def export(
     from ...export.saliency import explain_graph
     from ...export.sampling import sampled
     from ..classifier import labels as names_of_classes
+    from ..photos.outputs import refuse_existing
+    from . import drift
 
     model = model_path(model)
     if output.exists() and Path(model).exists() and output.samefile(model):

@@ -93,14 +93,9 @@ def file_name(layer: str) -> str:
 
 def file_names(layers: Sequence[str]) -> dict[str, str]:
     """A file name for each tensor, no two the same."""
-    taken: dict[str, str] = {}
-    for layer in layers:
-        name, count = file_name(layer), 1
-        while name.casefold() in {t.casefold() for t in taken.values()}:
-            count += 1
-            name = f"{file_name(layer)}-{count}"
-        taken[layer] = name
-    return taken
+    from ..photos.outputs import numbered
+
+    return dict(zip(layers, numbered(map(file_name, layers)), strict=True))
 
 
 def listed(

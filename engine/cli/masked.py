@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import ImageError, UsageError
+from .console import percent
 from .layers import results_in
 from .options import (
     chosen_labels,
@@ -299,11 +300,6 @@ def numbers(given: str, option: str) -> int | tuple[int, ...]:
     if not 1 <= len(parts) <= 3:
         raise UsageError(f"{option} '{given}'; accepted: such as 16, 16x24 or 3x16x24")
     return parts[0] if len(parts) == 1 else parts
-
-
-def percent(probability: float) -> str:
-    """A probability for people."""
-    return f"{100 * probability:.1f} %"
 
 
 def photo_cell(prepared: Prepared) -> Cell:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
+from .console import percent
 from .masked import (
     RESULTS,
     SHOWN,
@@ -25,7 +26,6 @@ from .masked import (
     flat,
     numbers,
     open_job,
-    percent,
     photo_cell,
     run_job,
     told_lines,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...errors import UsageError
-from ...export.methods import RULES
-from ...export.preprocess import ASSUMED, Preprocess, parse
 from ..classifier import labels as names_of_classes
 from . import started
 from .console import tell as say
+
+if TYPE_CHECKING:
+    from ...export.preprocess import Preprocess
 
 __all__ = [
     "BUNDLED",
@@ -50,11 +51,6 @@ BUNDLED = _ASSETS / "squeezenet1_1.onnx"
 PHOTOS = _ASSETS / "photos"
 
 
-def _either(names: Sequence[str]) -> str:
-    """a, b or c."""
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help="Also as the first word. [bundled]"),
@@ -76,7 +72,8 @@ OutputDir = Annotated[
 ]
 Rules = Annotated[
     list[str] | None,
-    typer.Option("--rule", metavar="RULE", help=f"{_either(RULES)}; repeatable. [all]"),
+    # By name, as the registry takes a second to load; a test holds the two together.
+    typer.Option("--rule", metavar="RULE", help="vanilla, deconv or guided; repeatable. [all]"),
 ]
 Methods = Annotated[
     list[str] | None,
@@ -160,15 +157,17 @@ def say_renamed(new: str, old: str, before: str | None) -> None:
         say(f"{old} goes in the next version: it is {new} now")
 
 
-def counted(number: int) -> str:
-    """So many images, for people."""
-    return "1 image" if number == 1 else f"{number} images"
+def counted(number: int, what: str = "image") -> str:
+    """So many images, or others, for people."""
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def chosen_preprocess(
     given: str | None, own: Preprocess | None, model: str, dtype: Any
 ) -> tuple[Preprocess, str | None]:
     """What --preprocess says, else the model, else an assumption, which is said in a note."""
+    from ...export.preprocess import ASSUMED, parse
+
     if given is not None:
         return parse(given), None
     if own is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .console import percent
 from .masked import (
     RESULTS,
     SHOWN,
@@ -23,7 +24,6 @@ from .masked import (
     drawn,
     numbers,
     open_job,
-    percent,
     photo_cell,
     run_job,
     told_lines,

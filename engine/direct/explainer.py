@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from ...export.saliency import ExplainGraph, explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
 from ...export.variations import GAP
+from ..classifier.intake import check_rows, out_of_range
 from ..classifier.ready import Fed, Reading, Ready
 from ..classifier.scores import probabilities
 from ..runtime import arrays
@@ -281,7 +281,7 @@ class Explainer(Reading):
         scores = found[self._said.scores]
         known = self.classes or (scores.shape[1] if scores.ndim > 1 else 1)
         if wanted.max(initial=-1) >= known:
-            raise _out_of_range(int(wanted.max()), known)
+            raise out_of_range(int(wanted.max()), known)
         top = self._top(xp, scores)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
         maps = {name: found[held] for name, held in self._said.saliency.items()}
@@ -293,11 +293,11 @@ class Explainer(Reading):
         saliency = {name: back(values) for name, values in maps.items()}
         return Explanation(
             back(scores), back(chosen), saliency,
-            contrast=self._told_from(xp, scores, chosen, against),
+            contrast=self._told_from(scores, chosen, against),
             gap=back(found[GAP]) if GAP in found else None,
         )  # fmt: skip
 
-    def _told_from(self, xp: Any, scores: Any, chosen: Any, against: Any) -> Any:
+    def _told_from(self, scores: Any, chosen: Any, against: Any) -> Any:
         """The classes that the targets are told from, where the call or the file has a contrast."""
         given = against
         if given is None:
@@ -404,21 +404,10 @@ class Explainer(Reading):
 
     def _check(self, x: Any) -> None:
         shown = "[" + ",".join("N" if d is None else str(d) for d in self.fed.dims) + "]"
-        dims = (None, *self.fed.dims[1:])  # the batch is split and filled up as needed
         shown = shown.replace(str(self.fed.dims[0]), "N", 1) if self._fixed else shown
-        if x.dtype != self.fed.dtype:
-            raise ImageError(f"the input is {x.dtype}; expected {self.fed.dtype.name} {shown}")
-        fits = x.ndim == len(dims) and all(
-            d is None or d == have for d, have in zip(dims, x.shape, strict=True)
-        )
-        if not fits or 0 in x.shape:
-            have = "[" + ",".join(map(str, x.shape)) + "]"
-            raise ImageError(f"the input is shaped {have}; expected {self.fed.dtype.name} {shown}")
-        if self.fed.dtype.kind == "f" and not math.isfinite(float(x.sum(dtype=np.float64))):
-            xp: Any = arrays.cupy() if arrays.is_cuda(x) else np
-            finite = xp.isfinite(x).reshape(len(x), -1).all(axis=1)
-            if not finite.all():
-                raise ImageError(f"image {int(xp.argmin(finite))} has NaN or infinite values")
+        # Whatever the batch: it is split and filled up as needed.
+        expected = f"expected {self.fed.dtype.name} {shown}"
+        check_rows(x, self.fed.dtype, self.fed.dims[1:], expected)
 
     def _targets(self, target: Any, count: int) -> NDArray[np.int64]:
         if target is not None and not self._said.takes_target:
@@ -442,15 +431,10 @@ class Explainer(Reading):
             )
         wanted = np.broadcast_to(values, (count,)).astype(np.int64)
         if wanted.min(initial=0) < -1:
-            raise _out_of_range(int(wanted.min()), self._said.classes)
+            raise out_of_range(int(wanted.min()), self._said.classes)
         if self._said.classes is not None and wanted.max(initial=-1) >= self._said.classes:
-            raise _out_of_range(int(wanted.max()), self._said.classes)
+            raise out_of_range(int(wanted.max()), self._said.classes)
         return wanted
-
-
-def _out_of_range(target: int, classes: int | None) -> UsageError:
-    last = "" if classes is None else f" to {classes - 1}"
-    return UsageError(f"class {target} is out of range; expected 0{last}, or -1 for the top class")
 
 
 def _top(xp: Any, scores: Any) -> Any:

@@ -74,13 +74,10 @@ class Objective(Standing):
                 "expected a model whose image input is float"
             )
         self._gradient = exported.saliency["vanilla"]
-        self.model = exported.model
         graph = exported.model.graph
         super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
         self.session = Session(exported.model, providers, threads)
-        given = Fed.of(graph, seed.GIVEN)
-        self._dtype, self.dims = given.dtype, given.dims
-        self.batch = self.fed.batch
+        self._dtype = Fed.of(graph, seed.GIVEN).dtype
 
     @property
     def on_cuda(self) -> bool:

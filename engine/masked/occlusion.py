@@ -19,7 +19,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
-from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
+from ..classifier.intake import Inputs, Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -165,8 +165,7 @@ class Occlusion:
         Raises ImageError or UsageError.
         """
         taken = self.scorer.take(inputs)
-        logits = finite(self.scorer.logits(taken), self.scorer.xp)
-        wanted = self._targets(target, classes, logits)
+        logits, wanted = self.scorer.clean(taken, target, classes)
         heat = self.scorer.xp.stack([p.heat for p in self._passes(taken, logits, wanted, progress)])
         return taken.home(heat if classes is not None else heat[:, 0])
 
@@ -180,8 +179,7 @@ class Occlusion:
     ) -> Occluded:
         """As a call, with all that was measured on the way. See Occluded."""
         taken = self.scorer.take(inputs)
-        logits = finite(self.scorer.logits(taken), self.scorer.xp)
-        wanted = self._targets(target, classes, logits)
+        logits, wanted = self.scorer.clean(taken, target, classes)
         passes = list(self._passes(taken, logits, wanted, progress))
         clean = as_score(logits, self.score, self.scorer.closing, self.scorer.xp)
         host = arrays.to_host
@@ -242,10 +240,6 @@ class Occlusion:
 
     def _plan_of(self, taken: Inputs) -> WindowPlan:
         return self.plan(self.scorer.plan_shape(taken.images.shape[1:]))
-
-    def _targets(self, target: Any, classes: Any, logits: Any) -> NDArray[np.int64]:
-        top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
-        return class_targets(target, classes, top, int(logits.shape[1]))
 
     def _passes(
         self, taken: Inputs, logits: Any, wanted: NDArray[np.int64], progress: Progress

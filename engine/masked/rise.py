@@ -19,7 +19,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
-from ..classifier.intake import Inputs, Score, as_score, class_targets, finite
+from ..classifier.intake import Inputs, Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -140,9 +140,7 @@ class Rise:
         """As a call, with how far the maps have settled. See Risen."""
         scorer, xp = self.scorer, self.scorer.xp
         taken = scorer.take(inputs)
-        logits = finite(scorer.logits(taken), xp)
-        top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
-        wanted = class_targets(target, classes, top, int(logits.shape[1]))
+        logits, wanted = scorer.clean(taken, target, classes)
         clean = arrays.to_host(as_score(logits, self.score, scorer.closing, xp))
         found = [self._one(taken, index, wanted[index], progress) for index in range(len(taken))]
         return Risen(

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ImageError, ModelError, UsageError
 from ...export import scores as class_scores
@@ -19,7 +20,7 @@ from ...export.saliency import weight_bytes
 from ...export.seed import class_count
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
-from ..classifier.intake import SCORES, Inputs, Score, check_images
+from ..classifier.intake import SCORES, Inputs, Score, check_images, class_targets, finite
 from ..classifier.ready import Fed, Ready, Standing
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
@@ -226,6 +227,13 @@ class Scorer(Standing):
     def planar(self, image: Any) -> Any:
         """One image as the kernels read it: with a channel axis."""
         return image[None] if self.input.layout == "nhw" else image
+
+    def clean(self, inputs: Inputs, target: Any, classes: Any) -> tuple[Any, NDArray[np.int64]]:
+        """Class scores of whole images, and the classes to explain of each, int64 [N, T]: see
+        `class_targets`. Raises ImageError for scores that are none, or UsageError."""
+        logits = finite(self.logits(inputs), self.xp)
+        top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
+        return logits, class_targets(target, classes, top, int(logits.shape[1]))
 
     def logits(self, inputs: Inputs) -> Any:
         """Class scores of whole images, float32 [N, K]."""

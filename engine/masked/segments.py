@@ -18,7 +18,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, as_baseline, paint, segments
-from ..classifier.intake import Score, as_score, class_targets, finite
+from ..classifier.intake import Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -97,9 +97,7 @@ class Segments:
             )
         # Every map is checked before the first run.
         plans = [segments(shape, one, table) for one in (maps if maps.ndim == 3 else [maps])]
-        logits = finite(scorer.logits(taken), xp)
-        top = arrays.to_host(logits.argmax(axis=1)).astype(np.int64)
-        wanted = class_targets(target, classes, top, int(logits.shape[1]))
+        _, wanted = scorer.clean(taken, target, classes)
         result = np.empty((len(taken), wanted.shape[1], len(plans[0])), np.float64)
         for index in range(len(taken)):
             image = scorer.planar(taken.images[index])

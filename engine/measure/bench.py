@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ...errors import ModelError, RunError, UsageError
 from ...export import choose, traits
 from ...export.emit import dim_of
-from ...export.graph import ModelLike, load, read
+from ...export.graph import Loaded, ModelLike, load, read
 from ...export.lone import is_lone
 from ...export.methods import RULES
 from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
@@ -101,7 +101,8 @@ def bench(
     # Asked for twice, measured once.
     groups = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in methods))
     providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
-    lone, own = _batch_of(model, shapes)
+    loaded = load(model, shapes=shapes)
+    lone, own = _batch_of(loaded)
     batches = list(dict.fromkeys(batches or ([own] if own is not None else [1, 4])))
     if runs < 1 or min(batches) < 1:
         raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
@@ -112,7 +113,7 @@ def bench(
         folder = Path(name)
         for provider in providers:
             lowering = target or default_lowering([provider])
-            subjects = _subjects(model, groups, lowering, folder, shapes)
+            subjects = _subjects(model, loaded, groups, lowering, folder, shapes)
             for count in threads:
                 sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
                 loads = _loads(subjects, provider, count)
@@ -133,6 +134,7 @@ def bench(
 
 def _subjects(
     model: ModelLike,
+    loaded: Loaded,
     groups: Sequence[Sequence[str]],
     lowering: str,
     folder: Path,
@@ -140,7 +142,6 @@ def _subjects(
 ) -> dict[str, str]:
     """Files: the plain model as it is, and an explaining graph per group of methods."""
     files = {"score": str(model)}
-    loaded = load(model, shapes=shapes)
     if shapes:
         fixed, _ = read(model)
         fix_shapes(fixed, shapes)
@@ -153,10 +154,10 @@ def _subjects(
     return files
 
 
-def _batch_of(model: ModelLike, shapes: Shapes | None) -> tuple[str | None, int | None]:
+def _batch_of(model: Loaded) -> tuple[str | None, int | None]:
     """The image input's name where it has no batch, and the batch that the model fixes."""
     try:
-        image = choose.image_input(load(model, shapes=shapes).graph).input
+        image = choose.image_input(model.graph).input
     except ModelError:  # what has no image is refused where it is explained
         return None, None
     own = None if image.shape is None else dim_of(image.shape, 0)

@@ -147,7 +147,6 @@ def finite(value: float, digits: int | None = None) -> float | None:
     return value if digits is None else round(value, digits)
 
 
-# JSON needs these escaped no more than other letters; a terminal that shows a file does.
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """No other command writes its results to the folder meanwhile: each would take the other's

@@ -19,7 +19,8 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# What acts on a terminal, or turns the direction of writing.
+# What acts on a terminal, or turns the direction of writing. JSON needs these escaped no more than
+# other letters; a terminal that shows a file does.
 _UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 

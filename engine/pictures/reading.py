@@ -58,12 +58,9 @@ def cell(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     shape, channels = map_layout(values.shape, asked.spec), asked.spec.channels
     if row.picture == "heat":
         made = _heat(name, values, photo, asked)
-    elif not values.any():
-        made = Cell(saliency_picture(row.name, values, shape, asked.color), name, "")
-        made = Cell(made.pixels, name, caption_of(row.name, shape, True, channels))
     else:
         picture = saliency_picture(row.name, values, shape, asked.color)
-        made = Cell(picture, name, caption_of(row.name, shape, False, channels))
+        made = Cell(picture, name, caption_of(row.name, shape, not values.any(), channels))
     tall, wide = photo.shape[:2]
     if row.picture != "heat":
         tall, wide = channels_last(values, shape).shape[:2]
@@ -90,12 +87,11 @@ def _heat(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
         shown = np.asarray(enlarged)
     top = float(np.abs(shown).max())
     line = np.linspace(0, 1, 100)
+    colours = heat.diverging(shown, top)
     if shown.min() < 0:
-        colours = heat.diverging(shown, top)
         bar, ticks = heat.diverging(2 * line - 1, 1.0), [(1.0, figure(top)), (0.0, figure(-top))]
         says = f"red: {row.red}, blue: {'for' if row.red.startswith('against') else 'against'} it"
     else:
-        colours = heat.diverging(shown, top)
         bar, ticks = heat.diverging(line, 1.0), [(1.0, figure(top)), (0.0, "0")]
         says = f"red: {row.red}"
     picture = heat.with_bar(heat.over_photo(colours, photo), bar, ticks)

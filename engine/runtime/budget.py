@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ...errors import UsageError
 from ...export import traits
-from ...export.emit import dim_of
+from ...export.emit import all_dims, dim_of
 from ...export.graph import infer_shapes
 from ...export.incremental import dense_seconds
 
@@ -173,7 +173,7 @@ def _bytes(value: ir.Value, otherwise: float) -> float:
     """Of a tensor; one of unknown shape counts as much as what it is made from."""
     if value.shape is None:
         return otherwise
-    dims = [dim_of(value.shape, axis) for axis in range(len(value.shape))]
+    dims = all_dims(value.shape)
     if not all(isinstance(d, int) for d in dims):
         return otherwise
     width = 4 if value.dtype is None else value.dtype.itemsize

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError, RunError, UsageError
-from ...export.emit import dim_of
+from ...export.emit import all_dims
 from ...export.graph import infer_shapes
 from . import arrays
 from .session import Session, dims_of, numpy_dtype, one_line
@@ -33,7 +33,7 @@ def with_fixed_batch(model: ir.Model, batch: int | None) -> ir.Model:
             continue  # weights that old files list among the inputs
         if value.shape is None:
             raise UsageError(f"CUDA graphs need fixed shapes; input '{value.name}' has none")
-        dims: list[Any] = [dim_of(value.shape, axis) for axis in range(len(value.shape))]
+        dims: list[Any] = all_dims(value.shape)
         if dims and not isinstance(dims[0], int) and batch is not None:
             dims[0] = batch
         still = [d for d in dims if not isinstance(d, int) or d < 1]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .. import traits
-from ..emit import dim_of
+from ..emit import all_dims, dim_of
 from .intervals import POINT, Extent, Ints, Stencil
 from .local import channels, spatial
 from .trace import Read, Trace
@@ -108,7 +108,7 @@ def _taps(node: ir.Node) -> list[int]:
     weight = node.inputs[1]
     if weight is None or weight.shape is None or len(weight.shape) < 2:
         return [1]
-    dims = [dim_of(weight.shape, axis) for axis in range(1, len(weight.shape))]
+    dims = all_dims(weight.shape)[1:]
     return [d if isinstance(d, int) else 1 for d in dims]
 
 
@@ -167,7 +167,7 @@ def _elements(value: ir.Value) -> int:
     """Elements per row of the batch, as far as they are known."""
     if value.shape is None:
         return 0
-    dims = [dim_of(value.shape, axis) for axis in range(1, len(value.shape))]
+    dims = all_dims(value.shape)[1:]
     return math.prod(d for d in dims if isinstance(d, int)) if dims else 0
 
 

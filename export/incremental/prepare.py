@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 
 from ...errors import ModelError
 from .. import choose, scores, traits
-from ..emit import dim_of
+from ..emit import all_dims, dim_of
 from ..fold import fold_constants
 from ..graph import ModelLike, infer_shapes, load
 from ..rules.op import constant
@@ -90,7 +90,7 @@ def _fix_sizes(
     wanted = (h, w, c) if channel_axis == 3 else (c, h, w)
     if image.shape is None or len(image.shape) != 4:
         raise ModelError(f"input '{image.name}' isn't [N,C,H,W] or [N,H,W,C]")
-    declared = [dim_of(image.shape, axis) for axis in range(4)]
+    declared = all_dims(image.shape)
     for dim, want in zip(declared[1:], wanted, strict=True):
         if isinstance(dim, int) and dim != want:
             raise ModelError(f"input '{image.name}' is {declared[1:]}, the image {list(wanted)}")
@@ -127,7 +127,7 @@ def _pin_reshape(model: ir.Model, node: ir.Node) -> bool:
     shape = node.outputs[0].shape
     if shape is None or not len(shape):
         return False
-    dims = [dim_of(shape, axis) for axis in range(len(shape))]
+    dims = all_dims(shape)
     rest = [d for d in dims[1:] if isinstance(d, int) and d > 0]
     if isinstance(dims[0], int) or len(rest) < len(dims) - 1:
         return False

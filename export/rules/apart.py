@@ -14,14 +14,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..emit import dim_of
+from ..emit import all_dims, dim_of
 from . import Emitter
-from .op import constant
+from .op import is_fixed
 
 __all__ = ["alike_both_ways", "channels_apart", "matrix_apart", "told_apart", "with_empty_tap"]
-
-# From a file's weight to what a layer reads, at most: DequantizeLinear, Transpose, Reshape ...
-_STEPS = 8
 
 
 def alike_both_ways(w: ir.Value, group: int) -> bool:
@@ -37,7 +34,7 @@ def alike_both_ways(w: ir.Value, group: int) -> bool:
 
 def told_apart(e: Emitter, w: ir.Value, group: int) -> bool:
     """Whether a convolution's W must be told from the one of its gradient."""
-    return not e.shares_weights and alike_both_ways(w, group) and _fixed(w)
+    return not e.shares_weights and alike_both_ways(w, group) and is_fixed(w)
 
 
 def channels_apart(e: Emitter, ct: ir.Value, w: ir.Value, group: int) -> tuple[ir.Value, ir.Value]:
@@ -58,7 +55,7 @@ def with_empty_tap(e: Emitter, w: ir.Value) -> ir.Value:
     channels into the weights, and has equal bytes again.
     """
     assert w.shape is not None and w.dtype is not None
-    dims = [dim_of(w.shape, i) for i in range(len(w.shape))]
+    dims = all_dims(w.shape)
     last = [*dims[:-1], 1]
     # No Pad: ONNX Runtime fuses one into the Conv behind it, be it that of the weights.
     zeros = e.Expand(e.const(0, w.dtype), e.const(last), _shape=last, _dtype=w.dtype)
@@ -70,7 +67,7 @@ def matrix_apart(
     e: Emitter, ct: ir.Value, w: ir.Value, ct_axis: int, axis: int
 ) -> tuple[ir.Value, ir.Value]:
     """ct and a square matrix W (its last two axes) reversed along the axes that are summed over."""
-    if e.shares_weights or w.shape is None or len(w.shape) < 2 or not _fixed(w):
+    if e.shares_weights or w.shape is None or len(w.shape) < 2 or not is_fixed(w):
         return ct, w
     rows, columns = (dim_of(w.shape, len(w.shape) - i) for i in (2, 1))
     if rows != columns or not isinstance(rows, int) or rows < 2:
@@ -82,13 +79,3 @@ def matrix_apart(
 def _gathered(e: Emitter, value: ir.Value, order: np.ndarray, axis: int) -> ir.Value:
     index = e.const(np.ascontiguousarray(order))
     return e.Gather(value, index, axis=axis, _shape=value.shape, _dtype=value.dtype)
-
-
-def _fixed(value: ir.Value | None, steps: int = _STEPS) -> bool:
-    """Whether a value is the file's, or computed from the file's alone."""
-    if value is None or constant(value) is not None:
-        return True
-    node = value.producer()
-    if node is None or steps == 0:
-        return False
-    return all(_fixed(v, steps - 1) for v in node.inputs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from ...errors import UnsupportedNode
-from ..emit import dim_of
+from ..emit import all_dims
 from . import Cotangents, Emitter, Op, vjp
 from .apart import channels_apart, told_apart, with_empty_tap
 from .op import FIXED
@@ -139,7 +139,7 @@ def sizes_of(value: ir.Value) -> tuple[int | None, ...]:
             f"'{value.name}': its rank is unknown; supported: inferable shapes. "
             "See 'backlight check'."
         )
-    dims = (dim_of(value.shape, i) for i in range(2, len(value.shape)))
+    dims = all_dims(value.shape)[2:]
     return tuple(d if isinstance(d, int) else None for d in dims)
 
 

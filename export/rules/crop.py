@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ..emit import dim_of
+from ..emit import all_dims, dim_of
 from . import Cotangents, Emitter, Op, vjp
 from .shape import INT64, Amount, minus, shape_of, size_of, vector, zeros_like
 
@@ -269,7 +269,7 @@ def _folded(
     """Fold the borders of each axis onto what they copy. ct: like y; returns one like x."""
     assert op.x.shape is not None
     shape = ir.Shape([None] * op.rank()) if op.y.shape is None else op.y.shape
-    dims = [dim_of(shape, axis) for axis in range(len(shape))]
+    dims = all_dims(shape)
     for axis, (low, high) in spans.items():
         size = size_of(e, op.x, axis)
         dims[axis] = dim_of(op.x.shape, axis)

@@ -14,7 +14,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from ..emit import dim_of
+from ..emit import all_dims, dim_of
 from . import Cotangents, Emitter, Op, vjp
 from .conv import Window, fitted, pads_of_run, sizes_of
 from .pool import any_window
@@ -95,7 +95,7 @@ def _along(win: Window, axis: int, inside: bool) -> Window:
 def _maxima(e: Emitter, x: ir.Value, y: ir.Value, win: Window, axis: int, ceil: bool) -> ir.Value:
     """What the windows of one axis hold at most: as long as y there, as x elsewhere."""
     assert x.shape is not None and y.shape is not None
-    shape = [dim_of(x.shape, i) for i in range(len(x.shape))]
+    shape = all_dims(x.shape)
     shape[2 + axis] = dim_of(y.shape, 2 + axis)
     # By hand: ONNX's evaluator fails at pads of one axis alone.
     return e.MaxPool(

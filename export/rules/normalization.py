@@ -6,6 +6,7 @@ from math import prod
 
 import onnx_ir as ir
 
+from ..emit import HALVES
 from . import Cotangents, Emitter, Op, vjp
 from .conv import FARTHEST
 from .reduction import many
@@ -87,8 +88,7 @@ def instance_normalization(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 def _stashed(op: Op) -> ir.DataType | None:
     """The dtype that statistics are computed in (`stash_type`)."""
-    half = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    return FLOAT if op.x.dtype in half and int(op.attr("stash_type", 1)) == 1 else op.x.dtype
+    return FLOAT if op.x.dtype in HALVES and int(op.attr("stash_type", 1)) == 1 else op.x.dtype
 
 
 @vjp("GroupNormalization", 18, 21)

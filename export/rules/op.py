@@ -11,7 +11,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import InputError, ModelError, UnsupportedNode
-from ..emit import LARGEST, Emitter, dim_of, fits
+from .. import traits
+from ..emit import LARGEST, Emitter, all_dims, fits
 
 # What would do where sizes are dynamic: the way out for who has the file, not its source.
 FIXED = "fixed sizes ('backlight export --shape INPUT=1,3,224,224' fixes them)"
@@ -54,8 +55,9 @@ def guarded(op: Op) -> Iterator[None]:
         ) from err
 
 
-def is_fixed(value: ir.Value | None) -> bool:
-    """Whether a value is computed from weights alone (a quantised weight has nodes behind it)."""
+def is_fixed(value: ir.Value | None, sizes: bool = False) -> bool:
+    """Whether a value is computed from weights alone (a quantised weight has nodes behind it).
+    sizes: or from the sizes of tensors."""
     waiting, seen = [value], {value}
     while waiting:
         here = waiting.pop()
@@ -64,6 +66,8 @@ def is_fixed(value: ir.Value | None) -> bool:
         node = here.producer()
         if node is None:
             return False
+        if sizes and node.op_type in traits.ASKS_SIZE:
+            continue
         new = [v for v in node.inputs if v not in seen]
         seen.update(new)
         waiting += new
@@ -141,7 +145,7 @@ class Op:
         value = self.x if value is None else value
         self.rank(value)
         assert value.shape is not None
-        found = (dim_of(value.shape, axis) for axis in range(len(value.shape)))
+        found = all_dims(value.shape)
         return tuple(dim if isinstance(dim, int) else None for dim in found)
 
     def static(self, value: ir.Value | None = None) -> tuple[int, ...] | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..emit import HALVES
 from . import Emitter, Op
 from .op import FIXED
 from .shape import INT64, size_of, vector
 
-_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # Where an output position i lies, of m from n at a scale s: as a function of those.
 _PLACES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric",
            "align_corners", "tf_half_pixel_for_nn")  # fmt: skip
@@ -33,7 +33,7 @@ def matrix_of_run(e: Emitter, op: Op, axis: int, scale: float | None) -> ir.Valu
         )
     if not stretched:
         raise op.unsupported(f"keep_aspect_ratio_policy = {policy}, dynamic sizes", FIXED)
-    dtype = ir.DataType.FLOAT if op.x.dtype in _HALVES else op.x.dtype
+    dtype = ir.DataType.FLOAT if op.x.dtype in HALVES else op.x.dtype
     with e.in_float32():
         n, m = (e.cast(vector(e, [size_of(e, v, axis)]), dtype) for v in (op.x, op.y))
         count = e.Squeeze(e.Shape(op.y, start=axis, end=axis + 1), [0])

@@ -12,11 +12,11 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
+from ..emit import HALVES
 from . import Cotangents, Emitter, Op, vjp
 from .shape import INT64, Amount, size_of, vector, zeros_like
 
 FLOAT = ir.DataType.FLOAT
-_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}  # as version 16 names them
 # Keys' coefficient: the standard's, ONNX Runtime's and PyTorch's.
 _A = -0.75
@@ -49,7 +49,7 @@ def grid_sample(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         raise op.unsupported(f"padding_mode = {padding}", "zeros, border, reflection")
     rank, grid, dtype = op.rank() - 2, op.need(1), ct.dtype
     with e.in_float32():
-        places = e.cast(grid, FLOAT if grid.dtype in _HALVES else grid.dtype)
+        places = e.cast(grid, FLOAT if grid.dtype in HALVES else grid.dtype)
         places = e.Reshape(places, [0, -1, rank])
         axes = [
             _axis(e, op, e.Gather(places, rank - 1 - i, axis=2), i, mode, padding)

@@ -285,6 +285,27 @@ def test_import_is_light():
     assert found == "[]\n"
 
 
+def test_the_command_line_is_light_until_a_command_runs():
+    """--help and a typing mistake wait for no library of models or pictures."""
+    code = (
+        "import sys; from backlight.engine import cli; cli._app(); "
+        "print([m for m in ('onnxruntime','onnx','onnx_ir','sympy','numpy','PIL')"
+        " if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert found == "[]\n"
+
+
+def test_help_names_the_rules():
+    from backlight.engine.cli import options
+    from backlight.export.methods import RULES
+
+    (said,) = [a for a in options.Rules.__metadata__ if hasattr(a, "help")]
+    assert said.help.split(";")[0].replace(" or ", ", ").split(", ") == list(RULES)
+
+
 def test_public_names():
     assert {"BacklightError", "Explainer", "Explanation", "__version__", "export"} <= set(
         backlight.__all__

@@ -134,3 +134,17 @@ def test_a_condition_of_the_run_stays() -> None:
         zero=np.array(0.0),
     )
     assert any(node.op_type == "If" for node in load(model).graph)
+
+
+def test_a_name_that_the_graph_has_already() -> None:
+    """In front of the branch something is folded, which makes a name too."""
+    model = _model(
+        [
+            helper.make_node("Add", ["two", "two"], ["four"]),
+            _if("c", _times(2.0), _times(3.0), name="i", output="a"),
+            helper.make_node("Mul", ["a", "i/w"], ["b"]),
+            helper.make_node("Mul", ["b", "four"], ["y"]),
+        ],
+        **{"two": np.array(2.0), "i/w": np.array(5.0), "c": np.array(True)},
+    )
+    np.testing.assert_allclose(_gradient(model), 2 * 5 * 4)

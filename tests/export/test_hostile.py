@@ -20,6 +20,7 @@ from backlight.export.emit import LARGEST, Emitter
 from backlight.export.receptive import WIDEST, receptive_fields
 from backlight.export.rules import Op, Rule
 from backlight.export.rules.op import guarded
+from backlight.export.saliency import explain_graph
 
 from .. import models
 from .harness import build, run_reference, vjp_graph
@@ -331,3 +332,44 @@ def test_a_constant_that_cant_be_read_is_refused() -> None:
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["s"], value=broken))
     said = refusal(lambda: backlight.export(model, "vanilla", of="y", cotangent="input"))
     assert said is not None
+
+
+SCORES = "p = GlobalAveragePool(c) f = Flatten(p) y = MatMul(f, v)"
+MEETING = {
+    "in preprocessing": (
+        "vanilla",
+        "a0 = RandomUniform<shape=[1]>() "
+        + " ".join(f"a{i + 1} = Add(a{i}, a{i})" for i in range(60))
+        + " k = Identity(a60) m = Div(x, k) c = Conv(m, w)",
+    ),
+    "in front of the head": (
+        "gradcam",
+        "d0 = Conv(x, w) b = Relu(d0) a0 = Identity(b) "
+        + " ".join(f"a{i + 1} = Sum({', '.join([f'a{i}'] * 8)})" for i in range(14))
+        + " c = Identity(a14)",
+    ),
+    "in front of a Softmax": (
+        "gradient_rollout",
+        "a0 = Relu(x) "
+        + " ".join(f"a{i + 1} = Add(a{i}, a{i})" for i in range(60))
+        + " z = Reshape(a60, three) q = Softmax(z) c1 = ReduceSum<keepdims=0>(q) c = Mul(x, c1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", MEETING)
+def test_ways_that_meet_again_are_walked_once(where: str):
+    """Without a memory of where it was, a walk back would take twice as long per node: for ever."""
+    method, text = MEETING[where]
+    rng = np.random.default_rng(0)
+    values = {"w": rng.standard_normal((3, 3, 3, 3)), "v": rng.standard_normal((3, 5))}
+    given = {n: v.astype(np.float32) for n, v in values.items()} | {"three": np.array([1, -1, 6])}
+    model = models.parsed(
+        f'<ir_version: 8, opset_import: ["": 18]>\ng (float[N,3,H,W] x) => (float[N,5] y) '
+        f"{{ {text} {SCORES} }}",
+        given,
+    )
+    try:
+        assert explain_graph(model, (method,)).saliency
+    except ModelError as err:  # this is no transformer
+        assert where == "in front of a Softmax" and "attention" in str(err)

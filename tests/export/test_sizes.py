@@ -17,7 +17,7 @@ from backlight.export.graph import load
 from backlight.export.receptive import receptive_fields
 from backlight.export.saliency import explain_graph
 
-from .harness import run_reference, run_runtime
+from .harness import finite_difference, run_runtime
 from .open_sizes import RNG, W, X, by_autograd, paddle, unranked
 
 
@@ -26,15 +26,9 @@ def by_differences(target: int) -> np.ndarray:
     model = paddle("N", "float64")
     model.graph.output[0].name = "s"
     del model.graph.node[-1]
-    found = np.zeros_like(X)
-    for at in np.ndindex(*X.shape):
-        sides = []
-        for step in (1e-6, -1e-6):
-            x = X.copy()
-            x[at] += step
-            sides.append(run_reference(model, {"x": x})["s"][at[0], target])
-        found[at] = (sides[0] - sides[1]) / 2e-6
-    return found
+    ct = np.zeros((2, 5))
+    ct[:, target] = 1
+    return finite_difference(model, {"x": X}, "x", ct, 1e-6)
 
 
 def test_the_oracles_agree() -> None:
