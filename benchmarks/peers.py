@@ -177,13 +177,12 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
     for batch in batches:
         x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         taken = measured({**ours(path, x.numpy(), folder), **peers(model, x)}, seconds)
-        middle = {n: round(statistics.median(t), 2) for n, t in taken.items()}
+        times = spread(taken)
+        middle = times["median_ms"]
         those = [n for n in middle if not n.startswith(OURS) and n not in YARDSTICKS]
         best = min(those, key=lambda n: middle[n])
         row = {
-            "network": name, "batch": batch, "runs": min(map(len, taken.values())),
-            "median_ms": middle,
-            "range_ms": {n: [round(min(t), 2), round(max(t), 2)] for n, t in taken.items()},
+            "network": name, "batch": batch, **times,
             "best_peer": best,
             "times_the_best_peer": round(middle[best] / middle[f"{OURS}vanilla"], 2),
         }  # fmt: skip
@@ -198,13 +197,8 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--net", action="append", choices=NETS, help="repeatable [all]")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
-    parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    given = parser.parse_args()
+def said() -> dict[str, str]:
+    """The versions, the peers' too; printed with the device."""
     found = versions()
     for package in ("torch", "captum", "grad-cam", "openvino"):
         try:
@@ -212,17 +206,41 @@ def main() -> None:
         except PackageNotFoundError:
             continue
     print(f"{device()}; " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+    return found
+
+
+def keep(file: Path, rows: list[dict[str, Any]], found: dict[str, str]) -> None:
+    """Write the rows, beside those of earlier calls on other networks and batches."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    mine = {(r["network"], r["batch"]) for r in rows}
+    kept = [r for r in before if (r["network"], r["batch"]) not in mine]
+    report = {"device": device(), "versions": found, "rows": kept + rows}
+    file.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def spread(taken: dict[str, list[float]]) -> dict[str, Any]:
+    """What a row says of times: how many, the median and the range of each side."""
+    return {
+        "runs": min(map(len, taken.values())),
+        "median_ms": {n: round(statistics.median(t), 2) for n, t in taken.items()},
+        "range_ms": {n: [round(min(t), 2), round(max(t), 2)] for n, t in taken.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", action="append", choices=NETS, help="repeatable [all]")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    found = said()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
         for name in given.net or NETS:
             rows += examined(name, given.batch, given.seconds, Path(folder))
-            # Kept after each network, beside those of earlier calls.
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
-            mine = {(r["network"], r["batch"]) for r in rows}
-            kept = [r for r in before if (r["network"], r["batch"]) not in mine]
-            report = {"device": device(), "versions": found, "rows": kept + rows}
-            given.json.write_text(json.dumps(report, indent=1) + "\n")
+            keep(given.json, rows, found)
 
 
 if __name__ == "__main__":

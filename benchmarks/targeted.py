@@ -13,18 +13,15 @@ networks and batches that weren't asked for stay in FILE as they are.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from backlight.engine.runtime.machine import device, versions
 from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 from backlight.export.sampling import Sampling
 
-from .peers import Run, built, measured
+from .peers import Run, built, keep, measured, said, spread
 
 RESULTS = Path(__file__).resolve().parent / "results" / "targeted.json"
 # Each network's module whose output is the layer that we take by default.
@@ -127,12 +124,13 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
         x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         beside = peers(model, LAYERS[name](model), x)
         taken = measured({**ours(path, x, folder), **beside}, seconds)
-        middle = {n: round(statistics.median(t), 2) for n, t in taken.items()}
-        print(f"\n{name}, batch {batch}, {min(map(len, taken.values()))} runs", flush=True)
+        times = spread(taken)
+        middle = times["median_ms"]
+        print(f"\n{name}, batch {batch}, {times['runs']} runs", flush=True)
         ratios = {}
-        for subject, base, times, most in BOUNDS:
-            ratio = ratios[subject] = round(middle[subject] / (times * middle[base]), 3)
-            unit = base if times == 1 else f"{times} x {base}"
+        for subject, base, passes, most in BOUNDS:
+            ratio = ratios[subject] = round(middle[subject] / (passes * middle[base]), 3)
+            unit = base if passes == 1 else f"{passes} x {base}"
             missed = "" if ratio <= most else "MISSED"
             print(f"  {subject:22}{middle[subject]:9.1f} ms  {ratio:6.2f} x {unit:13}"
                   f" (at most {most}) {missed}", flush=True)  # fmt: skip
@@ -142,13 +140,7 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
                 missed = "" if ratio >= LEAST else "MISSED"
                 print(f"  {peer:26}{middle[peer]:9.1f} ms: {ratio} times ours"
                       f" (at least {LEAST}) {missed}", flush=True)  # fmt: skip
-        rows.append(
-            {
-                "network": name, "batch": batch, "runs": min(map(len, taken.values())),
-                "median_ms": middle, "ratios": ratios,
-                "range_ms": {n: [round(min(t), 2), round(max(t), 2)] for n, t in taken.items()},
-            }
-        )  # fmt: skip
+        rows.append({"network": name, "batch": batch, **times, "ratios": ratios})
     return rows
 
 
@@ -161,17 +153,12 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(LAYERS)):
         parser.error(f"unknown: {unknown[0]}; one of {', '.join(LAYERS)}")
-    print(f"{device()}; " + ", ".join(f"{k} {v}" for k, v in versions().items()), flush=True)
+    found = said()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
         for name in given.names or LAYERS:
             rows += examined(name, given.batch, given.seconds, Path(folder))
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            before = json.loads(given.json.read_text())["rows"] if given.json.exists() else []
-            mine = {(r["network"], r["batch"]) for r in rows}
-            kept = [r for r in before if (r["network"], r["batch"]) not in mine]
-            report = {"device": device(), "versions": versions(), "rows": kept + rows}
-            given.json.write_text(json.dumps(report, indent=1) + "\n")
+            keep(given.json, rows, found)
 
 
 if __name__ == "__main__":

@@ -238,6 +238,40 @@ m (float[N,1,4,4] x) => (float[N,4] y) {
     )
 
 
+OLDER = """<ir_version: 7, opset_import: ["": 11]>
+g (float[N,3,8,8] x) => (float[N,5] y) {
+    h = Conv<kernel_shape=[3,3], auto_pad="SAME_UPPER">(x, w)
+    l = LeakyRelu<alpha=0.1>(h)
+    g = GlobalAveragePool(l)
+    m = Mul(l, g)
+    s0, s1 = Split<axis=1>(m)
+    a = Sum(s0, s1)
+    p = Pad<mode="constant">(a, pads)
+    z = Slice(p, starts, ends, axes)
+    k = MaxPool<kernel_shape=[2,2], strides=[2,2]>(z)
+    t = Transpose<perm=[0,2,3,1]>(k)
+    sh = Shape(t)
+    i = Constant<value=int64 {0}>()
+    n = Gather<axis=0>(sh, i)
+    u = Unsqueeze<axes=[0]>(n)
+    r = Constant<value=int64[1] {-1}>()
+    to = Concat<axis=0>(u, r)
+    f = Reshape(t, to)
+    d = Gemm<transB=1>(f, v, b)
+    y = LogSoftmax<axis=1>(d)
+}"""
+
+
+def older() -> onnx.ModelProto:
+    """A classifier as the older exporters wrote: opset 11, sizes computed, attributes of then."""
+    more = {
+        "v": np.ones((5, 8), np.float32), "b": np.zeros(5, np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "starts": np.array([1, 1]),
+        "ends": np.array([5, 5]), "axes": np.array([2, 3]),
+    }  # fmt: skip
+    return parsed(OLDER, {**weights(), **more})
+
+
 def images(count: int, *shape: int, seed: int = 1) -> Array:
     """Normal numbers, float32 [count, *shape]."""
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)

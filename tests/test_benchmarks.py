@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,3 +25,5 @@ def test_the_pictures_are_made_of_the_bundled_photos(tmp_path: Path) -> None:
     made = sorted(made_pictures(tmp_path, 3).iterdir())
     assert len(made) == 3
     assert all(min(Image.open(p).size) > 100 for p in made)
+    assert len({p.read_bytes() for p in made}) == 3
+    assert all(np.asarray(Image.open(p)).std() > 10 for p in made)

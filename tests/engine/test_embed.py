@@ -17,6 +17,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.cli.options import BUNDLED
 from backlight.engine.inside.taps import Taps
 from backlight.engine.runtime.session import Session
 from backlight.engine.similar.embed import Embedder, embed, model_hash
@@ -31,7 +32,6 @@ from ..models import parsed, tiny, weights
 
 pytest.importorskip("pyarrow")
 
-BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
 PHOTOS = BUNDLED.parent / "photos"
 
 

@@ -33,60 +33,17 @@ from backlight.export.preprocess import parse
 from backlight.export.saliency import explain_graph
 
 from .. import models
+from ..mutants import flipped, spliced
 
 # Calls of functions for one file, where its own model takes at most 150,000: work, not seconds, so
 # that a slow machine fails nothing.
 MOST = 5_000_000
 
-OLDER = models.parsed(
-    """<ir_version: 7, opset_import: ["": 11]>
-g (float[N,3,8,8] x) => (float[N,5] y) {
-    h = Conv<kernel_shape=[3,3], auto_pad="SAME_UPPER">(x, w)
-    l = LeakyRelu<alpha=0.1>(h)
-    g = GlobalAveragePool(l)
-    m = Mul(l, g)
-    s0, s1 = Split<axis=1>(m)
-    a = Sum(s0, s1)
-    p = Pad<mode="constant">(a, pads)
-    c = Slice(p, starts, ends, axes)
-    k = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c)
-    t = Transpose<perm=[0,2,3,1]>(k)
-    sh = Shape(t)
-    i = Constant<value=int64 {0}>()
-    n = Gather<axis=0>(sh, i)
-    u = Unsqueeze<axes=[0]>(n)
-    r = Constant<value=int64[1] {-1}>()
-    to = Concat<axis=0>(u, r)
-    f = Reshape(t, to)
-    d = Gemm<transB=1>(f, v, b)
-    y = LogSoftmax<axis=1>(d)
-}""",
-    {
-        "w": np.ones((4, 3, 3, 3), np.float32), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
-        "starts": np.array([1, 1]), "ends": np.array([5, 5]), "axes": np.array([2, 3]),
-        "v": np.ones((5, 8), np.float32), "b": np.zeros(5, np.float32),
-    },
-)  # fmt: skip
-SOURCES = [m.SerializeToString() for m in (models.tiny(), models.model_m(), OLDER)]
+SOURCES = [m.SerializeToString() for m in (models.tiny(), models.model_m(), models.older())]
 OPERATORS = (
     "Relu Conv MaxPool Reshape Softmax If Loop Gemm Resize Split ConvTranspose Transpose Concat "
     "Cast TopK LSTM DequantizeLinear Where Einsum ReduceMean Flatten Tile Pad Nonsense"
 ).split()
-
-
-def flipped(data: bytes, rng: random.Random) -> bytes:
-    """A few bits changed."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def spliced(data: bytes, rng: random.Random, other: bytes) -> bytes:
-    """A piece cut out, and another put there."""
-    a, b = sorted(rng.randrange(len(data)) for _ in range(2))
-    c, d = sorted(rng.randrange(len(other)) for _ in range(2))
-    return data[:a] + other[c : min(d, c + 200)] + data[rng.choice((a, b)) :]
 
 
 def refielded(data: bytes, rng: random.Random) -> bytes:

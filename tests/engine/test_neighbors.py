@@ -14,6 +14,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.cli.options import BUNDLED
 from backlight.engine.similar import neighbors as engine
 from backlight.engine.similar.embed import embed
 from backlight.engine.similar.neighbors import METRICS, Index, Nearest, neighbors
@@ -22,7 +23,6 @@ from backlight.errors import UsageError
 from ..models import BODY, tiny
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
-BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
 PHOTOS = BUNDLED.parent / "photos"
 METHODS = [
     "numpy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,13 +13,13 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.cli.options import BUNDLED
 from backlight.engine.photos import images
 from backlight.engine.pictures import reading
 from backlight.errors import UsageError
 
 from .. import models
 
-BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
 CAT = BUNDLED.parent / "photos" / "chelsea.jpg"
 EGYPTIAN, TIGER, ESPRESSO = 285, 282, 967
 X = models.images(3, 3, 8, 8)
@@ -84,13 +85,12 @@ class TestExplainer:
     @pytest.mark.parametrize("count", [5, 16, 37])
     def test_any_number_of_variants(self, count: int):
         """In parts: IG's parts are one quadrature; noise has its mean and its size."""
-        explain = backlight.Explainer(
-            models.tiny(), methods=("integrated_gradients", "smoothgrad", "vargrad"),
-            steps=count, samples=count, noise=0.1,
-        )  # fmt: skip
+        methods = ("integrated_gradients", "smoothgrad", "squaregrad", "vargrad")
+        settings: dict[str, Any] = dict(steps=count, samples=count, noise=0.1)
+        explain = backlight.Explainer(models.tiny(), methods=methods, **settings)
         found = explain(X, target=[0, 1, -1])
-        assert set(found.saliency) == {"integrated_gradients", "smoothgrad", "vargrad"}
-        whole = backlight.export(models.tiny(), methods=["integrated_gradients"], steps=count)
+        assert set(found.saliency) == set(methods)
+        whole = backlight.export(models.tiny(), methods=methods, **settings)
         from ..export.harness import run_runtime
 
         want = run_runtime(whole, {"x": X, "target": np.array([0, 1, -1])})
@@ -105,6 +105,10 @@ class TestExplainer:
         a, b = (m.ravel() for m in (found.saliency["smoothgrad"], plain.saliency["vanilla"]))
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
         assert (found.saliency["vargrad"] >= 0).all() and found.saliency["vargrad"].any()
+        # Of other noise, as large: what a share of it counts, and how far it moves the image.
+        for name, within in (("vargrad", 0.1), ("squaregrad", 0.02)):
+            total = want[f"saliency_{name}"].sum()
+            assert found.saliency[name].sum() == pytest.approx(total, rel=within)
 
     def test_open_sizes(self):
         """Height and width open: the engine brings the noise."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 import pytest
@@ -18,8 +16,6 @@ W = {
 }
 
 X = RNG.standard_normal((2, 3, 9, 7))
-
-Dims = Sequence[int | str | None]
 
 
 def paddle(

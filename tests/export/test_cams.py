@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import backlight
+from backlight.engine.cli.options import BUNDLED
 from backlight.errors import ModelError, UnsupportedNode, UsageError
 from backlight.export.enlarge import interpolation
 from backlight.export.saliency import explain_graph
@@ -26,8 +26,6 @@ import torch
 
 from .cam_formulas import METHODS, F, by_formula
 from .torch_nets import Net, X, onnx_of
-
-BUNDLED = Path(backlight.__file__).parent / "engine/assets/squeezenet1_1.onnx"
 
 
 @pytest.mark.parametrize("lowering", ["portable", "cpu", "cuda", "tensorrt"])

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from backlight.export.lowering import LOWERINGS
+from backlight.export.methods import RULES
 from backlight.export.saliency import explain_graph
 
 from .. import models
@@ -17,7 +18,6 @@ from .harness import Array, run_reference, run_runtime
 
 pytest.importorskip("onnxruntime")
 
-RULES = ("vanilla", "deconv", "guided")
 FAULTS: list[tuple[str, float]] = [
     ("image", np.nan),
     ("image", np.inf),

@@ -7,11 +7,10 @@ import onnx
 import pytest
 
 from backlight.engine.cli.options import BUNDLED
+from backlight.export.methods import RULES
 from backlight.export.saliency import explain_graph
 
 from .. import models
-
-RULES = ("vanilla", "deconv", "guided")
 
 
 def residual(depth: int, width: int) -> onnx.ModelProto:

@@ -16,12 +16,12 @@ import pytest
 from onnx import numpy_helper
 
 from backlight.export.check import check
+from backlight.export.methods import RULES
 from backlight.export.saliency import explain_graph
 
 from ..models import parsed
 from .harness import run_runtime
 
-RULES = ("vanilla", "deconv", "guided")
 RELU, RELU6 = "y = Relu(x)", "y = Clip(x, zero, six)"
 # How exporters make a map of zeros: in the run, by the shape of x.
 FILLED = "s = Shape(x) z = ConstantOfShape(s) "

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from ..mutants import flipped, spliced
 from .content import attributes, constants, dtypes, shapes, sizes
 from .sources import Source, drawn
 from .structure import external, functions, metadata, naming, operators, subgraphs, wires
@@ -23,29 +24,15 @@ STRUCTURAL: list[Callable[[Source, random.Random], None]] = [
 ]  # fmt: skip
 
 
-def flipped(data: bytes, rng: random.Random) -> bytes:
-    """A few bits changed."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def spliced(data: bytes, rng: random.Random) -> bytes:
-    """A piece cut out, and one of another model put there."""
-    other = drawn(rng).model.SerializeToString()
-    a, b = sorted(rng.randrange(len(data)) for _ in range(2))
-    c, d = sorted(rng.randrange(len(other)) for _ in range(2))
-    return data[:a] + other[c : min(d, c + 200)] + data[rng.choice((a, b)) :]
-
-
 def truncated(data: bytes, rng: random.Random) -> bytes:
     """The end missing."""
     return data[: rng.randrange(len(data))]
 
 
 BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
-    "bits": flipped, "splice": spliced, "truncate": truncated,
+    "bits": flipped,
+    "splice": lambda data, rng: spliced(data, rng, drawn(rng).model.SerializeToString()),
+    "truncate": truncated,
 }  # fmt: skip
 KINDS: dict[str, Any] = {
     "none": lambda source, rng: None,

@@ -105,28 +105,6 @@ def squeezenet(rng: random.Random) -> Source:
     return Source(model)
 
 
-OLDER = """<ir_version: 7, opset_import: ["": 11]>
-g (float[N,3,8,8] x) => (float[N,5] y) {
-    h = Conv<kernel_shape=[3,3], auto_pad="SAME_UPPER">(x, w)
-    l = LeakyRelu<alpha=0.1>(h)
-    g = GlobalAveragePool(l)
-    m = Mul(l, g)
-    s0, s1 = Split<axis=1>(m)
-    a = Sum(s0, s1)
-    p = Pad<mode="constant">(a, pads)
-    z = Slice(p, starts, ends, axes)
-    k = MaxPool<kernel_shape=[2,2], strides=[2,2]>(z)
-    t = Transpose<perm=[0,2,3,1]>(k)
-    sh = Shape(t)
-    i = Constant<value=int64 {0}>()
-    n = Gather<axis=0>(sh, i)
-    u = Unsqueeze<axes=[0]>(n)
-    r = Constant<value=int64[1] {-1}>()
-    to = Concat<axis=0>(u, r)
-    f = Reshape(t, to)
-    d = Gemm<transB=1>(f, v, b)
-    y = LogSoftmax<axis=1>(d)
-}"""
 FUNCTIONS = """<ir_version: 9, opset_import: ["": 18, "local": 1]>
 g (float[N,3,8,8] x) => (float[N,5] prob) {
     h = Conv<pads=[1,1,1,1]>(x, w, b)
@@ -200,11 +178,11 @@ def _written(text: str, **more: np.ndarray) -> Callable[[random.Random], Source]
     return made
 
 
-older = _written(
-    OLDER, v=np.ones((5, 8), np.float32), b=np.zeros(5, np.float32),
-    pads=np.array([0, 0, 1, 1, 0, 0, 1, 1]), starts=np.array([1, 1]), ends=np.array([5, 5]),
-    axes=np.array([2, 3]),
-)  # fmt: skip
+def older(rng: random.Random) -> Source:
+    """As the older exporters wrote."""
+    return Source(models.older())
+
+
 functions = _written(FUNCTIONS)
 branches = _written(BRANCHES, three=np.float32(3))
 quantised = _written(

@@ -51,13 +51,15 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        return self.error <= LIMIT and max(self.scores, self.rows) <= 1e-5 and self.growth <= 0.1
+        near = self.scores <= 1e-5 and self.rows <= 1e-5
+        return self.error <= LIMIT and near and self.growth <= 0.1
 
     @property
     def error(self) -> float:
         """Of the worst rule, against float64, where that can tell; else against float32."""
-        double = max(self.vanilla, self.deconv, self.guided)
-        return double if self.pytorch <= SHARP else min(double, self.nearest)
+        # NumPy's: of NaN and a number Python's takes either.
+        double = float(np.max([self.vanilla, self.deconv, self.guided]))
+        return double if self.pytorch <= SHARP else float(np.min([double, self.nearest]))
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
