@@ -34,6 +34,7 @@ __all__ = [
     "opened",
     "prepare",
     "read",
+    "read_bytes",
     "resized",
     "to_pixels",
 ]
@@ -138,41 +139,55 @@ def _decoded(path: Path, wait: Callable[[int], None]) -> Image.Image:
         size = about.st_size
         if size == 0:
             raise ImageError(f"{path}: empty; expected an image")
+        # At once: Pillow reads a JPEG file in dozens of small pieces.
+        source = io.BytesIO(path.read_bytes()) if size <= _AT_ONCE else path
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file; expected an image") from None
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    except MemoryError:
+        raise ImageError(f"{path}: too large for memory") from None
+    return _image_of(source, path, wait)
+
+
+def _image_of(
+    source: io.BytesIO | Path, name: str | Path, wait: Callable[[int], None]
+) -> Image.Image:
+    try:
         with warnings.catch_warnings():
             # Above the limit Pillow warns, above twice the limit it raises: here both are refused.
             warnings.simplefilter("ignore")
-            # At once: Pillow reads a JPEG file in dozens of small pieces.
-            source = io.BytesIO(path.read_bytes()) if size <= _AT_ONCE else path
             with Image.open(source) as image:
                 if image.format in PROGRAMS:
                     raise ImageError(
-                        f"{path}: {image.format} is a program to run; expected JPEG, PNG …"
+                        f"{name}: {image.format} is a program to run; expected JPEG, PNG …"
                     )
                 limit = Image.MAX_IMAGE_PIXELS
                 if limit is not None and image.width * image.height > limit:
                     raise ImageError(
-                        f"{path}: {image.width} x {image.height} pixels; at most {limit} are read"
+                        f"{name}: {image.width} x {image.height} pixels; at most {limit} are read"
                     )
                 wait(image.width * image.height * _bytes_of(image))
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image, path)
+                return _rgb(image, name)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file; expected an image") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image that can be read; expected JPEG, PNG …") from None
+        raise ImageError(f"{name}: not an image that can be read; expected JPEG, PNG …") from None
     except Image.DecompressionBombError:
         raise ImageError(
-            f"{path}: too many pixels; at most {Image.MAX_IMAGE_PIXELS} are read"
+            f"{name}: too many pixels; at most {Image.MAX_IMAGE_PIXELS} are read"
         ) from None
     except MemoryError:
-        raise ImageError(f"{path}: too large for memory") from None
+        raise ImageError(f"{name}: too large for memory") from None
     except Exception as err:  # Pillow's decoders raise many kinds on broken files
-        told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-        reason = " ".join(told.split()) or type(err).__name__
-        raise ImageError(f"{path}: can't be read: {reason}") from err
+        raise _unreadable(name, err) from err
+
+
+def _unreadable(name: str | Path, err: Exception) -> ImageError:
+    told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+    return ImageError(f"{name}: can't be read: {' '.join(told.split()) or type(err).__name__}")
 
 
 def _bytes_of(image: Image.Image) -> int:
@@ -184,7 +199,7 @@ def _bytes_of(image: Image.Image) -> int:
     return 24 if clear else 12
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_deep(np.asarray(image), path)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -194,7 +209,7 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep(values: NDArray[Any], path: Path) -> Pixels:
+def _deep(values: NDArray[Any], path: str | Path) -> Pixels:
     """Grey values of more than 8 bits, [H, W] -> uint8: integers from 16 bits, floats from 0..1
     or 0..255."""
     low, high = float(values.min()), float(values.max())
@@ -291,6 +306,17 @@ class Prepared:
 def read(path: str | os.PathLike[str], preprocess: Preprocess, spec: InputSpec) -> Prepared:
     """`prepare` of a file, without the detour over an array of its pixels. Raises ImageError."""
     with _opened(path) as image:
+        return prepare(image, preprocess, spec)
+
+
+def read_bytes(data: bytes, name: str, preprocess: Preprocess, spec: InputSpec) -> Prepared:
+    """`read` of a file's bytes. name: of the picture, for messages. Raises ImageError."""
+    if not data:
+        raise ImageError(f"{name}: empty; expected an image")
+    with ExitStack() as stack:
+        image = _image_of(
+            io.BytesIO(data), name, lambda size: stack.enter_context(DECODED.held(size))
+        )
         return prepare(image, preprocess, spec)
 
 

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ try:
 except ImportError:  # Windows: nothing there tells a file in use from one left behind
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["OutputFolder", "names_of", "refuse_existing", "refuse_results", "write_bytes"]
+__all__ = ["OutputFolder", "names_of", "refuse_existing", "refuse_results", "write_bytes",
+           "written_whole"]  # fmt: skip
 
 # What is written until it is whole: `.name-xxxxxxxx.half`, locked by who writes it.
 HALF = ".half"
@@ -31,6 +32,14 @@ HALF = ".half"
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file through a temporary one beside it, then rename. Raises OutputError."""
+    with written_whole(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to piece by piece: a temporary one, which becomes `path` at the end of the
+    block, and nothing where the block raises. Raises OutputError."""
     refuse_special(path)
     try:
         handle, temporary = tempfile.mkstemp(HALF, f".{path.name[:40]}-", path.parent)
@@ -41,7 +50,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             if fcntl is not None:
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(data)
+            yield file
             file.flush()
             # On the disk before its name: after a power cut a name never stands for half a file.
             with contextlib.suppress(OSError):  # file systems that can't

@@ -33,6 +33,24 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], *says: 
         assert text in err, err
 
 
+def test_a_file_written_in_pieces_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "made.bin"
+    with outputs.written_whole(file) as out:
+        out.write(b"one ")
+        assert not file.exists()
+        out.write(b"two")
+    assert file.read_bytes() == b"one two"
+
+    def half() -> None:
+        with outputs.written_whole(file) as out:
+            out.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
+    assert file.read_bytes() == b"one two" and list(tmp_path.iterdir()) == [file]
+
+
 @posix
 def test_pipes_and_devices_are_refused_at_once(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

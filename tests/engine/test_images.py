@@ -107,6 +107,23 @@ def test_empty_missing_and_no_image(tmp_path):
             images.decode(tmp_path / name)
 
 
+def test_bytes_are_read_as_files_are(tmp_path):
+    """Pictures of an archive or a request: the same tensor, the same refusals, by their name."""
+    record = images.fitted(PRESETS["unit"], SPEC)
+    file = saved(tmp_path, Image.fromarray(COLORS))
+    got = images.read_bytes(file.read_bytes(), "in.tar/a.png", record, SPEC)
+    want = images.read(file, record, SPEC)
+    np.testing.assert_array_equal(got.tensor, want.tensor)
+    np.testing.assert_array_equal(got.pixels, want.pixels)
+    broken = saved(tmp_path, Image.fromarray(COLORS.repeat(9, 0)), "b.jpg").read_bytes()[:-20]
+    for data, says in (
+        (b"", "empty"), (b"junk", "not an image"), (broken, "read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS is a program"),
+    ):  # fmt: skip
+        with pytest.raises(ImageError, match=rf"^in.tar/a.png: .*{says}"):
+            images.read_bytes(data, "in.tar/a.png", record, SPEC)
+
+
 def test_bombs_are_refused(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("RGB", (100, 100)))
     for limit in (9_999, 100):  # Pillow warns at the first, raises at the second
