@@ -31,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,7 @@ import onnx
 
 from backlight.engine.runtime.arrays import run_on_cuda
 from backlight.engine.runtime.machine import versions
+from backlight.engine.runtime.onnxruntime import bound
 from backlight.export.saliency import explain_graph
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +117,7 @@ def session(
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if inner.get_providers()[0] != wanted:
         raise SystemExit(f"{wanted} can't start: the runtime fell back to {inner.get_providers()}")
-    return SimpleNamespace(inner=inner)
+    return SimpleNamespace(inner=inner, bind=partial(bound, inner))
 
 
 def feeds_of(proto: onnx.ModelProto, xp: Any) -> Arrays:

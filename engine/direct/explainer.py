@@ -37,6 +37,7 @@ from ..runtime.session import (
     Session,
     default_lowering,
     provider_names,
+    wrong_form,
 )
 from .variants import Variants
 
@@ -144,6 +145,7 @@ class Explainer(Reading):
         names_asked = asked(rules, methods)
         ready = Ready.of(model, shapes)
         held, name = ready.exported, ready.source
+        wrong_form(providers, for_ if held is None else ready.metadata.get("backlight.for"))
         # Loaded with what is asked for by name in it: weights, and what is made of them, fold.
         named = any(v is not None for v in (held, of, wrt, layer))
         source: ir.Model = ready.read if named or cuda_graph else ready.loaded
@@ -485,7 +487,7 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         kind = "rule" if absent[0] in RULES else "method"
         raise UsageError(f"{name} has no {kind} '{absent[0]}'; it was exported with {there}")
     if meta.get("backlight.cotangent") == "input":
-        raise UsageError(f"{name} takes its cotangent as an input; run it with onnxruntime")
+        raise UsageError(f"{name} takes its cotangent as an input; run it in its runtime")
     score = meta.get("backlight.score_output", "")
     if score not in outputs:
         raise ModelError(f"{name}: no output holds the class scores; export it without --of")

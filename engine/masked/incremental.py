@@ -37,8 +37,6 @@ OUTLINE, OUTLINE_NODE, OUTLINE_BYTE = 0.1, 2e-3, 3e-9
 READY, READY_NODE, READY_BYTE = 0.8, 4e-3, 10e-9
 # What outlining may add to a pass that then runs dense.
 WASTE = 0.02
-# Threads wait for work by spinning, and take the cores from the sessions that have some.
-PATIENT = {"session.intra_op.allow_spinning": "0"}
 # A budget is shared between the patches and the rest; a patch tensor below this is overhead only.
 LEAST_PATCH = 256 << 10
 
@@ -66,9 +64,10 @@ class Incremental:
         self._plan, self._lanes = _within(scorer, outlined, shape, threads)
         graphs, each = self._plan.graphs, threads // self._lanes
         self._sessions = {
-            name: Session(graph, scorer.session.providers, count, PATIENT)
-            for name, graph, count in (("clean", graphs.clean, threads),
-                                       ("patch", graphs.patch, each), ("tail", graphs.tail, each))
+            name: Session(graph, scorer.session.providers, count, lanes=lanes, patient=True)
+            for name, graph, count, lanes in (("clean", graphs.clean, threads, 1),
+                                              ("patch", graphs.patch, each, self._lanes),
+                                              ("tail", graphs.tail, each, self._lanes))
         }  # fmt: skip
         self._inputs = {n: [i.name for i in s.inputs] for n, s in self._sessions.items()}
 
@@ -165,7 +164,7 @@ class Chooser:
         scorer, asked = self._scorer, self._method == "incremental"
         if self._method == "dense":
             return Choice("dense", None, "as asked"), None
-        if scorer.session.provider != "cpu":
+        if not scorer.session.on_cpu:
             raise UsageError(f"it runs on the CPU, and the model on {scorer.session.provider}")
         if scorer.input.layout == "nhw":
             raise UsageError(f"input '{scorer.input.name}' has no channel axis")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...errors import ImageError, UsageError
 from ...export.preprocess import Preprocess
 from ...lanes import cores
-from ..runtime.session import Providers, provider_names, runtime
+from ..runtime.session import Providers, on_cpu
 from . import images
 from .room import rows_in
 
@@ -180,18 +180,12 @@ def lanes_of(
         if number is not None and number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
     count = threads or cores()
-    on_cpu = _on_cpu(providers)
-    lanes = lanes or min(count, _LANES_CPU if on_cpu else _LANES_DEVICE)
+    cpu = on_cpu(providers)
+    lanes = lanes or min(count, _LANES_CPU if cpu else _LANES_DEVICE)
     # All lanes share the session's pool: with its threads, they are as many as the cores.
-    return lanes, max(count - lanes + 1, 1) if on_cpu else threads
+    return lanes, max(count - lanes + 1, 1) if cpu else threads
 
 
 def turn_of(providers: Providers) -> AbstractContextManager[Any]:
     """What a lane holds while it runs: runs on one device side by side only take its memory."""
-    return nullcontext() if _on_cpu(providers) else Lock()
-
-
-def _on_cpu(providers: Providers) -> bool:
-    names, _ = provider_names(providers)
-    available = runtime().get_available_providers()
-    return all(n == "CPUExecutionProvider" for n in names if n in available)
+    return nullcontext() if on_cpu(providers) else Lock()

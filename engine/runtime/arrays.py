@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ImageError, RunError
-from .session import Session, one_line
+from ...errors import ImageError
+from .interface import one_line
+from .session import Session
 
 __all__ = ["is_cuda", "run_on_cuda", "taken", "to_host"]
 
@@ -65,42 +66,5 @@ def to_host(x: Any) -> NDArray[Any]:
 
 
 def run_on_cuda(session: Session, feeds: Mapping[str, Any], outputs: list[str]) -> dict[str, Any]:
-    """Run with inputs and outputs bound to device memory: CuPy (or NumPy) arrays in, CuPy out.
-
-    The runtime allocates the outputs; the returned arrays are views that keep them alive.
-    """
-    cp = cupy()
-    binding = session.inner.io_binding()
-    device = next((x.device.id for x in feeds.values() if is_cuda(x)), 0)
-    kept = []
-    for name, value in feeds.items():
-        if is_cuda(value):
-            value = cp.ascontiguousarray(value)
-            kept.append(value)
-            binding.bind_input(name, "cuda", device, value.dtype, value.shape, value.data.ptr)
-        else:
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
-    for name in outputs:
-        binding.bind_output(name, "cuda", device)
-    cp.cuda.get_current_stream().synchronize()  # the runtime has a stream of its own
-    try:
-        session.inner.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-    except Exception as err:
-        raise RunError(f"onnxruntime failed: {one_line(err)}") from err
-    return {
-        name: _view(cp, value) for name, value in zip(outputs, binding.get_outputs(), strict=True)
-    }
-
-
-def _view(cp: Any, value: Any) -> Any:
-    """A CuPy array over an OrtValue in device memory."""
-    if value.device_name() == "cpu":
-        return cp.asarray(value.numpy())
-    shape = tuple(value.shape())
-    from .session import numpy_dtype
-
-    dtype = numpy_dtype(value.data_type())
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = cp.cuda.UnownedMemory(value.data_ptr(), size, value)
-    return cp.ndarray(shape, dtype, cp.cuda.MemoryPointer(memory, 0))
+    """Run with inputs and outputs bound to device memory: CuPy (or NumPy) arrays in, CuPy out."""
+    return session.bind(feeds, outputs)

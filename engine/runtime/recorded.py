@@ -17,7 +17,8 @@ from ...errors import ModelError, RunError, UsageError
 from ...export.emit import all_dims
 from ...export.graph import infer_shapes
 from . import arrays
-from .session import Session, dims_of, numpy_dtype, one_line
+from .interface import dims_of, numpy_dtype, one_line
+from .session import Session
 
 __all__ = ["CUDA_GRAPH", "Recorded", "with_fixed_batch"]
 

@@ -11,7 +11,7 @@ import pytest
 
 import backlight
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.runtime import session
+from backlight.engine.runtime import onnxruntime, session
 from backlight.errors import ImageError, ModelError, UsageError
 
 from .. import models
@@ -193,7 +193,7 @@ def test_providers_are_never_silently_replaced(monkeypatch):
             return self.real.InferenceSession(source, settings, providers=providers[-1:])
 
     real = session.runtime()
-    monkeypatch.setattr(session, "runtime", lambda: Pretends(real))
+    monkeypatch.setattr(onnxruntime, "runtime", lambda: Pretends(real))
     with pytest.raises(UsageError, match="provider 'cuda' can't start.*got cpu"):
         session.Session(models.tiny(), "cuda")
     assert "running on cpu" in session.Session(models.tiny(), None).notes[0]

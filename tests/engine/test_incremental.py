@@ -162,6 +162,7 @@ def test_further_inputs_are_refused():
 def test_it_stays_on_the_cpu(monkeypatch):
     occlude = Occlusion(net(), window=5, method="incremental")
     monkeypatch.setattr(Session, "provider", "cuda")
+    monkeypatch.setattr(Session, "on_cpu", False)
     with pytest.raises(UsageError, match="runs on the CPU, and the model on cuda"):
         occlude(X)
 

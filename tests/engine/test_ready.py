@@ -18,7 +18,7 @@ from backlight.engine.classifier.ready import Fed, Ready
 from backlight.engine.cli import run
 from backlight.engine.inside import deconvnet, objective
 from backlight.engine.inside.taps import Taps
-from backlight.engine.runtime import session
+from backlight.engine.runtime import onnxruntime, session
 from backlight.engine.runtime.session import default_lowering
 from backlight.engine.similar.embed import Embedder
 
@@ -38,12 +38,13 @@ CPU, CUDA, TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorr
         (["cpu", "cuda"], [CUDA, CPU], "cuda"),
         ("tensorrt", [TENSORRT, CUDA, CPU], "tensorrt"),
         (["cuda", "tensorrt"], [TENSORRT, CUDA, CPU], "cuda"),
-        (["openvino", "cpu"], [CPU], "cpu"),
+        (["DmlExecutionProvider", "cpu"], [CPU], "cpu"),
+        (["OpenVINOExecutionProvider", "cpu"], [CPU], "openvino"),
     ],
 )
 def test_the_form_of_a_graph_follows_from_where_it_will_run(monkeypatch, providers, there, want):
     monkeypatch.setattr(
-        session, "runtime", lambda: SimpleNamespace(get_available_providers=lambda: there)
+        onnxruntime, "runtime", lambda: SimpleNamespace(get_available_providers=lambda: there)
     )
     assert default_lowering(providers) == want
 
