@@ -110,7 +110,7 @@ Labels = Annotated[
 ]
 Provider = Annotated[
     list[str] | None,
-    typer.Option("--provider", metavar="NAME", help="auto, cpu, cuda, tensorrt …; repeatable."),
+    typer.Option("--provider", metavar="NAME", help="auto, cpu, openvino, cuda …; repeatable."),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="Threads of one operator.")

@@ -163,8 +163,9 @@ class OpenVinoCompiled(Compiled):
         except IndexError:
             request = self.inner.create_infer_request()
         try:
-            # Named, so that they outlive the run: the request reads their memory.
-            held = {n: np.asarray(feeds[n], order="C") for n in self._ports if n in feeds}
+            # Named, so that they outlive the run: the request reads their memory, which it wants
+            # to be writeable, though it writes nothing there.
+            held = {n: np.require(feeds[n], requirements="CW") for n in self._ports}
             for name, value in held.items():
                 request.set_tensor(self._ports[name], self._tensor(value, shared_memory=True))
             request.infer()
