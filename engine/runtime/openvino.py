@@ -165,7 +165,7 @@ class OpenVinoCompiled(Compiled):
         try:
             # Named, so that they outlive the run: the request reads their memory, which it wants
             # to be writeable, though it writes nothing there.
-            held = {n: np.require(feeds[n], requirements="CW") for n in self._ports}
+            held = {n: np.require(feeds[n], requirements=("C", "W")) for n in self._ports}
             for name, value in held.items():
                 request.set_tensor(self._ports[name], self._tensor(value, shared_memory=True))
             request.infer()
