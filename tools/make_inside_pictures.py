@@ -1,10 +1,11 @@
 """Makes the pictures of docs/inside.md from the bundled model and photos, by the commands it shows.
 
-python tools/make_inside_pictures.py docs [looked mapped inverted maximized]
+python tools/make_inside_pictures.py docs [looked mapped inverted maximized tested]
 """
 
 from __future__ import annotations
 
+import runpy
 import sys
 import tempfile
 from pathlib import Path
@@ -95,7 +96,19 @@ def maximized(out: Path, work: Path) -> None:
     save(work / "maximize" / "logits.png", out / "inside-maximize.jpg")
 
 
-PARTS = {f.__name__: f for f in (looked, mapped, inverted, maximized)}
+def tested(out: Path, work: Path) -> None:
+    """Concepts."""
+    folders = runpy.run_path(str(Path(__file__).parent / "make_concept_folders.py"))
+    folders["main"](work / "concepts")
+    given = [a for n in ("fur", "striped", "dotted")
+             for a in ("--concept", f"{n}={work / 'concepts' / n}")]  # fmt: skip
+    layers = ("-l", "fire4", "-l", "fire9")
+    made("concepts", "bundled", *given, "--random", work / "concepts" / "anything", "--images",
+         work / "concepts" / "cats", *layers, "-o", work / "tested")  # fmt: skip
+    save(work / "tested" / "concepts.png", out / "inside-concepts.png")
+
+
+PARTS = {f.__name__: f for f in (looked, mapped, inverted, maximized, tested)}
 
 
 def main(folder: str, *parts: str) -> None:

@@ -42,6 +42,7 @@ COMMANDS = (
     "deconvnet",
     "invert",
     "maximize",
+    "concepts",
     "embed",
     "neighbors",
     "map",

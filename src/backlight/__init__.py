@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .engine.direct.explainer import Explainer, Explanation
     from .engine.inside.activations import activations
+    from .engine.inside.concepts import Concepts
     from .engine.inside.deconvnet import deconvnet
     from .engine.inside.filters import filters
     from .engine.inside.inversion import invert, maximize
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BacklightError",
+    "Concepts",
     "Embedder",
     "Embeddings",
     "Explainer",
@@ -77,6 +79,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Concepts": "backlight.engine.inside.concepts",
     "Embedder": "backlight.engine.similar.embed",
     "Embeddings": "backlight.engine.similar.store",
     "Explainer": "backlight.engine.direct.explainer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_the_commands_run_as_they_stand(
     Path("engine").symlink_to(Path(__file__).parents[2] / "engine", target_is_directory=True)
     Image.fromarray(images.decode(PHOTOS / "chelsea.jpg")[:, ::-1]).save("other.png")
     assert run(["embed", "bundled", "other.png", "-o", "other-store"]) == 0
+    tools = Path(__file__).parents[2] / "tools"
+    runpy.run_path(str(tools / "make_concept_folders.py"))["main"](Path("concept-pictures"))
     found = commands()
     assert len(found) > 10
     for words in found:

@@ -27,6 +27,8 @@ AFTER_THE_MODEL = {
     "deconvnet": "{p} -l h -o {o}/x --preprocess unit",
     "invert": "{p} -l h -o {o}/x --preprocess unit --steps 2",
     "maximize": "--target-class 1 -o {o}/x --preprocess unit --steps 2",
+    "concepts": "--concept a=bundled --random bundled --images bundled -l h -o {o}/x "
+    "--preprocess unit",
     "embed": "{p} -o {o}/x --preprocess unit",
 }
 

@@ -1,0 +1,377 @@
+"""`backlight.Concepts`: what a concept of one's own is to a class (TCAV, Kim et al. 2018).
+
+    test = backlight.Concepts("model.onnx", "fire9")
+    found = test("zebras/", concepts={"striped": "stripes/"}, random="anything/")
+    found.scores[0].score, found.scores[0].significant
+
+A concept is a folder of images. The direction in a layer that tells them from random images is its
+vector; the share of the class's images whose score rises along it is its TCAV score. Derivatives
+are the export's own backward pass, by the layer, with the vectors as an input of the graph.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import arguments as take
+from ...errors import ImageError, ModelError, UsageError
+from ...export import choose, scores
+from ...export.graph import ModelLike, load
+from ...export.layer import default_layer
+from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
+from ...export.sizes import Shapes
+from ..classifier.intake import check_images, out_of_range
+from ..classifier.ready import Reading, Ready
+from ..classifier.scored import Scored
+from ..photos import images as photos
+from ..photos import stream
+from ..runtime.session import Providers
+from .cavs import ready_fit
+from .derivatives import LayerDerivatives
+from .testing import ConceptScore, Vectors, random_sets, scored, vectors
+
+__all__ = ["Concepts", "ConceptsFound", "SetOfImages"]
+
+POSITIONS = ("mean", "all")
+RUNS = 10
+# Of the layer's values that are held for all images, and of the vectors: bytes.
+MOST_BYTES = 1 << 31
+
+# A batch as the model takes it, or files and folders.
+SetOfImages = Any
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ConceptsFound:
+    """Concepts tested.
+
+    scores: one for each layer and concept. layers: the tensors' full names. target: the class, -1
+    where it is each image's own top class. images: of the class, those that counted; of_class: how
+    many of them have it as their top class. sets: the sizes of the random sets. tests: how many
+    tests Bonferroni's correction counts. skipped: what could not be used.
+    files, class_files: of each concept, and of the class's images; none where batches were given.
+    likeness: by layer and concept, float32 [images]: how much of the concept the layer has for each
+    image of the class, the cosine with the mean of its vectors.
+    """
+
+    scores: tuple[ConceptScore, ...]
+    layers: tuple[str, ...]
+    target: int
+    images: int
+    of_class: int
+    sets: tuple[int, ...]
+    tests: int
+    skipped: tuple[stream.Skipped, ...]
+    files: Mapping[str, tuple[Path, ...]]
+    class_files: tuple[Path, ...]
+    likeness: Mapping[str, Mapping[str, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class _Set:
+    """One set of images: files, or a batch. name: for messages."""
+
+    name: str
+    files: tuple[Path, ...]
+    batch: NDArray[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.files) if self.batch is None else len(self.batch)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Of the class's images: the top class, int64 [n], -1 where scores are no numbers; of the
+    others their files, and how much of each concept is in them."""
+
+    tops: NDArray[np.int64]
+    files: tuple[Path, ...]
+    likeness: dict[str, dict[str, NDArray[np.float32]]]
+
+
+class Concepts(Reading):
+    """Tests concepts against a classifier.
+
+    model: a path, bytes or an onnx.ModelProto. layer: tensors or nodes by name; None: the last one
+    with rows and columns before the head, as for class activation maps.
+    positions: "mean": a layer is averaged over its positions first, and a vector has a number per
+        channel: needs the fewest images. "all": a vector has a number per unit, as in the paper.
+    cav: how a vector is found: "mean", the difference of the two sides' means; or scikit-learn's
+        "sgd" (the settings of tensorflow/tcav), "logistic", "svm".
+    of: the tensor that holds the scores. runs: random sets that one random folder is split into.
+    seed: of the sets, and of what is held back. preprocess: a preset's name or a record; None: the
+    model's own. batch: images per run. providers, threads, shapes: as in `backlight.Explainer`.
+
+    Raises ModelError, UnsupportedNode or UsageError.
+    """
+
+    @take.accepts(
+        layer=take.names, positions=take.text, cav=take.text, of=take.text, runs=take.whole,
+        seed=take.whole, preprocess=given_preprocess, providers=take.names, threads=take.whole,
+        batch=take.whole,
+    )  # fmt: skip
+    def __init__(
+        self,
+        model: ModelLike | Ready,
+        layer: str | Sequence[str] | None = None,
+        *,
+        positions: str = "mean",
+        cav: str = "mean",
+        of: str | None = None,
+        runs: int = RUNS,
+        seed: int = 0,
+        preprocess: Preprocess | str | None = None,
+        providers: Providers = None,
+        threads: int | None = None,
+        batch: int = 8,
+        shapes: Shapes | None = None,
+    ) -> None:
+        if positions not in POSITIONS:
+            raise UsageError.unknown("positions", positions, POSITIONS)
+        for name, value, least in (("runs", runs, 2), ("batch", batch, 1), ("seed", seed, 0)):
+            if value < least:
+                raise UsageError(f"{name} {value}; expected {least} or more")
+        ready_fit(cav)
+        ready = Ready.of(model, shapes)
+        named = (layer,) if isinstance(layer, str) else layer
+        self.notes: list[str] = []
+        if not named:
+            named = (self._before_the_head(ready, of),)
+        self.layers = [
+            LayerDerivatives(ready, name, of, positions == "mean", providers, threads)
+            for name in dict.fromkeys(named)
+        ]
+        names = [one.name for one in self.layers]
+        self.scored = Scored(ready, names, of=of, providers=providers, threads=threads)
+        super().__init__(ready, self.scored.fed)
+        self.classes = self.scored.classes
+        self.positions, self.cav, self.runs, self.seed = positions, cav, runs, seed
+        self.batch = batch
+        self._given = preprocess
+        told = (*self.scored.notes, *(n for one in self.layers for n in one.notes))
+        self.notes += list(dict.fromkeys(told))
+
+    def _before_the_head(self, ready: Ready, of: str | None) -> str:
+        loaded = load(ready.loaded)
+        image = choose.image_input(loaded.graph)
+        found = default_layer(scores.score(loaded, of).of, image.wrt)
+        self.notes.append(f"layer '{found.name}': {found.reason}")
+        return found.name
+
+    def __call__(
+        self,
+        images: SetOfImages,
+        target: int | None = None,
+        *,
+        concepts: Mapping[str, SetOfImages],
+        random: SetOfImages | Sequence[SetOfImages],
+        progress: Progress | None = None,
+    ) -> ConceptsFound:
+        """Test concepts on the images of a class.
+
+        images: of the class: a folder, files, or a batch [N, ...] as the model takes it.
+        target: the class; None: the one that most of the images have on top; -1: each image's own.
+        concepts: by name, a set of images each, two or more in each.
+        random: a set of images of anything, which is split, or a list of such sets.
+        progress: told of each image read.
+
+        Raises UsageError or ImageError for a set that can't be used, and for a target that is no
+        class. Files that can't be read are left out, and are among `skipped`.
+        """
+        wanted = self._target(target)
+        if not concepts:
+            raise UsageError("no concept given; expected a name and its images")
+        skipped: list[stream.Skipped] = []
+        step = progress or (lambda _: None)
+        named = {n: self._set(f"concept '{n}'", given, 2) for n, given in concepts.items()}
+        several = isinstance(random, (list, tuple)) and not _are_files(random)
+        others = [self._set("random", given, 2) for given in (random if several else [random])]
+        seen = self._set("images", images, 1)
+        files: dict[str, tuple[Path, ...]] = {}
+        rows = {}
+        for name, one in named.items():
+            rows[name], files[name] = self._features(one, skipped, step)
+        pool = [self._features(one, skipped, step)[0] for one in others]
+        rng = np.random.default_rng(self.seed)
+        sets = random_sets([len(next(iter(p.values()))) for p in pool], self.runs, rng)
+        found = {
+            one.name: vectors(
+                {name: held[one.name] for name, held in rows.items()},
+                np.concatenate([part[one.name] for part in pool]), sets, self.cav, rng,
+            )
+            for one in self.layers
+        }  # fmt: skip
+        look = self._first_look(seen, found, skipped, step)
+        tops = look.tops
+        if wanted is None:
+            wanted = int(np.bincount(tops[tops >= 0]).argmax())
+        derivatives = self._derivatives(seen, wanted, found, tops, step)
+        tests = len(rows) * len(self.layers)
+        counts = {name: len(next(iter(held.values()))) for name, held in rows.items()}
+        answers = [
+            answer
+            for one in self.layers
+            for answer in scored(
+                one.name, found[one.name], derivatives[one.name], counts, sets, tests
+            )
+        ]
+        sound = int((tops >= 0).sum())
+        return ConceptsFound(
+            tuple(answers), tuple(one.name for one in self.layers), wanted, sound,
+            int((tops == wanted).sum()) if wanted >= 0 else sound,
+            tuple(len(s) for s in sets), tests, tuple(dict.fromkeys(skipped)), files,
+            look.files, look.likeness,
+        )  # fmt: skip
+
+    def _target(self, given: int | None) -> int | None:
+        if given is None:
+            return None
+        number = take.whole("target", given)
+        if number < -1 or (self.classes is not None and number >= self.classes):
+            raise out_of_range(number, self.classes)
+        return number
+
+    def _set(self, what: str, given: SetOfImages, least: int) -> _Set:
+        """A set, looked for but not read. Raises ImageError for one without images enough."""
+        if hasattr(given, "__array__") and not isinstance(given, (str, os.PathLike)):
+            batch = np.asarray(given)
+            check_images(batch, self.input)
+            _refuse_few(what, len(batch), least)
+            return _Set(what, (), batch)
+        paths = take.paths(what, given)
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        try:
+            found = photos.image_files(paths)
+        except ImageError as err:
+            raise ImageError(f"{what}: {err}") from None
+        name = f"{what}: {paths[0]}" if len(paths) == 1 else what
+        _refuse_few(name, len(found), least)
+        return _Set(name, tuple(found), None)
+
+    def _batches(
+        self, one: _Set, skipped: list[stream.Skipped]
+    ) -> Iterator[tuple[NDArray[Any], list[Path]]]:
+        if one.batch is not None:
+            for at in range(0, len(one.batch), self.batch):
+                yield one.batch[at : at + self.batch], []
+            return
+        settled = self.settled(self._given)
+        for group in stream.groups(one.files, settled, self.input, self.batch):
+            skipped += group.skipped
+            if len(group.index):
+                yield group.tensor, [one.files[i] for i in group.index.tolist()]
+
+    def _features(
+        self, one: _Set, skipped: list[stream.Skipped], step: Progress
+    ) -> tuple[dict[str, NDArray[np.float32]], tuple[Path, ...]]:
+        """By layer, a row per image that could be read, [n, D], and these images' files. Raises
+        ImageError where fewer than two could."""
+        parts: dict[str, list[NDArray[np.float32]]] = {layer.name: [] for layer in self.layers}
+        kept: list[Path] = []
+        done = 0
+        for x, names in self._batches(one, skipped):
+            _, values = self.scored(x)
+            kept += names
+            for layer in self.layers:
+                rows = layer.rows(values[layer.name])
+                if not np.isfinite(rows).all():
+                    raise ModelError(
+                        f"'{layer.name}' is NaN or infinite for an image of {one.name}: nothing "
+                        "to fit a vector to"
+                    )
+                if rows[0].nbytes * len(one) > MOST_BYTES:
+                    raise UsageError(
+                        f"{rows.shape[1]} values of '{layer.name}' for each of {len(one)} images "
+                        "don't fit; take positions 'mean', or a smaller layer"
+                    )
+                parts[layer.name].append(rows)
+            done += len(x)
+            step(len(x))
+        if done < 2:
+            why = f"; {skipped[-1].error}" if skipped else ""
+            have = "no image" if done == 0 else "one image"
+            raise ImageError(f"{one.name}: {have} that can be read; expected 2 or more{why}")
+        return {name: np.concatenate(found) for name, found in parts.items()}, tuple(kept)
+
+    def _first_look(
+        self, seen: _Set, found: Mapping[str, Vectors], skipped: list[stream.Skipped],
+        step: Progress,
+    ) -> _Look:  # fmt: skip
+        tops: list[int] = []
+        kept: list[Path] = []
+        alike: dict[str, list[NDArray[np.float32]]] = {layer.name: [] for layer in self.layers}
+        means = {
+            name: np.stack(
+                [np.mean([c.normal for c in cavs], axis=0) for cavs in one.whole.values()]
+            )
+            for name, one in found.items()
+        }
+        for x, names in self._batches(seen, skipped):
+            logits, values = self.scored(x)
+            good = self.scored.sound(logits)
+            tops += np.where(good, logits.argmax(axis=1), -1).tolist()
+            for name, fine in zip(names, good.tolist(), strict=False):
+                if fine:
+                    kept.append(name)
+                else:
+                    why = ImageError(f"{name}: the model's scores are NaN or infinite")
+                    skipped.append(stream.Skipped(str(name), why))
+            for layer in self.layers:
+                rows = layer.rows(values[layer.name])[good]
+                alike[layer.name].append(_cosines(rows, means[layer.name]))
+            step(len(x))
+        if all(top < 0 for top in tops):
+            why_not = f"; {skipped[-1].error}" if skipped else ""
+            raise ImageError(f"images: none that can be used{why_not}")
+        likeness = {}
+        for layer_name, one in found.items():
+            columns = np.concatenate(alike[layer_name]).T
+            likeness[layer_name] = dict(zip(one.whole, columns, strict=True))
+        return _Look(np.asarray(tops, np.int64), tuple(kept), likeness)
+
+    def _derivatives(
+        self, seen: _Set, wanted: int, found: Mapping[str, Vectors], tops: NDArray[np.int64],
+        step: Progress,
+    ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
+        """By layer, of the class's images along its vectors: [N, T]."""
+        stacked = {name: one.stacked for name, one in found.items()}
+        parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in stacked}
+        at = 0
+        for x, _ in self._batches(seen, []):
+            good = tops[at : at + len(x)] >= 0
+            at += len(x)
+            if good.any():
+                classes = np.full(int(good.sum()), wanted, np.int64)
+                for layer in self.layers:
+                    made = layer(x[good], classes, stacked[layer.name])
+                    if not np.isfinite(made).all():
+                        raise ModelError(f"the gradient by '{layer.name}' is NaN or infinite")
+                    parts[layer.name].append(made)
+            step(len(x))
+        return {name: np.concatenate(made) for name, made in parts.items()}
+
+
+def _are_files(given: Sequence[Any]) -> bool:
+    """Whether a list is of image files, and so one set; folders and batches are one each."""
+    return all(isinstance(g, (str, os.PathLike)) and not Path(g).is_dir() for g in given)
+
+
+def _refuse_few(name: str, count: int, least: int) -> None:
+    if count < least:
+        have = "no image" if count == 0 else "one image"
+        raise ImageError(f"{name}: {have}; expected {least} or more")
+
+
+def _cosines(rows: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n, D] and [C, D] -> [n, C]; 0 where one of the two is 0."""
+    sizes = np.linalg.norm(rows, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+    return np.asarray((rows @ vectors.T) / np.where(sizes > 0, sizes, 1), np.float32)

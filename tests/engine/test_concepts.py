@@ -1,0 +1,435 @@
+"""Concepts (TCAV): exact cases, planted concepts, too few images, what can't be used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import backlight
+from backlight.engine.classifier.ready import Ready
+from backlight.engine.cli import run
+from backlight.engine.inside.cavs import FITS, fitted
+from backlight.engine.inside.derivatives import LayerDerivatives
+from backlight.engine.inside.significance import two_sided, welch
+from backlight.engine.inside.testing import random_sets
+from backlight.errors import ImageError, UsageError
+
+from .. import models
+
+# z0 = half the sum of squares of the activations, so that its gradient is the activations.
+SQUARES = """<ir_version: 8, opset_import: ["": 18]>
+squares (float[N,3,1,1] x) => (float[N,2] scores) {
+    a = Flatten(x)
+    s = Mul(a, a)
+    scores = MatMul(s, m)
+}"""
+HALVES = {"m": np.array([[0.5, 0.1], [0.5, 0.2], [0.5, 0.3]], np.float32)}
+# Class 0 is the mean red of the photo, class 1 its mean green; blue is no class.
+PLANTED = """<ir_version: 8, opset_import: ["": 18]>
+planted (float[N,3,8,8] x) => (float[N,2] prob) {
+    h = Relu(x)
+    q = Mul(h, h)
+    p = GlobalAveragePool(q)
+    f = Flatten(p)
+    scores = Gemm(f, m)
+    prob = Softmax(scores)
+}"""
+RED_GREEN = {"m": np.array([[1, -1], [-1, 1], [0, 0]], np.float32)}
+
+
+def planted() -> onnx.ModelProto:
+    return models.parsed(PLANTED, RED_GREEN)
+
+
+def drawn(channel: int | None, count: int, seed: int) -> np.ndarray:
+    """Noise, with one channel lit."""
+    x = np.random.default_rng(seed).uniform(0, 1, (count, 3, 8, 8)).astype(np.float32)
+    if channel is not None:
+        x[:, channel] += 1
+    return x
+
+
+class TestDerivatives:
+    def test_the_case_of_tensorflow_tcav(self):
+        """A7: activations (0, 1, 2), gradient the same, vector (1, 2, 3): 8."""
+        layer = LayerDerivatives(
+            Ready(models.parsed(SQUARES, HALVES)), "a", None, True, "cpu", None
+        )
+        x = np.array([[0, 1, 2], [0, -1, -2]], np.float32).reshape(2, 3, 1, 1)
+        found = layer(x, np.array([0, 0]), np.array([[1, 2, 3], [0, 1, 0]], np.float32))
+        # The gradient of the logit: along it the score rises.
+        np.testing.assert_allclose(found, [[8, 1], [-8, -1]], rtol=1e-6)
+        other = layer(x, np.array([1, -1]), np.array([[1, 2, 3]], np.float32))
+        # Class 1: gradients .2, .4, .6 of the activations; -1: the class on top, which is 0.
+        np.testing.assert_allclose(other, [[4.4], [-8]], rtol=1e-6)
+
+    @pytest.mark.parametrize("pooled", [True, False])
+    def test_finite_differences(self, pooled):
+        ready = Ready(models.tiny())
+        layer = LayerDerivatives(ready, "r", None, pooled, "cpu", None)
+        x = models.images(2, 3, 8, 8)
+        size = 4 if pooled else 4 * 64
+        directions = np.random.default_rng(1).standard_normal((3, size)).astype(np.float32)
+        found = layer(x, np.array([2, 4]), directions)
+        w = models.weights()
+        # Behind the layer all is linear: the mean over places, times v.
+        spread = directions.reshape(3, 4, -1).sum(axis=2) / (1 if pooled else 64)
+        np.testing.assert_allclose(found, w["v"][[2, 4]] @ spread.T, rtol=1e-4, atol=1e-5)
+
+    def test_a_vector_is_the_same_at_every_place_whatever_the_layout(self):
+        ready = Ready(models.tiny())
+        layer = LayerDerivatives(ready, "h", None, True, "cpu", None)
+        assert layer.axes == (2, 3)
+        values = np.arange(2 * 4 * 3 * 5, dtype=np.float32).reshape(2, 4, 3, 5)
+        np.testing.assert_allclose(layer.rows(values), values.mean(axis=(2, 3)))
+        flat = LayerDerivatives(ready, "h", None, False, "cpu", None)
+        assert flat.rows(values).shape == (2, 60)
+
+
+class TestVectors:
+    A = np.array([[2, 0], [4, 0], [3, 1], [3, -1]], np.float32)
+    B = np.array([[-2, 0], [-4, 0], [-3, 1], [-3, -1]], np.float32)
+
+    @pytest.mark.parametrize("kind", FITS)
+    def test_tells_the_two_sides(self, kind):
+        if kind != "mean":
+            pytest.importorskip("sklearn")
+        a, b = np.tile(self.A, (6, 1)), np.tile(self.B, (6, 1))
+        cav = fitted(kind, a, b, np.random.default_rng(0))
+        assert cav.accuracy == 1
+        assert cav.normal.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(cav.normal), 1, rtol=1e-6)
+        np.testing.assert_allclose(cav.normal, [1, 0], atol=0.15)
+        turned = fitted(kind, b, a, np.random.default_rng(0))
+        assert turned.normal[0] < -0.9 and turned.accuracy == 1
+
+    def test_is_the_difference_of_means(self):
+        cav = fitted("mean", self.A[:1], self.B[2:3], np.random.default_rng(0))
+        np.testing.assert_allclose(cav.normal, np.array([5, -1]) / 26**0.5, rtol=1e-6)
+        assert cav.accuracy is None  # one row a side: nothing to hold back
+
+    def test_two_sides_that_are_one_have_no_direction(self):
+        same = np.ones((6, 2), np.float32)
+        flat = fitted("mean", same, same, np.random.default_rng(0))
+        assert not flat.normal.any() and flat.accuracy == 0.5
+
+    def test_accuracy_is_of_rows_that_were_held_back(self):
+        """On noise a vector tells what it has seen, and nothing else."""
+        rng = np.random.default_rng(0)
+        found = [
+            fitted("mean", *rng.standard_normal((2, 12, 400)).astype(np.float32), rng).accuracy
+            for _ in range(60)
+        ]
+        assert abs(np.mean(found) - 0.5) < 0.05  # the mean of 60 x 8: its error is 0.02
+
+    def test_one_random_folder_is_split_and_several_are_sets(self):
+        rng = np.random.default_rng(0)
+        split = random_sets([60], 10, rng)
+        assert [len(s) for s in split] == [6] * 10
+        assert sorted(np.concatenate(split)) == list(range(60))
+        assert [len(s) for s in random_sets([23], 10, rng)] == [6, 6, 6, 5]
+        assert [len(s) for s in random_sets([5], 10, rng)] == [3, 2]
+        assert [len(s) for s in random_sets([3], 10, rng)] == [3]
+        several = random_sets([3, 2, 4], 10, rng)
+        assert [s.tolist() for s in several] == [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
+
+
+class TestSignificance:
+    def test_is_scipys(self):
+        stats = pytest.importorskip("scipy.stats")
+        rng = np.random.default_rng(0)
+        for _ in range(50):
+            a = rng.normal(size=rng.integers(2, 30)) * rng.uniform(0.1, 5)
+            b = rng.normal(size=rng.integers(2, 90)) + rng.uniform(-2, 2)
+            want = stats.ttest_ind(a, b, equal_var=False).pvalue
+            assert welch(a, b) == pytest.approx(want, rel=1e-9)
+        for t in (1e-8, 0.5, 3, 40):
+            for freedom in (1, 1.5, 10, 1e5):
+                assert two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-7)
+
+    def test_closed_forms(self):
+        # One degree of freedom is Cauchy's distribution; two have a square root.
+        assert two_sided(1, 1) == pytest.approx(0.5)
+        assert two_sided(2**0.5, 2) == pytest.approx(1 - 0.5**0.5)
+
+    def test_without_spread(self):
+        assert welch([1, 1, 1], [1, 1]) == 1
+        assert welch([1, 1, 1], [0, 0]) == 0
+        assert welch([1], [0, 1, 0]) is None
+
+
+class TestConcepts:
+    def found(self, count=20, of_class=12, random=60, positions="mean", cav="mean", **given):
+        test = backlight.Concepts(planted(), "h", positions=positions, cav=cav, providers="cpu")
+        concepts = {
+            "red": drawn(0, count, 1), "green": drawn(1, count, 2), "blue": drawn(2, count, 3),
+            "nothing": drawn(None, count, 4),
+        }  # fmt: skip
+        others = drawn(None, random, 5) if isinstance(random, int) else random
+        given = {"concepts": concepts, "random": others} | given
+        return test, test(drawn(0, of_class, 6), **given)
+
+    @pytest.mark.parametrize("positions", ["mean", "all"])
+    def test_planted(self, positions):
+        """Red makes the class, green unmakes it, blue and noise are nothing to it."""
+        _, found = self.found(positions=positions)
+        assert found.target == 0 and found.images == found.of_class == 12
+        assert found.tests == 4 and found.sets == (6,) * 10
+        by_name = {one.concept: one for one in found.scores}
+        red, green, blue, nothing = (by_name[n] for n in ("red", "green", "blue", "nothing"))
+        assert red.significant and red.score == 1 and red.deviation == 0 and red.accuracy == 1
+        assert green.significant and green.score == 0 and green.magnitude < 0 < red.magnitude
+        assert blue.accuracy == 1 and not blue.significant, "seen by the layer, used by no class"
+        assert blue.note == "no more than random sets do"
+        assert not nothing.significant
+        for one in found.scores:
+            assert len(one.scores) == len(one.parts) == 10 and len(one.random) == 45
+            assert one.score == one.scores.mean()
+            assert one.p == welch(one.scores, one.random)
+            assert one.p_parts == welch(one.parts, one.random)
+            assert one.p_bonferroni == min(1, 4 * max(one.p, one.p_parts))
+            assert one.significant == (one.note is None)
+
+    def test_by_classifiers(self):
+        pytest.importorskip("sklearn")
+        for cav in ("sgd", "logistic", "svm"):
+            _, found = self.found(cav=cav)
+            assert [one.significant for one in found.scores[:2]] == [True, True], cav
+            assert found.scores[0].score > 0.9 > 0.1 > found.scores[1].score
+
+    def test_noise_gets_no_star(self):
+        """A concept of anything, against random sets of the same anything, over many draws. The
+        plain test alone takes one in five for a concept."""
+        test = backlight.Concepts(planted(), "h", providers="cpu")
+        plain = stars = 0
+        for seed in range(20):
+            found = test(
+                drawn(0, 10, 6),
+                concepts={"x": drawn(None, 20, 100 + seed)},
+                random=drawn(None, 60, 200 + seed),
+            ).scores[0]
+            plain += found.p is not None and found.p < 0.05
+            stars += found.significant
+        assert stars <= 1 < plain
+
+    def test_too_few_is_said_and_gets_no_star(self):
+        for few, what in (
+            ({"count": 4}, "4 of the concept"), ({"of_class": 3}, "3 of the class"),
+            ({"random": 12}, "2 random sets"),
+            ({"random": [drawn(None, 2, s) for s in range(6)]}, "2 in a random set"),
+        ):  # fmt: skip
+            _, found = self.found(**few)
+            for one in found.scores:
+                assert not one.significant
+                assert one.note is not None and one.note.startswith("too few images: ")
+                assert what in one.note
+        _, found = self.found(count=2, of_class=1, random=2)
+        assert found.sets == (2,) and [one.p for one in found.scores] == [None] * 4
+
+    def test_the_same_seed_says_the_same(self):
+        (_, one), (_, two) = self.found(), self.found()
+        assert [s.as_dict() for s in one.scores] == [s.as_dict() for s in two.scores]
+
+    def test_the_class_is_the_commonest_unless_told(self):
+        test, _ = self.found()
+        more = {"concepts": {"red": drawn(0, 9, 1)}, "random": drawn(None, 60, 5)}
+        mixed = np.concatenate([drawn(0, 3, 1), drawn(1, 8, 2)])
+        assert test(mixed, **more).target == 1
+        assert test(mixed, 0, **more).of_class == 3
+        own = test(mixed, -1, **more)
+        # Each image's own class: red speaks for 3 of 11.
+        assert own.target == -1 and own.scores[0].score == pytest.approx(3 / 11)
+
+    def test_likeness(self):
+        _, found = self.found(concepts={"red": drawn(0, 9, 1), "green": drawn(1, 9, 1)})
+        likeness = found.likeness["h"]
+        assert likeness["red"].shape == (12,) and (likeness["red"] > likeness["green"]).all()
+
+    def test_no_gradient_is_said(self):
+        """Behind a layer that no class reads: blue alone."""
+        net = models.parsed(PLANTED, {"m": np.zeros((3, 2), np.float32)})
+        found = backlight.Concepts(net, "h", providers="cpu")(
+            drawn(0, 10, 1), 0, concepts={"red": drawn(0, 10, 2)}, random=drawn(None, 60, 3)
+        )
+        assert found.scores[0].note is not None and "no gradient" in found.scores[0].note
+
+    def test_a_fixed_batch_and_half_precision(self):
+        fixed = models.parsed(PLANTED.replace("N,", "4,"), RED_GREEN)
+        half = models.parsed(
+            PLANTED.replace("float[N,3", "float16[N,3").replace("float[N,2", "float16[N,2"),
+            {"m": RED_GREEN["m"].astype(np.float16)},
+        )
+        for net, dtype in ((fixed, np.float32), (half, np.float16)):
+            found = backlight.Concepts(net, "h", providers="cpu")(
+                drawn(0, 10, 6).astype(dtype),
+                concepts={"red": drawn(0, 10, 1).astype(dtype)},
+                random=drawn(None, 60, 5).astype(dtype),
+            )
+            assert found.scores[0].significant and found.images == 10
+
+    def test_several_layers_and_the_one_before_the_head(self):
+        test = backlight.Concepts(planted(), ["h", "q"], providers="cpu")
+        found = test(drawn(0, 9, 1), concepts={"red": drawn(0, 9, 2)}, random=drawn(None, 60, 3))
+        assert found.layers == ("h", "q") and found.tests == 2
+        assert [one.layer for one in found.scores] == ["h", "q"]
+        chosen = backlight.Concepts(models.tiny(), providers="cpu")
+        assert [layer.name for layer in chosen.layers] == ["r"]
+        assert chosen.notes[0].startswith("layer 'r': the last rectified tensor")
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"layer": "nope"}, "no tensor 'nope'"),
+            ({"positions": "some"}, "accepted: mean, all"),
+            ({"cav": "lda"}, "accepted: mean, sgd, logistic, svm"),
+            ({"runs": 1}, "expected 2 or more"), ({"batch": 0}, "expected 1 or more"),
+            ({"layer": 3}, "layer is 3"),
+        ],
+    )  # fmt: skip
+    def test_wrong_arguments(self, given, says):
+        with pytest.raises(UsageError, match=says):
+            backlight.Concepts(planted(), **{"layer": "h", "providers": "cpu"} | given)
+
+    def test_wrong_sets(self):
+        test = backlight.Concepts(planted(), "h", providers="cpu")
+        good = {"concepts": {"red": drawn(0, 9, 2)}, "random": drawn(None, 9, 3)}
+        for change, says in (
+            ({"concepts": {}}, "no concept given"),
+            ({"concepts": {"red": drawn(0, 1, 2)}}, "concept 'red': one image; expected 2"),
+            ({"concepts": {"red": drawn(0, 3, 2)[:, :2]}}, "expected float32"),
+            ({"random": drawn(None, 1, 2)}, "random: one image"),
+            ({"random": "no/such"}, "random: no/such: no such file"),
+            ({"target": 2}, "class 2 is out of range"), ({"target": 0.5}, "target is 0.5"),
+        ):  # fmt: skip
+            with pytest.raises((UsageError, ImageError), match=says):
+                test(drawn(0, 2, 1), **good | change)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, str]:
+    """Photos of 8 pixels, coloured as the concepts of `drawn`, and the planted model."""
+    onnx.save(planted(), tmp_path / "m.onnx")
+    for name, channel, count in (("red", 0, 12), ("blue", 2, 12), ("any", None, 60), ("of", 0, 9)):
+        (tmp_path / name).mkdir()
+        for at, one in enumerate(drawn(channel, count, len(name) + count)):
+            pixels = np.clip(one.transpose(1, 2, 0) * 120, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{at:02}.png")
+    return {"d": str(tmp_path)}
+
+
+LINE = (
+    "concepts {d}/m.onnx --concept red={d}/red --concept blue={d}/blue --random {d}/any "
+    "--images {d}/of --layer h --preprocess unit -o {d}/out"
+)
+
+
+class TestCommand:
+    def test_planted(self, folders, tmp_path, capsys):
+        assert run(LINE.format(**folders).split()) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        red, blue, last = said.out.splitlines()
+        assert red.startswith("red ") and " * p 0.00028 accuracy 100.0 %" in red
+        assert blue.startswith("blue ") and "no more than random sets do" in blue
+        assert last == f"9 of 9 images are taken for class 0 -> {tmp_path}/out/concepts.html"
+        summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+        assert summary["command"] == "concepts" and summary["images"] == []
+        assert (summary["target_class"], summary["class_images"], summary["read"]) == (0, 9, 93)
+        assert summary["random_sets"] == [6] * 10 and summary["tests"] == 2
+        told = summary["concepts"][0]
+        assert told["concept"] == "red" and told["significant"] and told["score"] == 1
+        assert len(told["scores"]) == len(told["accuracies"]) == 10 and told["images"] == 12
+        page = (tmp_path / "out" / "concepts.html").read_text(encoding="utf-8")
+        assert page.count("<img") == 2 and "★" in page and "Pictures, by h" in page
+        assert Image.open(tmp_path / "out" / "concepts.png").width > 900
+
+    def test_json_several_random_folders_and_no_page(self, folders, tmp_path, capsys):
+        files = sorted((tmp_path / "any").iterdir())
+        for number in range(5):
+            (tmp_path / f"any{number}").mkdir()
+            for file in files[number::5]:
+                file.rename(tmp_path / f"any{number}" / file.name)
+        line = LINE.format(**folders).replace(
+            f"--random {tmp_path}/any", " ".join(f"--random {tmp_path}/any{n}" for n in range(5))
+        )
+        assert run([*line.split(), "--no-html", "--json", "--target-class", "top1"]) == 0
+        summary = json.loads(capsys.readouterr().out)
+        assert summary["random_sets"] == [12] * 5 and summary["target_class"] == "top1"
+        assert {f.name for f in (tmp_path / "out").iterdir()} == {"concepts.png", "summary.json"}
+
+    def test_too_few(self, folders, tmp_path, capsys):
+        for name, left in (("red", 2), ("any", 8)):
+            for file in sorted((tmp_path / name).iterdir())[left:]:
+                file.unlink()
+        assert run(LINE.format(**folders).split()) == 0
+        said = capsys.readouterr().out
+        assert "too few images: 2 of the concept (8 needed), 2 random sets (5 needed)" in said
+        assert "*" not in said
+        assert "★" not in (tmp_path / "out" / "concepts.html").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (("--concept blue={d}/blue", "--concept {d}/blue"), "expected NAME=FOLDER"),
+            (("--concept blue=", "--concept red="), "--concept 'red' is given twice"),
+            (("blue={d}/blue", "blue={d}/no"), "concept 'blue': {d}/no: no such file"),
+            (("blue={d}/blue", "blue={d}/empty"), "{d}/empty: a folder without images"),
+            (("blue={d}/blue", "blue={d}/one"), "{d}/one: one image; expected 2 or more"),
+            (("blue={d}/blue", "blue={d}/bad"), "{d}/bad: one image that can be read"),
+            (("--random {d}/any", ""), "no --random given"),
+            (("--images {d}/of", ""), "no --images given"),
+            (("--random {d}/any", "--random {d}/one"), "random: {d}/one: one image"),
+            (("--layer h", "--layer hh"), "no tensor 'hh' in the model; nearest: h"),
+            (("--layer h", "--layer prob"), "prob"),
+            (("--images", "--target-class 7 --images"), "class 7 is out of range"),
+            (("--images", "--labels {d}/names --target-class rd --images"), "nearest: red"),
+            (("--images", "--cav lda --images"), "accepted: mean, sgd"),
+            (("--images", "--runs 1 --images"), "runs 1; expected 2"),
+            (("{d}/m.onnx", "{d}/of/00.png"), "00.png"),
+        ],
+    )
+    def test_what_cannot_be_used(self, change, says, folders, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "names").write_text("red\ngreen\n")
+        for name, files in (("one", ["a.png"]), ("bad", ["a.png", "b.png"])):
+            (tmp_path / name).mkdir()
+            for file in files:
+                (tmp_path / name / file).write_bytes((tmp_path / "of" / "00.png").read_bytes())
+        (tmp_path / "bad" / "b.png").write_bytes(b"none")
+        assert run(LINE.replace(*change).format(**folders).split()) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1
+        assert says.format(**folders) in said.err
+        assert not (tmp_path / "out").exists()
+
+    def test_a_broken_photo_is_left_out(self, folders, tmp_path, capsys):
+        (tmp_path / "red" / "99.png").write_bytes(b"no photo")
+        assert run(LINE.format(**folders).split()) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert "99.png: not an image" in said[0] and said[-1] == "backlight: 1 skipped, 93 read"
+        summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+        assert [Path(s["file"]).name for s in summary["skipped"]] == ["99.png"]
+
+    def test_the_model_is_read_and_loaded_once(self, folders, monkeypatch):
+        graph = sys.modules["backlight.export.graph"]
+        calls: list[str] = []
+        for name in ("read_message", "check_nodes"):
+            inner = getattr(graph, name)
+            monkeypatch.setattr(
+                graph, name, lambda *a, n=name, f=inner: (calls.append(n), f(*a))[1]
+            )
+        assert run(LINE.format(**folders).split()) == 0
+        assert sorted(calls) == ["check_nodes", "read_message"]
+
+    def test_results_that_are_there(self, folders, tmp_path, capsys):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "concepts.png").write_bytes(b"mine")
+        assert run(LINE.format(**folders).split()) == 2
+        assert "exists already; --force" in capsys.readouterr().err
+        assert (tmp_path / "out" / "concepts.png").read_bytes() == b"mine"
