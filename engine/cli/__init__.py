@@ -43,6 +43,7 @@ COMMANDS = (
     "invert",
     "maximize",
     "concepts",
+    "graph",
     "embed",
     "neighbors",
     "map",

@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -20,6 +21,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 1200px; padding: 24px; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 19px; margin: 36px 0 8px }
+h3 { font-size: 16px; margin: 28px 0 4px } p a { color: inherit }
 p { margin: 6px 0; max-width: 80ch } .faint { color: var(--faint); font-size: 14px }
 figure { margin: 12px 0; overflow-x: auto } figcaption { color: var(--faint); font-size: 14px }
 img { box-sizing: border-box; max-width: 100%; height: auto; border: 1px solid var(--line) }
@@ -56,14 +58,31 @@ class Page:
         kind = ' class="faint"' if faint else ""
         self._body.append(f"<p{kind}>{html.escape(text)}</p>")
 
-    def picture(self, image: Image.Image, alt: str, caption: str = "") -> None:
-        """A picture as part of the file; alt: what it shows, in words."""
+    def place(self, title: str, name: str) -> None:
+        """A smaller heading that `links` leads to by its name; the navigation has none of these."""
+        self._body.append(f'<h3 id="{html.escape(name, quote=True)}">{html.escape(title)}</h3>')
+
+    def links(self, lead: str, to: Sequence[tuple[str, str]]) -> None:
+        """A line of links to places: (text, name) each; nothing where there is none."""
+        if to:
+            made = ", ".join(
+                # Names hold what layers are called: in an address that is written as %XX.
+                f'<a href="#{quote(name, safe="", errors="surrogatepass")}">{html.escape(text)}</a>'
+                for text, name in to
+            )
+            self._body.append(f"<p>{html.escape(lead)} {made}</p>")
+
+    def picture(
+        self, image: Image.Image, alt: str, caption: str = "", *, kind: str = "PNG"
+    ) -> None:
+        """A picture as part of the file; alt: what it shows, in words. kind: JPEG where there are
+        many of photos."""
         buffer = io.BytesIO()
-        image.save(buffer, "PNG")
+        image.save(buffer, kind, **({"quality": 75} if kind == "JPEG" else {}))
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         self._body.append(
-            f'<figure><img src="data:image/png;base64,{data}" width="{image.width}" '
+            f'<figure><img src="data:image/{kind.lower()};base64,{data}" width="{image.width}" '
             # Smaller than this its letters can't be read: a wide one is scrolled instead.
             f'height="{image.height}" style="min-width: {image.width * 7 // 8}px" '
             f'alt="{html.escape(alt, quote=True)}">{below}</figure>'

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .engine.inside.activations import activations
     from .engine.inside.concepts import Concepts
     from .engine.inside.deconvnet import deconvnet
+    from .engine.inside.explanatory import ExplanatoryGraph
     from .engine.inside.filters import filters
     from .engine.inside.inversion import invert, maximize
     from .engine.inside.patches import patches
@@ -53,6 +54,7 @@ __all__ = [
     "Embeddings",
     "Explainer",
     "Explanation",
+    "ExplanatoryGraph",
     "ImageError",
     "InputError",
     "ModelError",
@@ -84,6 +86,7 @@ _LAZY = {
     "Embeddings": "backlight.engine.similar.store",
     "Explainer": "backlight.engine.direct.explainer",
     "Explanation": "backlight.engine.direct.explainer",
+    "ExplanatoryGraph": "backlight.engine.inside.explanatory",
     "Occlusion": "backlight.engine.masked.occlusion",
     "Preprocess": "backlight.export.preprocess",
     "Rise": "backlight.engine.masked.rise",

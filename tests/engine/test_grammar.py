@@ -29,6 +29,7 @@ AFTER_THE_MODEL = {
     "maximize": "--target-class 1 -o {o}/x --preprocess unit --steps 2",
     "concepts": "--concept a=bundled --random bundled --images bundled -l h -o {o}/x "
     "--preprocess unit",
+    "graph": "{p} --layers r,h -o {o}/x --preprocess unit",
     "embed": "{p} -o {o}/x --preprocess unit",
 }
 
