@@ -1,10 +1,11 @@
 """Makes the pictures of docs/inside.md from the bundled model and photos, by the commands it shows.
 
-python tools/make_inside_pictures.py docs [looked mapped inverted maximized tested]
+python tools/make_inside_pictures.py docs [looked mapped linked inverted maximized tested]
 """
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 import tempfile
@@ -81,6 +82,23 @@ def mapped(out: Path, work: Path) -> None:
     save(work / "map" / "pictures.png", out / "inside-map.jpg")
 
 
+def linked(out: Path, work: Path) -> None:
+    """The explanatory graph of 60 crops of the cat."""
+    rng = np.random.default_rng(0)
+    whole, folder = Image.open(CAT).convert("RGB"), work / "cats"
+    folder.mkdir()
+    for number in range(60):
+        side = int(min(whole.size) * rng.uniform(0.75, 1))
+        left, top = rng.integers(whole.width - side), rng.integers(whole.height - side + 1)
+        part = whole.crop((left, top, left + side, top + side)).resize((256, 256))
+        part.save(folder / f"cat-{number:02}.jpg", quality=90)
+    made("graph", "bundled", folder, "--layers", "fire9,fire6,fire4", "-o", work / "graph")
+    save(work / "graph" / "graph.png", out / "inside-graph.jpg")
+    names = json.loads((work / "graph" / "summary.json").read_bytes())["pictures"]
+    strongest = next(name for key, name in names.items() if key.startswith("fire6/"))
+    save(work / "graph" / strongest, out / "inside-pattern.jpg")
+
+
 def inverted(out: Path, work: Path) -> None:
     """Inversion."""
     layers = [a for n in ("conv1", "fire2", "fire4", "fire6", "fire9") for a in ("-l", n)]
@@ -108,7 +126,7 @@ def tested(out: Path, work: Path) -> None:
     save(work / "tested" / "concepts.png", out / "inside-concepts.png")
 
 
-PARTS = {f.__name__: f for f in (looked, mapped, inverted, maximized, tested)}
+PARTS = {f.__name__: f for f in (looked, mapped, linked, inverted, maximized, tested)}
 
 
 def main(folder: str, *parts: str) -> None:

@@ -236,7 +236,8 @@ def _written(
     for layer in () if quiet else about["layers"]:
         show(f"{layer['name']}: {layer['patterns']} patterns of {len(layer['filters'])} filters")
     if not quiet:
-        show(f"{len(found)} patterns -> {results.path}/")
+        few = f" ({found.few})" if found.few else ""
+        show(f"{len(found)} patterns{few} -> {results.path}/")
     return {
         "settings": about["settings"],
         "layers": about["layers"],

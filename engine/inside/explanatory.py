@@ -39,7 +39,6 @@ __all__ = ["ExplanatoryGraph"]
 FILTERS = 20
 # Photos that say which filters of a layer are strongest.
 SAMPLE = 64
-FEW = 10
 
 Progress = Callable[[str, int, int], None]
 
@@ -148,7 +147,8 @@ class ExplanatoryGraph:
     ) -> PartGraph:
         """The graph of what the filters see in these photos: best of one class, 20 to some hundred.
 
-        photos: a folder, of images anywhere under it; or files and folders. Under 10 are noted.
+        photos: a folder, of images anywhere under it; or files and folders. Of few, what moves
+        together is chance: see `PartGraph.few`.
         state: a folder to keep the pass in while it runs, every so many seconds: one that was
         killed goes on from there. progress: called with what is done ("looking": photos;
         "fitting": filters), how many, and of how many.
@@ -193,9 +193,6 @@ class ExplanatoryGraph:
         if not len(index):
             store.remove()  # nothing in it to go on from
             raise skipped[-1].error
-        if len(index) < FEW:
-            count = "1 photo" if len(index) == 1 else f"{len(index)} photos"
-            notes.append(f"{count}: too few to tell what belongs together; take 20 or more")
         layers = self._fitted(held, chosen, progress)
         return PartGraph(
             self.name, tuple(layers), tuple(files[i] for i in index), tuple(skipped),

@@ -26,6 +26,7 @@ __all__ = ["PartGraph", "PartLayer", "networkx"]
 
 # Strong enough in a photo to be counted as there.
 PRESENT = 0.3
+FEW = 10
 
 
 def networkx() -> Any:
@@ -101,6 +102,14 @@ class PartGraph:
 
     def __len__(self) -> int:
         return sum(map(len, self.layers))
+
+    @property
+    def few(self) -> str:
+        """What is to be said of a set in which anything moves together; else nothing."""
+        if len(self.files) >= FEW:
+            return ""
+        count = "1 photo tells" if len(self.files) == 1 else f"{len(self.files)} photos tell"
+        return f"{count} little of what belongs together; take 20 or more"
 
     def layer(self, name: str) -> PartLayer:
         """A layer by name. Raises UsageError for one that isn't in the graph."""

@@ -255,7 +255,7 @@ def page_of(
         "to the parts below it.",
     )
     page.picture(gallery.overview(), "the strongest patterns of each layer and their links")
-    for note in graph.notes:
+    for note in (*graph.notes, *filter(None, [graph.few])):
         page.text(note, faint=True)
     last = -1
     for depth, at, picture in pictures:

@@ -277,7 +277,7 @@ def test_photos_that_cannot_be_read(at_hand, tmp_path, capsys):
     (photos / "b.png").write_bytes((folder / "photos" / "00.png").read_bytes())
     assert run(line) == 2
     said = capsys.readouterr()
-    assert "1 skipped, 1 read" in said.err and "too few to tell" in said.err
+    assert "1 skipped, 1 read" in said.err and "1 photo tells little" in said.out
     told = json.loads((tmp_path / "out" / "summary.json").read_bytes())
     assert len(told["skipped"]) == 1 and told["read"] == 1
 
