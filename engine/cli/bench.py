@@ -37,7 +37,8 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="Provider; repeatable. [cpu]")
     ] = None,
     threads: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="Threads; repeatable. [the runtime's]")
+        list[int] | None,
+        typer.Option(metavar="N", help="Threads that compute, in all; repeatable. [one per core]"),
     ] = None,
     runs: Annotated[int, typer.Option(metavar="N", help="Measured runs of each.")] = 30,
     size: Annotated[

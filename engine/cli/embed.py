@@ -16,6 +16,7 @@ from .options import (
     PreprocessOption,
     Provider,
     Shape,
+    Threads,
     chosen_preprocess,
     model_path,
     path_given,
@@ -63,9 +64,7 @@ def embed(
     ] = None,
     preprocess: PreprocessOption = None,
     provider: Provider = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads in all. [default: one per core]")
-    ] = None,
+    threads: Threads = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Images per run.")] = 16,
     shape: Shape = None,
     force: Annotated[bool, typer.Option("--force", help="Start the store anew.")] = False,

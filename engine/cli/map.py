@@ -65,7 +65,10 @@ def map_(
         int, typer.Option(metavar="N", help="Pictures on the picture map and the page, at most.")
     ] = 2000,
     threads: Annotated[
-        int, typer.Option(metavar="N", help="With more than 1, a seed gives no fixed map.")
+        int,
+        typer.Option(
+            metavar="N", help="Threads that compute, in all; above 1, a seed fixes no map."
+        ),
     ] = 1,
     html: Html = False,
     force: Force = False,

@@ -113,7 +113,10 @@ Provider = Annotated[
     typer.Option("--provider", metavar="NAME", help="auto, cpu, openvino, cuda …; repeatable."),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", help="Threads of one operator.")
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", help="Threads that compute, in all. [default: one per core]"
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images per run.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there already.")]

@@ -94,7 +94,7 @@ class Explainer(Reading):
         front of them. Without either: what an exported file has, else all three rules.
     of, wrt: as in `backlight.export`.
     providers: None or "auto": CUDA where it works, else the CPU; or names, such as "cuda".
-    threads: of the runtime's operators; None leaves it to the runtime.
+    threads: that compute, in all; None: the runtime's choice, one per core.
     batch: rows per run; None: all of a call, or what the model fixes.
     for_: the operators chosen for a runtime; None: by the provider.
     shapes: of inputs whose shape the model leaves open, by name: {"x": (1, 3, 224, 224)}.

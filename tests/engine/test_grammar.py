@@ -129,3 +129,20 @@ def test_export_takes_a_class_by_its_name(words, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "nearest: dog" in said and said.count("\n") == 1
     assert not (tmp_path / "three.onnx").exists()
+
+
+def test_threads_mean_the_same_everywhere():
+    import typer
+
+    from backlight.engine.cli import _app
+
+    app = typer.main.get_command(_app())
+    told = {
+        name: option.help
+        for name, command in app.commands.items()
+        for option in command.params
+        if "--threads" in option.opts
+    }
+    assert {"explain", "occlude", "patches", "embed", "map", "bench"} <= set(told)
+    for name, text in told.items():
+        assert text.startswith("Threads that compute, in all"), name
