@@ -1,7 +1,7 @@
 """How far maps drift in 16 and in 8 bits: cosine, SSIM and overlap of the top 1%.
 
-    python -m benchmarks.drift half        [--net mobilenet_v2 …]
-    python -m benchmarks.drift quantised   [--net mobilenet_v2 …]
+    python -m benchmarks.drift half        [--net mobilenet_v2 …] [--method gradcam …]
+    python -m benchmarks.drift quantised   [--net mobilenet_v2 …] [--method gradcam …]
 
 On the bundled photos, against the float32 graph, each image's top class there; means over the
 images. SqueezeNet 1.1 has its real weights, and so have open-nsfw (ResNet-50), vgg16-tumor and
@@ -17,6 +17,7 @@ import argparse
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ def torch_weights(path: Path) -> Any:
     return torch.load(path, weights_only=True)
 
 
-def half(model: Path, _: np.ndarray[Any, Any], __: Path) -> onnx.ModelProto:
+def half(model: Path, methods: Sequence[str], _: np.ndarray[Any, Any], __: Path) -> onnx.ModelProto:
     """The float16 graph."""
-    return explain_graph(model, RULES, dtype="float16").to_proto()
+    return explain_graph(model, methods=methods, dtype="float16").to_proto()
 
 
-def quantised(model: Path, x: np.ndarray[Any, Any], folder: Path) -> onnx.ModelProto:
+def quantised(
+    model: Path, methods: Sequence[str], x: np.ndarray[Any, Any], folder: Path
+) -> onnx.ModelProto:
     """The graph of the quantised model."""
     from onnxruntime import quantization as q
 
@@ -66,11 +69,11 @@ def quantised(model: Path, x: np.ndarray[Any, Any], folder: Path) -> onnx.ModelP
         weight_type=q.QuantType.QInt8, per_channel=True, reduce_range=True,
     )  # fmt: skip
     logging.disable(logging.NOTSET)
-    return explain_graph(out, RULES).to_proto()
+    return explain_graph(out, methods=methods).to_proto()
 
 
-def examined(name: str, make: Any, folder: Path) -> list[dict[str, Any]]:
-    """A row per rule of one network."""
+def examined(name: str, methods: Sequence[str], make: Any, folder: Path) -> list[dict[str, Any]]:
+    """A row per method of one network."""
     model, preprocess = BUNDLED, None
     if name in REAL:
         model, preprocess = CACHE / f"{name}.onnx", REAL[name]
@@ -88,14 +91,14 @@ def examined(name: str, make: Any, folder: Path) -> list[dict[str, Any]]:
 
         model, preprocess = folder / f"{name}.onnx", "imagenet-torch"
         nets.export(nets.build(nets.Net(name)), nets.Net(name), "legacy", model)
-    plain = Explainer(str(model), RULES, for_="portable")
+    plain = Explainer(str(model), methods=methods, for_="portable")
     files = sorted(PHOTOS.glob("*.jpg"))
     x = plain.load(files, preprocess)
-    candidate = Explainer(make(model, x, folder), RULES)
+    candidate = Explainer(make(model, methods, x, folder), methods=methods)
     found = compare.explained(candidate, plain, x, [f.stem for f in files])
     moved = candidate(x).scores - plain(x).scores
     rows = []
-    for rule in RULES:
+    for rule in methods:
         mine = [d for d in found if d.rule == rule]
         means = {
             m: float(np.mean([getattr(d, m) for d in mine])) for m in ("cosine", "ssim", "top")
@@ -110,17 +113,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=("half", "quantised"))
     parser.add_argument("--net", nargs="+", default=["squeezenet1_1", "mobilenet_v2"])
+    parser.add_argument("--method", nargs="+", default=list(RULES), metavar="NAME")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     make = half if given.kind == "half" else quantised
     rows = []
-    print(f"{'':16} {'rule':8} {'cosine':>7} {'worst':>7} {'SSIM':>7} {'top 1%':>7} {'scores':>8}")
+    print(
+        f"{'':16} {'method':20} {'cosine':>7} {'worst':>7} {'SSIM':>7} {'top 1%':>7} {'scores':>8}"
+    )
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
         for name in given.net:
-            for row in examined(name, make, Path(folder)):
+            for row in examined(name, given.method, make, Path(folder)):
                 rows.append(row)
                 print(
-                    f"{name:16} {row['rule']:8} {row['cosine']:7.4f} {row['worst_cosine']:7.4f} "
+                    f"{name:16} {row['rule']:20} {row['cosine']:7.4f} {row['worst_cosine']:7.4f} "
                     f"{row['ssim']:7.4f} {row['top']:7.4f} {row['largest_score_difference']:8.2g}"
                 )
     path = given.json or RESULTS / f"drift-{given.kind}.json"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedNode
 from . import traits
-from .emit import Emitter, dim_of
+from .emit import Emitter, all_dims, dim_of
 from .layer import Layer
 from .rules.op import constant, is_fixed
-from .tokens import channel_axis, token_axis
+from .tokens import channel_axis, merged, token_axis
 
 __all__ = ["PooledLinear", "pooled_linear"]
 
@@ -89,8 +89,8 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
             head = found | {k: v for k, v in head.items() if k == "bias"}
         elif node.op_type == "Add" and not head and _is_bias(node, source):
             head["bias"] = next(v for v in node.inputs if v is not source)
-        elif _pools(node, source, layer) and not pooled:
-            pooled = True
+        elif not pooled and (whole := _pooled(node, source, layer)) is not None:
+            pooled, source = True, whole
         elif node.op_type in _PASSING or _turns(node):
             pass
         elif "weight" in head and (affine := _affine(node, source)) is not None:
@@ -140,21 +140,45 @@ def _is_bias(node: ir.Node, source: ir.Value) -> bool:
     return tensor.size == dim_of(source.shape, 1)
 
 
-def _pools(node: ir.Node, source: ir.Value, layer: Layer) -> bool:
-    """Whether a node is the mean over all places of [N, K, h, w] or [N, h, w, K], or over tokens
-    that are patches, all of them."""
+def _pooled(node: ir.Node, source: ir.Value, layer: Layer) -> ir.Value | None:
+    """What a node is the mean of over all places, of [N, K, h, w] or [N, h, w, K], or over tokens
+    that are patches, all of them; None where it isn't. In two steps, too: places merged to one
+    axis before, or a mean over columns and then over rows."""
     if node.op_type == "GlobalAveragePool":
-        return True
+        return source
     rank = 0 if source.shape is None else len(source.shape)
-    axes = constant(node.inputs[1] if len(node.inputs) > 1 else None)
-    if node.op_type != "ReduceMean" or axes is None or rank not in (3, 4):
-        return False
-    over = {int(a) % rank for a in axes.reshape(-1)}
+    if node.op_type == "AveragePool" and rank == 4:
+        assert source.shape is not None
+        window = list(node.attributes.get_ints("kernel_shape", ()))
+        bare = not any(node.attributes.get_ints("pads", ()))
+        return source if bare and all_dims(source.shape)[2:] == window else None
+    over = _averaged(node, rank)
+    if not over or rank not in (3, 4):
+        return None
     if rank == 4:
-        return over == {1, 2, 3} - {channel_axis(source)}
+        return source if over == {1, 2, 3} - {channel_axis(source)} else None
+    before = source.producer()
+    first = None if before is None else before.inputs[0]
+    if layer.grid is None and before and first is not None and first.shape is not None:
+        if before.op_type == "Reshape" and (axes := merged(before)) is not None:
+            return first if over == {axes[0]} else None
+        if before.op_type == "ReduceMean" and len(first.shape) == 4:
+            one = _averaged(before, 4)
+            left = [a for a in range(4) if a not in one]
+            both = one | {left[a] for a in over}
+            return first if both == {1, 2, 3} - {channel_axis(first)} else None
     if layer.grid is None or (axis := token_axis(source, layer.grid)) is None:
-        return False
-    return over == {axis} and layer.grid.extra(layer.value, layer.token_axis) == 0
+        return None
+    patches = over == {axis} and layer.grid.extra(layer.value, layer.token_axis) == 0
+    return source if patches else None
+
+
+def _averaged(node: ir.Node, rank: int) -> set[int]:
+    """The axes that a ReduceMean goes over; none of any other node."""
+    axes = constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    if node.op_type != "ReduceMean" or axes is None or not rank:
+        return set()
+    return {int(a) % rank for a in axes.reshape(-1)}
 
 
 def _turns(node: ir.Node) -> bool:

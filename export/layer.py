@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import onnx_ir as ir
 
@@ -119,7 +120,8 @@ def default_layer(of: ir.Value, wrt: ir.Value) -> Layer:
         return tokens
     made = _cuts_before(of, wrt)
     layers = [Layer(v, channel_axis(v), "") for v in made if is_map(v, wrt)]
-    layers = [layer for layer in layers if _is_spatial(layer)]
+    # What is behind one position has no rows and columns left, whatever its shape.
+    layers = list(takewhile(_is_spatial, layers))
     skipped = ""
     while layers and _is_class_map(layers[-1], of):
         skipped = f", before the maps of the classes themselves ('{layers[-1].name}')"

@@ -12,7 +12,7 @@ from .backward import path
 from .emit import Emitter, all_dims, dim_of
 from .rules.op import is_fixed
 
-__all__ = ["Grid", "channel_axis", "grid_of", "is_batched", "is_map", "token_axis"]
+__all__ = ["Grid", "channel_axis", "grid_of", "is_batched", "is_map", "merged", "token_axis"]
 
 # More tokens than this in front of the patches are no class, distillation or register tokens.
 MOST_EXTRA = 64
@@ -94,13 +94,13 @@ def grid_of(value: ir.Value, image: ir.Value) -> Grid | None:
     """The grid of the patch embedding behind a tensor: where rows and columns were last merged to
     one axis. None where they never were."""
     for node in reversed(path([value], [image])[0]):
-        if node.op_type == "Reshape" and (axes := _merged(node)) is not None:
+        if node.op_type == "Reshape" and (axes := merged(node)) is not None:
             assert node.inputs[0] is not None
             return Grid(node.inputs[0], axes)
     return None
 
 
-def _merged(node: ir.Node) -> tuple[int, int] | None:
+def merged(node: ir.Node) -> tuple[int, int] | None:
     """The axes of rows and columns that a Reshape makes one of; None for any other."""
     source, made = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or made.shape is None or len(made.shape) != 3:
@@ -228,10 +228,32 @@ def channel_axis(value: ir.Value) -> int:
             if perm in _TURNS and before is not None:
                 return perm.index(channel_axis(before))
             return unknown
-        if node.op_type == "Reshape" and rank == 3 and (axes := _merged(node)) is not None:
+        if node.op_type == "Reshape" and rank == 3 and (axes := merged(node)) is not None:
             return 1 if axes == (2, 3) else 2
+        if node.op_type == "Reshape" and (turned := _turned(node)) is not None:
+            return turned
         waiting += [v for v in node.inputs if v is not None and not v.is_initializer()]
     return unknown
+
+
+def _turned(node: ir.Node) -> int | None:
+    """Where a Reshape puts the channels that moves axes of one position alone: [N, K, 1, 1] to
+    [N, 1, 1, K], which converters write for a Transpose. None for any other."""
+    before, made = node.inputs[0], node.outputs[0]
+    if before is None or before.shape is None or made.shape is None:
+        return None
+    had, got = all_dims(before.shape), all_dims(made.shape)
+    if (
+        len(had) != len(got)
+        or had == got
+        or [d for d in had if d != 1] != [d for d in got if d != 1]
+    ):
+        return None
+    channel = channel_axis(before)
+    if had[channel] == 1:
+        return None
+    rank = sum(d != 1 for d in had[:channel])  # of the channels among those of several positions
+    return [a for a, d in enumerate(got) if d != 1][rank]
 
 
 def _of_image(value: ir.Value) -> int:

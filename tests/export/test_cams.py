@@ -101,6 +101,40 @@ def test_identities_of_a_pooled_linear_head():
     np.testing.assert_allclose(cam.sum((1, 2)) / places + bias, scores, rtol=1e-5, atol=1e-5)
 
 
+POOLS = {
+    "mean": lambda a: a.mean((2, 3)),
+    "global": lambda a: F.adaptive_avg_pool2d(a, 1).flatten(1),
+    "window": lambda a: F.avg_pool2d(a, (12, 10)).flatten(1),
+    "merged": lambda a: a.flatten(2).mean(2),
+    "merged, places first": lambda a: a.permute(0, 2, 3, 1).reshape(-1, 120, 8).mean(1),
+    "columns, then rows": lambda a: a.mean(3).mean(2),
+    "rows, then columns": lambda a: a.mean(2).mean(2),
+    "kept": lambda a: a.mean((2, 3), keepdim=True).reshape(-1, 1, 1, 8).flatten(1),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_every_spelling_of_a_global_pool(pool: str):
+    """The layer is the rectified one, never what lies behind the pool, and CAM finds the head."""
+
+    class Spelled(Net):
+        def head(self, a):
+            return self.out(POOLS[pool](a))
+
+    net = Spelled(deep=False)
+    graph = explain_graph(onnx_of(net), ["cam", "gradcam"], size="layer", signed=True)
+    (layer,) = graph.layers
+    assert layer.sizes == (12, 10) and layer.value.producer().op_type in ("Relu", "Transpose")
+    target = np.array([0, 3, 6])
+    found = run_runtime(graph.to_proto(), {"x": X, "target": target})
+    with torch.no_grad():
+        a = net.layer(torch.from_numpy(X)).numpy()
+    cam = np.einsum("nk,nkhw->nhw", net.out.weight.detach().numpy()[target], a)
+    close = dict(rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["saliency_cam"], cam, **close)
+    np.testing.assert_allclose(found["saliency_gradcam"], cam / 120, **close)
+
+
 class TestTheLayer:
     def test_squeezenet_s_trap(self):
         """Its last tensor with rows and columns is a map per class: there Grad-CAM would be that
