@@ -335,8 +335,13 @@ def _notes(
         many = f" ({len(found)} nodes)" if len(found) > 1 else ""
         reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{many}"
         notes.append(Finding("note", found[0], op_type, reason))
-    if not (rectifying or spelled) and not any(
-        n.op_type in traits.RECTIFIES or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
+    # Of other rules than vanilla alone: what a class activation map walks has often none.
+    if (
+        set(maps) != {"vanilla"}
+        and not (rectifying or spelled)
+        and not any(
+            n.op_type in traits.RECTIFIES or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
+        )
     ):
         notes.append(
             Finding("note", "", "", "no rectifier on the way: the three rules give the same map")

@@ -20,6 +20,16 @@ def test_a_plain_model_is_fine():
     assert [f.operator for f in report.notes] == ["Softmax"]
 
 
+def test_rules_that_agree_are_noted_where_rules_are_asked_for():
+    """Between the layer and the score of a class activation map there is often no rectifier."""
+    linear = models.tiny(body=models.BODY.replace("r = Relu(h)", "r = Identity(h)"))
+    same = "no rectifier on the way: the three rules give the same map"
+    for asked in (None, ["guided"], ["gradcam", "deconv"]):
+        assert same in [f.reason for f in check(linear, methods=asked).notes]
+    for asked in (["gradcam"], ["vanilla"]):
+        assert same not in [f.reason for f in check(linear, methods=asked).notes]
+
+
 def test_all_obstacles_are_found_with_reason_and_remedy():
     body = models.BODY.replace(
         "r = Relu(h)",
