@@ -3,6 +3,9 @@
 A row says which rules its walk takes, by what, from which seed, and what is made of primal and
 cotangent at the end. Adding one: a row here, a case in `tests/export/test_methods.py`, a line in
 the docs (docs/how-it-works.md, "Add a method").
+
+What runs the model on masked variants is a row as well, held by the engine: no graph has it, and
+`engine/masked/methods.py` says which class makes its maps.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from . import cam, finish, reciprocam, rollout, seed, variations
 from .explaining import Seed
 from .variants import VARIANTS
 
-__all__ = ["METHODS", "RULES", "Method", "asked", "chosen", "method"]
+__all__ = ["METHODS", "RULES", "Method", "asked", "chosen", "method", "named"]
 
 Picture = Literal["magnitude", "colours", "signed", "heat"]
 
@@ -27,9 +30,12 @@ Picture = Literal["magnitude", "colours", "signed", "heat"]
 class Method:
     """One way to explain a score. Its output is `saliency_<name>`.
 
+    held: by what: a graph, or the engine, which runs the model many times. python: the class of
+    `backlight` that makes it.
     rules: of the walk, a key of `VARIANTS`, which lowerings are looked up by too.
     by: what the gradient is taken by: the image (or what --wrt names), a layer, whose maps are
-    [N, H, W], or both: a layer, for a map shaped like the image.
+    [N, H, W], or both: a layer, for a map shaped like the image. Or superpixels, whose maps are
+    [N, H, W], each pixel its segment's value.
     walks: whether it needs a backward walk at all. contrasts: whether its seed may be one of a
     contrast.
     varies: the variants of the image that it averages over.
@@ -48,7 +54,7 @@ class Method:
     about: str
     source: str
     rules: str = "vanilla"
-    by: Literal["image", "layer", "both"] = "image"
+    by: Literal["image", "layer", "both", "superpixels"] = "image"
     walks: bool = True
     contrasts: bool = True
     varies: Literal["", "noise", "path"] = ""
@@ -58,6 +64,8 @@ class Method:
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
     red: str = "for the class"
+    held: Literal["graph", "engine"] = "graph"
+    python: str = "Explainer"
 
     @property
     def output(self) -> str:
@@ -76,7 +84,7 @@ class Method:
     @property
     def takes_layer(self) -> bool:
         """Whether it is drawn of a layer, or of a transformer's attention."""
-        return self.by != "image"
+        return self.by in ("layer", "both")
 
 
 def _cam(
@@ -247,7 +255,34 @@ _ROWS = (
     ),
 )
 
-METHODS: Mapping[str, Method] = {m.name: m for m in _ROWS}
+
+def _engine(
+    name: str, about: str, source: str, by: Literal["layer", "superpixels"], python: str
+) -> Method:
+    return Method(
+        name, about, source, by=by, walks=False, contrasts=False, picture="heat", held="engine",
+        python=python,
+    )  # fmt: skip
+
+
+_HELD_BY_THE_ENGINE = (
+    _engine(
+        "lime",
+        "superpixels switched off at random: each one's weight in a linear model of the score",
+        "Ribeiro et al. 2016",
+        "superpixels",
+        "Lime",
+    ),
+    _engine(
+        "kernelshap",
+        "superpixels' Shapley values: parts of what hiding all of them costs",
+        "Lundberg and Lee 2017",
+        "superpixels",
+        "KernelShap",
+    ),
+)
+
+METHODS: Mapping[str, Method] = {m.name: m for m in (*_ROWS, *_HELD_BY_THE_ENGINE)}
 # What an export has unless it is told otherwise, and what --rule names.
 RULES: tuple[str, ...] = tuple(m.name for m in _ROWS if m.is_rule)
 assert set(RULES) == set(VARIANTS)
@@ -260,19 +295,33 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def chosen(names: str | Sequence[str] | None) -> tuple[Method, ...]:
-    """Rows by their names, each once; None: the three rules. Raises UsageError."""
+def named(names: str | Sequence[str] | None) -> tuple[Method, ...]:
+    """Rows by their names, each once, whoever holds them; None: the three rules. Raises
+    UsageError."""
     rows = [method(n) for n in (RULES if names is None else _listed(names))]
     if not rows:
         raise UsageError(f"no method given; one or more of: {', '.join(METHODS)}")
     return tuple(dict.fromkeys(rows))
 
 
+def chosen(names: str | Sequence[str] | None) -> tuple[Method, ...]:
+    """As `named`, of rows that a graph can hold. Raises UsageError for others, with what has
+    them."""
+    rows = named(names)
+    for row in rows:
+        if row.held == "engine":
+            raise UsageError(
+                f"method '{row.name}' runs the model on masked images, which no graph holds: "
+                f"'backlight explain --method {row.name}' does, and backlight.{row.python}"
+            )
+    return rows
+
+
 def asked(
     rules: str | Sequence[str] | None, names: str | Sequence[str] | None
 ) -> tuple[str, ...] | None:
-    """The methods of a call that takes both `rules`, the three, and `methods`; None where it gives
-    neither. Raises UsageError for unknown ones."""
+    """The methods of a call that takes both `rules`, the three, and `methods`, whoever holds them;
+    None where it gives neither. Raises UsageError for unknown ones."""
     if rules is None and names is None:
         return None
     for rule in _listed(rules or ()):
@@ -282,7 +331,7 @@ def asked(
         raise UsageError(f"no rule given; one or more of: {', '.join(RULES)}")
     if names is not None and not names:
         raise UsageError(f"no method given; one or more of: {', '.join(METHODS)}")
-    return tuple(m.name for m in chosen([*_listed(rules or ()), *_listed(names or ())]))
+    return tuple(m.name for m in named([*_listed(rules or ()), *_listed(names or ())]))
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:

@@ -16,9 +16,13 @@ __all__ = [
     "Contrast",
     "ContrastForm",
     "Fuse",
+    "Hide",
     "Layer",
+    "Masks",
     "Noise",
     "Samples",
+    "Seed",
+    "Segments",
     "Signed",
     "Size",
     "Steps",
@@ -71,6 +75,31 @@ Baseline = Annotated[
         "[0]",
     ),
 ]  # fmt: skip
+
+Segments = Annotated[
+    str | None,
+    typer.Option(
+        "--segments", metavar="HOW",
+        help="Of lime and kernelshap: slic:COUNT, quickshift, felzenszwalb, grid:7x9, or a label "
+        "map, .npy or .png. [slic:50]",
+    ),
+]  # fmt: skip
+Hide = Annotated[
+    str | None,
+    typer.Option(
+        "--hide", metavar="B",
+        help="What hides a segment: segment (its own mean colour), mean, zero, blur:SIGMA, a "
+        "number, a colour. [segment]",
+    ),
+]  # fmt: skip
+Masks = Annotated[
+    int | None,
+    typer.Option(
+        "--masks", metavar="N",
+        help="Variants of lime and kernelshap. [1000; 2 per segment + 2048, or all for 12]",
+    ),
+]  # fmt: skip
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the masks. [0]")]
 
 
 def asking(

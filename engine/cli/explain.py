@@ -13,13 +13,18 @@ import typer
 
 from ...errors import UsageError
 from .asking import (
+    SAMPLED,
     Baseline,
     Contrast,
     ContrastForm,
     Fuse,
+    Hide,
     Layer,
+    Masks,
     Noise,
     Samples,
+    Seed,
+    Segments,
     Signed,
     Size,
     Steps,
@@ -28,6 +33,7 @@ from .asking import (
 )
 from .console import percent
 from .layers import results_in
+from .masked import ScoreOption, masking
 from .options import (
     Batch,
     Extra,
@@ -54,11 +60,14 @@ from .photos import PhotoJob, found_photos, results_of
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
     from ..classifier.extras import Extras
-    from ..direct.explainer import Explainer
+    from ..masked.scoring import Progress
+    from ..masked.together import Together
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
     from ..photos.stream import Group
 
+# Of each photo, where a method switches its segments.
+SEGMENT_FILE = "{}-segments.npy"
 NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
 
 ALREADY = (
@@ -94,6 +103,11 @@ def explain(
     noise: Noise = None,
     steps: Steps = None,
     baseline: Baseline = None,
+    segments: Segments = None,
+    hide: Hide = None,
+    masks: Masks = None,
+    seed: Seed = None,
+    score: ScoreOption = None,
     of: Annotated[
         str | None,
         typer.Option(
@@ -115,23 +129,27 @@ def explain(
     Panels show the crop that the model saw beside each method's map. Raw maps (.npy) are signed, in
     the input's layout. MODEL may be a file that `backlight export` wrote. Guided and
     deconv maps hardly depend on the class asked for: to tell classes apart, look at vanilla ones.
+    Methods that run the model on masked images take a second or more for each.
     """
     from ...export.methods import asked
     from ..classifier.extras import read_extras
-    from ..direct.explainer import Explainer
+    from ..masked.together import Together
 
     path = model_path(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}; expected 1 or more")
     names_asked = asked(rule, method)
     job = found_photos("explain", image, output, ["{}.png"], force, json)
-    explainer = Explainer(
-        path, methods=names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
+    told = asking(
+        layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
+        samples=samples, noise=noise, steps=steps, baseline=baseline,
+    )  # fmt: skip
+    explainer = Together(
+        path, names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
         shapes=shapes_of(shape), contrast=None if contrast is None else "input",
-        **asking(
-            layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
-            samples=samples, noise=noise, steps=steps, baseline=baseline,
-        ),
+        contrast_form=told.pop("contrast_form"),
+        sampled={key: told.pop(key) for key in SAMPLED}, drawn=told,
+        masking=masking(segments, hide, masks, seed, score, layer, fuse, size, signed),
     )  # fmt: skip
     record, assumed = chosen_preprocess(
         preprocess, explainer.preprocess, path, explainer.input.dtype
@@ -144,7 +162,8 @@ def explain(
     run.target = run.class_of(target_class)
     run.against = run.rival_of(contrast)
     job.note(*explainer.notes, assumed, hint)
-    expected = results_of(job, ["{}.png", *(_map_file("{}", m) for m in explainer.methods)])
+    cut = [SEGMENT_FILE] if explainer.cuts else []
+    expected = results_of(job, ["{}.png", *(_map_file("{}", m) for m in explainer.methods), *cut])
     with results_in(output, expected, force) as folder:
         run.all(folder, batch)
         line = ""
@@ -160,7 +179,7 @@ def explain(
 @dataclass
 class _Run:
     job: PhotoJob
-    explainer: Explainer
+    explainer: Together
     preprocess: Preprocess
     labels: Sequence[str] | None
     extras: Extras
@@ -206,19 +225,19 @@ class _Run:
         from ..photos import images
 
         self.preprocess = images.fitted(self.preprocess, self.explainer.input)
-        with self.job.progress("explaining") as step:
+        self.explainer.prepare(self.preprocess)
+        with self.job.progress("explaining", self.explainer.work) as step:
             for group in self.job.groups(self.preprocess, self.explainer.input, batch):
                 if len(group.index):
-                    self._batch(group, folder)
-                step.advance(len(group.index))
+                    self._batch(group, folder, step.advance)
 
-    def _batch(self, group: Group, folder: OutputFolder) -> None:
+    def _batch(self, group: Group, folder: OutputFolder, progress: Progress) -> None:
         from ..classifier.intake import sound_rows
 
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
         fed = self.extras.beside(self.explainer.input.name, group.tensor)
-        result = self.explainer(fed, target, self.against)
+        result = self.explainer(fed, target, self.against, progress)
         run = len(group.index)
         ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.
@@ -229,11 +248,11 @@ class _Run:
         finite = sound_rows(result.scores.reshape(run, -1))
         for row, index in enumerate(group.index.tolist()):
             file, name = self.job.files[index], self.job.names[index]
-            if not finite[row]:
-                self.job.refuse(file, NOT_FINITE)
+            if not finite[row] or row in result.refused:
+                self.job.refuse(file, result.refused[row] if finite[row] else NOT_FINITE)
                 continue
             chance = None if chances is None else chances[row]
-            maps = {method: values[row] for method, values in result.saliency.items()}
+            maps = {method: values[row] for method, values in result.maps.items()}
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
             entry["images_in_run"] = run
             entry["no_gradient"] = [method for method, values in maps.items() if not values.any()]
@@ -242,8 +261,13 @@ class _Run:
                 entry["contrast_name"] = self.name(entry["contrast"])
             if result.gap is not None:
                 entry["gap"] = round(float(result.gap[row]), 6)
-            self._write(folder, name, entry, group.prepared(row), maps)
-            self.job.add(entry, self.line(entry))
+            if (labels := result.labels[row]) is not None:
+                entry["segments"] = SEGMENT_FILE.format(name)
+                folder.array(entry["segments"], labels)
+            entry |= result.facts[row]
+            self._write(folder, name, entry, group.prepared(row), maps, result.says[row])
+            said = dict.fromkeys(f"  {m}: {line}" for m, line in result.says[row].items())
+            self.job.add(entry, self.line(entry), *said)
 
     def _note_probabilities(self, scores: Any) -> None:
         """Say once that scores are probabilities where their values tell and the graph doesn't."""
@@ -277,7 +301,7 @@ class _Run:
 
     def _write(
         self, folder: OutputFolder, name: str, entry: dict[str, Any], prepared: Prepared,
-        maps: dict[str, Any],
+        maps: dict[str, Any], says: dict[str, str],
     ) -> None:  # fmt: skip
         from ..pictures import panel as pictures
         from ..pictures import reading
@@ -292,6 +316,7 @@ class _Run:
             self.explainer.layers,
             entry.get("contrast_name"),
             self.explainer.contrasted,
+            says,
         )
         for method, values in maps.items():
             folder.array(entry["maps"][method], values)
@@ -344,6 +369,7 @@ class _Run:
             "model": model,
             "methods": list(self.explainer.methods),
             "rules": [m for m in self.explainer.methods if m in RULES],
+            **self.explainer.settings,
             "target_class": "top1" if self.target < 0 else self.target,
             "preprocess": jsonlib.loads(self.preprocess.to_json()),
             "providers": self.explainer.session.providers,

@@ -1,4 +1,5 @@
-"""What `occlude` and `rise` share: options, the photos one by one, files and summaries."""
+"""What `occlude` and `rise` share: options, the photos one by one, files and summaries; and what
+`explain` tells the methods that run the model on masked images."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from ...export.preprocess import Preprocess
     from ..classifier.extras import Extras
+    from ..masked.methods import Masking
     from ..masked.scoring import Progress, Scorer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
@@ -147,8 +149,6 @@ class Job:
 
     def baseline(self, given: str, space: str) -> Any:
         """What --baseline says: a name or numbers as they are, a file as a Baseline."""
-        import numpy as np
-
         from ...kernels import as_baseline
         from ..photos import images
 
@@ -161,13 +161,7 @@ class Job:
             except UsageError as err:
                 raise UsageError(f"--{err}, or a file") from None
         if file.suffix.lower() == ".npy":
-            try:
-                values = np.load(file, allow_pickle=False)
-            except Exception as err:  # NumPy raises many kinds on broken files
-                raise UsageError(f"{file}: no .npy file that can be read: {err}") from err
-            if not isinstance(values, np.ndarray):
-                raise UsageError(f"{file}: an archive; expected an .npy file with one array")
-            return as_baseline(values, space)  # type: ignore[arg-type]
+            return as_baseline(_array_in(file), space)  # type: ignore[arg-type]
         shown = images.prepare(images.decode(file), self.preprocess, self.scorer.input)
         return as_baseline(self.scorer.planar(shown.tensor))
 
@@ -203,6 +197,19 @@ class Job:
         """A class and its probability, for people."""
         chance = "" if chances is None else f", {percent(chances[number])}"
         return self.name(number) + chance
+
+
+def _array_in(file: Path) -> NDArray[Any]:
+    """The array of an .npy file. Raises UsageError."""
+    import numpy as np
+
+    try:
+        values = np.load(file, allow_pickle=False)
+    except Exception as err:  # NumPy raises many kinds on broken files
+        raise UsageError(f"{file}: no .npy file that can be read: {err}") from err
+    if not isinstance(values, np.ndarray):
+        raise UsageError(f"{file}: an archive; expected an .npy file with one array")
+    return values
 
 
 def open_job(
@@ -289,6 +296,42 @@ def _about(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
         "providers": job.scorer.session.providers,
         "variants_per_run": job.scorer.rows(job.scorer.input.shape(job.shape[1:])),
     }
+
+
+def masking(
+    segments: str | None, hide: str | None, masks: int | None, seed: int | None, score: str | None,
+    layer: Sequence[str] | None, fuse: bool, size: str, signed: bool,
+) -> Masking:  # fmt: skip
+    """What explain's options tell the engine's methods. Raises UsageError."""
+    from ..masked.methods import Masking
+
+    return Masking(
+        segments=None if segments is None else _segments(segments),
+        masks=masks,
+        seed=seed,
+        hide=hide,
+        score=score,  # type: ignore[arg-type]
+        layer=tuple(layer or ()),
+        fuse=fuse,
+        size=size,
+        signed=signed,
+    )
+
+
+def _segments(given: str) -> Any:
+    """--segments: a name as it is, a file's map. Raises UsageError."""
+    from ..masked.superpixels import as_superpixels
+    from ..photos.images import label_map
+
+    file = Path(given)
+    if not file.is_file():
+        try:
+            return as_superpixels(given)
+        except UsageError as err:
+            raise UsageError(f"--{err}, or a file of one") from None
+    if file.suffix.lower() == ".npy":
+        return as_superpixels(_array_in(file))
+    return as_superpixels(label_map(file))
 
 
 def numbers(given: str, option: str) -> int | tuple[int, ...]:

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def methods(json: Json = False) -> None:
-    """List the methods of export and explain, a line each."""
+    """List the methods of explain, a line each; export holds all but the last ones."""
     from ...export.methods import METHODS
 
     if json:
@@ -24,6 +24,8 @@ def methods(json: Json = False) -> None:
                 "about": m.about,
                 "source": m.source,
                 "output": m.output,
+                "held": m.held,
+                "python": m.python,
                 "rules": m.rules,
                 "by": m.by,
                 "needs": m.needs,
@@ -35,4 +37,5 @@ def methods(json: Json = False) -> None:
         show_json(rows)
         return
     for m in METHODS.values():
-        show(f"{m.name:<24} {m.about} ({m.source})")
+        alone = "; explain only" if m.held == "engine" else ""
+        show(f"{m.name:<24} {m.about} ({m.source}{alone})")

@@ -20,7 +20,7 @@ from ...export import scores as class_scores
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.lone import with_batch
-from ...export.methods import RULES, asked
+from ...export.methods import RULES, asked, chosen
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import ExplainGraph, explain_graph
@@ -143,6 +143,7 @@ class Explainer(Reading):
         if cuda_graph and "CUDAExecutionProvider" not in names:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
+        chosen(names_asked)  # what no graph holds is refused, also where a file lacks it
         ready = Ready.of(model, shapes)
         held, name = ready.exported, ready.source
         wrong_form(providers, for_ if held is None else ready.metadata.get("backlight.for"))

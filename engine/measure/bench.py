@@ -27,7 +27,7 @@ from ...export import choose, traits
 from ...export.emit import dim_of
 from ...export.graph import Loaded, ModelLike, load, read
 from ...export.lone import is_lone
-from ...export.methods import RULES
+from ...export.methods import RULES, chosen
 from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
 from ...export.sizes import Shapes, fix_shapes
 from ...export.store import save_model
@@ -99,7 +99,7 @@ def bench(
     Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
     """
     # Asked for twice, measured once.
-    groups = list(dict.fromkeys(tuple(dict.fromkeys(group)) for group in methods))
+    groups = list(dict.fromkeys(tuple(row.name for row in chosen(group)) for group in methods))
     providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
     loaded = load(model, shapes=shapes)
     lone, own = _batch_of(loaded)

@@ -129,7 +129,27 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
         yield _decoded(path, lambda size: stack.enter_context(DECODED.held(size)))
 
 
-def _decoded(path: Path, wait: Callable[[int], None]) -> Image.Image:
+def label_map(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    """A picture whose values or colours are numbers of segments -> int64 [H, W].
+
+    Grey values of 8 or 16 bits and palette indices as they are; colours as 256^2 R + 256 G + B.
+    Raises ImageError as `opened`.
+    """
+    with ExitStack() as stack:
+        image = _decoded(Path(path), lambda size: stack.enter_context(DECODED.held(size)), _plain)
+        values = np.asarray(image).astype(np.int64)
+    return values @ (65536, 256, 1) if values.ndim == 3 else values
+
+
+def _plain(image: Image.Image, name: str | Path) -> Image.Image:
+    grey = image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16")
+    return image.copy() if grey else _rgb(image, name)
+
+
+def _decoded(
+    path: Path, wait: Callable[[int], None],
+    form: Callable[[Image.Image, str | Path], Image.Image] | None = None,
+) -> Image.Image:  # fmt: skip
     try:
         about = path.stat()
         if stat.S_ISDIR(about.st_mode):
@@ -147,12 +167,13 @@ def _decoded(path: Path, wait: Callable[[int], None]) -> Image.Image:
         raise _unreadable(path, err) from err
     except MemoryError:
         raise ImageError(f"{path}: too large for memory") from None
-    return _image_of(source, path, wait)
+    return _image_of(source, path, wait, form)
 
 
 def _image_of(
-    source: io.BytesIO | Path, name: str | Path, wait: Callable[[int], None]
-) -> Image.Image:
+    source: io.BytesIO | Path, name: str | Path, wait: Callable[[int], None],
+    form: Callable[[Image.Image, str | Path], Image.Image] | None = None,
+) -> Image.Image:  # fmt: skip
     try:
         with warnings.catch_warnings():
             # Above the limit Pillow warns, above twice the limit it raises: here both are refused.
@@ -170,7 +191,7 @@ def _image_of(
                 wait(image.width * image.height * _bytes_of(image))
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image, name)
+                return (form or _rgb)(image, name)
     except ImageError:
         raise
     except UnidentifiedImageError:

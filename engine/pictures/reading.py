@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from . import heat
 from .grid import figure
 from .panel import NO_GRADIENT, Cell, caption_of, nothing, saliency_picture
 
+NO_SEGMENT = "no segment matters"
+
 __all__ = ["Asked", "base", "cell", "empty"]
 
 
@@ -25,7 +27,7 @@ class Asked:
 
     spec: of the image input. layers: of class activation maps.
     against: the name of the class that the target is told from, None without a contrast;
-    contrasted: the methods that tell it so.
+    contrasted: the methods that tell it so. says: of a map by its name, what its caption adds.
     """
 
     spec: InputSpec
@@ -33,6 +35,7 @@ class Asked:
     layers: Sequence[str] = ()
     against: str | None = None
     contrasted: Sequence[str] = ()
+    says: Mapping[str, str] = field(default_factory=dict)
 
 
 def base(name: str) -> tuple[Method, int]:
@@ -46,6 +49,8 @@ def base(name: str) -> tuple[Method, int]:
 def empty(name: str, layers: Sequence[str]) -> str:
     """What a map that is all 0 says."""
     row, at = base(name)
+    if row.by == "superpixels":
+        return NO_SEGMENT
     if not row.takes_layer:
         return NO_GRADIENT
     where = layers[at] if at < len(layers) else "the layer"
@@ -67,6 +72,8 @@ def cell(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     if (tall, wide) != photo.shape[:2]:
         behind = f"{made.caption}; {wide} x {tall}: taken behind the model's own resizing"
         made = Cell(made.pixels, made.title, behind)
+    if name in asked.says:
+        return Cell(made.pixels, made.title, f"{made.caption}; {asked.says[name]}")
     if asked.against is None or row.name not in asked.contrasted:
         return made
     told = f"{made.caption}; rather than {asked.against}"
@@ -77,9 +84,10 @@ def _heat(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     """A class activation map over the photo, with a scale from 0 to its largest value."""
     row, at = base(name)
     height, width = photo.shape[:2]
-    where = f"at {asked.layers[at]}" if at < len(asked.layers) else ""
+    of_layer = row.takes_layer and at < len(asked.layers)
+    where = f"at {asked.layers[at]}" if of_layer else ""
     if not np.any(values):
-        text = "no positive evidence"
+        text = "no positive evidence" if row.takes_layer else NO_SEGMENT
         return Cell(nothing(height, width, text), name, f"all 0: {text} {where}".rstrip())
     shown = np.asarray(values, np.float32)
     if shown.shape != (height, width):  # at the layer's own size

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .engine.inside.filters import filters
     from .engine.inside.inversion import invert, maximize
     from .engine.inside.patches import patches
+    from .engine.masked.kernelshap import KernelShap
+    from .engine.masked.lime import Lime
     from .engine.masked.occlusion import Occlusion
     from .engine.masked.rise import Rise
     from .engine.masked.segments import Segments
@@ -57,6 +59,8 @@ __all__ = [
     "ExplanatoryGraph",
     "ImageError",
     "InputError",
+    "KernelShap",
+    "Lime",
     "ModelError",
     "Occlusion",
     "OutputError",
@@ -87,6 +91,8 @@ _LAZY = {
     "Explainer": "backlight.engine.direct.explainer",
     "Explanation": "backlight.engine.direct.explainer",
     "ExplanatoryGraph": "backlight.engine.inside.explanatory",
+    "KernelShap": "backlight.engine.masked.kernelshap",
+    "Lime": "backlight.engine.masked.lime",
     "Occlusion": "backlight.engine.masked.occlusion",
     "Preprocess": "backlight.export.preprocess",
     "Rise": "backlight.engine.masked.rise",

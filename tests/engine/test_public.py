@@ -19,10 +19,10 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 NAMES = [
     "BacklightError", "Concepts", "Embedder", "Embeddings", "Explainer", "Explanation",
-    "ExplanatoryGraph", "ImageError", "InputError", "ModelError", "Occlusion", "OutputError",
-    "Preprocess", "Rise", "RunError", "Segments", "UnsupportedNode", "UsageError", "__version__",
-    "activations", "check", "deconvnet", "embed", "export", "filters", "from_pytorch", "invert",
-    "maximize", "neighbors", "patches",
+    "ExplanatoryGraph", "ImageError", "InputError", "KernelShap", "Lime", "ModelError", "Occlusion",
+    "OutputError", "Preprocess", "Rise", "RunError", "Segments", "UnsupportedNode", "UsageError",
+    "__version__", "activations", "check", "deconvnet", "embed", "export", "filters",
+    "from_pytorch", "invert", "maximize", "neighbors", "patches",
 ]  # fmt: skip
 
 

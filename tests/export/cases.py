@@ -17,7 +17,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A method on a model. options: of `backlight.export`. feeds: without `target`. want: of the
+    """A method on a model. options: of `backlight.export`, or of `Masking` for methods that the
+    engine holds. feeds: without `target`. want: of the
     method's output, within rtol and atol, float32's rounding unless it says otherwise. source:
     where the figures come from."""
 
@@ -111,6 +112,28 @@ t2 (float[N,1,2,2] x) => (float[N,2] y) {{
         },
     )  # fmt: skip
 
+
+def layers3() -> onnx.ModelProto:
+    """captum's BasicModel_MultiLayer: an identity, a dense layer of ones with biases -10, 1, 1, 1,
+    Relu, another of ones with biases -1, 1; its three features as a row of three pixels."""
+    return parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+layers3 (float[N,1,1,3] x) => (float[N,2] y) {
+    f = Flatten(x)
+    h = Gemm<transB=1>(f, w, b)
+    r = Relu(h)
+    y = Gemm<transB=1>(r, v, c)
+}""",
+        {
+            "w": np.ones((4, 3), np.float32), "b": np.float32([-10, 1, 1, 1]),
+            "v": np.ones((2, 4), np.float32), "c": np.float32([-1, 1]),
+        },
+    )  # fmt: skip
+
+
+FEATURES = np.float32([20, 50, 30]).reshape(1, 1, 1, 3)
+# Each pixel a segment, whatever its number.
+APART = {"segments": np.array([[7, 3, 9]]), "score": "logit"}
 
 PIXELS = np.float32([[1, -2], [3, 4]]).reshape(1, 1, 2, 2)
 VANILLA = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
@@ -240,5 +263,14 @@ CASES: list[Case] = [
     Case(
         "gradient_rollout", t2, {"x": PIXELS}, [[[0, 1.2 * 0.4 + 0.16 + 0.2 * 0.16 * 0.4], [0, 0]]],
         target=1, options=RAW, source="T2, the other class",
+    ),
+    # All eight rows, weights by their cosine distance, ridge 1; equal to scikit-learn's Ridge.
+    Case(
+        "lime", layers3, {"x": FEATURES}, [[[21.519089, 81.620324, 41.552834]]],
+        options={**APART, "hide": "zero"}, source="captum's model, ridge by hand",
+    ),
+    Case(
+        "kernelshap", layers3, {"x": FEATURES}, [[[40, 120, 80]]],
+        options={**APART, "hide": np.float32([[[10, 20, 10]]])}, source="captum, kernel shap",
     ),
 ]  # fmt: skip

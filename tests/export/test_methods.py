@@ -17,9 +17,12 @@ from backlight.export.methods import METHODS, RULES, Method, asked
 from .. import models
 from .cases import CASES, Case
 from .harness import run_reference, run_runtime
+from .held import by_engine
 
 ROOT = Path(__file__).parents[2]
 NAMES = list(METHODS)
+GRAPH = [m.name for m in METHODS.values() if m.held == "graph"]
+ENGINE = [m.name for m in METHODS.values() if m.held == "engine"]
 X = models.images(3, 3, 8, 8)
 
 
@@ -49,6 +52,12 @@ def maps(proto: object, feeds: dict[str, np.ndarray], run=run_runtime) -> dict[s
 @pytest.mark.parametrize("run", [run_reference, run_runtime])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 def test_exact_cases(case: Case, run):
+    if case.method in ENGINE:
+        if run is run_reference:
+            pytest.skip("the engine runs on ONNX Runtime")
+        (found,) = by_engine(case.method, case.model(), case.feeds["x"], case.target, case.options)
+        np.testing.assert_allclose(found, np.asarray(case.want)[0], rtol=case.rtol, atol=case.atol)
+        return
     proto = backlight.export(case.model(), methods=[case.method], **case.options)
     count = len(next(iter(case.feeds.values())))
     feeds = fed(proto, case.feeds, np.full(count, case.target, np.int64))
@@ -61,7 +70,7 @@ def test_every_method_has_an_exact_case():
 
 
 @pytest.mark.parametrize("lowering", ["portable", "cpu", "tensorrt"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRAPH)
 def test_a_batch_equals_its_rows_alone(name: str, lowering: str):
     proto = backlight.export(model_of(name), methods=[name], for_=lowering)
     target = np.array([0, -1, 4])
@@ -73,7 +82,63 @@ def test_a_batch_equals_its_rows_alone(name: str, lowering: str):
             np.testing.assert_allclose(values[row], alone[key][0], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ENGINE)
+def test_a_batch_equals_its_rows_alone_in_the_engine(name: str):
+    """Images in a batch and the same ones alone, each with its own class."""
+    target = np.array([0, 3, 4])
+    together = by_engine(name, model_of(name), X, target)
+    for row in range(len(X)):
+        (alone,) = by_engine(name, model_of(name), X[row : row + 1], target[row])
+        np.testing.assert_allclose(together[row], alone, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_the_target_is_respected_in_the_engine(name: str):
+    found = [by_engine(name, model_of(name), X[:1], target)[0] for target in (0, 1)]
+    assert np.abs(found[0]).max() > 0
+    assert np.allclose(*found) != METHODS[name].by_class
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_no_evidence_is_no_nan_in_the_engine(name: str):
+    (found,) = by_engine(name, model_of(name, dark=True), X[:1], 1)
+    assert not found.any() and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_what_no_graph_holds_is_refused_with_what_does(name: str, tmp_path, capsys):
+    from backlight.engine.cli import run
+
+    says = f"method '{name}' .*backlight explain --method {name}'.*backlight.{METHODS[name].python}"
+    for refusing in (
+        lambda: backlight.export(models.tiny(), methods=["gradcam", name]),
+        lambda: backlight.check(models.tiny(), methods=[name]),
+        lambda: backlight.Explainer(models.tiny(), methods=[name]),
+        lambda: backlight.Explainer(backlight.export(models.tiny()), methods=[name]),
+    ):
+        with pytest.raises(UsageError, match=says):
+            refusing()
+    for command in (
+        ["export", "bundled", "-o", str(tmp_path / "out.onnx")], ["check", "bundled"],
+        ["bench", "bundled"],
+    ):  # fmt: skip
+        assert run([*command, "--method", name]) == 2
+        told = capsys.readouterr()
+        assert re.search(says, told.err) and told.err.count("\n") == 1 and not told.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_engine_has_a_builder_for_every_row_it_holds():
+    from backlight.engine.masked.methods import BUILDERS
+
+    assert list(BUILDERS) == ENGINE
+    for name in ENGINE:
+        made = getattr(backlight, METHODS[name].python)
+        assert made.__doc__ and callable(made)
+    assert all(METHODS[name].python == "Explainer" for name in GRAPH)
+
+
+@pytest.mark.parametrize("name", GRAPH)
 def test_the_target_is_respected(name: str):
     """Asked for one class or for another; -1 is the top one, baked in or not. A row says where its
     map is the same for every class."""
@@ -91,7 +156,7 @@ def test_the_target_is_respected(name: str):
     assert METHODS[name].by_class or "the same for every class" in METHODS[name].about
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRAPH)
 def test_no_gradient_is_no_nan(name: str):
     """All rectifiers off: an all-zero map, never NaN. Three say something without a gradient
     through the rectifiers: deconv lets it pass them, the others look at values and attention."""

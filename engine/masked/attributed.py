@@ -1,0 +1,207 @@
+"""What LIME and KernelSHAP share: images cut into segments, a table of which are kept, the scores
+of its rows, and one product with the table's constant matrix for all classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ...export.graph import ModelLike
+from ...export.preprocess import Preprocess
+from ...export.sizes import Shapes
+from ...kernels import Baseline, BaselineLike, as_baseline, segments
+from ..classifier.intake import Inputs, Score, as_score, finite
+from ..classifier.ready import Ready
+from ..runtime import arrays
+from ..runtime.session import Providers
+from .scoring import Progress, Scorer, no_progress, scorer_for
+from .superpixels import Superpixels, SuperpixelsLike, as_superpixels, picture_of
+from .tables import Fit, Regression
+
+__all__ = ["OWN_MEAN", "Attributed", "Attribution"]
+
+# What hides a segment, by default: its own mean colour.
+OWN_MEAN = "segment"
+# Tables kept: numbers of segments differ from photo to photo.
+KEPT = 8
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """What switching segments says of N images.
+
+    heat: float32 [N, T, H, W], each pixel its segment's value. values: for each image float64
+    [T, S], what a segment adds to the class's score. intercept: float64 [N, T], the linear model
+    where all are hidden. labels: for each image int32 [H, W], 0..S-1.
+    target: int64 [N, T]. score: float64 [N, T], of the whole image. logits: float32 [N, K].
+    r2: float64 [N, T], of the local linear fit; NaN where hiding changes nothing at all. gap:
+    float64 [N, T], by how much the values' sum misses what hiding all segments costs. masks: int64
+    [N], variants run. exact: Boolean [N], whether those were all there are.
+    """
+
+    heat: Any
+    values: tuple[NDArray[np.float64], ...]
+    intercept: NDArray[np.float64]
+    labels: tuple[Labels, ...]
+    target: NDArray[np.int64]
+    score: NDArray[np.float64]
+    logits: NDArray[np.float32]
+    r2: NDArray[np.float64]
+    gap: NDArray[np.float64]
+    masks: NDArray[np.int64]
+    exact: NDArray[np.bool_]
+
+
+class Attribution(ABC):
+    """A linear model of a class's score by which segments are kept. See Lime and KernelShap."""
+
+    def __init__(
+        self, model: ModelLike | Ready | Scorer, *, segments: SuperpixelsLike, masks: int | None,
+        seed: int, baseline: BaselineLike, score: Score | None,
+        space: Literal["input", "pixels"], preprocess: Preprocess | str | None, of: str | None,
+        providers: Providers, threads: int | None, memory: str | int | None, batch: int | None,
+        shapes: Shapes | None,
+    ) -> None:  # fmt: skip
+        if masks is not None and masks < 2:
+            raise UsageError(f"{masks} masks; accepted: 2 or more")
+        if seed < 0:
+            raise UsageError(f"seed {seed}; accepted: 0 or more")
+        self.segments: Superpixels = as_superpixels(segments)
+        self.masks, self.seed = masks, seed
+        own = isinstance(baseline, str) and baseline == OWN_MEAN
+        self.baseline: Baseline | None = None if own else _baseline(baseline, space)
+        self.scorer = scorer_for(
+            model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
+            memory=memory, batch=batch, shapes=shapes,
+        )  # fmt: skip
+        self.score = self.scorer.settled(score)
+        self._regressions: OrderedDict[int, Regression] = OrderedDict()
+
+    @abstractmethod
+    def _made(self, segments: int) -> Regression:
+        """The table for so many segments. Raises UsageError."""
+
+    def regression(self, segments: int) -> Regression:
+        """The table for so many segments, and its matrix; the same every time."""
+        if segments not in self._regressions:
+            self._regressions[segments] = self._made(segments)
+        self._regressions.move_to_end(segments)
+        while len(self._regressions) > KEPT:
+            self._regressions.popitem(last=False)
+        return self._regressions[segments]
+
+    def cut(self, inputs: Any) -> tuple[Labels, ...]:
+        """The segments of each image, int32 [H, W], 0..S-1. Raises ImageError, UsageError."""
+        return self._cut(self.scorer.take(inputs))
+
+    def __call__(
+        self,
+        inputs: Any,
+        target: Any = None,
+        *,
+        classes: Any = None,
+        progress: Progress = no_progress,
+    ) -> Any:
+        """What each pixel's segment adds to the class's score: float32 [N, H, W], or [N, T, H, W]
+        with `classes`, at the price of one. Arguments, errors and where the map lives: see
+        Occlusion.__call__; ImageError also for an image that is one segment."""
+        found = self.measure(inputs, target, classes=classes, progress=progress)
+        return found.heat if classes is not None else found.heat[:, 0]
+
+    def measure(
+        self,
+        inputs: Any,
+        target: Any = None,
+        *,
+        classes: Any = None,
+        progress: Progress = no_progress,
+    ) -> Attributed:
+        """As a call, with the values themselves and how well they fit. See Attributed."""
+        taken = self.scorer.take(inputs)
+        logits, wanted = self.scorer.clean(taken, target, classes)
+        labels = self._cut(taken)  # before the first run: what is wrong with them is said at once
+        found = [self._one(taken, i, labels[i], wanted[i], progress) for i in range(len(taken))]
+        clean = as_score(logits, self.score, self.scorer.closing, self.scorer.xp)
+        tables = [self.regression(int(one.max()) + 1) for one in labels]
+        painted = [
+            fit.values.T.astype(np.float32)[:, one] for fit, one in zip(found, labels, strict=True)
+        ]
+        return Attributed(
+            heat=taken.home(np.stack(painted)),
+            values=tuple(np.ascontiguousarray(f.values.T) for f in found),
+            intercept=np.stack([f.intercept for f in found]),
+            labels=labels,
+            target=wanted,
+            score=np.take_along_axis(arrays.to_host(clean), wanted, axis=1),
+            logits=arrays.to_host(logits),
+            r2=np.stack([f.r2 for f in found]),
+            gap=np.stack([f.gap for f in found]),
+            masks=np.array([len(t.table) for t in tables], np.int64),
+            exact=np.array([t.exact for t in tables], bool),
+        )
+
+    def _cut(self, taken: Inputs) -> tuple[Labels, ...]:
+        layout = self.scorer.input.layout
+        count = len(taken)
+        return tuple(
+            self.segments.cut(
+                picture_of(arrays.to_host(image), layout, self.scorer.preprocess), index, count
+            )
+            for index, image in enumerate(taken.images)
+        )
+
+    def _one(
+        self, taken: Inputs, index: int, labels: Labels, classes: NDArray[np.int64],
+        progress: Progress,
+    ) -> Fit:  # fmt: skip
+        """One image: every row of its table through the model, then the matrix."""
+        scorer, xp = self.scorer, self.scorer.xp
+        regression = self.regression(int(labels.max()) + 1)
+        shape = scorer.plan_shape(taken.images.shape[1:])
+        plan = segments(shape, labels, regression.table)
+        image = scorer.planar(taken.images[index])
+        if self.baseline is None:
+            base = xp.asarray(segment_means(arrays.to_host(image), labels, scorer.layout))
+        else:
+            base = scorer.baseline(image, self.baseline)
+        chosen = xp.asarray(classes)
+        scores = np.empty((len(plan), len(classes)), np.float64)
+        for which, found in scorer.variants(image, taken.row(index), plan, base):
+            finite(found, xp, "segments hidden")
+            kept = as_score(found, self.score, scorer.closing, xp)[:, chosen]
+            scores[which] = arrays.to_host(kept)
+            progress(len(found))
+        return regression.fit(scores)
+
+
+def _baseline(given: BaselineLike, space: Literal["input", "pixels"]) -> Baseline:
+    try:
+        return as_baseline(given, space)
+    except UsageError as err:
+        raise UsageError(str(err).replace("accepted: ", "accepted: 'segment', ", 1)) from None
+
+
+def segment_means(image: NDArray[Any], labels: Labels, layout: str) -> NDArray[Any]:
+    """An image with each segment in its mean colour; bytes rounded half up.
+
+    image: [C, H, W], or [H, W, C] where the layout is "nhwc". Returns the same shape and dtype.
+    """
+    planes = np.moveaxis(image, -1, 0) if layout == "nhwc" else image
+    flat = labels.reshape(-1)
+    counts = np.bincount(flat)
+    made = np.empty(planes.shape, np.float64)
+    for plane, out in zip(planes, made, strict=True):
+        sums = np.bincount(flat, weights=plane.reshape(-1).astype(np.float64))
+        out[...] = (sums / counts)[labels]
+    if image.dtype == np.uint8:
+        made = np.floor(made + 0.5)
+    back = np.moveaxis(made, 0, -1) if layout == "nhwc" else made
+    return np.ascontiguousarray(back.astype(image.dtype))

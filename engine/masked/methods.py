@@ -1,0 +1,178 @@
+"""The methods that the engine holds, by their names in the registry: what makes their maps.
+
+`export/methods.py` has the row, this table what `backlight explain` calls for it; a test holds the
+two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ...export.methods import METHODS, Method
+from ...kernels import BaselineLike
+from ..classifier.intake import Score
+from .attributed import OWN_MEAN, Attribution
+from .kernelshap import KernelShap
+from .lime import Lime
+from .scoring import Progress, Scorer
+from .superpixels import SuperpixelsLike
+
+__all__ = ["BUILDERS", "Drawn", "Draws", "Masking", "build"]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What these methods are told; None: each one's default.
+
+    segments, masks, seed, hide: of LIME and KernelSHAP, see Lime; hide is their baseline, numbers
+    in `space`. score: of all.
+    layer, fuse, size, signed: of class activation maps, see `backlight.export`.
+    """
+
+    segments: SuperpixelsLike | None = None
+    masks: int | None = None
+    seed: int | None = None
+    hide: BaselineLike | None = None
+    space: Literal["input", "pixels"] = "input"
+    score: Score | None = None
+    layer: Sequence[str] = ()
+    fuse: bool = False
+    size: str = "input"
+    signed: bool = False
+
+    def check(self, rows: Sequence[Method]) -> None:
+        """Refuse what none of the methods asked for listens to. Raises UsageError."""
+        cut = any(row.by == "superpixels" for row in rows)
+        given = {"segments": self.segments, "masks": self.masks, "seed": self.seed,
+                 "hide": self.hide}  # fmt: skip
+        alone = next((name for name, value in given.items() if value is not None), None)
+        if alone is not None and not cut:
+            have = [m.name for m in METHODS.values() if m.by == "superpixels"]
+            raise UsageError(f"{alone} is of methods on superpixels: {', '.join(have)}")
+        if self.score is not None and not any(row.held == "engine" for row in rows):
+            have = [m.name for m in METHODS.values() if m.held == "engine"]
+            raise UsageError(f"score is of methods that run the model on masked images: "
+                             f"{', '.join(have)}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image's maps by one method.
+
+    maps: by name, [H, W]. facts: for summary.json. says: for captions and the terminal, in a line.
+    labels: int32 [H, W], the segments, where there are any.
+    """
+
+    maps: Mapping[str, NDArray[np.float32]]
+    facts: dict[str, Any]
+    says: str
+    labels: NDArray[np.int32] | None = None
+
+
+class Draws(Protocol):
+    """A method, ready. name: its row's; names: of its maps. layers: of class activation maps. runs:
+    about how many variants an image takes. settings: for summary.json."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+
+    @property
+    def runs(self) -> int: ...
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def draw(self, inputs: Any, target: int, progress: Progress) -> Drawn:
+        """One image, [1, ...]. Raises ImageError."""
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """LIME or KernelSHAP."""
+
+    name: str
+    made: Attribution
+    layers: tuple[str, ...] = field(default=())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def runs(self) -> int:
+        return self.made.masks or 2048
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        own = self.made.baseline
+        return {
+            "segments": self.made.segments.name,
+            "masks": self.made.masks,
+            "seed": self.made.seed,
+            "hide": OWN_MEAN if own is None else own.kind,
+            "score": self.made.score,
+        }
+
+    def draw(self, inputs: Any, target: int, progress: Progress) -> Drawn:
+        found = self.made.measure(inputs, target, progress=progress)
+        values, labels = found.values[0][0], found.labels[0]
+        r2, gap = float(found.r2[0, 0]), float(found.gap[0, 0])
+        exact, masks = bool(found.exact[0]), int(found.masks[0])
+        facts = {
+            "segments": len(values),
+            "masks": masks,
+            "exact": exact,
+            "seed": self.made.seed,
+            "score": self.made.score,
+            "r2": None if np.isnan(r2) else round(r2, 6),
+            "gap": gap,
+            "values": [float(v) for v in values],
+        }
+        every = "every one of " if exact else ""
+        seed = "" if exact else f", seed {self.made.seed}"
+        fit = "nothing to fit" if np.isnan(r2) else f"R2 {r2:.2f}"
+        near = 0.0 if abs(gap) < 1e-12 else gap  # float64's rounding is no gap
+        says = (
+            f"{len(values)} segments ({self.made.segments.name}), {every}{masks} masks{seed}, "
+            f"{self.made.score}, {fit}, gap {near:+.2g}"
+        )
+        return Drawn({self.name: found.heat[0, 0]}, facts, says, labels)
+
+
+def _lime(name: str, scorer: Scorer, told: Masking) -> Draws:
+    return _Segmented(name, Lime(scorer, **_of_segments(told)))
+
+
+def _kernelshap(name: str, scorer: Scorer, told: Masking) -> Draws:
+    return _Segmented(name, KernelShap(scorer, **_of_segments(told)))
+
+
+def _of_segments(told: Masking) -> dict[str, Any]:
+    given = {
+        "segments": told.segments, "masks": told.masks, "seed": told.seed, "baseline": told.hide,
+        "score": told.score,
+    }  # fmt: skip
+    return {"space": told.space} | {k: v for k, v in given.items() if v is not None}
+
+
+BUILDERS: Mapping[str, Callable[[str, Scorer, Masking], Draws]] = {
+    "lime": _lime,
+    "kernelshap": _kernelshap,
+}
+
+
+def build(name: str, scorer: Scorer, told: Masking) -> Draws:
+    """What draws the maps of a method that the engine holds. Raises UsageError, ModelError."""
+    return BUILDERS[name](name, scorer, told)
