@@ -82,6 +82,8 @@ WRONG: dict[str, list[Any]] = {
     "fidelity": ["1", NAN], "drive": [None], "zoom": ["0"], "unit": [3], "start": [3],
     "k": ["3", 1.5], "metric": [2], "channels": ["1", 1.5, [1.5], [True]], "layers": [3, [3]],
     "one_per_image": [1], "state": [3, ""], "fresh": ["no"], "every": ["1", NAN], "workers": [1.5],
+    "kinds": [3, [3]], "on": [3], "most": ["1", NAN], "c": ["1", NAN], "kappa": ["0"],
+    "beta": [True], "rate": ["1"], "rounds": [1.5], "patience": ["9"],
     "folder": [3, "", [3]], "store": [3, ""], "path": [3, None, ""],
 }  # fmt: skip
 
@@ -103,6 +105,11 @@ def _callers(folder: Path) -> dict[str, tuple[Callable[..., Any], list[str]]]:
         "Rise": (
             made(backlight.Rise, TINY),
             ["masks", "cells", "probability", "seed", "tolerance", *common],
+        ),
+        "Cem": (
+            made(backlight.Cem, TINY, preprocess="unit"),
+            ["kinds", "on", "space", "most", "c", "kappa", "beta", "rate", "rounds", "steps",
+             "patience", "preprocess", "of", *run],
         ),
         "Segments": (made(backlight.Segments, TINY), common),
         "Embedder": (made(backlight.Embedder, TINY), ["layer", *run]),

@@ -25,6 +25,7 @@ ENGINE = (
     "masked",
     "inside",
     "similar",
+    "targeted",
     "measure",
     "cli",
 )

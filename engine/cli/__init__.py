@@ -33,6 +33,7 @@ COMMANDS = (
     "explain",
     "occlude",
     "rise",
+    "cem",
     "check",
     "methods",
     "bench",

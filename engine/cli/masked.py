@@ -306,7 +306,7 @@ def masking(
     from ..masked.methods import Masking
 
     return Masking(
-        segments=None if segments is None else _segments(segments),
+        segments=None if segments is None else segments_given(segments),
         masks=masks,
         seed=seed,
         hide=hide,
@@ -318,7 +318,7 @@ def masking(
     )
 
 
-def _segments(given: str) -> Any:
+def segments_given(given: str) -> Any:
     """--segments: a name as it is, a file's map. Raises UsageError."""
     from ..masked.superpixels import as_superpixels
     from ..photos.images import label_map

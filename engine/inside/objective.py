@@ -25,7 +25,7 @@ from .taps import named
 
 __all__ = ["Objective", "Pixelwise"]
 
-KINDS = ("distance", "product")
+KINDS = {"distance": seed.DISTANCE, "product": seed.PRODUCT, "margin": seed.MARGIN}
 
 
 class Objective(Standing):
@@ -34,7 +34,8 @@ class Objective(Standing):
     model: a path, bytes or an onnx.ModelProto. layer: a tensor or a node by name; None: the class
     scores before a closing Softmax.
     kind: "distance": half the squared Euclidean distance to the given array (Mahendran and
-    Vedaldi 2015), seeded with phi(x) - given; "product": minus the inner product with it.
+    Vedaldi 2015), seeded with phi(x) - given; "product": minus the inner product with it; "margin":
+    how far the class that is one-hot in the given array is ahead of the best other one.
 
     Raises ModelError, UnsupportedNode, or UsageError for an unknown layer.
     """
@@ -56,7 +57,7 @@ class Objective(Standing):
         if layer is not None:
             plain = scores.plain_name(ir.convenience.create_value_mapping(loaded.graph), layer)
             value = named(loaded.graph, plain)
-            if kind == "product" and plain == layer:  # a representation is of what was named
+            if kind != "distance" and plain == layer:  # a representation is of what was named
                 value, self.notes = scores.unclosed(loaded.graph, value)
             of = value.name
         exported = explain_graph(
@@ -64,7 +65,7 @@ class Objective(Standing):
             ("vanilla",),
             of=of,
             lowering=default_lowering(providers),
-            seed_of=seed.DISTANCE if kind == "distance" else seed.PRODUCT,
+            seed_of=KINDS[kind],
             alone=True,
         )
         self.layer = exported.of
@@ -77,7 +78,10 @@ class Objective(Standing):
         graph = exported.model.graph
         super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
         self.session = Session(exported.model, providers, threads)
-        self._dtype = Fed.of(graph, seed.GIVEN).dtype
+        given = Fed.of(graph, seed.GIVEN)
+        self._dtype = given.dtype
+        # What is given, without the batch; None for what is open.
+        self.dims = given.dims[1:]
 
     @property
     def on_cuda(self) -> bool:

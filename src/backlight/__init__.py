@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .engine.similar.embed import Embedder, embed
     from .engine.similar.neighbors import neighbors
     from .engine.similar.store import Embeddings
+    from .engine.targeted.cem import Cem
     from .export.check import check
     from .export.preprocess import Preprocess
     from .export.pytorch import from_pytorch
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BacklightError",
+    "Cem",
     "Concepts",
     "Embedder",
     "Embeddings",
@@ -85,6 +87,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Cem": "backlight.engine.targeted.cem",
     "Concepts": "backlight.engine.inside.concepts",
     "Embedder": "backlight.engine.similar.embed",
     "Embeddings": "backlight.engine.similar.store",

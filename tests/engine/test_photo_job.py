@@ -21,6 +21,7 @@ OVER_IMAGES = {
     "explain": "explain -m {m} {p} -o {o} --preprocess unit",
     "occlude": "occlude -m {m} {p} -o {o} --preprocess unit --window 3 --stride 3",
     "rise": "rise -m {m} {p} -o {o} --preprocess unit --masks 8",
+    "cem": "cem -m {m} {p} -o {o} --preprocess unit --steps 2",
     "activations": "activations {m} {p} -l h -o {o} --preprocess unit",
 }
 

@@ -1,0 +1,341 @@
+"""`backlight cem`: what is missing from a photo for another class, and what of it is enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import ImageError, UsageError
+from .console import percent
+from .layers import results_in
+from .masked import Job, Of, Photos, SpaceOption, drawn, photo_cell, segments_given
+from .options import (
+    Batch,
+    Force,
+    Json,
+    Labels,
+    Model,
+    OutputDir,
+    PreprocessOption,
+    Provider,
+    Shape,
+    Threads,
+    chosen_labels,
+    counted,
+    labels_hint,
+    model_path,
+    shapes_of,
+)
+from .photos import found_photos, results_of
+from .starts import record_of
+
+if TYPE_CHECKING:
+    from ..photos.stream import Group
+    from ..pictures.panel import Cell
+    from ..targeted.cem import Cem, Contrastive, Pertinent
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("cem")(cem)
+
+
+def cem(
+    image: Photos = None,
+    output: OutputDir = Path("contrasted"),
+    model: Model = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="negative or positive; repeatable. [both]"),
+    ] = None,
+    target_class: Annotated[
+        str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
+    ] = "top1",
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="What is changed: pixels, superpixels, blur (smoothly), or auto: of digits "
+            "pixels, else blur.",
+        ),
+    ] = "auto",
+    segments: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="How superpixels are cut: slic:COUNT, quickshift, felzenszwalb, grid:7x9, or a "
+            "label map, .npy or .png. [slic:50]",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="B",
+            help="The picture that says nothing: mean, zero, blur:SIGMA, a number, a colour, a "
+            "picture or an .npy file. [pixels: black; else the photo's blur]",
+        ),
+    ] = None,
+    baseline_space: SpaceOption = "input",
+    most: Annotated[
+        float,
+        typer.Option(metavar="G", help="Off pixels: what a negative adds at most, as a gain."),
+    ] = 3.0,
+    weight: Annotated[
+        float, typer.Option(metavar="C", help="Of the class against the size, to begin with.")
+    ] = 10.0,
+    kappa: Annotated[
+        float, typer.Option(metavar="K", help="By how much the class is ahead, as a logit.")
+    ] = 0.0,
+    beta: Annotated[float, typer.Option(metavar="B", help="Of the L1 norm.")] = 0.1,
+    rate: Annotated[float, typer.Option(metavar="R", help="Of the first step.")] = 0.1,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Weights that are tried.")] = 3,
+    steps: Annotated[int, typer.Option(metavar="N", help="Of a round, at most.")] = 200,
+    patience: Annotated[
+        int, typer.Option(metavar="N", help="Steps without progress that end a round.")
+    ] = 40,
+    of: Of = None,
+    shape: Shape = None,
+    preprocess: PreprocessOption = None,
+    labels: Labels = None,
+    batch: Batch = 8,
+    provider: Provider = None,
+    threads: Threads = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """What is missing from a photo for another class, and what of it is enough for its own: the
+    contrastive explanation method (Dhurandhar et al. 2018).
+
+    A pertinent negative is the least that, added, changes the class; a pertinent positive the least
+    that has the class alone. A panel, the changes (.npy, in the input's layout) and a summary.
+    """
+    from ..classifier.extras import Extras
+    from ..classifier.ready import Ready
+    from ..targeted.cem import KINDS, Cem
+
+    path = model_path(model)
+    if batch < 1:
+        raise UsageError(f"--batch {batch}; expected 1 or more")
+    kinds = tuple(dict.fromkeys(kind or KINDS))
+    wrong = next((k for k in kinds if k not in KINDS), None)
+    if wrong is not None:
+        raise UsageError.unknown("--kind", wrong, KINDS)
+    if segments is not None and on not in ("auto", "superpixels"):
+        raise UsageError(f"--segments with --on {on}; it goes with --on superpixels")
+    files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
+    photos = found_photos("cem", image, output, files, force, json)
+    ready = Ready(path, shapes_of(shape))
+    record, assumed = record_of(ready, preprocess)
+    engine = Cem(
+        ready, kinds=kinds, on=on,  # type: ignore[arg-type]
+        segments=None if segments is None else segments_given(segments),
+        most=most, c=weight, kappa=kappa, beta=beta, rate=rate, rounds=rounds,
+        steps=steps, patience=patience, preprocess=record, of=of, providers=provider or None,
+        threads=threads,
+    )  # fmt: skip
+    own = None if engine.scorer.layer is not None else engine.scorer.labels
+    names = chosen_labels(labels, own, engine.classes, of)
+    hint = None if of is not None else labels_hint(names, engine.classes)
+    photos.note(*engine.notes, assumed, hint)
+    job = Job(path, engine.scorer, engine.record, names, photos, Extras({}, frozenset()))
+    if baseline is not None:
+        engine.baseline = job.baseline(baseline, baseline_space)
+    job.rehearse(engine.baseline)
+    target = _class(job, target_class)
+    settings = {
+        "kinds": list(kinds), "on": engine.on,
+        "segments": engine.segments.name if engine.on == "superpixels" else None,
+        "baseline": baseline or engine.baseline_name, "baseline_space": baseline_space,
+        "most": None if engine.on == "pixels" else most,
+        "weight": weight, "kappa": kappa, "beta": beta, "rate": rate, "rounds": rounds,
+        "steps": steps, "patience": patience,
+        "target_class": "top1" if target < 0 else target,
+    }  # fmt: skip
+    with results_in(output, results_of(photos, files), force) as folder:
+        start = time.perf_counter()
+        with photos.progress("explaining", engine.work) as step:
+            for group in photos.groups(engine.record, engine.input, batch):
+                for rows, found, seconds in _explained(job, engine, group, target, step.advance):
+                    for at, row in enumerate(rows):
+                        prepared = group.prepared(row)
+                        _one(job, engine, folder, int(group.index[row]), prepared, found, at,
+                             seconds / len(rows))  # fmt: skip
+        line = ""
+        if photos.entries:
+            each = (time.perf_counter() - start) / len(photos.entries)
+            line = (
+                f"{counted(len(photos.entries))}, {each:.1f} s each on "
+                f"{engine.objective.session.provider} -> {folder.path}/"
+            )
+        about = {
+            "model": path,
+            **settings,
+            "preprocess": _json(engine),
+            "providers": engine.objective.session.providers,
+        }
+        photos.finish(folder, about, line, count=False)
+
+
+def _class(job: Job, given: str) -> int:
+    """What --target-class says; -1 for the top class. Raises UsageError."""
+    found = job.classes([given])
+    if isinstance(found, str):
+        raise UsageError("--target-class all; expected top1, a class number, or a name")
+    return found[0]
+
+
+def _json(engine: Cem) -> Any:
+    import json as jsonlib
+
+    return jsonlib.loads(engine.record.to_json())
+
+
+def _delta_file(name: str, kind: str) -> str:
+    return f"{name}-{kind}.npy"
+
+
+def _explained(
+    job: Job, engine: Cem, group: Group, target: int, advance: Any
+) -> Iterator[tuple[list[int], Contrastive, float]]:
+    """A group at once; where an image of it can't be explained, one by one, and that is skipped."""
+    every = list(range(len(group.index)))
+    waiting = [every] if every else []
+    while waiting:
+        rows = waiting.pop(0)
+        start = time.perf_counter()
+        try:
+            found = engine(group.tensor[rows], None if target < 0 else target, progress=advance)
+        except ImageError as err:
+            if len(rows) > 1:
+                waiting = [[row] for row in rows]
+                continue
+            job.photos.refuse(job.photos.files[int(group.index[rows[0]])], err)
+            advance(engine.work)
+            continue
+        yield rows, found, time.perf_counter() - start
+
+
+def _one(
+    job: Job, engine: Cem, folder: Any, index: int, prepared: Any, found: Contrastive, at: int,
+    seconds: float,
+) -> None:  # fmt: skip
+    """One photo: written, and told in a line."""
+    photos = job.photos
+    file, name = photos.files[index], photos.names[index]
+    chances = job.probabilities(found.logits[at])
+    target = int(found.target[at])
+    entry: dict[str, Any] = {
+        "file": str(file),
+        "panel": f"{name}.png",
+        **job.chance(target, chances),
+        "seconds": round(seconds, 3),
+        "top": None if chances is None else job.top(chances),
+    }
+    cells = [photo_cell(prepared)]
+    told = ""
+    for one in (found.negative, found.positive):
+        if one is None:
+            continue
+        after = job.probabilities(one.logits[at])
+        delta = _delta_file(name, one.kind)
+        folder.array(delta, _host(one.delta)[at])
+        now = int(one.after[at])
+        note = _note(engine, one, at, int(found.top[at]) == target)
+        entry[one.kind] = {
+            "reached": bool(one.reached[at]),
+            "after": job.chance(now, after),
+            "class_after": None if after is None else round(float(after[target]), 6),
+            "l1": round(float(one.l1[at]), 6),
+            "l2": round(float(one.l2[at]), 6),
+            "share": round(float(one.share[at]), 6),
+            "amount": round(float(one.amount[at]), 6),
+            "weight": float(one.c[at]),
+            "steps": int(one.steps[at]),
+            "delta": delta,
+            "note": note,
+        }
+        cells += _cells(job, engine, one, at, prepared, job.titled(now, after), note)
+        told += _told(job, one, at)
+    heading = f"{file.name}: what {job.name(target)} lacks for another class, and needs for its own"
+    folder.picture(entry["panel"], drawn(job, heading, _look(engine), cells))
+    chance = "" if entry["probability"] is None else percent(entry["probability"])
+    line = f"{file.name:<20} {job.name(target):<30} {chance:>7}{told} {seconds:6.1f} s"
+    photos.add(entry, line)
+
+
+def _host(values: Any) -> Any:
+    from ..runtime import arrays
+
+    return arrays.to_host(arrays.taken(values)[0])
+
+
+def _told(job: Job, one: Pertinent, at: int) -> str:
+    amount = percent(one.amount[at])
+    if one.kind == "negative":
+        after = job.name(int(one.after[at]))
+        return f"  +{amount} -> {after}" if one.reached[at] else "  stays, whatever is added"
+    return f"  {amount} enough" if one.reached[at] else "  no part is enough"
+
+
+def _note(engine: Cem, one: Pertinent, at: int, is_top: bool) -> str | None:
+    """What is to be said of a result that is none, or nothing."""
+    tried = f"in {counted(int(one.steps[at]), 'step')}"
+    if one.kind == "negative" and not is_top:
+        return "the photo's class is another one already: nothing is missing"
+    if not one.reached[at]:
+        what = "no addition changes the class" if one.kind == "negative" else "no part is enough"
+        return f"{what}, {tried}"
+    if one.kind == "positive" and one.l1[at] == 0:
+        return f"nothing is needed: the baseline alone ({engine.baseline_name}) has the class"
+    return None
+
+
+def _look(engine: Cem) -> str:
+    on = {
+        "pixels": "pixel by pixel",
+        "blur": "contrast against the baseline, smoothly",
+        "superpixels": f"contrast against the baseline, {engine.segments.name}",
+    }[engine.on]
+    how = engine.search
+    return f"{on}; baseline {engine.baseline_name}; {how.rounds} x {how.steps} steps"
+
+
+def _cells(
+    job: Job, engine: Cem, one: Pertinent, at: int, prepared: Any, after: str, note: str | None
+) -> list[Cell]:
+    """Where it lies, and the picture that the model was shown."""
+    import numpy as np
+
+    from ..photos import images
+    from ..pictures import heat
+    from ..pictures.panel import Cell
+
+    layout = engine.input.layout
+    shown = images.to_pixels(_host(one.images)[at], job.preprocess, layout)
+    size = f"{percent(one.amount[at])} of what tells the photo from the baseline"
+    negative = one.kind == "negative"
+    titles = {True: "what to add", False: "what to keep"}
+    values = one.map[at]
+    full = float(np.abs(values).max())
+    if engine.on == "pixels":
+        colours = heat.diverging(values, full)
+        unit = "red: brighter, blue: darker than " + ("the photo" if negative else "the baseline")
+        bar = heat.diverging(np.linspace(-1, 1, 256), 1)
+        ends = f"{100 * full / (engine.input.channels or 3):.3g} %"
+        ticks = [(0.0, f"-{ends}"), (0.5, "0"), (1.0, f"+{ends}")]
+    else:
+        colours = heat.sequential(values, 0, full)
+        unit = "the gain on contrast" if negative else "how much of the contrast stays"
+        bar = heat.sequential(np.linspace(0, 1, 256), 0, 1)
+        ticks = [(0.0, "0"), (0.5, f"{50 * full:.3g} %"), (1.0, f"{100 * full:.3g} %")]
+    where = heat.with_bar(heat.over_photo(colours, prepared.pixels), bar, ticks)
+    lead = "" if note is None else f"{note}; "
+    what = "the photo with it" if negative else "what is kept, on the baseline"
+    return [
+        Cell(where, titles[negative], f"{lead}{unit}; linear, shaded by the photo"),
+        Cell(shown, f"{'then' if negative else 'alone'}: {after}", f"{what}: {size}"),
+    ]

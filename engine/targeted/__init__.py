@@ -1,0 +1,1 @@
+"""Targeted explanations: what would have to change for another class."""
