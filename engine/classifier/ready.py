@@ -27,8 +27,9 @@ from ...export.graph import Loaded, ModelLike, load, read
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.sizes import Shapes, fix_shapes
 from ..photos import images
+from ..runtime.choice import chosen
 from ..runtime.digest import model_hash
-from ..runtime.session import dims_of, dtype_of
+from ..runtime.session import Providers, dims_of, dtype_of
 from . import labels
 from .intake import shares_batch
 
@@ -69,6 +70,11 @@ class Ready:
     def hash(self) -> str:
         """What tells it from other models: see `model_hash`."""
         return model_hash(self.given, self.read)
+
+    def placed(self, providers: Providers, form: str | None = None) -> tuple[Providers, list[str]]:
+        """Where it runs: what was asked for, or, for "auto", what is stored beside its file, and
+        notes of that. form: of the graph (`--for`), where it is given."""
+        return chosen(providers, self.given, lambda: self.hash, form)
 
     @cached_property
     def image(self) -> Fed:

@@ -14,6 +14,7 @@ from .options import (
     Methods,
     Shape,
     model_path,
+    say,
     shapes_of,
 )
 
@@ -47,30 +48,55 @@ def bench(
     target: Annotated[
         str | None, typer.Option("--for", metavar="RUNTIME", help="Lowering. [the provider's]")
     ] = None,
+    contended: Annotated[
+        bool, typer.Option("--contended", help="While another process keeps all cores busy.")
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option("--store", help="Keep the faster provider beside MODEL: auto takes it."),
+    ] = False,
     shape: Shape = None,
     json: Json = False,
 ) -> None:
-    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load."""
+    """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load.
+
+    With several providers also which of them explains it fastest.
+    """
     from ...export.methods import asked
     from ..measure.bench import Report
     from ..measure.bench import bench as run_bench
+    from ..measure.recommend import check_storable, store
 
     names = asked(rule, method)
+    providers = list(dict.fromkeys(provider or ["cpu"]))
+    if keep:
+        check_storable(providers)
     report: Report = run_bench(
         model_path(model),
         **({} if names is None else {"methods": [names]}),
-        providers=provider or ["cpu"],
+        providers=providers,
         threads=list(threads or []) or [None],
         batches=batch or None,
         runs=runs,
         size=size,
         target=target,
         shapes=shapes_of(shape),
+        contended=contended,
     )
+    kept = store(report, providers) if keep else None
     if json:
-        show_json(report.to_dict())
+        show_json({**report.to_dict(), **({} if kept is None else {"stored": str(kept)})})
         return
     _show(report)
+    if kept is not None:
+        say(f"stored in {kept}: --provider auto takes it on this machine")
+
+
+def _drift(value: float | None) -> str:
+    return "" if value is None else f"{value:.1g}"
+
+
+_FURTHER = ("x fastest", "drift")
 
 
 def _show(report: object) -> None:
@@ -80,22 +106,32 @@ def _show(report: object) -> None:
 
     assert isinstance(report, Report)
     # Wide enough for the table wherever the output goes.
-    console = clean_console(width=150)
-    console.print(f"{report.model} on {report.device}")
+    several = report.recommended is not None
+    console = clean_console(width=180 if several else 150)
+    busy = ", all cores busy with other work" if report.contended else ""
+    console.print(f"{report.model} on {report.device}{busy}")
     console.print(", ".join(f"{k} {v}" for k, v in report.versions.items()))
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for heading in (
         "provider", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "x score",
-        "load ms", "x score", "peak MiB", "bound MiB",
+        "load ms", "x score", "peak MiB", "bound MiB", *_FURTHER * several,
     ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(
             row.subject, row.provider, str(row.threads or "auto"), str(row.batch),
             f"{row.p50:.1f}", f"{row.p90:.1f}", f"{row.p99:.1f}", f"{row.images_per_s:.1f}",
             f"{row.ratio:.2f}", f"{row.load_ms:.0f}", f"{row.load_ratio:.2f}",
             f"{row.peak_mib:.0f}", "?" if row.bound_mib is None else f"{row.bound_mib:.0f}",
+            *(f"{row.fastest_ratio:.2f}", _drift(row.drift)) * several,
         )  # fmt: skip
     console.print(table)
     console.print("bound: 1.6 x the plain model's peak, and the activations that the rules read")
+    if report.recommended is not None:
+        first, found = report.rows[0].provider, report.recommended
+        console.print(
+            f"x fastest: over the fastest plain model of all providers; drift: of the maps, or the "
+            f"scores, from {first}'s"
+        )
+        console.print(f"recommended: --provider {found.provider} ({found.why})")

@@ -146,7 +146,11 @@ class Explainer(Reading):
         chosen(names_asked)  # what no graph holds is refused, also where a file lacks it
         ready = Ready.of(model, shapes)
         held, name = ready.exported, ready.source
-        wrong_form(providers, for_ if held is None else ready.metadata.get("backlight.for"))
+        form = for_ if held is None else ready.metadata.get("backlight.for")
+        placed: list[str] = []
+        if not cuda_graph:
+            providers, placed = ready.placed(providers, form)
+        wrong_form(providers, form)
         # Loaded with what is asked for by name in it: weights, and what is made of them, fold.
         named = any(v is not None for v in (held, of, wrt, layer))
         source: ir.Model = ready.read if named or cuda_graph else ready.loaded
@@ -189,7 +193,7 @@ class Explainer(Reading):
         self.methods = self._variants.shown(tuple(self._said.saliency))
         own = CUDA_GRAPH if cuda_graph else None
         self.session = Session(compiled, providers, threads, provider_options=own)
-        self.notes = [*self._said.notes, *self.session.notes]
+        self.notes = [*self._said.notes, *placed, *self.session.notes]
         self._varied = [n for n in self._said.ours if n in ("noise", "alphas", "weights")]
         self._batch = self.fed.batch or batch
         self._fixed = self.fed.batch is not None

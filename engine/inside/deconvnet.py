@@ -55,6 +55,7 @@ class Projector(Standing):
     ) -> None:
         ready = Ready.of(model)
         self.layer = named(ready.loaded.graph, layer).name or ""
+        providers, self.notes = ready.placed(providers)
         exported = explain_graph(
             ready.loaded, rules, of=self.layer, lowering=default_lowering(providers),
             seed_of=seed.CALLER_S, alone=True,

@@ -53,6 +53,7 @@ class Objective(Standing):
         ready = Ready.of(model)
         loaded = ready.loaded
         self.notes: tuple[str, ...] = ()
+        providers, placed = ready.placed(providers)
         of = None
         if layer is not None:
             plain = scores.plain_name(ir.convenience.create_value_mapping(loaded.graph), layer)
@@ -77,6 +78,7 @@ class Objective(Standing):
         self._gradient = exported.saliency["vanilla"]
         graph = exported.model.graph
         super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
+        self.notes = (*self.notes, *placed)
         self.session = Session(exported.model, providers, threads)
         given = Fed.of(graph, seed.GIVEN)
         self._dtype = given.dtype

@@ -58,7 +58,7 @@ EVERY = 5.0
 class Patches:
     """What `patches` found. files: all images, in order; skipped: those that couldn't be read;
     count: how many could;
-    resumed: how many an earlier, stopped pass had done."""
+    resumed: how many an earlier, stopped pass had done. placed: notes of where it ran."""
 
     files: tuple[Path, ...]
     layers: dict[str, LayerPatches]
@@ -69,15 +69,17 @@ class Patches:
     preprocess: Preprocess
     spec: images.InputSpec = field(repr=False)
     resumed: int = 0
+    placed: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know: fewer activations than were asked for."""
+        """What a reader should know: where it ran by a stored choice, fewer activations than were
+        asked for."""
         held = max(found.held for found in self.layers.values())
         if held >= self.k:
-            return []
+            return [*self.placed]
         plural = "image" if self.count == 1 else "images"
-        return [f"k is {self.k}, but {self.count} {plural} give {held} for a channel"]
+        return [*self.placed, f"k is {self.k}, but {self.count} {plural} give {held} for a channel"]
 
     def pixels(self, index: Sequence[int], workers: int = 2) -> dict[int, Pixels]:
         """Images as the model sees them, by their place in `files`; without those that have
@@ -236,8 +238,9 @@ def patches(
     for name, number in (("k", k), ("batch", batch)):
         if number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
-    lanes, own = lanes_of(providers, threads, workers)
     ready = Ready.of(model, shapes)
+    providers, placed = ready.placed(providers)
+    lanes, own = lanes_of(providers, threads, workers)
     taps = Taps(ready, wanted, providers=providers, threads=own)
     settled = taps.settled(preprocess)
     if taps.input.batch is None:
@@ -293,8 +296,9 @@ def patches(
         name: _placed(name, fields[name], axes[name], kept[name], top) for name, top in tops.items()
     }
     return Patches(
-        tuple(files), result, tuple(skipped), count, k, one_per_image, settled, taps.input, start
-    )
+        tuple(files), result, tuple(skipped), count, k, one_per_image, settled, taps.input, start,
+        tuple(placed),
+    )  # fmt: skip
 
 
 def _seen(field: ReceptiveField) -> str:

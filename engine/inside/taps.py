@@ -102,8 +102,9 @@ class Taps(Reading):
         graph = self.model.graph
         super().__init__(ready, Fed.of(graph, choose.image_input(graph).input).alone())
         self._lone = is_lone(choose.image_input(graph).input)
+        providers, placed = ready.placed(providers)
         self.session = Session(self.model, providers, threads)
-        self.notes = list(self.session.notes)
+        self.notes = [*placed, *self.session.notes]
 
     def __call__(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The tensors of a batch, [N, ...] each, by their full names (and the model's outputs,

@@ -85,8 +85,9 @@ class Scorer(Standing):
         self.weight_bytes = weight_bytes(loaded)
         super().__init__(ready, Fed.of(loaded.graph, image))
         self._lone = is_lone(image)
+        providers, placed = ready.placed(providers)
         self.session = Session(loaded, providers, threads)
-        self.notes = [*found.notes, *self.session.notes]
+        self.notes = [*found.notes, *placed, *self.session.notes]
         name, dtype = self.input.name, self.input.dtype
         if str(dtype) not in ("float32", "float16", "uint8"):
             raise ModelError(f"input '{name}' is {dtype}; accepted: float32, float16, uint8")

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
 from ...export.sizes import Shapes, fix_shapes
 from ...export.store import save_model
 from ..runtime.machine import device, versions
-from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype
+from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype, wrong_form
+from .contention import busy
+from .recommend import Recommended, recommended
 
 __all__ = ["Report", "Row", "bench"]
 
-PAUSE = 0.05  # seconds; onnxruntime's threads spin for less than that
+PAUSE = 0.05  # seconds; a runtime's threads spin for less than that
 BLOCK = 5  # runs in a row of one session, at most: a third of all, so that blocks alternate
 
 
@@ -46,6 +49,10 @@ class Row:
 
     activations_mib: what the backward pass reads of the forward pass: 0 for the plain model, None
     where shapes don't tell. bound_mib: 1.6 times the plain model's peak, and those activations.
+    fastest_ratio: of the median to that of the plain model on the provider that scores fastest.
+    drift: the largest norm-relative difference of the maps (or the scores) to the first
+    provider's, on this noise; None for the first. Float32 in another order is 1e-6, or 1e-3 where
+    a gate near zero fell otherwise.
     """
 
     subject: str
@@ -63,20 +70,37 @@ class Row:
     peak_mib: float
     activations_mib: float | None
     bound_mib: float | None
+    fastest_ratio: float = 1.0
+    drift: float | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """All rows, with the machine and the versions."""
+    """All rows, with the machine and the versions. contended: whether other work kept the cores
+    busy. recommended: what the providers come to; None of a single one."""
 
     model: str
     rows: tuple[Row, ...]
     device: str
     versions: Mapping[str, str]
+    contended: bool = False
+    recommended: Recommended | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured at every setting."""
+
+    batches: Sequence[int]
+    runs: int
+    size: int | None
+    lone: str | None
+    folder: Path
+    contended: bool
 
 
 def bench(
@@ -90,17 +114,21 @@ def bench(
     size: int | None = None,
     target: str | None = None,
     shapes: Shapes | None = None,
+    contended: bool = False,
 ) -> Report:
-    """Measure a model against its explaining graphs, one per group of methods.
+    """Measure a model against its explaining graphs, one per group of methods, on each provider.
 
     runs: measured runs of each subject; a fifth of it warms up. size: height and width where the
     model leaves them open (default 224). batches: None: 1 and 4, or the one that the model fixes.
     shapes: of inputs, as in `backlight.export`. target: the lowering; default: the provider's.
+    contended: latencies while another process keeps all cores busy.
     Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
     """
     # Asked for twice, measured once.
     groups = list(dict.fromkeys(tuple(row.name for row in chosen(group)) for group in methods))
     providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
+    for provider in providers:
+        wrong_form([provider], target)
     loaded = load(model, shapes=shapes)
     lone, own = _batch_of(loaded)
     batches = list(dict.fromkeys(batches or ([own] if own is not None else [1, 4])))
@@ -108,28 +136,69 @@ def bench(
         raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
     if size is not None and size < 1:
         raise UsageError(f"size {size}; expected 1 or more")
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
-        for provider in providers:
-            lowering = target or default_lowering([provider])
-            subjects = _subjects(model, loaded, groups, lowering, folder, shapes)
-            for count in threads:
-                sessions = {s: Session(path, [provider], count) for s, path in subjects.items()}
-                loads = _loads(subjects, provider, count)
-                for batch in batches:
-                    feeds = _feeds(sessions["score"], batch, size, lone)
-                    times = _alternate(sessions, feeds, runs)
-                    peaks = {
-                        s: _peak(path, provider, count, feeds, folder)
-                        for s, path in subjects.items()
-                    }
-                    for subject, path in subjects.items():
-                        needs = 0.0 if subject == "score" else _activations(path, feeds)
-                        rows.append(
-                            _row(subject, provider, count, batch, times, loads, peaks, needs)
-                        )
-    return Report(str(model), tuple(rows), device(), versions())
+        asked = Asked(batches, runs, size, lone, folder, contended)
+        subjects = {
+            provider: _subjects(
+                model, loaded, groups, target or default_lowering([provider]), folder, shapes
+            )
+            for provider in providers
+        }
+        rows = [row for count in threads for row in _measured(subjects, count, asked)]
+    at = {provider: number for number, provider in enumerate(providers)}
+    rows.sort(key=lambda row: at[row.provider])  # stable: threads and batches as they came
+    return Report(
+        str(model), tuple(rows), device(), versions(), contended, recommended(rows, providers)
+    )
+
+
+# A subject on a provider.
+Key = tuple[str, str]
+
+
+def _measured(
+    subjects: Mapping[str, Mapping[str, str]], threads: int | None, asked: Asked
+) -> list[Row]:
+    """All providers' rows at one number of threads, measured in turn."""
+    sessions: dict[Key, Session] = {
+        (provider, subject): Session(path, [provider], threads)
+        for provider, files in subjects.items()
+        for subject, path in files.items()
+    }
+    first = next(iter(sessions))
+    loads = {provider: _loads(files, provider, threads) for provider, files in subjects.items()}
+    rows = []
+    for batch in asked.batches:
+        feeds = _feeds(sessions[first], batch, asked.size, asked.lone)
+        with busy() if asked.contended else nullcontext():
+            times = _alternate(sessions, feeds, asked.runs)
+        fastest = min([float(np.median(times[provider, "score"])) for provider in subjects])
+        for provider, files in subjects.items():
+            peaks = {s: _peak(path, provider, threads, feeds, asked.folder)
+                     for s, path in files.items()}  # fmt: skip
+            own = {subject: times[provider, subject] for subject in files}
+            for subject, path in files.items():
+                needs = 0.0 if subject == "score" else _activations(path, feeds)
+                row = _row(subject, provider, threads, batch, own, loads[provider], peaks, needs)
+                drift = None
+                if provider != first[0]:
+                    drift = _drift(sessions[provider, subject], sessions[first[0], subject], feeds)
+                ratio = round(float(np.median(own[subject])) / fastest, 3)
+                rows.append(replace(row, fastest_ratio=ratio, drift=drift))
+    return rows
+
+
+def _drift(one: Session, reference: Session, feeds: Mapping[str, NDArray[Any]]) -> float:
+    """The largest norm-relative difference of two sessions' outputs: of the maps, where there are
+    any."""
+    found, want = (s.run(_taken(s, feeds)) for s in (one, reference))
+    maps = [name for name in want if name.startswith("saliency_")]
+    worst = 0.0
+    for name in maps or want:
+        a, b = found[name].astype(np.float64), want[name].astype(np.float64)
+        worst = max(worst, float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30))
+    return float(f"{worst:.2g}")
 
 
 def _subjects(
@@ -190,10 +259,10 @@ def _taken(session: Session, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDA
 
 
 def _alternate(
-    sessions: Mapping[str, Session], feeds: Mapping[str, NDArray[Any]], runs: int
-) -> dict[str, NDArray[np.float64]]:
+    sessions: Mapping[Key, Session], feeds: Mapping[str, NDArray[Any]], runs: int
+) -> dict[Key, NDArray[np.float64]]:
     """Seconds of each run, subjects taking turns in blocks; the first run of a block is free."""
-    taken: dict[str, list[float]] = {name: [] for name in sessions}
+    taken: dict[Key, list[float]] = {name: [] for name in sessions}
     fed = {name: _taken(session, feeds) for name, session in sessions.items()}
     for name, session in sessions.items():
         for _ in range(max(2, runs // 5)):

@@ -74,12 +74,13 @@ class Embedder(Reading):
         self.hash = ready.hash
         given = ready.given
         self.file = str(Path(given).resolve()) if isinstance(given, (str, os.PathLike)) else ""
+        providers, placed = ready.placed(providers)
         self.lanes, own = lanes_of(providers, threads)
         self._taps = Taps(found.model, [found.output], providers=providers, threads=own)
         super().__init__(ready, self._taps.fed)
         self._turn = turn_of(providers)
         self.provider = self._taps.session.provider
-        self.notes = [*found.notes, *self._taps.notes]
+        self.notes = [*found.notes, *placed, *self._taps.notes]
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """A batch in the image input's layout and dtype -> float32 [N, width]. ImageError."""

@@ -18,17 +18,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 
 from backlight.engine.runtime.machine import device
 from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 
 from . import nets
-from .compare import LIMIT, RULES, SHARP, TARGETS, nearest, relative, session, sharp_images, wanted
+from .compare import LIMIT, RULES, SHARP, TARGETS, Peer, nearest, relative, session
 
 BEGIN = "<!-- OpenVINO: python -m tests.networks.on_openvino -->"
 END = "<!-- end of OpenVINO -->"
 FORMS = ("portable", "openvino")
+ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Row:
     """A network, exporter and form on OpenVINO's CPU plugin in float32: norm-relative errors
     against ONNX Runtime on the same file, which the first table holds against PyTorch.
 
-    nearest: against the nearest of PyTorch's float32 forms, the worst rule and row; None where
-    no rule asked for it. rows: a row of the batch against the same row alone.
+    Per rule the median of ROWS images, and the worst of all: a wrong rule is wrong on each image,
+    but a gate within rounding of zero may fall otherwise on any, which is 1e-4 to 1e-2 of its map.
+    nearest: where a median tells of that, against the nearest of PyTorch's float32 forms and ONNX
+    Runtime, the worst rule and image; else None. rows: an image of the batch against it alone.
     """
 
     net: str
@@ -46,22 +50,22 @@ class Row:
     vanilla: float
     deconv: float
     guided: float
+    worst: float
     nearest: float | None
     scores: float
     rows: float
 
     @property
     def ok(self) -> bool:
-        """Within what is asked of ONNX Runtime."""
-        worst = float(np.max([self.vanilla, self.deconv, self.guided]))
-        if self.nearest is not None:
-            worst = float(np.min([worst, self.nearest]))
-        return worst <= LIMIT and self.scores <= 1e-4 and self.rows <= 1e-4
+        """By the medians, or, where gates fell otherwise, by the nearest."""
+        median = float(np.max([self.vanilla, self.deconv, self.guided]))
+        fine = median <= SHARP or (self.nearest is not None and self.nearest <= LIMIT)
+        return fine and self.scores <= 1e-4 and self.rows <= 1e-4
 
 
 def measured(net: nets.Net, exporter: str) -> list[Row]:
     """A row per form."""
-    model, x = sharp_images(net)
+    model = nets.build(net)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         nets.export(model, net, exporter, path)
@@ -75,29 +79,36 @@ def measured(net: nets.Net, exporter: str) -> list[Row]:
         del graphs
         shown = {"portable, openvino": "openvino"} if same else {form: form for form in FORMS}
         return [
-            _row(net, exporter, name, str(Path(folder) / f"{form}.onnx"), x.numpy())
+            _row(net, model, exporter, name, str(Path(folder) / f"{form}.onnx"))
             for name, form in shown.items()
         ]
 
 
-def _row(net: nets.Net, exporter: str, form: str, file: str, x: np.ndarray) -> Row:
+def _row(net: nets.Net, model: torch.nn.Module, exporter: str, form: str, file: str) -> Row:
+    x = nets.images(net, rows=ROWS)
+    targets = [TARGETS[at % 2] for at in range(ROWS)]
     by_ort = session(file)
-    image = by_ort.get_inputs()[0].name
-    feeds = {image: x, "target": np.array(TARGETS, np.int64)}
+    feeds = {by_ort.get_inputs()[0].name: x.numpy(), "target": np.array(targets, np.int64)}
     scores, *maps = by_ort.run(None, feeds)
     del by_ort
     held = Session(file, "openvino", 2)
     own, *found = held.run(feeds).values()
     alone = list(held.run({k: v[:1] for k, v in feeds.items()}).values())[1:]
-    errors = {rule: relative(a, b) for rule, a, b in zip(RULES, found, maps, strict=True)}
+    del held
+    errors = {
+        rule: [relative(one, other) for one, other in zip(a, b, strict=True)]
+        for rule, a, b in zip(RULES, found, maps, strict=True)
+    }
+    medians = {rule: float(np.median(values)) for rule, values in errors.items()}
     near = None
-    if max(errors.values()) > SHARP:  # a gate was decided otherwise
-        forms = {rule: [*singles] for rule, (_, singles) in wanted(net, TARGETS).items()}
+    if max(medians.values()) > SHARP:
+        peer, case = Peer(model), (x[:2], targets[:2])
         near = max(
-            nearest(a, [b, *forms[rule]]) for rule, a, b in zip(RULES, found, maps, strict=True)
+            nearest(a[:2], [b[:2], *peer.singles(*case, rule)])
+            for rule, a, b in zip(RULES, found, maps, strict=True)
         )
     return Row(
-        net.name, exporter, form, **errors, nearest=near,
+        net.name, exporter, form, **medians, worst=max(map(max, errors.values())), nearest=near,
         scores=float(np.abs(own - scores).max() / np.abs(scores).max()),
         rows=max(relative(a[0], b[0]) for a, b in zip(alone, found, strict=True)),
     )  # fmt: skip
@@ -106,15 +117,15 @@ def _row(net: nets.Net, exporter: str, form: str, file: str, x: np.ndarray) -> R
 def table(rows: list[Row]) -> str:
     """As docs/coverage.md has it."""
     lines = [
-        "| network | exporter | forms | vanilla | deconv | guided | nearest float32 | scores "
-        "| row alone |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | exporter | forms | vanilla | deconv | guided | worst image | nearest float32 "
+        "| scores | row alone |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         near = "" if r.nearest is None else f"{r.nearest:.1e}"
         lines.append(
             f"| {r.net} | {r.exporter} | {r.form} | {r.vanilla:.1e} | {r.deconv:.1e} "
-            f"| {r.guided:.1e} | {near} | {r.scores:.0e} | {r.rows:.0e} |"
+            f"| {r.guided:.1e} | {r.worst:.1e} | {near} | {r.scores:.0e} | {r.rows:.0e} |"
         )
     over = [f"{r.net} ({r.exporter}, {r.form})" for r in rows if not r.ok]
     missing = [n.name for n in nets.NETS if n.name not in {r.net for r in rows}]
