@@ -93,6 +93,12 @@ bl::GridMasks grid_masks(const Array<unsigned char>& grids, const Array<int>& sh
           static_cast<int>(grids.shape(2)), step.first, step.second};
 }
 
+bl::MapMasks map_masks(const Array<float>& maps, Step step) {
+  require(maps.ndim() == 3, "maps: shape");
+  return {maps.data(), static_cast<int>(maps.shape(1)), static_cast<int>(maps.shape(2)),
+          step.first, step.second};
+}
+
 void apply_windows(const py::array& image, const py::array& base, py::array out,
                    const std::array<int, 4>& shape, const Array<int>& boxes, int threads) {
   same_dtype(image, base, out);
@@ -115,7 +121,20 @@ void apply_grids(const py::array& image, const py::array& base, py::array out,
     const auto v =
         variants<decltype(zero)>(image, base, out, shape, grids.shape(0), threads);
     const py::gil_scoped_release release;
-    bl::apply_grids(v, masks);
+    bl::apply_enlarged(v, masks);
+  });
+}
+
+void apply_maps(const py::array& image, const py::array& base, py::array out,
+                const std::array<int, 4>& shape, const Array<float>& maps, Step step,
+                int threads) {
+  same_dtype(image, base, out);
+  const bl::MapMasks masks = map_masks(maps, step);
+  by_dtype(image.dtype(), [&](auto zero) {
+    const auto v =
+        variants<decltype(zero)>(image, base, out, shape, maps.shape(0), threads);
+    const py::gil_scoped_release release;
+    bl::apply_enlarged(v, masks);
   });
 }
 
@@ -167,7 +186,22 @@ void accumulate_grids(Array<double> total, const Array<double>& values,
   double* sums = total.mutable_data();
   const double* v = values.data();
   const py::gil_scoped_release release;
-  bl::accumulate_grids(sums, v, classes, height, width, masks, n, threads);
+  bl::accumulate_enlarged(sums, v, classes, height, width, masks, n, threads);
+}
+
+void accumulate_maps(Array<double> total, const Array<double>& values, const Array<float>& maps,
+                     Step step, int threads) {
+  require(total.ndim() == 4 && total.shape(1) == 1 && values.ndim() == 2 &&
+              values.shape(0) == total.shape(0) && maps.ndim() == 3 &&
+              values.shape(1) == maps.shape(0),
+          "total or values: shape");
+  const bl::MapMasks masks = map_masks(maps, step);
+  const int classes = static_cast<int>(total.shape(0)), n = static_cast<int>(maps.shape(0));
+  const int height = static_cast<int>(total.shape(2)), width = static_cast<int>(total.shape(3));
+  double* sums = total.mutable_data();
+  const double* v = values.data();
+  const py::gil_scoped_release release;
+  bl::accumulate_enlarged(sums, v, classes, height, width, masks, n, threads);
 }
 
 void accumulate_segments(Array<double> total, const Array<double>& values,
@@ -210,6 +244,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("apply_grids", &apply_grids, py::arg("image").noconvert(), py::arg("base").noconvert(),
         py::arg("out").noconvert(), py::arg("shape"), py::arg("grids").noconvert(),
         py::arg("shifts").noconvert(), py::arg("step"), py::arg("threads"));
+  m.def("apply_maps", &apply_maps, py::arg("image").noconvert(), py::arg("base").noconvert(),
+        py::arg("out").noconvert(), py::arg("shape"), py::arg("maps").noconvert(),
+        py::arg("step"), py::arg("threads"));
   m.def("apply_segments", &apply_segments, py::arg("image").noconvert(),
         py::arg("base").noconvert(), py::arg("out").noconvert(), py::arg("shape"),
         py::arg("labels").noconvert(), py::arg("table").noconvert(), py::arg("threads"));
@@ -218,6 +255,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("accumulate_grids", &accumulate_grids, py::arg("total").noconvert(),
         py::arg("values").noconvert(), py::arg("grids").noconvert(),
         py::arg("shifts").noconvert(), py::arg("step"), py::arg("threads"));
+  m.def("accumulate_maps", &accumulate_maps, py::arg("total").noconvert(),
+        py::arg("values").noconvert(), py::arg("maps").noconvert(), py::arg("step"),
+        py::arg("threads"));
   m.def("accumulate_segments", &accumulate_segments, py::arg("total").noconvert(),
         py::arg("values").noconvert(), py::arg("table").noconvert());
   m.def("paint", &paint, py::arg("heat").noconvert(), py::arg("values").noconvert(),

@@ -7,7 +7,7 @@ streams/ is no part of that: pictures and feature maps that stream by.
 
 from .baseline import Baseline, BaselineLike, InputSpace, as_baseline, resolve
 from .masks import Accumulator, apply, available_backends, get_backend, paint, reduce
-from .plan import GridPlan, Plan, SegmentPlan, WindowPlan, rise, segments, sliding
+from .plan import GridPlan, MapPlan, Plan, SegmentPlan, WindowPlan, maps, rise, segments, sliding
 
 __all__ = [
     "Accumulator",
@@ -15,6 +15,7 @@ __all__ = [
     "BaselineLike",
     "GridPlan",
     "InputSpace",
+    "MapPlan",
     "Plan",
     "SegmentPlan",
     "WindowPlan",
@@ -22,6 +23,7 @@ __all__ = [
     "as_baseline",
     "available_backends",
     "get_backend",
+    "maps",
     "paint",
     "reduce",
     "resolve",

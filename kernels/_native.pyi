@@ -23,6 +23,15 @@ def apply_grids(
     step: tuple[float, float],
     threads: int,
 ) -> None: ...
+def apply_maps(
+    image: NDArray[Any],
+    base: NDArray[Any],
+    out: NDArray[Any],
+    shape: tuple[int, int, int, int],
+    maps: NDArray[float32],
+    step: tuple[float, float],
+    threads: int,
+) -> None: ...
 def apply_segments(
     image: NDArray[Any],
     base: NDArray[Any],
@@ -40,6 +49,13 @@ def accumulate_grids(
     values: NDArray[float64],
     grids: NDArray[uint8],
     shifts: NDArray[int32],
+    step: tuple[float, float],
+    threads: int,
+) -> None: ...
+def accumulate_maps(
+    total: NDArray[float64],
+    values: NDArray[float64],
+    maps: NDArray[float32],
     step: tuple[float, float],
     threads: int,
 ) -> None: ...

@@ -119,15 +119,21 @@ BL_FN Tap tap(int pos, int cells, float step) {
   return t;
 }
 
-// How much of pixel (y, x) a RISE grid keeps, 0..1. grid: uint8 [rows, cols], 1 = kept.
-BL_FN float grid_keep(const unsigned char* grid, int rows, int cols, const int* shift, float step_y,
-                      float step_x, int y, int x) {
-  const Tap v = tap(y + shift[0], rows, step_y), h = tap(x + shift[1], cols, step_x);
-  const unsigned char* upper = grid + v.low * cols;
-  const unsigned char* lower = grid + v.high * cols;
+// A grid or map [rows, cols] at upsampled pixel (y, x).
+template <class G>
+BL_FN float upsampled(const G* grid, int rows, int cols, float step_y, float step_x, int y, int x) {
+  const Tap v = tap(y, rows, step_y), h = tap(x, cols, step_x);
+  const G* upper = grid + v.low * cols;
+  const G* lower = grid + v.high * cols;
   const float a = lerp(to_float(upper[h.low]), to_float(upper[h.high]), h.weight);
   const float b = lerp(to_float(lower[h.low]), to_float(lower[h.high]), h.weight);
   return lerp(a, b, v.weight);
+}
+
+// How much of pixel (y, x) a RISE grid keeps, 0..1. grid: uint8 [rows, cols], 1 = kept.
+BL_FN float grid_keep(const unsigned char* grid, int rows, int cols, const int* shift, float step_y,
+                      float step_x, int y, int x) {
+  return upsampled(grid, rows, cols, step_y, step_x, y + shift[0], x + shift[1]);
 }
 
 // ---- One CUDA thread's share of each kernel --------------------------------------------------
@@ -163,6 +169,18 @@ struct Grids {
   BL_FN T at(long long k, T x, T base, int, int y, int px) const {
     const float keep = grid_keep(grids + k * rows * cols, rows, cols, shifts + 2 * k, step_y,
                                  step_x, y, px);
+    return blend_element(x, base, keep);
+  }
+};
+
+template <class T>
+struct Maps {
+  const float* maps;
+  int rows, cols;
+  float step_y, step_x;
+  BL_FN bool untouched(long long, int, int, int, int) const { return false; }
+  BL_FN T at(long long k, T x, T base, int, int y, int px) const {
+    const float keep = upsampled(maps + k * rows * cols, rows, cols, step_y, step_x, y, px);
     return blend_element(x, base, keep);
   }
 };
@@ -268,6 +286,21 @@ BL_FN void accumulate_grids_thread(long long t, int classes, int height, int wid
   for (int k = 0; k < n; ++k)
     sum += v[k] * grid_keep(grids + static_cast<long long>(k) * rows * cols, rows, cols,
                             shifts + 2 * k, step_y, step_x, y, x);
+  total[t] += sum;
+}
+
+// As above, for maps.
+BL_FN void accumulate_maps_thread(long long t, int classes, int height, int width, double* total,
+                                  const double* values, const float* maps, int rows, int cols,
+                                  float step_y, float step_x, int n) {
+  const long long size = static_cast<long long>(height) * width;
+  if (t >= size * classes) return;
+  const double* v = values + t / size * n;
+  const int rest = static_cast<int>(t % size), y = rest / width, x = rest % width;
+  double sum = 0;
+  for (int k = 0; k < n; ++k)
+    sum += v[k] * upsampled(maps + static_cast<long long>(k) * rows * cols, rows, cols, step_y,
+                            step_x, y, x);
   total[t] += sum;
 }
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UsageError
 from .baseline import BaselineLike, InputSpace, Layout, resolve
-from .plan import GridPlan, Plan, SegmentPlan
+from .plan import GridPlan, MapPlan, Plan, SegmentPlan
 from .reference import ReferenceBackend
 
 __all__ = [
@@ -186,10 +186,12 @@ class Accumulator:
     """A heat map built up from values as they come, one per variant and class.
 
     Windows and segments: a value is a drop of the score, and lands on what the variant hid.
-    Grids: a value is a score, and lands on what the variant kept (Petsiuk et al. 2018).
+    Grids and maps: a value is a score, and lands on what the variant kept (Petsiuk et al. 2018,
+    Wang et al. 2020).
 
     overlap="mean": per pixel, the mean over the variants added so far that hide it; 0 where none
-    does. For grids the sum / (variants * probability), the paper's estimate. "sum": the sum.
+    does. For grids the sum / (variants * probability), the paper's estimate; for maps the sum /
+    variants. "sum": the sum.
     Sums are float64; `count` is the number of variants added.
     """
 
@@ -209,7 +211,7 @@ class Accumulator:
         self.count = 0
         self._backend = get_backend(backend, like)
         # One more class, of ones, counts how many variants hide each pixel.
-        self._covered = overlap == "mean" and not isinstance(plan, GridPlan)
+        self._covered = overlap == "mean" and not isinstance(plan, GridPlan | MapPlan)
         self._total = self._backend.xp.zeros(
             (classes + self._covered, *_total_shape(plan)), np.float64
         )
@@ -245,9 +247,9 @@ class Accumulator:
         """The map so far: float32 [K, H, W], or [K, C, H, W] for windows with channels."""
         xp = self._backend.xp
         total = self._total
-        if isinstance(self.plan, GridPlan):
-            mean = self.overlap == "mean"
-            total = total / (max(self.count, 1) * self.plan.probability if mean else 1)
+        if isinstance(self.plan, GridPlan | MapPlan):
+            share = self.plan.probability if isinstance(self.plan, GridPlan) else 1.0
+            total = total / (max(self.count, 1) * share if self.overlap == "mean" else 1)
         elif self._covered:
             total = total[:-1] / xp.maximum(total[-1:], 1)
         if isinstance(self.plan, SegmentPlan):

@@ -6,6 +6,7 @@ masks of 224 x 224 are 225 kB here and 800 MB as float32 arrays.
     sliding((3, 224, 224), 16, 8)             Zeiler and Fergus 2014
     rise((3, 224, 224), 4000, seed=0)         Petsiuk et al. 2018
     segments((3, 224, 224), labels, table)    what LIME and SHAP switch
+    maps((3, 224, 224), feature_maps)         Wang et al. 2020
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from ..errors import UsageError
 __all__ = [
     "Edges",
     "GridPlan",
+    "MapPlan",
     "Plan",
     "SegmentPlan",
     "WindowPlan",
+    "maps",
     "rise",
     "segments",
     "sliding",
+    "taps",
 ]
 
 Edges: TypeAlias = Literal["clip", "valid"]
@@ -112,7 +116,29 @@ class SegmentPlan:
         return SegmentPlan(self.shape, self.labels, _frozen(self.table[np.asarray(indices)]))
 
 
-Plan: TypeAlias = WindowPlan | GridPlan | SegmentPlan
+@dataclass(frozen=True, eq=False)
+class MapPlan:
+    """Maps enlarged bilinearly; each keeps as much of a pixel as it says there.
+
+    maps: float32 [n, rows, cols]; enlarged, from 0 (replaced by the baseline) to 1 (kept), up to
+    rounding. step: points of a map per pixel (y, x).
+    """
+
+    shape: Shape
+    maps: NDArray[np.float32]
+    step: tuple[float, float]
+
+    channelwise = False
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def select(self, indices: ArrayLike) -> MapPlan:
+        """The plan of some of the maps: an index array or a Boolean mask [n]."""
+        return MapPlan(self.shape, _frozen(self.maps[np.asarray(indices)]), self.step)
+
+
+Plan: TypeAlias = WindowPlan | GridPlan | SegmentPlan | MapPlan
 
 
 def sliding(
@@ -226,6 +252,70 @@ def segments(shape: Sequence[int], labels: ArrayLike, table: ArrayLike) -> Segme
     if not np.isin(switch, (0, 1)).all():
         raise UsageError("segment table has other values than 0 (replaced) and 1 (kept)")
     return SegmentPlan(size, _frozen(label.astype(np.int32)), _frozen(switch.astype(np.uint8)))
+
+
+def maps(shape: Sequence[int], values: ArrayLike, *, stretch: bool = False) -> MapPlan:
+    """Maps over an image of shape (C, H, W), enlarged to it: linear, half-pixel centres, edges
+    clamped.
+
+    values: [n, rows, cols], no larger than the image; 0..1, or with stretch of any size: each map's
+    own range as enlarged then becomes 0..1, as Score-CAM has it, and a constant one keeps nothing
+    (Wang et al. 2020).
+
+    Raises UsageError: another rank, no map, values that aren't finite or outside 0..1.
+    """
+    size = _shape(shape)
+    given = np.asarray(values)
+    if given.ndim != 3 or 0 in given.shape or given.dtype.kind not in "fiub":
+        raise UsageError(
+            f"maps are {given.dtype} {list(given.shape)}; accepted: numbers [n, rows, cols]"
+        )
+    made = given.astype(np.float32)
+    rows, cols = made.shape[1:]
+    if rows > size[1] or cols > size[2]:
+        raise UsageError(
+            f"maps of {rows}x{cols}; accepted: no larger than the image's {size[1]}x{size[2]}"
+        )
+    if not np.isfinite(made).all():
+        raise UsageError("maps have values that are not finite")
+    # Rounded to float32 once, here, so that every backend multiplies by the same number.
+    step = (float(np.float32(rows / size[1])), float(np.float32(cols / size[2])))
+    if stretch:
+        low, high = _extremes(made, size, step)
+        span = high - low
+        made = np.where(span > 0, (made - low) / np.where(span > 0, span, 1), 0)
+        made = made.astype(np.float32)
+    elif made.min() < 0 or made.max() > 1:
+        raise UsageError("maps have values outside 0 (replaced) to 1 (kept)")
+    return MapPlan(size, _frozen(made), step)
+
+
+def _extremes(
+    values: NDArray[np.float32], size: Shape, step: tuple[float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The least and the largest value of each map as enlarged, [n, 1, 1]. Between four points a map
+    is bilinear: its extremes over the pixels there are at the outermost ones."""
+    picked = []
+    for length, cells, hop in zip(size[1:], values.shape[1:], step, strict=True):
+        low, high, weight = taps(length, 0, cells, hop)
+        turns = np.flatnonzero(np.diff(low))
+        outer = np.unique(np.concatenate([[0], turns, turns + 1, [length - 1]]))
+        picked.append((low[outer], high[outer], weight[outer]))
+    (top, bottom, down), (left, right, along) = picked
+    wide = values[:, :, left] + along * (values[:, :, right] - values[:, :, left])
+    made = wide[:, top] + down[:, None] * (wide[:, bottom] - wide[:, top])
+    return made.min(axis=(1, 2), keepdims=True), made.max(axis=(1, 2), keepdims=True)
+
+
+def taps(
+    size: int, shift: int, cells: int, step: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Between which two points each pixel of an axis falls, and how far along: [size] each."""
+    position = np.arange(shift, shift + size, dtype=np.float32)
+    source = (position + np.float32(0.5)) * np.float32(step) - np.float32(0.5)
+    source = np.clip(source, np.float32(0), np.float32(cells - 1))
+    low = source.astype(np.intp)
+    return low, np.minimum(low + 1, cells - 1), source - low.astype(np.float32)
 
 
 def _shape(shape: Sequence[int]) -> Shape:

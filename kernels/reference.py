@@ -8,29 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .baseline import Layout
-from .plan import GridPlan, Plan, SegmentPlan, WindowPlan
+from .plan import GridPlan, MapPlan, Plan, SegmentPlan, WindowPlan, taps
 
 __all__ = ["ReferenceBackend", "kept"]
 
 
-def _taps(
-    size: int, shift: int, cells: int, step: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Between which two grid points each pixel of an axis falls, and how far along."""
-    position = np.arange(shift, shift + size, dtype=np.float32)
-    source = (position + np.float32(0.5)) * np.float32(step) - np.float32(0.5)
-    source = np.clip(source, np.float32(0), np.float32(cells - 1))
-    low = source.astype(np.intp)
-    return low, np.minimum(low + 1, cells - 1), source - low.astype(np.float32)
-
-
-def _grid(plan: GridPlan, k: int) -> NDArray[np.float32]:
-    """Mask k of a RISE plan: float32 [H, W], 0..1."""
+def _enlarged(plan: GridPlan | MapPlan, k: int) -> NDArray[np.float32]:
+    """Mask k of a plan of grids or maps: float32 [H, W], 0..1."""
     _, height, width = plan.shape
-    grid = plan.grids[k].astype(np.float32)
+    if isinstance(plan, GridPlan):
+        grid, (y, x) = plan.grids[k].astype(np.float32), plan.shifts[k].tolist()
+    else:
+        grid, (y, x) = plan.maps[k], (0, 0)
     rows, cols = grid.shape
-    top, bottom, down = _taps(height, int(plan.shifts[k, 0]), rows, plan.step[0])
-    left, right, along = _taps(width, int(plan.shifts[k, 1]), cols, plan.step[1])
+    top, bottom, down = taps(height, y, rows, plan.step[0])
+    left, right, along = taps(width, x, cols, plan.step[1])
     wide = grid[:, left] + along * (grid[:, right] - grid[:, left])
     mask: NDArray[np.float32] = wide[top] + down[:, None] * (wide[bottom] - wide[top])
     return mask
@@ -48,8 +40,8 @@ def kept(plan: Plan, start: int = 0, stop: int | None = None) -> NDArray[np.floa
         if isinstance(plan, WindowPlan):
             c0, c1, y0, y1, x0, x1 = plan.boxes[k]
             mask[c0:c1, y0:y1, x0:x1] = 0
-        elif isinstance(plan, GridPlan):
-            mask[0] = _grid(plan, k)
+        elif isinstance(plan, GridPlan | MapPlan):
+            mask[0] = _enlarged(plan, k)
         else:
             mask[0] = plan.table[k, plan.labels]
     return masks
@@ -71,7 +63,7 @@ class ReferenceBackend:
             base = base[:, None, None]
         for row, k in zip(out, range(start, stop), strict=True):
             keep = kept(plan, k, k + 1)[0]
-            if not isinstance(plan, GridPlan):
+            if not isinstance(plan, GridPlan | MapPlan):
                 row[...] = np.where(keep != 0, image, base)
                 continue
             if out.dtype == np.uint8:
@@ -91,7 +83,7 @@ class ReferenceBackend:
             return
         for k in range(start, stop):
             keep = kept(plan, k, k + 1)[0].astype(np.float64)
-            weight = keep if isinstance(plan, GridPlan) else 1 - keep
+            weight = keep if isinstance(plan, GridPlan | MapPlan) else 1 - keep
             total += values[:, k - start, None, None, None] * weight
 
     def paint(self, values: Any, plan: SegmentPlan) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...lanes import cores
 from .. import _native
 from ..baseline import Layout
-from ..plan import GridPlan, Plan, SegmentPlan, WindowPlan
+from ..plan import GridPlan, MapPlan, Plan, SegmentPlan, WindowPlan
 
 __all__ = ["NativeBackend"]
 
@@ -34,6 +34,9 @@ class NativeBackend:
         elif isinstance(plan, GridPlan):
             grids, shifts = plan.grids[start:stop], plan.shifts[start:stop]
             _native.apply_grids(image, base, out, shape, grids, shifts, plan.step, self.threads)
+        elif isinstance(plan, MapPlan):
+            maps = plan.maps[start:stop]
+            _native.apply_maps(image, base, out, shape, maps, plan.step, self.threads)
         else:
             table = plan.table[start:stop]
             _native.apply_segments(image, base, out, shape, plan.labels, table, self.threads)
@@ -46,6 +49,9 @@ class NativeBackend:
         elif isinstance(plan, GridPlan):
             grids, shifts = plan.grids[start:stop], plan.shifts[start:stop]
             _native.accumulate_grids(total, values, grids, shifts, plan.step, self.threads)
+        elif isinstance(plan, MapPlan):
+            maps = plan.maps[start:stop]
+            _native.accumulate_maps(total, values, maps, plan.step, self.threads)
         else:
             _native.accumulate_segments(total, values, plan.table[start:stop])
 

@@ -84,12 +84,13 @@ struct Split {
   int n, height, block, parts;
 };
 
-// What each of a grid's rows keeps across the image's width: float [rows, width * inner]. The
+// What each of a grid's or map's rows keeps across the image's width: float [rows, width * inner]. The
 // upsampling is separable, so a mask's row is then one lerp between two of these. weights: room
 // for [width * inner].
-void widen(float* wide, float* weights, const GridMasks& m, long long k, int width, int inner) {
-  const unsigned char* grid = m.grids + k * m.rows * m.cols;
-  const int shift = m.shifts[2 * k + 1], row = width * inner;
+template <class Masks>
+void widen(float* wide, float* weights, const Masks& m, long long k, int width, int inner) {
+  const auto* grid = m.points(k);
+  const int shift = m.shift_x(k), row = width * inner;
   for (int x = 0; x < width; ++x) {
     const float weight = tap(x + shift, m.cols, m.step_x).weight;
     for (int c = 0; c < inner; ++c) weights[x * inner + c] = weight;
@@ -99,7 +100,7 @@ void widen(float* wide, float* weights, const GridMasks& m, long long k, int wid
     const Tap t = tap(x0 + shift, m.cols, m.step_x);
     for (x1 = x0 + 1; x1 < width && tap(x1 + shift, m.cols, m.step_x).low == t.low;) ++x1;
     for (int r = 0; r < m.rows; ++r) {
-      const unsigned char* g = grid + r * m.cols;
+      const auto* g = grid + r * m.cols;
       lerp_run(wide + static_cast<long long>(r) * row + x0 * inner, to_float(g[t.low]),
                to_float(g[t.high]), weights + x0 * inner, (x1 - x0) * inner);
     }
@@ -107,9 +108,9 @@ void widen(float* wide, float* weights, const GridMasks& m, long long k, int wid
 }
 
 // keep: float, or 16-bit fixed_keep.
-template <class Work>
-void keep_row(Work* keep, const float* wide, const GridMasks& m, long long k, int y, int row) {
-  const Tap t = tap(y + m.shifts[2 * k], m.rows, m.step_y);
+template <class Work, class Masks>
+void keep_row(Work* keep, const float* wide, const Masks& m, long long k, int y, int row) {
+  const Tap t = tap(y + m.shift_y(k), m.rows, m.step_y);
   lerp_row(keep, wide + static_cast<long long>(t.low) * row,
            wide + static_cast<long long>(t.high) * row, t.weight, row);
 }
@@ -193,8 +194,8 @@ void apply_segments(const Variants<T>& v, const int* labels, const unsigned char
   });
 }
 
-template <class T>
-void apply_grids(const Variants<T>& v, const GridMasks& m) {
+template <class T, class Masks>
+void apply_enlarged(const Variants<T>& v, const Masks& m) {
   const Writer<T> writer(v);
   const Shape s = v.shape;
   const bool stream = writer.stream();
@@ -241,9 +242,12 @@ template void apply_windows(const Variants<std::uint8_t>&, const int*);
 template void apply_segments(const Variants<std::uint32_t>&, const int*, const unsigned char*, int);
 template void apply_segments(const Variants<std::uint16_t>&, const int*, const unsigned char*, int);
 template void apply_segments(const Variants<std::uint8_t>&, const int*, const unsigned char*, int);
-template void apply_grids(const Variants<float>&, const GridMasks&);
-template void apply_grids(const Variants<Half>&, const GridMasks&);
-template void apply_grids(const Variants<unsigned char>&, const GridMasks&);
+template void apply_enlarged(const Variants<float>&, const GridMasks&);
+template void apply_enlarged(const Variants<Half>&, const GridMasks&);
+template void apply_enlarged(const Variants<unsigned char>&, const GridMasks&);
+template void apply_enlarged(const Variants<float>&, const MapMasks&);
+template void apply_enlarged(const Variants<Half>&, const MapMasks&);
+template void apply_enlarged(const Variants<unsigned char>&, const MapMasks&);
 
 void accumulate_windows(double* total, const double* values, int classes, int planes, int height,
                         int width, const int* boxes, int n, int threads) {
@@ -269,8 +273,9 @@ void accumulate_windows(double* total, const double* values, int classes, int pl
   });
 }
 
-void accumulate_grids(double* total, const double* values, int classes, int height, int width,
-                      const GridMasks& m, int n, int threads) {
+template <class Masks>
+void accumulate_enlarged(double* total, const double* values, int classes, int height, int width,
+                         const Masks& m, int n, int threads) {
   const int parts = std::min(height, 2 * threads);
   parallel(parts, threads, [&](auto next) {
     std::vector<float> wide(static_cast<std::size_t>(m.rows) * width), keep(width), weights(width);
@@ -286,5 +291,9 @@ void accumulate_grids(double* total, const double* values, int classes, int heig
     }
   });
 }
+
+template void accumulate_enlarged(double*, const double*, int, int, int, const GridMasks&, int,
+                                  int);
+template void accumulate_enlarged(double*, const double*, int, int, int, const MapMasks&, int, int);
 
 }  // namespace backlight

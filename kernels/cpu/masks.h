@@ -19,11 +19,24 @@ struct Variants {
   int threads;
 };
 
+// Masks that are enlarged: k's points [rows, cols], and the pixel that the crop starts at.
 struct GridMasks {
   const unsigned char* grids;  // [n, rows, cols]
   const int* shifts;           // [n, 2]
   int rows, cols;
   float step_y, step_x;
+  const unsigned char* points(long long k) const { return grids + k * rows * cols; }
+  int shift_y(long long k) const { return shifts[2 * k]; }
+  int shift_x(long long k) const { return shifts[2 * k + 1]; }
+};
+
+struct MapMasks {
+  const float* maps;  // [n, rows, cols]
+  int rows, cols;
+  float step_y, step_x;
+  const float* points(long long k) const { return maps + k * rows * cols; }
+  int shift_y(long long) const { return 0; }
+  int shift_x(long long) const { return 0; }
 };
 
 // Elements: std::uint32_t, std::uint16_t, std::uint8_t.
@@ -33,14 +46,15 @@ template <class T>
 void apply_segments(const Variants<T>& v, const int* labels, const unsigned char* table,
                     int segments);
 
-// Elements: float, Half, unsigned char.
-template <class T>
-void apply_grids(const Variants<T>& v, const GridMasks& masks);
+// Elements: float, Half, unsigned char. Masks: GridMasks, MapMasks.
+template <class T, class Masks>
+void apply_enlarged(const Variants<T>& v, const Masks& masks);
 
 // total: [classes, planes, height, width]; values: [classes, n].
 void accumulate_windows(double* total, const double* values, int classes, int planes, int height,
                         int width, const int* boxes, int n, int threads);
-void accumulate_grids(double* total, const double* values, int classes, int height, int width,
-                      const GridMasks& masks, int n, int threads);
+template <class Masks>
+void accumulate_enlarged(double* total, const double* values, int classes, int height, int width,
+                         const Masks& masks, int n, int threads);
 
 }  // namespace backlight

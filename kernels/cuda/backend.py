@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ..baseline import Layout
-from ..plan import GridPlan, Plan, SegmentPlan, WindowPlan
+from ..plan import GridPlan, MapPlan, Plan, SegmentPlan, WindowPlan
 
 __all__ = ["OPTIONS", "SOURCE", "CudaBackend", "kernel_names", "load"]
 
@@ -30,7 +30,7 @@ BLOCK = 256
 
 def kernel_names() -> list[str]:
     """Every kernel of masks.cu."""
-    families = ("windows", "grids", "segments")
+    families = ("windows", "grids", "maps", "segments")
     apply = [f"apply_{f}_{d}" for f in families for d in ("float32", "float16", "uint8")]
     return [*apply, *(f"accumulate_{f}" for f in families), "paint"]
 
@@ -82,7 +82,8 @@ class CudaBackend:
 
     def accumulate(self, total: Any, values: Any, plan: Plan, start: int, stop: int) -> None:
         masks = self._masks(plan, start, stop)
-        sizes = total.shape if not isinstance(plan, GridPlan) else (len(total), *total.shape[2:])
+        flat = isinstance(plan, GridPlan | MapPlan)  # these kernels know no channels
+        sizes = (len(total), *total.shape[2:]) if flat else total.shape
         arguments = [*map(np.int32, sizes), total, values, *masks]
         if isinstance(plan, SegmentPlan):
             _, table, segments = masks
@@ -116,12 +117,17 @@ class CudaBackend:
             cells = map(np.int32, plan.grids.shape[1:])
             grids, shifts = (a[start:stop] for a in arrays)
             return (grids, shifts, *cells, *map(np.float32, plan.step))
+        if isinstance(plan, MapPlan):
+            cells = map(np.int32, plan.maps.shape[1:])
+            return (arrays[0][start:stop], *cells, *map(np.float32, plan.step))
         return (arrays[0], arrays[1][start:stop], np.int32(plan.table.shape[1]))
 
 
 def _family(plan: Plan) -> str:
     if isinstance(plan, WindowPlan):
         return "windows"
+    if isinstance(plan, MapPlan):
+        return "maps"
     return "grids" if isinstance(plan, GridPlan) else "segments"
 
 
@@ -130,4 +136,6 @@ def _arrays(plan: Plan) -> tuple[Any, ...]:
         return (plan.boxes,)
     if isinstance(plan, GridPlan):
         return (plan.grids, plan.shifts)
+    if isinstance(plan, MapPlan):
+        return (plan.maps,)
     return (plan.labels, plan.table)

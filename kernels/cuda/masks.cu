@@ -20,6 +20,13 @@ namespace bl = backlight;
                      bl::Base<T>{base, flat},                                                    \
                      bl::Grids<T>{grids, shifts, rows, cols, step_y, step_x});                   \
   }                                                                                              \
+  extern "C" __global__ void apply_maps_##SUFFIX(                                                \
+      long long total, int head, int planes, int height, int row, int inner, T* out,             \
+      const T* image, const T* base, int flat, const float* maps, int rows, int cols,            \
+      float step_y, float step_x) {                                                              \
+    bl::apply_thread(THREAD, total, head, bl::Shape{planes, height, row, inner}, out, image,     \
+                     bl::Base<T>{base, flat}, bl::Maps<T>{maps, rows, cols, step_y, step_x});    \
+  }                                                                                              \
   extern "C" __global__ void apply_segments_##SUFFIX(                                            \
       long long total, int head, int planes, int height, int row, int inner, T* out,             \
       const T* image, const T* base, int flat, const int* labels, const unsigned char* table,    \
@@ -45,6 +52,13 @@ extern "C" __global__ void accumulate_grids(int classes, int height, int width, 
                                             float step_x, int n) {
   bl::accumulate_grids_thread(THREAD, classes, height, width, total, values, grids, shifts, rows,
                               cols, step_y, step_x, n);
+}
+
+extern "C" __global__ void accumulate_maps(int classes, int height, int width, double* total,
+                                           const double* values, const float* maps, int rows,
+                                           int cols, float step_y, float step_x, int n) {
+  bl::accumulate_maps_thread(THREAD, classes, height, width, total, values, maps, rows, cols,
+                             step_y, step_x, n);
 }
 
 extern "C" __global__ void accumulate_segments(int classes, int segments, double* total,

@@ -9,6 +9,7 @@ from backlight.kernels import (
     apply,
     available_backends,
     get_backend,
+    maps,
     paint,
     reduce,
     rise,
@@ -34,6 +35,8 @@ def plans(shape):
     yield "valid", sliding(shape, (min(4, h), min(4, w)), 3, edges="valid")
     yield "grids", rise(shape, 9, cells=(min(4, h), min(3, w)), seed=5)
     yield "one cell", rise(shape, 3, cells=1, probability=0.7)
+    yield "maps", maps(shape, rng.random((6, min(4, h), min(3, w))))
+    yield "stretched maps", maps(shape, rng.normal(0, 9, (5, h, min(2, w))), stretch=True)
     labels = rng.integers(0, 6, (h, w))
     yield "segments", segments(shape, labels, rng.integers(0, 2, (7, 6)))
 
@@ -146,6 +149,7 @@ def test_many_variants_on_all_cores_equal_the_oracle(dtype):
     for plan in (
         sliding(shape, 31, 5),
         rise(shape, n),
+        maps(shape, np.random.default_rng(2).random((n, 7, 7))),
         segments(shape, np.arange(150 * 131).reshape(150, 131) % 50, np.eye(n, 50, dtype=int)),
     ):
         want = apply(image, plan, "mean", stop=n, backend="numpy")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from backlight.errors import UsageError
-from backlight.kernels import reduce, rise, segments, sliding
+from backlight.kernels import maps, reduce, rise, segments, sliding
 from backlight.kernels.reference import kept
 
 
@@ -98,11 +98,8 @@ def test_windows_of_any_size(size, window, stride, edges):
             assert kept(plan).min(axis=0).max() == 0  # every pixel is hidden by some window
 
 
-@pytest.mark.parametrize(("size", "cells"), [((12, 20), (3, 4)), ((17, 23), 7), ((9, 31), (1, 5))])
-def test_rise_upsamples_as_onnx_resize_does(size, cells):
-    plan = rise((3, *size), 5, cells=cells, probability=0.4, seed=2)
-    rows, cols = plan.grids.shape[1:]
-    cell = (-(-size[0] // rows), -(-size[1] // cols))
+def resized(values, sizes):
+    """Maps [N, 1, h, w] at another size, by ONNX's own reference."""
     resize = ReferenceEvaluator(
         onnx.parser.parse_model(
             """<ir_version: 8, opset_import: ["" : 18]>
@@ -111,8 +108,40 @@ def test_rise_upsamples_as_onnx_resize_does(size, cells):
             }"""
         )
     )
-    up = np.array([5, 1, (rows + 1) * cell[0], (cols + 1) * cell[1]])
-    (wide,) = resize.run(None, {"x": plan.grids[:, None].astype("f4"), "sizes": up})
+    (found,) = resize.run(None, {"x": values.astype("f4"), "sizes": np.array(sizes)})
+    return found
+
+
+@pytest.mark.parametrize("size", [(12, 20), (17, 23), (9, 31), (4, 5)])
+def test_maps_are_enlarged_as_onnx_resize_does(size):
+    values = np.random.default_rng(4).random((5, 4, 5))
+    masks = kept(maps((3, *size), values))
+    # float32 coordinates here, float64 there
+    np.testing.assert_allclose(masks, resized(values[:, None], (5, 1, *size)), atol=1e-5)
+    assert masks.shape == (5, 1, *size)
+
+
+@pytest.mark.parametrize("size", [(12, 20), (17, 23), (9, 31), (40, 5)])
+def test_stretched_maps_reach_from_0_to_1_over_the_image_s_pixels(size):
+    values = np.random.default_rng(4).normal(3, 20, (6, 4, 5))
+    values[2] = -7
+    masks = kept(maps((3, *size), values, stretch=True))
+    wide = resized(values[:, None], (6, 1, *size))
+    low, high = (f(axis=(2, 3), keepdims=True) for f in (wide.min, wide.max))
+    want = (wide - low) / np.where(high > low, high - low, 1)
+    np.testing.assert_allclose(masks, want, atol=2e-5)
+    others = [0, 1, 3, 4, 5]
+    np.testing.assert_allclose(masks[others].min(axis=(1, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(masks[others].max(axis=(1, 2, 3)), 1, atol=1e-6)
+    assert not masks[2].any(), "a constant map keeps nothing"
+
+
+@pytest.mark.parametrize(("size", "cells"), [((12, 20), (3, 4)), ((17, 23), 7), ((9, 31), (1, 5))])
+def test_rise_upsamples_as_onnx_resize_does(size, cells):
+    plan = rise((3, *size), 5, cells=cells, probability=0.4, seed=2)
+    rows, cols = plan.grids.shape[1:]
+    cell = (-(-size[0] // rows), -(-size[1] // cols))
+    wide = resized(plan.grids[:, None], (5, 1, (rows + 1) * cell[0], (cols + 1) * cell[1]))
     masks = kept(plan)
     for mask, full, (y, x) in zip(masks, wide, plan.shifts, strict=True):
         assert y < cell[0]
@@ -173,6 +202,11 @@ BAD_PLANS = [
     (lambda: segments(IMAGE, np.full((8, 10), -1), [[1, 0]]), "segment labels -1..-1"),
     (lambda: segments(IMAGE, np.zeros((8, 10), int), [[2]]), "other values than 0"),
     (lambda: segments(IMAGE, np.zeros((8, 10), int), [1, 0]), "segment table has shape"),
+    (lambda: maps(IMAGE, np.zeros((4, 4))), r"maps are float64 \[4, 4\]; accepted: numbers"),
+    (lambda: maps(IMAGE, np.zeros((0, 4, 4))), r"maps are float64 \[0, 4, 4\]"),
+    (lambda: maps(IMAGE, np.zeros((1, 9, 4))), "maps of 9x4; accepted: no larger than .* 8x10"),
+    (lambda: maps(IMAGE, np.full((1, 2, 2), np.nan)), "maps have values that are not finite"),
+    (lambda: maps(IMAGE, np.full((1, 2, 2), 1.5)), "maps have values outside 0"),
 ]
 
 
