@@ -200,7 +200,7 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
 def said() -> dict[str, str]:
     """The versions, the peers' too; printed with the device."""
     found = versions()
-    for package in ("torch", "captum", "grad-cam", "openvino"):
+    for package in ("torch", "captum", "grad-cam", "lime", "shap", "openvino"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -280,6 +280,20 @@ _HELD_BY_THE_ENGINE = (
         "superpixels",
         "KernelShap",
     ),
+    _engine(
+        "scorecam",
+        "the layer's channels, weighted by the score of the image masked with each: no gradient",
+        "Wang et al. 2020",
+        "layer",
+        "ScoreCam",
+    ),
+    _engine(
+        "ablationcam",
+        "the layer's channels, weighted by what the score loses without each: no gradient",
+        "Desai and Ramaswamy 2020",
+        "layer",
+        "AblationCam",
+    ),
 )
 
 METHODS: Mapping[str, Method] = {m.name: m for m in (*_ROWS, *_HELD_BY_THE_ENGINE)}

@@ -17,9 +17,12 @@ from ...errors import UsageError
 from ...export.methods import METHODS, Method
 from ...kernels import BaselineLike
 from ..classifier.intake import Score
+from .ablationcam import AblationCam
 from .attributed import OWN_MEAN, Attribution
+from .cams import ChannelCam, Weighted
 from .kernelshap import KernelShap
 from .lime import Lime
+from .scorecam import ScoreCam
 from .scoring import Progress, Scorer
 from .superpixels import SuperpixelsLike
 
@@ -167,9 +170,82 @@ def _of_segments(told: Masking) -> dict[str, Any]:
     return {"space": told.space} | {k: v for k, v in given.items() if v is not None}
 
 
+@dataclass(frozen=True)
+class _Weighing:
+    """Score-CAM or Ablation-CAM, of each layer asked for."""
+
+    name: str
+    made: tuple[ChannelCam, ...]
+    fuse: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        if self.fuse or len(self.made) == 1:
+            return (self.name,)
+        return tuple(f"{self.name}_{i}" for i in range(len(self.made)))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(cam.layer for cam in self.made)
+
+    @property
+    def runs(self) -> int:
+        return 512 * len(self.made)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        first = self.made[0]
+        return {"layers": list(self.layers), "score": first.score, "signed": first.signed,
+                "size": first.size, "fuse": self.fuse}  # fmt: skip
+
+    def draw(self, inputs: Any, target: int, progress: Progress) -> Drawn:
+        found = [cam.measure(inputs, target, progress=progress) for cam in self.made]
+        maps = [one.heat[0, 0] for one in found]
+        facts = {
+            "score": self.made[0].score,
+            "layers": [
+                {"layer": one.layer, "channels": one.weights.shape[2], "runs": int(one.runs[0]),
+                 "dead": int(one.dead[0])}
+                for one in found
+            ],
+        }  # fmt: skip
+        if self.fuse:
+            maps = [np.maximum.reduce([_scaled(one) for one in maps])]
+        says = f"{self.made[0].score}, {', '.join(_told(one) for one in found)}"
+        return Drawn(dict(zip(self.names, maps, strict=True)), facts, says)
+
+
+def _told(found: Weighted) -> str:
+    channels, runs = found.weights.shape[2], int(found.runs[0])
+    how = f"{runs} runs" if runs else "in closed form"
+    return f"{channels} channels, {how}"
+
+
+def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """tanh(2 m / max m), as maps of several layers are fused (Jiang et al. 2021)."""
+    top = float(values.max())
+    return np.asarray(np.tanh(2 * values / (top if top > 0 else 1)), np.float32)
+
+
+def _scorecam(name: str, scorer: Scorer, told: Masking) -> Draws:
+    return _weighing(name, ScoreCam, scorer, told)
+
+
+def _ablationcam(name: str, scorer: Scorer, told: Masking) -> Draws:
+    return _weighing(name, AblationCam, scorer, told)
+
+
+def _weighing(name: str, made: Callable[..., ChannelCam], scorer: Scorer, told: Masking) -> Draws:
+    options = {"size": told.size, "signed": told.signed, "score": told.score}
+    layers = tuple(dict.fromkeys(told.layer)) or (None,)
+    return _Weighing(name, tuple(made(scorer, layer=one, **options) for one in layers), told.fuse)
+
+
 BUILDERS: Mapping[str, Callable[[str, Scorer, Masking], Draws]] = {
     "lime": _lime,
     "kernelshap": _kernelshap,
+    "scorecam": _scorecam,
+    "ablationcam": _ablationcam,
 }
 
 

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from .engine.inside.filters import filters
     from .engine.inside.inversion import invert, maximize
     from .engine.inside.patches import patches
+    from .engine.masked.ablationcam import AblationCam
     from .engine.masked.kernelshap import KernelShap
     from .engine.masked.lime import Lime
     from .engine.masked.occlusion import Occlusion
     from .engine.masked.rise import Rise
+    from .engine.masked.scorecam import ScoreCam
     from .engine.masked.segments import Segments
     from .engine.similar.embed import Embedder, embed
     from .engine.similar.neighbors import neighbors
@@ -51,6 +53,7 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AblationCam",
     "BacklightError",
     "Cem",
     "Concepts",
@@ -69,6 +72,7 @@ __all__ = [
     "Preprocess",
     "Rise",
     "RunError",
+    "ScoreCam",
     "Segments",
     "UnsupportedNode",
     "UsageError",
@@ -88,6 +92,7 @@ __all__ = [
 
 _LAZY = {
     "Cem": "backlight.engine.targeted.cem",
+    "AblationCam": "backlight.engine.masked.ablationcam",
     "Concepts": "backlight.engine.inside.concepts",
     "Embedder": "backlight.engine.similar.embed",
     "Embeddings": "backlight.engine.similar.store",
@@ -99,6 +104,7 @@ _LAZY = {
     "Occlusion": "backlight.engine.masked.occlusion",
     "Preprocess": "backlight.export.preprocess",
     "Rise": "backlight.engine.masked.rise",
+    "ScoreCam": "backlight.engine.masked.scorecam",
     "Segments": "backlight.engine.masked.segments",
     "activations": "backlight.engine.inside.activations",
     "check": "backlight.export.check",

@@ -144,6 +144,16 @@ GUIDED = np.array([[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]])
 UP = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
 # Signed, at the layer's size: the figures themselves.
 RAW = {"size": "layer", "signed": True}
+E = float(np.exp(1))
+
+
+def share(*z: float) -> float:
+    """Class 1's share of a softmax."""
+    return float(np.exp(z[1]) / np.exp(z).sum())
+
+
+WHOLE = share(1, 2, 1.5)
+KEPT_1 = 1 / (1 + np.exp(share(1, 0, 0.5) - share(0, 2, 1)))
 # z = (1, 2, 1.5), so softmax(z) = (.186324, .506480, .307196).
 AGAINST_0 = {**RAW, "contrast": 0}
 
@@ -272,5 +282,27 @@ CASES: list[Case] = [
     Case(
         "kernelshap", layers3, {"x": FEATURES}, [[[40, 120, 80]]],
         options={**APART, "hide": np.float32([[[10, 20, 10]]])}, source="captum, kernel shap",
+    ),
+    # The image masked with channel 0 keeps its place (0, 0): z = (1, 0, 1/2); with channel 1 its
+    # place (1, 1): z = (0, 2, 1). Of class 1 the softmax over channels of (0, 2), and of their
+    # probabilities.
+    Case(
+        "scorecam", c2, {"x": TWO}, [[[1 / (1 + E**2), 0], [0, 2 / (1 + E**-2)]]], target=1,
+        options={"layer": ["a"], "size": "layer", "score": "logit"}, source="C2, by logits",
+    ),
+    Case(
+        "scorecam", c2, {"x": TWO}, [[[1 - KEPT_1, 0], [0, 2 * KEPT_1]]], target=1,
+        options={"layer": ["a"], "size": "layer"}, source="C2, by probabilities",
+    ),
+    # W_ck mean(A_k) / z_c = 0 / 2 and 4 (1/2) / 2.
+    Case(
+        "ablationcam", c2, {"x": TWO}, [[[0, 0], [0, 2]]], target=1,
+        options={"size": "layer", "score": "logit"}, source="C2, in closed form",
+    ),
+    # z without channel 0: (0, 2, 1); without channel 1: (1, 0, 1/2), each once of z = (1, 2, 3/2).
+    Case(
+        "ablationcam", c2, {"x": TWO},
+        [[[1 - share(0, 2, 1) / WHOLE, 0], [0, 2 * (1 - share(1, 0, 0.5) / WHOLE)]]],
+        target=1, options={"size": "layer", "signed": True}, source="C2, by probabilities",
     ),
 ]  # fmt: skip
