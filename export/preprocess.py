@@ -20,17 +20,23 @@ KEY = "backlight.preprocess"
 # float32 holds what comes of the largest and the smallest: 255 * 1e18 / 1e-18.
 MAX, LEAST = 1e18, 1e-18
 _MOST = 1 << 20
+# More than any sensor has bands.
+CHANNELS = 4096
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """From an image file to a model's input: (pixel * scale - mean) / std, per channel.
 
-    color: "RGB" or "BGR" (or "L", one channel). Pixels are 0..255.
+    color: "RGB" or "BGR" (or "L", one channel). Pixels are 0..255; values of arrays and of TIFF
+        files with other bands are what they are.
+    mean, std: a number for each channel; where all are the same, they do for any number of them.
     size: (height, width), or None: the model's own, else 224.
     resize: "crop": the short side is scaled so that a centre crop of `size` is the fraction
         `crop` of it; "stretch": the whole image is scaled to `size`.
     interpolation: "bicubic", "bilinear", "nearest" or "lanczos".
+    bands: which bands are shown as red, green and blue, counted from 1, or one in grey; None: the
+        colours, of other images the first three.
     """
 
     color: str = "RGB"
@@ -41,6 +47,7 @@ class Preprocess:
     resize: str = "crop"
     crop: float = 0.875
     interpolation: str = "bicubic"
+    bands: tuple[int, ...] | None = None
 
     def to_json(self) -> str:
         """As one line of JSON; `from_json` reads it back."""
@@ -68,6 +75,19 @@ _CHOICES = {
     "resize": ("crop", "stretch"),
     "interpolation": ("bicubic", "bilinear", "nearest", "lanczos"),
 }
+
+
+def parse_bands(given: str) -> tuple[int, ...]:
+    """`--bands 3,2,1`, or one. Raises UsageError."""
+    parts = given.replace(" ", "").split(",")
+    if len(parts) not in (1, 3) or not all(
+        p.isascii() and p.isdecimal() and 1 <= int(p[:9]) <= CHANNELS for p in parts
+    ):
+        raise UsageError(
+            f"--bands '{given}'; expected three of them as red, green and blue, counted from 1, "
+            "such as 3,2,1, or one in grey"
+        )
+    return tuple(int(p) for p in parts)
 
 
 def preset(name: str) -> Preprocess:
@@ -126,6 +146,13 @@ def from_json(text: str, source: str) -> Preprocess:
     if unknown:
         raise UsageError.unknown(f"{source}: unknown key", unknown[0], known)
     values = {key: _checked(key, value, source) for key, value in data.items()}
+    for key, other in (("mean", "std"), ("std", "mean")):
+        # Two numbers are three of which one was forgotten, but where the other has two as well.
+        if len(values.get(key, ())) == 2 and len(values.get(other, ())) not in (1, 2):
+            raise UsageError(
+                f"{source}: {key} {data[key]!r}; expected three numbers, or {other} with as many "
+                "as the model has channels"
+            )
     if values.get("color", base.color) == "L":
         values.setdefault("mean", base.mean[:1])
         values.setdefault("std", base.std[:1])
@@ -142,11 +169,21 @@ def _checked(key: str, value: Any, source: str) -> Any:
         if not _numbers(sides, 2) or any(int(s) != s or not 0 < s <= 16384 for s in sides):
             raise UsageError(f"{source}: size {value!r}; expected one or two whole numbers")
         return int(sides[0]), int(sides[1])
+    if key == "bands":
+        parts = [value] if isinstance(value, int) else value
+        known = _numbers(parts, 3) or _numbers(parts, 1)
+        if not known or any(int(p) != p or not 1 <= p <= CHANNELS for p in parts):
+            raise UsageError(f"{source}: bands {value!r}; expected one or three, counted from 1")
+        return tuple(int(p) for p in parts)
     if key in ("mean", "std"):
         parts = [value] * 3 if _numbers([value], 1) else value
-        known = _numbers(parts, 3) or _numbers(parts, 1)
+        many = len(parts) if isinstance(parts, Sequence) else 0
+        known = 1 <= many <= CHANNELS and _numbers(parts, many)
         if not known or (key == "std" and min(parts) < LEAST):
-            raise UsageError(f"{source}: {key} {value!r}; expected three numbers (std above 0)")
+            raise UsageError(
+                f"{source}: {key} {value!r}; expected a number, or one for each channel: three "
+                "numbers for a photo (std above 0)"
+            )
         return tuple(float(p) for p in parts)
     if not _numbers([value], 1) or abs(value) < LEAST or (key == "crop" and not 0 < value <= 1):
         wanted = "a number above 0, up to 1" if key == "crop" else "a number other than 0"

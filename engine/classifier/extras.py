@@ -1,124 +1,171 @@
-"""Inputs of a model besides its image, as the command line gives them: an array in a file, or a
-number for all of it."""
+"""Inputs of a model besides its image: an array, one in a file, or a number for all of it.
+
+    Ready("model.onnx", inputs={"age": 41.0, "mask": "mask.npy"})    # --input age=41 --input …
+
+Whatever stands on that classifier feeds them with every image, and its calls take images alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError
-from ..runtime.session import dims_of, numpy_dtype
-from .ready import Fed
+from ...errors import UsageError, nearest
+from ..photos.arrays import array_in
+from ..runtime.session import numpy_dtype
 
-__all__ = ["Extras", "read_extras"]
+__all__ = ["NO_EXTRAS", "Beside", "Extras", "InputsLike", "given_inputs", "settled"]
 
-_MOST = 1 << 31
+# By name: an array, an .npy file, or a number.
+InputsLike = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """An input besides the image, as the graph declares it. dims: with None for those that are
+    open. kind: its type as the runtime writes it. whole: it has no row per image."""
+
+    name: str
+    dims: tuple[int | None, ...]
+    kind: str
+    whole: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Raises ModelError for a type that NumPy lacks."""
+        return numpy_dtype(self.kind)
+
+    def __str__(self) -> str:
+        dims = ("?" if d is None else str(d) for d in self.dims)
+        return f"{self.kind} [{','.join(dims)}]"
+
+
+@dataclass(frozen=True)
 class Extras:
     """The further inputs of a run, the same for every image.
 
     arrays: by name, one row [1, ...] of those that have a row per image; whole: the others' names.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], whole: frozenset[str]) -> None:
-        self._arrays, self._whole = dict(arrays), whole
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
 
-    def beside(self, image: str, batch: NDArray[Any]) -> Any:
-        """What a call takes: the batch alone, or with the further inputs by name."""
-        if not self._arrays:
-            return batch
-        rows = len(batch)
-        others = {
-            name: value if name in self._whole else np.repeat(value, rows, axis=0)
-            for name, value in self._arrays.items()
+    def rows(self, count: int, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+        """What a run of so many images is fed. names: of which inputs; None: of all."""
+        wanted = self.arrays if names is None else names
+        return {
+            name: self.arrays[name]
+            if name in self.whole
+            else np.repeat(self.arrays[name], count, axis=0)
+            for name in wanted
         }
-        return {image: batch, **others}
 
 
-def read_extras(given: Sequence[str] | None, declared: Sequence[Any], fed: Fed) -> Extras:
-    """`name=file.npy` and `name=0.5`, held against the inputs that the runtime declares (name,
-    shape, type). fed: which of them are the model's own. Raises UsageError for an input that isn't
-    there, isn't given, or doesn't fit."""
-    inputs = {i.name: i for i in declared}
-    others = [name for name in fed.others if name in inputs]
-    found: dict[str, NDArray[Any]] = {}
-    whole = fed.whole
+NO_EXTRAS = Extras()
+
+
+def given_inputs(given: Sequence[str] | None) -> dict[str, str]:
+    """`name=file.npy` and `name=0.5`, by name. Raises UsageError."""
+    found: dict[str, str] = {}
     for text in given or ():
         name, equals, value = text.rpartition("=") if Path(text).suffix else text.partition("=")
         if not (name and equals and value):
             raise UsageError(f"--input '{text}'; expected NAME=FILE.npy or a number, NAME=0.5")
-        if name not in others:
-            known = ", ".join(others) or "none besides the image"
-            raise UsageError(f"--input '{name}': no such input; the model has {known}")
         if name in found:
             raise UsageError(f"--input '{name}' is given twice")
-        found[name] = _array(name, value, inputs[name], name in whole)
-    for name in others:
-        if name not in found:
+        found[name] = value
+    return found
+
+
+def settled(given: InputsLike, beside: Iterable[Beside], own: Sequence[str]) -> Extras:
+    """What is given, held against the inputs that a graph takes besides the image. own: those of
+    the model, of which the graph may need fewer. Raises UsageError for an input that isn't there
+    or doesn't fit."""
+    inputs = {one.name: one for one in beside}
+    known = list(dict.fromkeys([*inputs, *own]))
+    for name in given:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
             raise UsageError(
-                f"the model takes '{name}' {_shown(inputs[name])} besides the image; "
-                f"--input {name}=FILE.npy gives it, or a number: --input {name}=0"
+                f"--input '{name}': no such input; the model has "
+                f"{', '.join(known) or 'none besides the image'}{hint}"
             )
-    return Extras(found, whole)
+    arrays = {n: _array(inputs[n], value) for n, value in given.items() if n in inputs}
+    return Extras(arrays, frozenset(n for n in arrays if inputs[n].whole))
 
 
-def _array(name: str, given: str, declared: Any, whole: bool) -> NDArray[Any]:
-    dims, dtype = dims_of(declared.shape), numpy_dtype(declared.type)
-    wanted = dims if whole or not dims else (1, *dims[1:])
+def _array(of: Beside, given: Any) -> NDArray[Any]:
+    wanted = of.dims if of.whole or not of.dims else (1, *of.dims[1:])
     number = _number(given)
     if number is not None:
         if any(d is None for d in wanted):
             raise UsageError(
-                f"--input {name}={given}: its sizes are open, {_shown(declared)}; give an .npy file"
+                f"--input {of.name}={given}: its sizes are open, {of}; give an .npy file"
             )
         made = np.full([d or 1 for d in wanted], number)
     else:
-        made = _loaded(name, given)
-        if made.ndim == len(wanted) - 1 and not whole:
+        path = isinstance(given, (str, os.PathLike))
+        made = _loaded(of.name, given) if path else _taken(of, given)
+        if made.ndim == len(wanted) - 1 and not of.whole:
             made = made[None]
     fits = made.ndim == len(wanted) and all(
         d is None or d == have for d, have in zip(wanted, made.shape, strict=True)
     )
     if not fits:
         raise UsageError(
-            f"--input {name}: shaped {list(made.shape)}; expected {_shown(declared)}"
-            + ("" if whole else ", one row, which every image takes")
+            f"--input {of.name}: shaped {list(made.shape)}; expected {of}"
+            + ("" if of.whole else ", one row, which every image takes")
         )
-    cast = made.astype(dtype)
-    if dtype.kind in "iu" and not np.array_equal(cast, made):
-        raise UsageError(f"--input {name}: values that {dtype} doesn't hold")
-    return np.ascontiguousarray(cast)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = made.astype(of.dtype)
+    if of.dtype.kind in "iub" and not np.array_equal(cast, made):
+        raise UsageError(f"--input {of.name}: values that {of.dtype} doesn't hold")
+    if of.dtype.kind == "f" and not np.isfinite(cast).all():
+        raise UsageError(f"--input {of.name}: NaN, infinite, or more than {of.dtype} holds")
+    return np.ascontiguousarray(cast).reshape(made.shape)
 
 
-def _number(given: str) -> float | int | None:
+def _number(given: Any) -> float | int | None:
+    if isinstance(given, (bool, np.bool_)):
+        return int(given)
+    if isinstance(given, (int, float, np.integer, np.floating)):
+        return given if isinstance(given, (int, float)) else given.item()
+    if not isinstance(given, str):
+        return None
     for kind in (int, float):
         try:
-            return kind(given)
-        except ValueError:
+            found = kind(given)
+        except (ValueError, OverflowError):
             continue
+        # No integer type holds more, and no array is made of it.
+        return found if isinstance(found, float) or abs(found) < 1 << 63 else math.inf
     return None
 
 
-def _loaded(name: str, given: str) -> NDArray[Any]:
-    file, says = Path(given), f"--input {name}: {given}:"
-    if not file.is_file():
-        raise UsageError(f"{says} no such file; expected .npy or a number")
-    if file.stat().st_size > _MOST:
-        raise UsageError(f"{says} larger than {_MOST >> 30} GB")
+def _taken(of: Beside, given: Any) -> NDArray[Any]:
     try:
-        made = np.load(file, allow_pickle=False)
-    except Exception as err:  # NumPy raises many kinds on broken files
-        raise UsageError(f"{says} no .npy file that can be read") from err
-    if not isinstance(made, np.ndarray) or made.dtype.kind not in "fiub":
-        raise UsageError(f"{says} expected an .npy file with one array of numbers")
+        made = np.asarray(given)
+    except Exception as err:  # whatever an object's __array__ raises
+        raise UsageError(f"--input {of.name}: no array: {type(given).__name__}") from err
+    if made.dtype.kind not in "fiub":
+        raise UsageError(f"--input {of.name}: {made.dtype}; expected an array of numbers")
     return made
 
 
-def _shown(declared: Any) -> str:
-    dims = ("?" if d is None else str(d) for d in dims_of(declared.shape))
-    return f"{declared.type} [{','.join(dims)}]"
+def _loaded(name: str, given: str | os.PathLike[str]) -> NDArray[Any]:
+    file, says = Path(given), f"--input {name}: {given}:"
+    if not file.is_file():
+        raise UsageError(f"{says} no such file; expected .npy or a number")
+    try:
+        return array_in(file)
+    except (OSError, ValueError) as err:
+        told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise UsageError(f"{says} {told}; expected an .npy file with one array of numbers") from err

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
 from ...export.sizes import Shapes, fix_shapes
 from ..photos import images
 from ..runtime.choice import chosen
-from ..runtime.digest import model_hash
-from ..runtime.session import Providers, dims_of, dtype_of
+from ..runtime.digest import hash_with, model_hash
+from ..runtime.session import Providers, dims_of, dtype_of, kind_of
 from . import labels
+from .extras import NO_EXTRAS, Beside, Extras, InputsLike, settled
 from .intake import shares_batch
 
 __all__ = ["Fed", "Reading", "Ready", "Standing"]
@@ -39,37 +40,76 @@ __all__ = ["Fed", "Reading", "Ready", "Standing"]
 class Ready:
     """A model, plain or one that `backlight export` wrote, and what it says of itself.
 
-    given: what it was made of; shapes: of inputs that it leaves open. source: its name for messages
-    about the file; name: for people.
+    given: what it was made of; shapes: of inputs that it leaves open; inputs: what is fed beside
+    every image, by name: an array, an .npy file or a number. source: its name for messages about
+    the file; name: for people.
     metadata: its own. exported: the methods that it was exported with; None for a plain model.
     Raises ModelError for what is no model; what only its loading shows, `loaded` does.
     """
 
-    def __init__(self, model: ModelLike, shapes: Shapes | None = None) -> None:
-        self.given, self.shapes = model, shapes or {}
+    def __init__(
+        self,
+        model: ModelLike,
+        shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
+    ) -> None:
+        self.given, self.shapes, self.inputs = model, shapes or {}, dict(inputs or {})
         self.read, self.source = read(model)
         fix_shapes(self.read, self.shapes)
+        if self.inputs:
+            # The image is the first input that looks like one: what is given isn't it.
+            fed = self.read.graph.inputs
+            fed[:] = sorted(fed, key=lambda v: v.name in self.inputs)
         self.name = Path(model).stem if isinstance(model, (str, os.PathLike)) else self.source
         self.metadata: dict[str, str] = dict(self.read.metadata_props)
         self.exported = choose.exported(self.metadata)
 
     @classmethod
-    def of(cls, model: ModelLike | Ready, shapes: Shapes | None = None) -> Ready:
-        """A model readied, or the one that is. shapes: of inputs that the model leaves open."""
+    def of(
+        cls,
+        model: ModelLike | Ready,
+        shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
+    ) -> Ready:
+        """A model readied, or the one that is. shapes: of inputs that the model leaves open;
+        inputs: what is fed beside every image."""
         if not isinstance(model, Ready):
-            return cls(model, shapes)
-        return cls(model.given, shapes) if shapes and shapes != model.shapes else model
+            return cls(model, shapes, inputs)
+        other = (shapes and shapes != model.shapes) or inputs
+        if not other:
+            return model
+        return cls(model.given, shapes or model.shapes, inputs or model.inputs)
+
+    @property
+    def as_given(self) -> bool:
+        """Whether what it was made of is the model that runs: nothing was settled here."""
+        return not self.shapes and not self.inputs
 
     @cached_property
     def loaded(self) -> Loaded:
         """The model in the transform's form. Nobody changes it: `load` copies it. ModelError."""
-        as_it_is = isinstance(self.given, Loaded) and not self.shapes
+        as_it_is = isinstance(self.given, Loaded) and self.as_given
         return load(self.given if as_it_is else self.read)
 
     @cached_property
     def hash(self) -> str:
-        """What tells it from other models: see `model_hash`."""
-        return model_hash(self.given, self.read)
+        """What tells it from other models, and from itself with other inputs beside the image:
+        see `model_hash`."""
+        own = model_hash(self.given, self.read)
+        if not self.inputs:
+            return own
+        return hash_with(own, self.image.extras.arrays)
+
+    def feeding(self, fed: Fed) -> Fed:
+        """What a graph of this model takes, with what is given of it. Raises UsageError."""
+        if not self.inputs:
+            return fed
+        ours = self.metadata.get("backlight.inputs", "target").split(",")
+        ours = [] if self.exported is None else [n for n in ours if n != "baseline"]
+        held = self.read.graph.initializers
+        own = [v.name or "" for v in self.read.graph.inputs if v.name not in held]
+        beside = [n for n in own if n != fed.name and n not in ours]
+        return replace(fed, extras=settled(self.inputs, fed.declared, beside))
 
     def placed(self, providers: Providers, form: str | None = None) -> tuple[Providers, list[str]]:
         """Where it runs: what was asked for, or, for "auto", what is stored beside its file, and
@@ -78,8 +118,9 @@ class Ready:
 
     @cached_property
     def image(self) -> Fed:
-        """Its image input. Raises ModelError where it has none."""
-        return Fed.of(self.loaded.graph, choose.image_input(self.loaded.graph).input)
+        """Its image input, and what it is fed beside it. Raises ModelError where it has none."""
+        graph = self.loaded.graph
+        return self.feeding(Fed.of(graph, choose.image_input(graph).input))
 
 
 @dataclass(frozen=True)
@@ -87,7 +128,7 @@ class Fed:
     """The image input as the runtime takes it, and the inputs beside it.
 
     dims: with None for those that are open. others: their names; whole: those of them without a
-    row per image.
+    row per image; declared: how the graph has them. extras: what they are fed, where that is known.
     """
 
     name: str
@@ -96,6 +137,8 @@ class Fed:
     channel_axis: int
     others: tuple[str, ...] = ()
     whole: frozenset[str] = frozenset()
+    declared: tuple[Beside, ...] = ()
+    extras: Extras = NO_EXTRAS
 
     @classmethod
     def of(cls, graph: ir.Graph, image: ir.Value | str, beside: Sequence[str] = ()) -> Fed:
@@ -107,13 +150,18 @@ class Fed:
             raise ModelError(f"the model has no input '{name}'; was its metadata changed?")
         others = tuple(n for n in fed if n != name and n not in beside)
         shape = all_dims(fed[name].shape)
+        whole = frozenset(n for n in others if not shares_batch(shape, all_dims(fed[n].shape)))
         return cls(
             name,
             dims_of(shape),
             dtype_of(fed[name]),
             choose.channel_axis(fed[name]),
             others,
-            frozenset(n for n in others if not shares_batch(shape, all_dims(fed[n].shape))),
+            whole,
+            tuple(
+                Beside(n, dims_of(all_dims(fed[n].shape)), kind_of(fed[n]), n in whole)
+                for n in others
+            ),
         )
 
     @property
@@ -136,19 +184,26 @@ class Fed:
         for at in range(0, count, step):
             part = {k: v if k in self.whole else v[at : at + step] for k, v in feeds.items()}
             rows = min(step, count - at)
+            left = [name for name in self.extras.arrays if name not in part]
+            part |= self.extras.rows(len(part[self.name]), left)
             if rows < step and self.batch is not None:
                 fill = [*range(rows), *[rows - 1] * (step - rows)]
                 part = {k: v if k in self.whole else v[fill] for k, v in part.items()}
             yield part, rows
 
     def alone(self) -> Fed:
-        """Itself. Raises ModelError where the model takes more than the image."""
-        if self.others:
-            raise ModelError(
-                f"the model takes '{self.others[0]}' besides the image '{self.name}'; "
-                "expected a model with one input"
-            )
+        """Itself. Raises UsageError where it needs more than the image."""
+        self.needs()
         return self
+
+    def needs(self) -> None:
+        """Raise UsageError where the model takes more than the image, and it isn't given."""
+        for one in self.declared:
+            if one.name not in self.extras.arrays:
+                raise UsageError(
+                    f"the model takes '{one.name}' {one} besides the image '{self.name}'; "
+                    f"--input {one.name}=FILE.npy gives it, or a number: --input {one.name}=0"
+                )
 
 
 class Standing:
@@ -162,7 +217,8 @@ class Standing:
 
     def __init__(self, ready: Ready, fed: Fed) -> None:
         # Not the model itself: the runtime has its own copy of the weights.
-        self.fed, self.name, self.metadata = fed, ready.name, ready.metadata
+        self.name, self.metadata = ready.name, ready.metadata
+        self.fed = ready.feeding(fed)
 
     @property
     def input(self) -> images.InputSpec:
@@ -201,5 +257,5 @@ class Reading(Standing):
         """Image files as one batch for this model. preprocess: a preset's name or a record;
         default: the model's own. Raises ImageError, or UsageError when neither says how."""
         settled = self.settled(preprocess)
-        read_in = (images.prepare(images.decode(p), settled, self.input) for p in paths)
+        read_in = (images.read(p, settled, self.input) for p in paths)
         return np.stack([prepared.tensor for prepared in read_in])

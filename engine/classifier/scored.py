@@ -57,7 +57,8 @@ class Scored(Reading):
         self.classes = class_count(of_scores)
         self.scores = str(of_scores.name)
         self.notes = list(held.notes)
-        super().__init__(ready, Fed.of(kept.graph, image).alone())
+        super().__init__(ready, Fed.of(kept.graph, image))
+        self.fed.needs()
         self._lone = is_lone(image)
         self.session = Session(kept, providers, threads)
         self.notes += self.session.notes
@@ -68,7 +69,7 @@ class Scored(Reading):
         parts: list[dict[str, NDArray[Any]]] = []
         for feeds, count in self.fed.runs({self.fed.name: x}):
             rows = np.ascontiguousarray(feeds[self.fed.name])
-            found = self.session.run({self.fed.name: rows})
+            found = self.session.run({**feeds, self.fed.name: rows})
             for name, value in found.items():
                 if self._lone and value.shape[:1] != (1,):
                     found[name] = value[None]

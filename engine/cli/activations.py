@@ -25,7 +25,9 @@ from .layers import (
     write_page,
 )
 from .options import (
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     OutputDir,
@@ -34,8 +36,10 @@ from .options import (
     Shape,
     Threads,
     chosen_preprocess,
+    inputs_of,
     model_path,
     shapes_of,
+    shown_bands,
 )
 from .patches import Limit, settled_limit
 from .photos import found_photos, results_of
@@ -64,10 +68,12 @@ def activations(
     ] = False,
     per: Per = "channel",
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
     shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -105,8 +111,11 @@ def activations(
         providers=provider or None,
         threads=threads,
         shapes=shapes_of(shape),
+        inputs=inputs_of(input_),
     )
-    record, assumed = chosen_preprocess(preprocess, taps.preprocess, path, taps.input.dtype)
+    record, assumed = chosen_preprocess(
+        preprocess, taps.preprocess, path, taps.input.dtype, taps.input.channels, bands
+    )
     record = images.fitted(record, taps.input)
     job.note(*taps.notes, assumed)
     fields = taps.fields(record.size)
@@ -173,4 +182,6 @@ def activations(
             "preprocess": jsonlib.loads(record.to_json()),
             "providers": taps.session.providers,
         }
-        job.finish(folder, about, old=("activations.json", {"maps": job.entries}))
+        note = shown_bands(record, taps.input.channels)
+        old = ("activations.json", {"maps": job.entries})
+        job.finish(folder, about, old=old, note=note)

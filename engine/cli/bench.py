@@ -10,9 +10,12 @@ from .console import console as clean_console
 from .console import show_json
 from .layers import ModelArgument
 from .options import (
+    Extra,
     Json,
     Methods,
     Shape,
+    Wrt,
+    inputs_of,
     model_path,
     say,
     shapes_of,
@@ -55,7 +58,9 @@ def bench(
         bool,
         typer.Option("--store", help="Keep the faster provider beside MODEL: auto takes it."),
     ] = False,
+    wrt: Wrt = None,
     shape: Shape = None,
+    input_: Extra = None,
     json: Json = False,
 ) -> None:
     """Measure MODEL and its explaining graphs side by side: latency, throughput, memory, load.
@@ -82,6 +87,8 @@ def bench(
         target=target,
         shapes=shapes_of(shape),
         contended=contended,
+        inputs=inputs_of(input_),
+        wrt=wrt,
     )
     kept = store(report, providers) if keep else None
     if json:

@@ -15,6 +15,7 @@ from .layers import results_in
 from .masked import Job, Of, Photos, SpaceOption, drawn, photo_cell, segments_given
 from .options import (
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -26,6 +27,7 @@ from .options import (
     Threads,
     chosen_labels,
     counted,
+    inputs_of,
     labels_hint,
     model_path,
     shapes_of,
@@ -99,6 +101,7 @@ def cem(
     ] = 40,
     of: Of = None,
     shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     batch: Batch = 8,
@@ -113,7 +116,6 @@ def cem(
     A pertinent negative is the least that, added, changes the class; a pertinent positive the least
     that has the class alone. A panel, the changes (.npy, in the input's layout) and a summary.
     """
-    from ..classifier.extras import Extras
     from ..classifier.ready import Ready
     from ..targeted.cem import KINDS, Cem
 
@@ -128,7 +130,7 @@ def cem(
         raise UsageError(f"--segments with --on {on}; it goes with --on superpixels")
     files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
     photos = found_photos("cem", image, output, files, force, json)
-    ready = Ready(path, shapes_of(shape))
+    ready = Ready(path, shapes_of(shape), inputs_of(input_))
     record, assumed = record_of(ready, preprocess)
     engine = Cem(
         ready, kinds=kinds, on=on,  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ def cem(
     names = chosen_labels(labels, own, engine.classes, of)
     hint = None if of is not None else labels_hint(names, engine.classes)
     photos.note(*engine.notes, assumed, hint)
-    job = Job(path, engine.scorer, engine.record, names, photos, Extras({}, frozenset()))
+    job = Job(path, engine.scorer, engine.record, names, photos)
     if baseline is not None:
         engine.baseline = job.baseline(baseline, baseline_space)
     job.rehearse(engine.baseline)
@@ -235,7 +237,7 @@ def _one(
         "seconds": round(seconds, 3),
         "top": None if chances is None else job.top(chances),
     }
-    cells = [photo_cell(prepared)]
+    cells = [photo_cell(job, prepared)]
     told = ""
     for one in (found.negative, found.positive):
         if one is None:

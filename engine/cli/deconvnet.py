@@ -24,14 +24,19 @@ from .layers import (
     write_page,
 )
 from .options import (
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
+    inputs_of,
     model_path,
+    shapes_of,
 )
 from .patches import (
     Channels,
@@ -68,10 +73,13 @@ def deconvnet(
     one_per_image: OnePerImage = False,
     limit: Limit = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
     decoders: Decoders = None,
+    shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -92,7 +100,7 @@ def deconvnet(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     most = settled_limit(limit, channels, LIMIT)
     layers, chosen = wanted_layers(layer), numbers(channels, "--channels")
@@ -103,7 +111,7 @@ def deconvnet(
     expected = [f"{n}{end}" for n in names.values() for end in (".png", ".npz")]
     expected += [SUMMARY, *(["deconvnet.html"] if html else [])]
     refuse_results(output, expected, force)  # before the model is loaded
-    ready = Ready(path)
+    ready = Ready(path, shapes_of(shape), inputs_of(input_))
     # Before the pass over the images: an operator without a rule is found out at once.
     projectors = [
         room.Projector(ready, n, rules, providers=provider or None, threads=threads) for n in layers
@@ -117,6 +125,7 @@ def deconvnet(
             k=k,
             one_per_image=one_per_image,
             preprocess=preprocess,
+            bands=bands,
             provider=provider,
             threads=threads,
             batch=batch,

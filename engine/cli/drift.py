@@ -94,11 +94,13 @@ def measured(
     candidate = Explainer(graph.to_proto(), methods=graph.methods, providers="cpu")
     _check_alike(plain, candidate, reference)
     spec = plain.input
-    chosen, note = chosen_preprocess(preprocess, plain.preprocess, reference, spec.dtype)
+    chosen, note = chosen_preprocess(
+        preprocess, plain.preprocess, reference, spec.dtype, spec.channels
+    )
     if note is not None:
         say(note)
     settled = images.fitted(chosen, spec)
-    batch = np.stack([images.prepare(images.decode(f), settled, spec).tensor for f in files])
+    batch = np.stack([images.read(f, settled, spec).tensor for f in files])
     baked = target_class != "input"
     number = int(target_class) if target_class.isdecimal() else None
     rows = explained(candidate, plain, batch, [f.name for f in files], target=number, baked=baked)

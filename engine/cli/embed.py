@@ -12,17 +12,21 @@ from ...errors import UsageError
 from .console import show, show_json
 from .layers import List, ModelArgument, listed, print_layers
 from .options import (
+    Bands,
+    Extra,
     Json,
     PreprocessOption,
     Provider,
     Shape,
     Threads,
     chosen_preprocess,
+    inputs_of,
     model_path,
     path_given,
     photo_paths,
     say,
     shapes_of,
+    shown_bands,
 )
 
 if TYPE_CHECKING:
@@ -63,10 +67,12 @@ def embed(
         ),
     ] = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Images per run.")] = 16,
     shape: Shape = None,
+    input_: Extra = None,
     force: Annotated[bool, typer.Option("--force", help="Start the store anew.")] = False,
     list_: List = False,
     json: Json = False,
@@ -92,9 +98,12 @@ def embed(
     count = len(image_files(given))
     refuse_foreign(output)  # before the model is loaded
     embedder = engine.Embedder(
-        path, layer, providers=provider or None, threads=threads, shapes=shapes_of(shape)
+        path, layer, providers=provider or None, threads=threads, shapes=shapes_of(shape),
+        inputs=inputs_of(input_),
+    )  # fmt: skip
+    record, assumed = chosen_preprocess(
+        preprocess, embedder.preprocess, path, embedder.input.dtype, embedder.input.channels, bands
     )
-    record, assumed = chosen_preprocess(preprocess, embedder.preprocess, path, embedder.input.dtype)
     if assumed is not None:
         say(assumed)
     with track(count, "embedding") as step:
@@ -108,6 +117,8 @@ def embed(
             force=force,
             on_batch=progress.report,
         )
+    if result.added and (shown := shown_bands(record, embedder.input.channels)) is not None:
+        result.notes.append(shown)
     for note in result.notes:
         say(note)
     for error in result.skipped.values():

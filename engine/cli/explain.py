@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +35,7 @@ from .console import percent
 from .layers import results_in
 from .masked import ScoreOption, masking
 from .options import (
+    Bands,
     Batch,
     Extra,
     Force,
@@ -48,18 +49,20 @@ from .options import (
     Rules,
     Shape,
     Threads,
+    Wrt,
     chosen_labels,
     chosen_preprocess,
     counted,
+    inputs_of,
     labels_hint,
     model_path,
     shapes_of,
+    shown_bands,
 )
-from .photos import PhotoJob, found_photos, results_of
+from .photos import PhotoJob, found_photos, results_of, seen_as
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
-    from ..classifier.extras import Extras
     from ..masked.scoring import Progress
     from ..masked.together import Together
     from ..photos.images import Prepared
@@ -114,9 +117,11 @@ def explain(
             metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
         ),
     ] = None,
+    wrt: Wrt = None,
     shape: Shape = None,
     input_: Extra = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     labels: Labels = None,
     provider: Provider = None,
     threads: Threads = None,
@@ -132,7 +137,6 @@ def explain(
     Methods that run the model on masked images take a second or more for each.
     """
     from ...export.methods import asked
-    from ..classifier.extras import read_extras
     from ..masked.together import Together
 
     path = model_path(model)
@@ -146,19 +150,21 @@ def explain(
     )  # fmt: skip
     explainer = Together(
         path, names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
-        shapes=shapes_of(shape), contrast=None if contrast is None else "input",
+        shapes=shapes_of(shape), inputs=inputs_of(input_), wrt=wrt,
+        contrast=None if contrast is None else "input",
         contrast_form=told.pop("contrast_form"),
         sampled={key: told.pop(key) for key in SAMPLED}, drawn=told,
         masking=masking(segments, hide, masks, seed, score, layer, fuse, size, signed),
     )  # fmt: skip
+    explainer.fed.needs()
     record, assumed = chosen_preprocess(
-        preprocess, explainer.preprocess, path, explainer.input.dtype
-    )
+        preprocess, explainer.preprocess, path, explainer.input.dtype, explainer.input.channels,
+        bands,
+    )  # fmt: skip
     own = None if explainer.layer is not None else explainer.labels
     names_of_classes = chosen_labels(labels, own, explainer.classes, of)
     hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
-    extras = read_extras(input_, explainer.session.inputs, explainer.fed)
-    run = _Run(job, explainer, record, names_of_classes, extras)
+    run = _Run(job, explainer, record, names_of_classes, wrt)
     run.target = run.class_of(target_class)
     run.against = run.rival_of(contrast)
     job.note(*explainer.notes, assumed, hint)
@@ -173,7 +179,8 @@ def explain(
                 f"{counted(len(job.entries))}, {ms:.1f} ms each on {explainer.session.provider} "
                 f"(score and {counted(len(explainer.methods), 'map')}) -> {folder.path}/"
             )
-        job.finish(folder, run.about(path), line, count=False)
+        note = shown_bands(run.preprocess, explainer.input.channels)
+        job.finish(folder, run.about(path), line, count=False, note=note)
 
 
 @dataclass
@@ -182,7 +189,7 @@ class _Run:
     explainer: Together
     preprocess: Preprocess
     labels: Sequence[str] | None
-    extras: Extras
+    wrt: str | None = None
     target: int = -1
     against: int | None = None
 
@@ -236,8 +243,8 @@ class _Run:
 
         target = None if self.target < 0 else self.target
         start = time.perf_counter()
-        fed = self.extras.beside(self.explainer.input.name, group.tensor)
-        result = self.explainer(fed, target, self.against, progress)
+        result = self.explainer(group.tensor, target, self.against, progress)
+        self._refuse_flat(result.maps)
         run = len(group.index)
         ms = 1000 * (time.perf_counter() - start) / run  # of an image, as far as it can be told
         # The channels of a layer compete for nothing.
@@ -268,6 +275,16 @@ class _Run:
             self._write(folder, name, entry, group.prepared(row), maps, result.says[row])
             said = dict.fromkeys(f"  {m}: {line}" for m, line in result.says[row].items())
             self.job.add(entry, self.line(entry), *said)
+
+    def _refuse_flat(self, maps: Mapping[str, Any]) -> None:
+        """Raise UsageError for gradients by a tensor that has no rows and columns."""
+        for values in maps.values():
+            if not 3 <= values.ndim <= 4:
+                shown = ",".join(["N", *map(str, values.shape[1:])])
+                raise UsageError(
+                    f"--wrt {self.wrt}: a tensor of [{shown}] has no picture; expected rows and "
+                    "columns ('backlight export --wrt' takes any)"
+                )
 
     def _note_probabilities(self, scores: Any) -> None:
         """Say once that scores are probabilities where their values tell and the graph doesn't."""
@@ -307,8 +324,7 @@ class _Run:
         from ..pictures import reading
 
         color = self.preprocess.color
-        height, width = prepared.pixels.shape[:2]
-        seen = f"as the model sees it, {width} x {height}"
+        seen = seen_as(prepared.pixels.shape, self.preprocess, self.explainer.input)
         cells = [pictures.Cell(prepared.pixels, "photo", seen)]
         asked = reading.Asked(
             self.explainer.input,
@@ -317,6 +333,7 @@ class _Run:
             entry.get("contrast_name"),
             self.explainer.contrasted,
             says,
+            self.preprocess.bands,
         )
         for method, values in maps.items():
             folder.array(entry["maps"][method], values)
@@ -375,7 +392,7 @@ class _Run:
             "providers": self.explainer.session.providers,
             "ms": "of an image: its run's time by the number of images in it",
             "pictures": {
-                m: caption_of(base(m)[0].name, layout, channels=channels)
+                m: caption_of(base(m)[0].name, layout, False, channels, self.preprocess.bands)
                 for m in self.explainer.methods
             },
         }

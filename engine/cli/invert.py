@@ -23,14 +23,20 @@ from .layers import (
     write_page,
 )
 from .options import (
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
+    inputs_of,
     model_path,
+    shapes_of,
+    shown_bands,
 )
 from .photos import PhotoJob, found_photos, results_of
 from .starts import PIXELS, SIDE, Seed, Starts, Steps, record_of, settings
@@ -59,9 +65,12 @@ def invert(
     starts: Starts = 1,
     seed: Seed = 0,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
+    shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -80,7 +89,7 @@ def invert(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     layers = wanted_layers(layer)
     if batch < 1:
@@ -88,8 +97,8 @@ def invert(
     listing = ["inversion.png", *(["inversion.html"] if html else [])]
     # The files of the layers once their names are known.
     job = found_photos("invert", image, output, listing, force, json)
-    ready = Ready(path)
-    record, assumed = record_of(ready, preprocess)
+    ready = Ready(path, shapes_of(shape), inputs_of(input_))
+    record, assumed = record_of(ready, preprocess, bands)
     many = INVERT_STEPS if steps is None else steps
     how = settings(record, many, starts, seed, provider, threads)
     inverters = [Inverter(ready, name, **how) for name in layers]
@@ -162,7 +171,8 @@ def invert(
             "picture": "inversion.png",
         }
         made_of = f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}"
-        job.finish(results, about, f"{made_of} -> {output / 'inversion.png'}")
+        said = shown_bands(record, spec.channels)
+        job.finish(results, about, f"{made_of} -> {output / 'inversion.png'}", note=said)
 
 
 def _invertible(inverters: Sequence[Inverter], group: Group, job: PhotoJob) -> list[int]:

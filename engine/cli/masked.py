@@ -19,11 +19,13 @@ from .options import (
     chosen_labels,
     chosen_preprocess,
     counted,
+    inputs_of,
     labels_hint,
     model_path,
     shapes_of,
+    shown_bands,
 )
-from .photos import PhotoJob, results_of
+from .photos import PhotoJob, results_of, seen_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ...export.preprocess import Preprocess
-    from ..classifier.extras import Extras
     from ..masked.methods import Masking
     from ..masked.scoring import Progress, Scorer
     from ..photos.images import Prepared
@@ -104,15 +105,14 @@ class Job:
     preprocess: Preprocess
     labels: Sequence[str] | None
     photos: PhotoJob
-    extras: Extras
 
     def say_new(self) -> None:
         """Say what the scorer has noted since."""
         self.photos.note(*self.scorer.notes)
 
     def fed(self, prepared: Prepared) -> Any:
-        """What a call takes for a photo: its tensor, and the further inputs."""
-        return self.extras.beside(self.scorer.input.name, prepared.tensor[None])
+        """What a call takes for a photo."""
+        return prepared.tensor[None]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -162,7 +162,7 @@ class Job:
                 raise UsageError(f"--{err}, or a file") from None
         if file.suffix.lower() == ".npy":
             return as_baseline(_array_in(file), space)  # type: ignore[arg-type]
-        shown = images.prepare(images.decode(file), self.preprocess, self.scorer.input)
+        shown = images.read(file, self.preprocess, self.scorer.input)
         return as_baseline(self.scorer.planar(shown.tensor))
 
     def rehearse(self, baseline: Any) -> None:
@@ -201,15 +201,12 @@ class Job:
 
 def _array_in(file: Path) -> NDArray[Any]:
     """The array of an .npy file. Raises UsageError."""
-    import numpy as np
+    from ..photos.arrays import array_in
 
     try:
-        values = np.load(file, allow_pickle=False)
-    except Exception as err:  # NumPy raises many kinds on broken files
+        return array_in(file)
+    except (OSError, ValueError) as err:
         raise UsageError(f"{file}: no .npy file that can be read: {err}") from err
-    if not isinstance(values, np.ndarray):
-        raise UsageError(f"{file}: an archive; expected an .npy file with one array")
-    return values
 
 
 def open_job(
@@ -224,9 +221,9 @@ def open_job(
     batch: int | None,
     shape: list[str] | None = None,
     extra: list[str] | None = None,
+    bands: str | None = None,
 ) -> Job:
     """Load the model and settle how it wants its images; notes are said."""
-    from ..classifier.extras import read_extras
     from ..masked.scoring import Scorer
     from ..photos import images
 
@@ -239,16 +236,19 @@ def open_job(
         memory=memory,
         batch=batch,
         shapes=shapes_of(shape),
+        inputs=inputs_of(extra),
     )
-    record, assumed = chosen_preprocess(preprocess, scorer.preprocess, path, scorer.input.dtype)
+    scorer.fed.needs()
+    record, assumed = chosen_preprocess(
+        preprocess, scorer.preprocess, path, scorer.input.dtype, scorer.input.channels, bands
+    )
     record = images.fitted(record, scorer.input)
     scorer.preprocess = record
     own = None if scorer.layer is not None else scorer.labels
     names = chosen_labels(labels, own, scorer.classes, of)
     hint = None if of is not None else labels_hint(names, scorer.classes)
     photos.note(*scorer.notes, assumed, hint)
-    extras = read_extras(extra, scorer.session.inputs, scorer.fed)
-    return Job(path, scorer, record, names, photos, extras)
+    return Job(path, scorer, record, names, photos)
 
 
 # Of each photo.
@@ -284,7 +284,8 @@ def run_job(
                 f"{counted(len(photos.entries))}, {seconds:.1f} s each on "
                 f"{job.scorer.session.provider} -> {folder.path}/"
             )
-        photos.finish(folder, _about(job, settings), line, count=False)
+        note = shown_bands(job.preprocess, job.scorer.input.channels)
+        photos.finish(folder, _about(job, settings), line, count=False, note=note)
 
 
 def _about(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
@@ -345,12 +346,12 @@ def numbers(given: str, option: str) -> int | tuple[int, ...]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def photo_cell(prepared: Prepared) -> Cell:
+def photo_cell(job: Job, prepared: Prepared) -> Cell:
     """The crop that the model saw."""
     from ..pictures.panel import Cell
 
-    height, width = prepared.pixels.shape[:2]
-    return Cell(prepared.pixels, "photo", f"as the model sees it, {width} x {height}")
+    shape = prepared.pixels.shape
+    return Cell(prepared.pixels, "photo", seen_as(shape, job.preprocess, job.scorer.input))
 
 
 def drawn(job: Job, heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:

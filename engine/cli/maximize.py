@@ -24,18 +24,24 @@ from .layers import (
     write_page,
 )
 from .options import (
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
     OutputDir,
     PreprocessOption,
     Provider,
+    Shape,
     Threads,
     chosen_labels,
     counted,
+    inputs_of,
     model_path,
     say,
+    shapes_of,
+    shown_bands,
 )
 from .patches import Limit, settled_limit
 from .photos import SUMMARY, summarised
@@ -75,10 +81,13 @@ def maximize(
     starts: Starts = 1,
     seed: Seed = 0,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     labels: Labels = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
+    shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -97,7 +106,7 @@ def maximize(
 
     path = model_path(model)
     if list_:
-        print_layers(listed(path, preprocess), json)
+        print_layers(listed(path, preprocess, shape), json)
         return
     _check_goal(target_class, layer, {"--channels": channels, "--limit": limit, "--unit": unit})
     if labels is not None and not target_class:
@@ -110,8 +119,8 @@ def maximize(
     listing = [SUMMARY, *(["maximize.html"] if html else [])]
     # Before the model is loaded; the pictures of the layers once their names are known.
     refuse_results(output, listing, force)
-    ready = Ready(path)
-    record, assumed = record_of(ready, preprocess)
+    ready = Ready(path, shapes_of(shape), inputs_of(input_))
+    record, assumed = record_of(ready, preprocess, bands)
     how = settings(record, many, starts, seed, provider, threads)
     makers = _makers(ready, layer or [], unit, start, how)
     notes = list(dict.fromkeys([*([assumed] if assumed else ()), *_noted(makers)]))
@@ -182,6 +191,8 @@ def maximize(
         show_json(summary)
     else:
         show(f"{counted(len(entries))} -> {output}/")
+        if (shown := shown_bands(record, makers[0].spec.channels)) is not None:
+            show(shown)
 
 
 def _check_goal(

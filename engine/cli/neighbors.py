@@ -17,7 +17,20 @@ from .layers import (
     results_in,
     write_page,
 )
-from .options import Force, Json, OutputDir, Provider, model_path, path_given, renamed, say_renamed
+from .options import (
+    Extra,
+    Force,
+    Json,
+    OutputDir,
+    Provider,
+    Shape,
+    inputs_of,
+    model_path,
+    path_given,
+    renamed,
+    say_renamed,
+    shapes_of,
+)
 from .photos import found_photos, results_of
 
 NEAREST = 8
@@ -56,6 +69,8 @@ def neighbors(
     ] = None,
     pictures: Pictures = None,
     provider: Provider = None,
+    shape: Shape = None,
+    input_: Extra = None,
     html: Html = False,
     force: Force = False,
     json: Json = False,
@@ -63,7 +78,8 @@ def neighbors(
     """Show the nearest pictures, by what the model sees in them and by their pixels alone.
 
     For each IMAGE a strip with a row per distance, and all of them with paths in neighbors.json.
-    MODEL is needed only where its file has moved since STORE was made.
+    MODEL is needed only where its file has moved since STORE was made; --shape and --input as they
+    were then.
     """
     from ..pictures.page import Page
     from ..similar.embed import embedder_of
@@ -80,7 +96,9 @@ def neighbors(
     listed = ["neighbors.json", *(["neighbors.html"] if html else []), "{}.png"]
     job = found_photos("neighbors", image, output, listed, force, json)
     files, names = job.files, job.names
-    embedder, preprocess = embedder_of(held, chosen, providers=provider or None)
+    embedder, preprocess = embedder_of(
+        held, chosen, providers=provider or None, shapes=shapes_of(shape), inputs=inputs_of(input_)
+    )
     space = Space(held, embedder, preprocess, metrics, how)
     if k is None:
         k = max(min(NEAREST, space.most(files)[0]), 1)

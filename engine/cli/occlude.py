@@ -31,6 +31,7 @@ from .masked import (
     told_lines,
 )
 from .options import (
+    Bands,
     Extra,
     Force,
     Json,
@@ -100,6 +101,7 @@ def occlude(
     shape: Shape = None,
     input_: Extra = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     labels: Labels = None,
     memory: Memory = None,
     batch: MostRows = None,
@@ -126,8 +128,9 @@ def occlude(
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     photos = found_photos("occlude", image, output, RESULTS, force, json)
     job = open_job(
-        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_
-    )
+        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_,
+        bands,
+    )  # fmt: skip
     engine = Occlusion(
         job.scorer,
         window=size,
@@ -199,7 +202,7 @@ def _one(
         "necessity": None if need is None else _told(job, found, need, chances),
     }
     heat = found.heat[0]
-    cells = [photo_cell(prepared)]
+    cells = [photo_cell(job, prepared)]
     cells += [
         _heat_cell(job, engine, prepared, heat[k], entry["classes"][k], chances)
         for k in range(min(len(heat), SHOWN))

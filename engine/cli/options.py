@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUNDLED",
     "PHOTOS",
+    "Bands",
     "Batch",
     "Extra",
     "Force",
@@ -33,8 +34,10 @@ __all__ = [
     "Rules",
     "Shape",
     "Threads",
+    "Wrt",
     "chosen_preprocess",
     "counted",
+    "inputs_of",
     "is_bundled",
     "labels_hint",
     "model_path",
@@ -44,6 +47,7 @@ __all__ = [
     "say",
     "say_renamed",
     "shapes_of",
+    "shown_bands",
 ]
 
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -90,6 +94,14 @@ PreprocessOption = Annotated[
         "[default: what the model says]",
     ),
 ]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        metavar="LIST",
+        help="Shown as red, green and blue, counted from 1: 3,2,1; or one. [the first three]",
+    ),
+]
 Shape = Annotated[
     list[str] | None,
     typer.Option(
@@ -102,6 +114,12 @@ Extra = Annotated[
         "--input",
         metavar="NAME=WHAT",
         help="Of an input besides the image: an .npy file, or a number; repeatable.",
+    ),
+]
+Wrt = Annotated[
+    str | None,
+    typer.Option(
+        "--wrt", metavar="T", help="Tensor to take the gradient by. [the image, as a float tensor]"
     ),
 ]
 Labels = Annotated[
@@ -128,6 +146,13 @@ def shapes_of(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     from ...export.sizes import parse_shape
 
     return dict(map(parse_shape, given or []))
+
+
+def inputs_of(given: Sequence[str] | None) -> dict[str, str]:
+    """What --input says, by input. Raises UsageError."""
+    from ..classifier.extras import given_inputs
+
+    return given_inputs(given)
 
 
 def model_path(given: str | None) -> str:
@@ -166,19 +191,46 @@ def counted(number: int, what: str = "image") -> str:
 
 
 def chosen_preprocess(
-    given: str | None, own: Preprocess | None, model: str, dtype: Any
+    given: str | None,
+    own: Preprocess | None,
+    model: str,
+    dtype: Any,
+    channels: int | None = None,
+    bands: str | None = None,
 ) -> tuple[Preprocess, str | None]:
-    """What --preprocess says, else the model, else an assumption, which is said in a note."""
-    from ...export.preprocess import ASSUMED, parse
+    """What --preprocess says, else the model, else an assumption, which is said in a note; and
+    what --bands says. channels: of the model, where they are known."""
+    from dataclasses import replace
 
+    from ...export.preprocess import ASSUMED, parse, parse_bands
+
+    note = None
+    record = own
     if given is not None:
-        return parse(given), None
-    if own is not None:
-        return own, None
-    name = "none" if dtype.kind in "iu" else ASSUMED
-    return parse(name), (
-        f"{model} doesn't say how it wants its images: assuming {name} (--preprocess changes it)"
-    )
+        record = parse(given)
+    elif record is None:
+        plain = dtype.kind in "iu" or channels not in (None, 1, 3)
+        name = "none" if plain else ASSUMED
+        record = parse(name)
+        note = (
+            f"{model} doesn't say how it wants its images: assuming {name} (--preprocess changes "
+            "it)"
+        )
+    if bands is not None:
+        record = replace(record, bands=parse_bands(bands))
+    return record, note
+
+
+def shown_bands(record: Preprocess, channels: int | None) -> str | None:
+    """Which bands are shown of images of others than a photo, where nobody said it. A note for the
+    end: where nothing came out, there is nothing shown."""
+    if record.bands is not None or channels in (None, 1, 3):
+        return None
+    assert channels is not None
+    some = "bands 1, 2 and 3" if channels > 2 else "band 1"
+    colours = "red, green and blue" if channels > 2 else "grey"
+    are = "are" if channels > 2 else "is"
+    return f"{some} of {channels} {are} shown as {colours} (--bands changes it)"
 
 
 def chosen_labels(

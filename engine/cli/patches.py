@@ -24,7 +24,9 @@ from .layers import (
     write_page,
 )
 from .options import (
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     OutputDir,
@@ -33,10 +35,12 @@ from .options import (
     Shape,
     Threads,
     chosen_preprocess,
+    inputs_of,
     model_path,
     photo_paths,
     say,
     shapes_of,
+    shown_bands,
 )
 from .photos import SUMMARY, report_skipped, summarised
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
     from ...export.preprocess import Preprocess
     from ...export.sizes import Shapes
+    from ..classifier.extras import InputsLike
     from ..classifier.ready import Ready
     from ..inside.patches import Patches
 
@@ -91,11 +96,13 @@ def patches(
     one_per_image: OnePerImage = False,
     limit: Limit = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
     decoders: Decoders = None,
     shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Html = False,
     force: Force = False,
@@ -132,11 +139,13 @@ def patches(
             k=k,
             one_per_image=one_per_image,
             preprocess=preprocess,
+            bands=bands,
             provider=provider,
             threads=threads,
             batch=batch,
             decoders=decoders,
             shapes=shapes_of(shape),
+            inputs=inputs_of(input_),
             state=results.path / STATE,
             fresh=force,
         )
@@ -197,11 +206,13 @@ def found_patches(
     k: int,
     one_per_image: bool,
     preprocess: str | None,
+    bands: str | None = None,
     provider: Sequence[str] | None,
     threads: int | None,
     batch: int,
     decoders: int | None,
     shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
     state: Path | None = None,
     fresh: bool = False,
 ) -> Patches:
@@ -210,8 +221,8 @@ def found_patches(
     from ..inside.patches import patches
     from .progress import track
 
-    ready = Ready.of(model, shapes)
-    settled, assumed = preprocess_of(ready, preprocess)
+    ready = Ready.of(model, shapes, inputs)
+    settled, assumed = preprocess_of(ready, preprocess, bands)
     if assumed is not None:
         say(assumed)
     done = 0
@@ -238,16 +249,18 @@ def found_patches(
             providers=provider or None,
             threads=threads,
             progress=advance,
-            shapes=shapes,
         )
     if found.resumed:
         say(f"went on from file {found.resumed} of {len(found.files)}, where a pass was stopped")
-    for note in found.notes:
-        say(note)
+    for note in (*found.notes, shown_bands(settled, found.spec.channels)):
+        if note is not None:
+            say(note)
     return found
 
 
-def preprocess_of(model: str | Ready, given: str | None) -> tuple[Preprocess, str | None]:
+def preprocess_of(
+    model: str | Ready, given: str | None, bands: str | None = None
+) -> tuple[Preprocess, str | None]:
     """How a model wants its images, before it is compiled, and what was assumed."""
     import numpy as np
 
@@ -256,8 +269,17 @@ def preprocess_of(model: str | Ready, given: str | None) -> tuple[Preprocess, st
     from ..classifier.ready import Ready
 
     ready, path = Ready.of(model), str(model.given if isinstance(model, Ready) else model)
-    dtype = choose.image_input(ready.read.graph).input.dtype
+    image = choose.image_input(ready.read.graph).input
+    dtype = np.dtype(np.float32) if image.dtype is None else image.dtype.numpy()
     own = of_metadata(ready.metadata, path)
-    return chosen_preprocess(
-        given, own, path, np.dtype(np.float32) if dtype is None else dtype.numpy()
-    )
+    return chosen_preprocess(given, own, path, dtype, channels_of(ready), bands)
+
+
+def channels_of(ready: Ready) -> int | None:
+    """Of a model's images; None where they are open, or none that are pictures."""
+    from ...errors import ModelError
+
+    try:
+        return ready.image.spec.channels
+    except ModelError:
+        return None

@@ -30,6 +30,7 @@ __all__ = [
     "found_photos",
     "report_skipped",
     "results_of",
+    "seen_as",
     "summarised",
 ]
 
@@ -101,10 +102,13 @@ class PhotoJob:
 
     def finish(
         self, folder: OutputFolder, about: dict[str, Any], line: str = "", *,
-        count: bool = True, old: Old | None = None,
+        count: bool = True, old: Old | None = None, note: str | None = None,
     ) -> None:  # fmt: skip
         """The end of the command: summary.json, which --json prints in place of `line`; what was
-        skipped is named, and with `count` counted: exit code 2 then. old: see `summarised`."""
+        skipped is named, and with `count` counted: exit code 2 then. old: see `summarised`. note:
+        on what came out, where something did."""
+        if self.entries:
+            self.note(note)
         summary = summarised(
             self.command, folder, about, notes=self.notes, read=self.read,
             images=self.entries, skipped=self.skipped, whole=bool(self.entries), old=old,
@@ -132,6 +136,19 @@ def found_photos(
     job = PhotoJob(command, files, names_of(files), skipped, quiet)
     refuse_results(output, results_of(job, expected), force)
     return job
+
+
+def seen_as(shape: Sequence[int], record: Preprocess, spec: InputSpec) -> str:
+    """What is said under a photo. shape: of its pixels."""
+    from ..photos.bands import default_bands
+
+    said = f"as the model sees it, {shape[1]} x {shape[0]}"
+    depth = spec.channels or 3
+    if depth in (1, 3) and record.bands is None:
+        return said
+    shown = record.bands or default_bands(depth)
+    named = f"bands {', '.join(map(str, shown))}" if len(shown) > 1 else f"band {shown[0]}"
+    return f"{said}: {named} of {depth}"
 
 
 def results_of(job: PhotoJob, expected: Sequence[str]) -> list[str]:

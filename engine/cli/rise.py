@@ -29,6 +29,7 @@ from .masked import (
     told_lines,
 )
 from .options import (
+    Bands,
     Extra,
     Force,
     Json,
@@ -79,6 +80,7 @@ def rise(
     shape: Shape = None,
     input_: Extra = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     labels: Labels = None,
     memory: Memory = None,
     batch: MostRows = None,
@@ -96,8 +98,9 @@ def rise(
     grid = numbers(cells, "--cells")
     photos = found_photos("rise", image, output, RESULTS, force, json)
     job = open_job(
-        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_
-    )
+        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_,
+        bands,
+    )  # fmt: skip
     engine = Rise(
         job.scorer,
         masks=masks,
@@ -166,7 +169,7 @@ def _one(
             for k, target in enumerate(targets)
         ],
     }
-    cells = [photo_cell(prepared)]
+    cells = [photo_cell(job, prepared)]
     for k in range(min(len(heat), SHOWN)):
         cells.append(_heat_cell(job, engine, prepared, heat[k], entry["classes"][k], chances, used))
     shown = job.name(targets[0]) if len(heat) == 1 else f"{len(heat)} classes"

@@ -27,6 +27,7 @@ from ...export.saliency import ExplainGraph, explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
 from ...export.variations import GAP
+from ..classifier.extras import InputsLike
 from ..classifier.intake import check_rows, out_of_range
 from ..classifier.ready import Fed, Reading, Ready
 from ..classifier.scores import probabilities
@@ -98,6 +99,8 @@ class Explainer(Reading):
     batch: rows per run; None: all of a call, or what the model fixes.
     for_: the operators chosen for a runtime; None: by the provider.
     shapes: of inputs whose shape the model leaves open, by name: {"x": (1, 3, 224, 224)}.
+    inputs: what is fed beside every image, by name: an array (a row, where the input has one per
+        image), an .npy file, or a number for all of it; calls take images alone then.
     cuda_graph: record the run once and replay it (CUDA, shapes fixed: give `batch` where the model
         leaves it open); the fastest way for small batches.
     layer, fuse, size, signed, contrast, contrast_form, samples, noise, steps, baseline: as in
@@ -136,6 +139,7 @@ class Explainer(Reading):
         steps: int | None = None,
         baseline: str | float | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
@@ -144,7 +148,7 @@ class Explainer(Reading):
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
         chosen(names_asked)  # what no graph holds is refused, also where a file lacks it
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         held, name = ready.exported, ready.source
         form = for_ if held is None else ready.metadata.get("backlight.for")
         placed: list[str] = []
@@ -176,7 +180,7 @@ class Explainer(Reading):
             self._said = _exported(source, name, names_asked or held)
             self._variants = Variants(self._asked, Sampling(), fixed=True)
             as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
-            as_it_is = as_it_is and not self._lone and not shapes
+            as_it_is = as_it_is and not self._lone and ready.as_given
             compiled: Any = ready.given if as_it_is else source
         else:
             self._variants = Variants(self._asked, sampling or Sampling(), _has_size(source))
@@ -393,7 +397,8 @@ class Explainer(Reading):
 
     def _feeds(self, inputs: Any) -> tuple[dict[str, Any], arrays.Back]:
         given = dict(inputs) if isinstance(inputs, Mapping) else {self.fed.name: inputs}
-        wanted = {self.fed.name, *self.fed.others}
+        known = [n for n in self.fed.extras.arrays if n not in given]
+        wanted = {self.fed.name, *self.fed.others} - set(known)
         if set(given) != wanted:
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
@@ -407,7 +412,7 @@ class Explainer(Reading):
             if name not in self.fed.whole and other.shape[:1] != image.shape[:1]:
                 raise ImageError(f"input '{name}' has no row per image")
             feeds[name] = other
-        return feeds, back
+        return feeds | self.fed.extras.rows(len(image), known), back
 
     def _check(self, x: Any) -> None:
         shown = "[" + ",".join("N" if d is None else str(d) for d in self.fed.dims) + "]"

@@ -18,6 +18,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import ReceptiveField
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..photos import images
 from ..photos.images import Pixels
 from ..pictures.grid import Tile, figure, sheet, tiled
@@ -177,16 +178,18 @@ def activations(
     providers: Providers = None,
     threads: int | None = None,
     shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
 ) -> Activations:
     """A layer's feature maps for one image.
 
     image: a file, pixels (uint8 [H, W, 3] RGB), or a tensor as the model takes it, [1, ...].
     layer: a tensor or a node by name. preprocess: a preset's name or a record; default: what the
-    model says. shapes: of inputs that the model leaves open, by name.
+    model says. shapes: of inputs that the model leaves open, by name; inputs: what is fed beside
+    the image, by name (see `backlight.Explainer`).
     Raises UsageError for an unknown layer, with the nearest names, and for one without rows and
     columns; ImageError for an image that can't be read.
     """
-    taps = Taps(model, [layer], providers=providers, threads=threads, shapes=shapes)
+    taps = Taps(model, [layer], providers=providers, threads=threads, shapes=shapes, inputs=inputs)
     pixels: Pixels | None = None
     if isinstance(image, np.ndarray) and not _is_pixels(image):
         x = image
@@ -198,8 +201,10 @@ def activations(
         size = (x.shape[1], x.shape[2]) if taps.input.layout != "nchw" else x.shape[2:]
     else:
         settled = taps.settled(preprocess)
-        read = image if isinstance(image, np.ndarray) else images.decode(image)
-        prepared = images.prepare(read, settled, taps.input)
+        if isinstance(image, np.ndarray):
+            prepared = images.prepare(image, settled, taps.input)
+        else:
+            prepared = images.read(image, settled, taps.input)
         x, pixels = prepared.tensor[None], prepared.pixels
         size = (pixels.shape[0], pixels.shape[1])
     name = taps.names[0]

@@ -19,7 +19,10 @@ from ... import arguments as take
 from ...errors import UsageError
 from ...export import seed
 from ...export.graph import ModelLike
+from ...export.preprocess import Preprocess
 from ...export.saliency import explain_graph
+from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Fed, Ready, Standing
 from ..photos import images
 from ..photos.images import Pixels
@@ -63,7 +66,8 @@ class Projector(Standing):
         self.rules = exported.methods
         self._names = {rule: exported.saliency[rule] for rule in self.rules}
         graph = exported.model.graph
-        super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
+        super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)))
+        self.fed.needs()
         self.session = Session(exported.model, providers, threads)
         self._dtype = Fed.of(graph, seed.GIVEN).dtype
 
@@ -111,14 +115,17 @@ def deconvnet(
     batch: int = 8,
     providers: Providers = None,
     threads: int | None = None,
+    shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
 ) -> Iterator[Reconstruction]:
     """Project the top activations of channels back to pixels, a channel at a time.
 
     found: what `backlight.patches` found with the same model. layer: one of its layers, or the node
-    that makes it. places: of channels in it (`LayerPatches.place`).
+    that makes it. places: of channels in it (`LayerPatches.place`). shapes, inputs: as in
+    `backlight.Explainer`, and as they were for `found`.
     Raises UnsupportedNode where an operator on the way has no gradient rule.
     """
-    ready = Ready.of(model)
+    ready = Ready.of(model, shapes, inputs)
     layer = named(ready.loaded.graph, layer).name or ""
     if layer not in found.layers:
         raise UsageError(f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}")
@@ -134,7 +141,7 @@ def reconstructed(
     top = found.layers[projector.layer]
     axes = refuse_flat(top.field)
     needed = [int(i) for i in np.unique(top.image[place]) if i >= 0]
-    seen = found.pixels(needed)
+    seen = found.prepared(needed)
     ranks = [
         rank
         for rank in range(top.held)
@@ -148,8 +155,8 @@ def reconstructed(
     patches: list[Pixels | None] = [None] * top.held
     for at in range(0, len(ranks), batch):
         chunk = ranks[at : at + batch]
-        pixels = [seen[int(top.image[place, rank])] for rank in chunk]
-        x = np.stack([images.to_tensor(p, found.preprocess, found.spec) for p in pixels])
+        photos = [seen[int(top.image[place, rank])] for rank in chunk]
+        pixels, x = [p.pixels for p in photos], np.stack([p.tensor for p in photos])
         cotangent = np.zeros((len(chunk), *top.field.dims[1:]), np.float32)
         for row, rank in enumerate(chunk):
             index = [0] * 4
@@ -161,19 +168,19 @@ def reconstructed(
             for row, rank in enumerate(chunk):
                 whole = images.channels_last(back[row].astype(np.float32), found.spec.layout)
                 maps[rule][rank] = top.cut(whole, place, rank, 0)
-                pictures[rule][rank] = _picture(whole, top, place, rank, found.preprocess.color)
+                pictures[rule][rank] = _picture(whole, top, place, rank, found.preprocess)
         for row, rank in enumerate(chunk):
             patches[rank] = top.cut(pixels[row], place, rank, BLANK)
     return Reconstruction(place, tuple(patches), maps, {r: tuple(p) for r, p in pictures.items()})
 
 
 def _picture(
-    whole: NDArray[np.float32], top: LayerPatches, place: int, rank: int, color: str
+    whole: NDArray[np.float32], top: LayerPatches, place: int, rank: int, record: Preprocess
 ) -> Pixels:
     """The part under the receptive field, stretched to its own range."""
     y, x, bottom, right = (int(b) for b in top.boxes[place, rank])
     drawn = np.zeros((*whole.shape[:2], 3), np.uint8)
-    drawn[y:bottom, x:right] = signed(whole[y:bottom, x:right], "nhwc", color)
+    drawn[y:bottom, x:right] = signed(whole[y:bottom, x:right], "nhwc", record.color, record.bands)
     return top.cut(drawn, place, rank, BLANK)
 
 

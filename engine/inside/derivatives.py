@@ -27,7 +27,8 @@ class LayerDerivatives:
         )
         self.name, self.axes, self.notes = made.layer, made.axes, made.notes
         beside = ("target", DIRECTIONS)
-        self.fed = Fed.of(made.model.graph, made.input, beside).alone()
+        self.fed = ready.feeding(Fed.of(made.model.graph, made.input, beside))
+        self.fed.needs()
         self.session = Session(made.model, providers, threads)
 
     def rows(self, values: NDArray[Any]) -> NDArray[np.float32]:

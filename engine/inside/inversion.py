@@ -23,6 +23,8 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.receptive import receptive_fields
+from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Ready
 from ..photos import images
 from ..runtime import arrays
@@ -166,10 +168,12 @@ class Inverter(_Maker):
         preprocess: Preprocess | str | None = None,
         providers: Providers = None,
         threads: int | None = None,
+        shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if not 0 < fidelity < float("inf"):
             raise UsageError(f"fidelity {fidelity}; expected more than 0")
-        ready = Ready.of(model)
+        ready = Ready.of(model, shapes, inputs)
         taps = Taps(ready, [layer], providers=providers, threads=threads)
         objective = Objective(ready, layer, "distance", providers=providers, threads=threads)
         schedule = Schedule(steps)
@@ -250,6 +254,8 @@ class Maximizer(_Maker):
         preprocess: Preprocess | str | None = None,
         providers: Providers = None,
         threads: int | None = None,
+        shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         for name, value, accepted in (("unit", unit, UNITS), ("start", start, STARTS)):
             if value not in accepted:
@@ -258,7 +264,7 @@ class Maximizer(_Maker):
             raise UsageError(f"drive {drive}; expected more than 0")
         if not 0 <= zoom < 1:
             raise UsageError(f"zoom {zoom}; expected 0 to below 1")
-        ready = Ready.of(model)
+        ready = Ready.of(model, shapes, inputs)
         objective = Objective(ready, layer, "product", providers=providers, threads=threads)
         taps = Taps(ready, [objective.layer], providers=providers, threads=threads)
         schedule = Schedule(steps, rate=6.0, still=0.1)
@@ -336,7 +342,7 @@ def invert(model: ModelLike, x: Any, layer: str, **options: Any) -> Inversion:
     Options: steps; starts: from how many random images; seed; fidelity: the weight of the error
     |phi(x) - phi0|**2 / |phi0|**2 against the priors; priors: a `Priors`; jitter: pixels, default
     a quarter of the layer's stride; preprocess: a preset's name or a record, default the model's
-    own; providers, threads: as in `backlight.Explainer`.
+    own; providers, threads, shapes, inputs: as in `backlight.Explainer`.
 
     Raises ModelError, UnsupportedNode, UsageError for an unknown layer, ImageError.
     """
@@ -358,7 +364,7 @@ def maximize(
     Options: unit: "mean" of a channel over the image, or its "centre" unit; start: "noise" or
     "grey"; drive: the weight of what is maximised against the priors; jitter, zoom: of the random
     shifts in pixels and of the random zoom; steps, starts, seed, priors, preprocess, providers,
-    threads: as in `invert`.
+    threads, shapes, inputs: as in `invert`.
 
     Raises ModelError, UnsupportedNode, UsageError.
     """
@@ -382,5 +388,5 @@ def _images(inverter: Inverter, x: Any) -> NDArray[Any]:
         if not x:
             raise ImageError("no image; expected a batch of 1 or more")
         spec, record = inverter.taps.input, inverter.preprocess
-        return np.stack([images.prepare(images.decode(p), record, spec).tensor for p in x])
+        return np.stack([images.read(p, record, spec).tensor for p in x])
     return arrays.to_host(arrays.taken(x)[0])

@@ -77,7 +77,8 @@ class Objective(Standing):
             )
         self._gradient = exported.saliency["vanilla"]
         graph = exported.model.graph
-        super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)).alone())
+        super().__init__(ready, Fed.of(graph, exported.input, (seed.GIVEN,)))
+        self.fed.needs()
         self.notes = (*self.notes, *placed)
         self.session = Session(exported.model, providers, threads)
         given = Fed.of(graph, seed.GIVEN)

@@ -25,6 +25,7 @@ from ...export.receptive import ReceptiveField
 from ...export.sizes import Shapes
 from ...kernels.streams.topk import TopK
 from ...lanes import in_lanes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Ready
 from ..photos import images
 from ..photos.images import Pixels
@@ -85,16 +86,20 @@ class Patches:
         """Images as the model sees them, by their place in `files`; without those that have
         become unreadable since."""
 
-        def read(at: int) -> Pixels | None:
+        return {at: seen.pixels for at, seen in self.prepared(index, workers).items()}
+
+    def prepared(self, index: Sequence[int], workers: int = 2) -> dict[int, images.Prepared]:
+        """The same with their tensors."""
+
+        def read(at: int) -> images.Prepared | None:
             try:
-                seen = images.decode(self.files[at])
+                return images.read(self.files[at], self.preprocess, self.spec)
             except ImageError:
                 return None
-            return images.prepare(seen, self.preprocess, self.spec).pixels
 
         with ThreadPoolExecutor(workers) as pool:
             found = zip(index, pool.map(read, index), strict=True)
-            return {at: pixels for at, pixels in found if pixels is not None}
+            return {at: seen for at, seen in found if seen is not None}
 
     def shown(self, layer: str, channels: Sequence[int] | None, limit: int) -> list[int]:
         """The places of the channels to show. Raises UsageError."""
@@ -219,6 +224,7 @@ def patches(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
 ) -> Patches:
     """The k strongest activations of each channel over a folder of any size, in one pass.
 
@@ -228,7 +234,8 @@ def patches(
     there, with the same result as if it hadn't been; fresh: don't.
     workers: threads that each read a batch and run it; None: one per core, at most 4 on the CPU.
     threads: in all; None: one per core. progress: called with the number of files done and of all.
-    shapes: of inputs whose shape the model leaves open, by name.
+    shapes: of inputs whose shape the model leaves open, by name; inputs: what is fed beside every
+    image, by name (see `backlight.Explainer`).
 
     Images that can't be read are skipped and listed. Raises UsageError for an unknown layer or
     one without rows and columns, ImageError when no image can be read, OutputError for the state
@@ -238,7 +245,7 @@ def patches(
     for name, number in (("k", k), ("batch", batch)):
         if number < 1:
             raise UsageError(f"{name} {number}; expected 1 or more")
-    ready = Ready.of(model, shapes)
+    ready = Ready.of(model, shapes, inputs)
     providers, placed = ready.placed(providers)
     lanes, own = lanes_of(providers, threads, workers)
     taps = Taps(ready, wanted, providers=providers, threads=own)
@@ -252,6 +259,7 @@ def patches(
     files, skipped = found_files(given)
     if not files:
         raise skipped[0].error if skipped else ImageError("no images given; expected a folder")
+    images.refuse_photos(files, taps.input)
     try:
         tops = {name: TopK(len(kept[name]), k, one_per_image) for name in taps.names}
     except (MemoryError, ValueError) as err:  # ValueError: more than an array can be

@@ -23,6 +23,7 @@ from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
 from ...export.receptive import ReceptiveField, receptive_fields
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Fed, Reading, Ready
 from ..runtime.session import Providers, Session
 from .patch_embedding import patch_embedding
@@ -82,7 +83,7 @@ class Taps(Reading):
     """A model that gives its inner tensors.
 
     model: a path, bytes or an onnx.ModelProto. names: of tensors, or of nodes.
-    providers, threads, shapes: as in `backlight.Explainer`.
+    providers, threads, shapes, inputs: as in `backlight.Explainer`.
 
     Raises ModelError, or UsageError for an unknown tensor, with the nearest names.
     """
@@ -96,11 +97,13 @@ class Taps(Reading):
         providers: Providers = None,
         threads: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         self.model, self.names = tap(ready.loaded, names, keep=keep)
         graph = self.model.graph
-        super().__init__(ready, Fed.of(graph, choose.image_input(graph).input).alone())
+        super().__init__(ready, Fed.of(graph, choose.image_input(graph).input))
+        self.fed.needs()
         self._lone = is_lone(choose.image_input(graph).input)
         providers, placed = ready.placed(providers)
         self.session = Session(self.model, providers, threads)
@@ -128,7 +131,7 @@ class Taps(Reading):
         parts = []
         for feeds, count in fed.runs({fed.name: x}):
             rows = np.ascontiguousarray(feeds[fed.name])
-            found = self.session.run({fed.name: rows})
+            found = self.session.run({**feeds, fed.name: rows})
             if self._lone:  # tensors inside may lack the batch that the image has been given
                 found = {n: v if v.shape[:1] == (1,) else v[None] for n, v in found.items()}
             for name, value in found.items():

@@ -19,6 +19,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, WindowPlan, as_baseline, reduce, sliding
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs, Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime import arrays
@@ -81,7 +82,7 @@ class Occlusion:
         but of a single score that nothing closes the score itself.
     edges: "clip" cuts the last windows off at the border; "valid": whole windows only.
     memory: bytes, or such as "2GB"; default: a quarter of what is free. batch: at most so many
-        variants per run. preprocess, of, providers, threads, shapes: see Scorer.
+        variants per run. preprocess, of, providers, threads, shapes, inputs: see Scorer.
     method: "dense" runs every variant whole. "incremental" computes what each window changes
         alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
         pays. "drilldown" is approximate: it scores a lattice of the windows, ever denser, then
@@ -120,6 +121,7 @@ class Occlusion:
         method: Literal["auto", "dense", "incremental", "drilldown"] = "auto",
         share: float | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if overlap not in ("mean", "sum"):
             raise UsageError.unknown("overlap", overlap, ("mean", "sum"))
@@ -129,7 +131,7 @@ class Occlusion:
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch, shapes=shapes, inputs=inputs,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], WindowPlan] = {}

@@ -19,6 +19,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import Accumulator, BaselineLike, GridPlan, as_baseline, rise
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs, Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime import arrays
@@ -91,6 +92,7 @@ class Rise:
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if tolerance is not None and not 0 < tolerance < 1:
             raise UsageError(f"tolerance {tolerance}; accepted: between 0 and 1")
@@ -99,7 +101,7 @@ class Rise:
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch, shapes=shapes, inputs=inputs,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
         self._plans: dict[tuple[int, int, int], GridPlan] = {}

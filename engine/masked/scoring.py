@@ -20,6 +20,7 @@ from ...export.saliency import weight_bytes
 from ...export.seed import class_count
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
+from ..classifier.extras import InputsLike
 from ..classifier.intake import SCORES, Inputs, Score, check_images, class_targets, finite
 from ..classifier.ready import Fed, Ready, Standing
 from ..runtime import arrays
@@ -50,7 +51,8 @@ class Scorer(Standing):
         None: what the model says.
     memory: bytes (or "2GB") that a run may take; None: a quarter of what is free at the call.
     batch: at most so many rows per run. providers, threads: see Session.
-    shapes: of inputs whose shape the model leaves open, by name.
+    shapes: of inputs whose shape the model leaves open, by name. inputs: what is fed beside every
+        image, by name (see `backlight.Explainer`).
 
     Raises ModelError or UsageError.
     """
@@ -66,12 +68,13 @@ class Scorer(Standing):
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
         self._memory = None if memory is None else parse_memory(memory)
-        ready = Ready.of(model, shapes)
-        self.source = ready.given if not shapes else ready.read
+        ready = Ready.of(model, shapes, inputs)
+        self.source = ready.given if ready.as_given else ready.read
         loaded = load(ready.loaded)
         image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
         # A layer that was named: it has channels instead of classes.
@@ -181,7 +184,8 @@ class Scorer(Standing):
         """A call's inputs, checked: [N, ...] in NumPy, CuPy or DLPack memory, or a mapping from
         input names. Raises ImageError."""
         given = dict(inputs) if isinstance(inputs, Mapping) else {self.input.name: inputs}
-        wanted = {self.input.name, *self.fed.others}
+        known = [n for n in self.fed.extras.arrays if n not in given]
+        wanted = {self.input.name, *self.fed.others} - set(known)
         if set(given) != wanted:
             need, have = (", ".join(sorted(names)) for names in (wanted, given))
             raise ImageError(f"the model takes inputs {need}; got {have}")
@@ -189,7 +193,7 @@ class Scorer(Standing):
         if self._lone and x.ndim == len(self.input.shape((1, 1))):
             x = x[None]  # as the file has it, without a batch
         check_images(x, self.input)
-        feeds = {}
+        feeds = {n: self._here(v) for n, v in self.fed.extras.rows(len(x), known).items()}
         for name, value in given.items():
             other, _ = arrays.taken(value)
             if name not in self.fed.whole and other.shape[:1] != x.shape[:1]:
@@ -303,6 +307,7 @@ def scorer_for(
     memory: str | int | None,
     batch: int | None,
     shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
 ) -> Scorer:
     """The scorer of a heat map's constructor: the one given, whose settings then count, or a new
     one. score: checked, see intake.Score. Raises UsageError or ModelError."""
@@ -312,7 +317,7 @@ def scorer_for(
         return model
     return Scorer(
         model, of=of, preprocess=preprocess, providers=providers, threads=threads,
-        memory=memory, batch=batch, shapes=shapes,
+        memory=memory, batch=batch, shapes=shapes, inputs=inputs,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, as_baseline, paint, segments
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime import arrays
@@ -62,11 +63,12 @@ class Segments:
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         self.baseline = as_baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch, shapes=shapes, inputs=inputs,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
 

@@ -16,6 +16,7 @@ from ...export.graph import ModelLike
 from ...export.methods import METHODS, named
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.intake import as_score
 from ..classifier.ready import Fed, Ready
 from ..direct.explainer import Explainer
@@ -58,7 +59,7 @@ class Together:
     names: of methods; None: as in Explainer. masking: what the engine's are told; drawn: what
     both kinds of class activation map are: layer, fuse, size, signed. sampled: samples, noise,
     steps, baseline, of the graph's. contrast, contrast_form, of, providers, threads, batch,
-    shapes: see Explainer.
+    shapes, inputs, wrt: see Explainer.
 
     Raises ModelError, UnsupportedNode or UsageError.
     """
@@ -78,6 +79,8 @@ class Together:
         threads: int | None,
         batch: int | None,
         shapes: Shapes | None,
+        inputs: InputsLike | None = None,
+        wrt: str | None = None,
     ) -> None:
         rows = named(names) if names is not None else ()
         held = [row.name for row in rows if row.held == "graph"]
@@ -92,20 +95,22 @@ class Together:
             told = next(k for k, v in sampled.items() if v is not None)
             hint = "; --hide says what hides a segment" if told == "baseline" else ""
             raise UsageError(f"{told} is of methods that vary the image, such as smoothgrad{hint}")
-        ready = Ready.of(model, shapes) if engines else model
+        if engines and wrt is not None:
+            raise UsageError(f"--wrt is of gradients; method '{engines[0].name}' takes none")
+        ready = Ready.of(model, shapes, inputs)
         self.graph: Explainer | None = None
         self.scorer: Scorer | None = None
         if held or not engines:
             by_layer = not engines or any(METHODS[m].takes_layer for m in held)
             self.graph = Explainer(
                 ready, methods=tuple(held) or None if engines else names, of=of,
-                providers=providers, threads=threads, batch=batch, shapes=shapes,
+                providers=providers, threads=threads, batch=batch, wrt=wrt,
                 contrast=contrast, contrast_form=contrast_form, **sampled,
                 **(drawn if by_layer else {}),
             )  # fmt: skip
         self.draws: list[Draws] = []
         if engines:
-            self.scorer = Scorer(ready, of=of, providers=providers, threads=threads, shapes=shapes)
+            self.scorer = Scorer(ready, of=of, providers=providers, threads=threads)
             self.draws = [build(row.name, self.scorer, masking) for row in engines]
         own = self.graph.methods if self.graph is not None else ()
         made = [*own, *(name for draws in self.draws for name in draws.names)]

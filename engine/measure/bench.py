@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from ...errors import ModelError, RunError, UsageError
 from ...export import choose, traits
 from ...export.emit import dim_of
-from ...export.graph import Loaded, ModelLike, load, read
+from ...export.graph import Loaded, ModelLike, read
 from ...export.lone import is_lone
 from ...export.methods import RULES, chosen
 from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
 from ...export.sizes import Shapes, fix_shapes
 from ...export.store import save_model
+from ..classifier.extras import NO_EXTRAS, Extras, InputsLike
+from ..classifier.ready import Ready
 from ..runtime.machine import device, versions
 from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype, wrong_form
 from .contention import busy
@@ -101,6 +103,7 @@ class Asked:
     lone: str | None
     folder: Path
     contended: bool
+    extras: Extras
 
 
 def bench(
@@ -115,12 +118,16 @@ def bench(
     target: str | None = None,
     shapes: Shapes | None = None,
     contended: bool = False,
+    inputs: InputsLike | None = None,
+    wrt: str | None = None,
 ) -> Report:
     """Measure a model against its explaining graphs, one per group of methods, on each provider.
 
     runs: measured runs of each subject; a fifth of it warms up. size: height and width where the
     model leaves them open (default 224). batches: None: 1 and 4, or the one that the model fixes.
-    shapes: of inputs, as in `backlight.export`. target: the lowering; default: the provider's.
+    shapes: of inputs, as in `backlight.export`; inputs: what is fed beside the images, by name, as
+    `backlight.Explainer` takes it; what isn't given is noise. wrt: as in `backlight.export`.
+    target: the lowering; default: the provider's.
     contended: latencies while another process keeps all cores busy.
     Raises UsageError for a batch that the model doesn't take, ModelError as `explain_graph` does.
     """
@@ -129,7 +136,9 @@ def bench(
     providers, threads = list(dict.fromkeys(providers)), list(dict.fromkeys(threads))
     for provider in providers:
         wrong_form([provider], target)
-    loaded = load(model, shapes=shapes)
+    ready = Ready(model, shapes, inputs)
+    loaded = ready.loaded
+    extras = ready.image.extras if inputs else NO_EXTRAS
     lone, own = _batch_of(loaded)
     batches = list(dict.fromkeys(batches or ([own] if own is not None else [1, 4])))
     if runs < 1 or min(batches) < 1:
@@ -138,10 +147,10 @@ def bench(
         raise UsageError(f"size {size}; expected 1 or more")
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
-        asked = Asked(batches, runs, size, lone, folder, contended)
+        asked = Asked(batches, runs, size, lone, folder, contended, extras)
         subjects = {
             provider: _subjects(
-                model, loaded, groups, target or default_lowering([provider]), folder, shapes
+                model, loaded, groups, target or default_lowering([provider]), folder, shapes, wrt
             )
             for provider in providers
         }
@@ -170,7 +179,7 @@ def _measured(
     loads = {provider: _loads(files, provider, threads) for provider, files in subjects.items()}
     rows = []
     for batch in asked.batches:
-        feeds = _feeds(sessions[first], batch, asked.size, asked.lone)
+        feeds = _feeds(sessions[first], batch, asked.size, asked.lone, asked.extras)
         with busy() if asked.contended else nullcontext():
             times = _alternate(sessions, feeds, asked.runs)
         fastest = min([float(np.median(times[provider, "score"])) for provider in subjects])
@@ -208,6 +217,7 @@ def _subjects(
     lowering: str,
     folder: Path,
     shapes: Shapes | None,
+    wrt: str | None,
 ) -> dict[str, str]:
     """Files: the plain model as it is, and an explaining graph per group of methods."""
     files = {"score": str(model)}
@@ -218,7 +228,7 @@ def _subjects(
         save_model(fixed, folder / "plain.onnx", weight_bytes(fixed) > PROTO_LIMIT)
     for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
-        explain_graph(loaded, group, target_class="top1", lowering=lowering).save(path)
+        explain_graph(loaded, group, target_class="top1", lowering=lowering, wrt=wrt).save(path)
         files["score + " + ", ".join(group)] = str(path)
     return files
 
@@ -234,12 +244,15 @@ def _batch_of(model: Loaded) -> tuple[str | None, int | None]:
 
 
 def _feeds(
-    session: Session, batch: int, size: int | None, lone: str | None
+    session: Session, batch: int, size: int | None, lone: str | None, extras: Extras
 ) -> dict[str, NDArray[Any]]:
-    """Noise in the shape of each input. lone: the one without a batch."""
+    """Noise in the shape of each input that isn't given. lone: the one without a batch."""
     rng = np.random.default_rng(0)
-    feeds = {}
+    feeds: dict[str, NDArray[Any]] = {}
     for given in session.inputs:
+        if given.name in extras.arrays:
+            feeds |= extras.rows(batch, [given.name])
+            continue
         dims = list(dims_of(given.shape))
         if given.name == lone:
             dims.insert(0, 1)

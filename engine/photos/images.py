@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 import warnings
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ...errors import ImageError, ModelError, UsageError
+from ...errors import ImageError, InputError, ModelError, UsageError
 from ...export.preprocess import Preprocess
 from ...kernels.streams.resample import FILTERS, Box, resample
+from . import bands
 from .room import DECODED
 
 __all__ = [
@@ -35,12 +37,14 @@ __all__ = [
     "prepare",
     "read",
     "read_bytes",
+    "refuse_photos",
     "resized",
     "to_pixels",
 ]
 
 Pixels = NDArray[np.uint8]
 
+ARRAYS = bands.ARRAYS
 SUFFIXES = frozenset(".bmp .gif .jfif .jpeg .jpg .png .ppm .tif .tiff .webp .avif".split())
 # What Pillow hands to Ghostscript, whatever the file is called.
 PROGRAMS = frozenset(("EPS", "WMF"))
@@ -71,8 +75,11 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             raise ImageError("an empty path; expected an image or a folder of images")
         if path.is_dir():
             inside = sorted(_under(path))
+            # Beside pictures an array is a result, a mask, a vector.
+            pictures = [f for f in inside if f.suffix.lower() not in ARRAYS or f.is_dir()]
+            inside = pictures or inside
             if not inside:
-                known = ", ".join(sorted(SUFFIXES))
+                known = ", ".join(sorted(SUFFIXES | ARRAYS))
                 raise ImageError(f"{path}: a folder without images; looked for {known}")
             found += inside
         elif path.suffix.lower() == ".onnx":  # else the bundled model would explain the rest
@@ -99,14 +106,23 @@ def _under(folder: Path) -> Iterator[Path]:
         for entry in found:
             if os.path.isdir(entry.path):
                 waiting.append((Path(entry.path), above | {real}))
-            elif Path(entry.name).suffix.lower() in SUFFIXES:
+            elif Path(entry.name).suffix.lower() in SUFFIXES | ARRAYS:
                 yield Path(entry.path)
 
 
+# What is made of a picture as Pillow has it.
+Form = Callable[[Image.Image, str | Path], "Image.Image | NDArray[Any]"]
+
+
 def decode(path: str | os.PathLike[str]) -> Pixels:
-    """Read an image file as RGB pixels, uint8 [H, W, 3]; see `opened`. Raises ImageError."""
-    with _opened(path) as image:
-        return np.array(image)
+    """Read an image file as RGB pixels, uint8 [H, W, 3]; see `opened`. Of an array or a TIFF of
+    other bands, the picture that is shown of it. Raises ImageError."""
+    with _opened(path, 3) as image:
+        if isinstance(image, Image.Image):
+            return np.array(image)
+        whole = bands.as_bytes(image) if image.dtype.kind == "f" else None
+        values = image if whole is None else whole
+        return bands.in_colours(values, None, image.dtype != np.uint8 and whole is None)
 
 
 def opened(path: str | os.PathLike[str]) -> Image.Image:
@@ -117,16 +133,18 @@ def opened(path: str | os.PathLike[str]) -> Image.Image:
     empty, truncated, no image, or larger than Pillow's limit for decompression bombs. Threads wait
     for each other where their pictures together are larger than `room.BUDGET`.
     """
-    with _opened(path) as image:
-        return image
+    with _opened(path, 3) as image:
+        return image if isinstance(image, Image.Image) else Image.fromarray(decode(path))
 
 
 @contextmanager
-def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """`opened`, with room in memory for as long as the image is in use."""
+def _opened(given: str | os.PathLike[str], channels: int) -> Iterator[Image.Image | NDArray[Any]]:
+    """An image with room in memory for as long as it is in use: what a photo is, as Pillow's RGB;
+    others as an array [H, W, C]. channels: that are wanted."""
     path = Path(given)
     with ExitStack() as stack:
-        yield _decoded(path, lambda size: stack.enter_context(DECODED.held(size)))
+        form = None if channels in (1, 3) else _own_bands
+        yield _decoded(path, lambda size: stack.enter_context(DECODED.held(size)), form, channels)
 
 
 def label_map(path: str | os.PathLike[str]) -> NDArray[np.int64]:
@@ -147,9 +165,9 @@ def _plain(image: Image.Image, name: str | Path) -> Image.Image:
 
 
 def _decoded(
-    path: Path, wait: Callable[[int], None],
-    form: Callable[[Image.Image, str | Path], Image.Image] | None = None,
-) -> Image.Image:  # fmt: skip
+    path: Path, wait: Callable[[int], None], form: Form | None = None, channels: int | None = None,
+) -> Image.Image | NDArray[Any]:  # fmt: skip
+    """channels: that are wanted of a file which is no photo; None: it has to be one."""
     try:
         about = path.stat()
         if stat.S_ISDIR(about.st_mode):
@@ -159,6 +177,9 @@ def _decoded(
         size = about.st_size
         if size == 0:
             raise ImageError(f"{path}: empty; expected an image")
+        photo = form is None and bands.is_tiff(path) and _is_photo(path)
+        if channels is not None and not photo and (bands.is_array(path) or bands.is_tiff(path)):
+            return _array(path, channels, wait)
         # At once: Pillow reads a JPEG file in dozens of small pieces.
         source = io.BytesIO(path.read_bytes()) if size <= _AT_ONCE else path
     except FileNotFoundError:
@@ -167,13 +188,17 @@ def _decoded(
         raise _unreadable(path, err) from err
     except MemoryError:
         raise ImageError(f"{path}: too large for memory") from None
+    except InputError:
+        raise
+    except Exception as err:  # as Pillow's decoders, its reader of directories
+        raise _unreadable(path, err) from err
     return _image_of(source, path, wait, form)
 
 
 def _image_of(
     source: io.BytesIO | Path, name: str | Path, wait: Callable[[int], None],
-    form: Callable[[Image.Image, str | Path], Image.Image] | None = None,
-) -> Image.Image:  # fmt: skip
+    form: Form | None = None,
+) -> Image.Image | NDArray[Any]:  # fmt: skip
     try:
         with warnings.catch_warnings():
             # Above the limit Pillow warns, above twice the limit it raises: here both are refused.
@@ -209,6 +234,43 @@ def _image_of(
 def _unreadable(name: str | Path, err: Exception) -> ImageError:
     told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
     return ImageError(f"{name}: can't be read: {' '.join(told.split()) or type(err).__name__}")
+
+
+def _is_photo(path: Path) -> bool:
+    """Whether Pillow reads a TIFF: what it doesn't, has other bands than a photo."""
+    # It says what it lacks past us, on stderr.
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+    try:
+        with Image.open(path):
+            return True
+    except UnidentifiedImageError:
+        return False
+
+
+def _array(path: Path, channels: int, wait: Callable[[int], None]) -> NDArray[Any]:
+    """An .npy or TIFF file as [H, W, C]. Raises ImageError, or what Pillow raises of a TIFF."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, about what we refuse
+            found = bands.laid_out(bands.read_bands(path, wait), channels)
+    except ValueError as err:
+        raise ImageError(f"{path}: can't be read: {err}") from err
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and found.shape[0] * found.shape[1] > limit:
+        raise ImageError(
+            f"{path}: {found.shape[1]} x {found.shape[0]} pixels; at most {limit} are read"
+        )
+    return found
+
+
+def _own_bands(image: Image.Image, path: str | Path) -> Pixels:
+    """The bands that a picture's file has, for a model that takes others than a photo's."""
+    if image.mode in ("P", "PA", "1", "CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    values = np.asarray(image)
+    if values.dtype != np.uint8:
+        values = _deep(values, path)
+    return values if values.ndim == 3 else values[..., None]
 
 
 def _bytes_of(image: Image.Image) -> int:
@@ -298,13 +360,38 @@ def fitted(preprocess: Preprocess, spec: InputSpec) -> Preprocess:
         size.append(own or given or DEFAULT_SIZE)
     preprocess = replace(preprocess, size=(size[0], size[1]))
     channels = spec.channels or 3
+    if preprocess.bands is not None and max(preprocess.bands) > channels:
+        raise UsageError(
+            f"band {max(preprocess.bands)} is to be shown; input '{spec.name}' takes {channels}"
+        )
     if channels == 1 and preprocess.color != "L":
         return replace(preprocess, color="L", mean=preprocess.mean[:1], std=preprocess.std[:1])
-    if channels == 3 and preprocess.color == "L":
-        return replace(preprocess, mean=preprocess.mean * 3, std=preprocess.std * 3, color="RGB")
-    if channels not in (1, 3):
-        raise ModelError(f"input '{spec.name}' takes {channels} channels; pictures have 1 or 3")
-    return preprocess
+    if channels != 1 and preprocess.color == "L":
+        preprocess = replace(preprocess, color="RGB")
+    mean = _each(preprocess.mean, channels, "mean", spec)
+    return replace(preprocess, mean=mean, std=_each(preprocess.std, channels, "std", spec))
+
+
+def refuse_photos(files: Sequence[Path], spec: InputSpec) -> None:
+    """Raise ModelError where a model takes more bands than any of the files can have."""
+    channels = spec.channels or 3
+    if channels > 4 and files and not any(bands.is_array(f) or bands.is_tiff(f) for f in files):
+        raise ModelError(
+            f"input '{spec.name}' takes {channels} channels; photos have 1 or 3: .npy files and "
+            "TIFF have any number"
+        )
+
+
+def _each(values: tuple[float, ...], channels: int, key: str, spec: InputSpec) -> tuple[float, ...]:
+    """A number for each channel. Raises UsageError where there are others."""
+    if len(values) == channels:
+        return values
+    if len(set(values)) == 1:
+        return values[:1] * channels
+    raise UsageError(
+        f"the preprocessing has {len(values)} numbers as its {key}; input '{spec.name}' takes "
+        f"{channels} channels: --preprocess names a record with {channels}, or with one"
+    )
 
 
 def bytes_prepared(preprocess: Preprocess, spec: InputSpec) -> int:
@@ -318,7 +405,8 @@ def bytes_prepared(preprocess: Preprocess, spec: InputSpec) -> int:
 @dataclass(frozen=True)
 class Prepared:
     """One image as the model sees it: `pixels` uint8 [H, W, 3] RGB, in grey where the model takes
-    one channel; `tensor` in the input's layout and dtype, without the batch."""
+    one channel, of other bands those that are shown; `tensor` in the input's layout and dtype,
+    without the batch."""
 
     pixels: Pixels
     tensor: NDArray[Any]
@@ -326,8 +414,11 @@ class Prepared:
 
 def read(path: str | os.PathLike[str], preprocess: Preprocess, spec: InputSpec) -> Prepared:
     """`prepare` of a file, without the detour over an array of its pixels. Raises ImageError."""
-    with _opened(path) as image:
-        return prepare(image, preprocess, spec)
+    with _opened(path, spec.channels or 3) as image:
+        try:
+            return prepare(image, preprocess, spec)
+        except ImageError as err:
+            raise ImageError(f"{path}: {err}") from err
 
 
 def read_bytes(data: bytes, name: str, preprocess: Preprocess, spec: InputSpec) -> Prepared:
@@ -341,23 +432,69 @@ def read_bytes(data: bytes, name: str, preprocess: Preprocess, spec: InputSpec) 
         return prepare(image, preprocess, spec)
 
 
-def prepare(pixels: Pixels | Image.Image, preprocess: Preprocess, spec: InputSpec) -> Prepared:
-    """Crop or stretch, resize, and scale: [H, W, 3] -> the model's input. `preprocess` has a size
-    (see `fitted`)."""
+def prepare(
+    pixels: Pixels | Image.Image | NDArray[Any], preprocess: Preprocess, spec: InputSpec
+) -> Prepared:
+    """Crop or stretch, resize, and scale: a photo, [H, W, 3], or an array [H, W, C] of any real
+    type -> the model's input. `preprocess` has a size (see `fitted`). Raises ImageError for bands
+    that the model doesn't take."""
     assert preprocess.size is not None
+    channels = spec.channels or 3
+    if not isinstance(pixels, Image.Image) and not _as_photo(pixels, channels):
+        return _prepared_bands(pixels, preprocess, spec)
+    if isinstance(pixels, np.ndarray):
+        pixels = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     height, width = preprocess.size
     wide, tall = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
-    box: Box = (0, 0, wide, tall)
-    if preprocess.resize == "crop":
-        factor = min(tall / height, wide / width) * preprocess.crop
-        w, h = width * factor, height * factor
-        left, top = (wide - w) / 2, (tall - h) / 2
-        box = (left, top, left + w, top + h)
+    box = _box(preprocess, tall, wide)
     seen = resized(pixels, (height, width), preprocess.interpolation, box)
     if preprocess.color == "L":  # the model sees no colours: nor do pictures, crops and stores
         grey = np.asarray(Image.fromarray(seen).convert("L"), np.uint8)
         seen = np.repeat(grey[..., None], 3, axis=2)
-    return Prepared(seen, to_tensor(seen, preprocess, spec))
+    shown = seen if preprocess.bands is None else bands.in_colours(seen, preprocess.bands, False)
+    return Prepared(shown, to_tensor(seen, preprocess, spec))
+
+
+def _box(preprocess: Preprocess, tall: int, wide: int) -> Box:
+    """What of an image is looked at."""
+    assert preprocess.size is not None
+    if preprocess.resize != "crop":
+        return (0, 0, wide, tall)
+    height, width = preprocess.size
+    factor = min(tall / height, wide / width) * preprocess.crop
+    w, h = width * factor, height * factor
+    left, top = (wide - w) / 2, (tall - h) / 2
+    return (left, top, left + w, top + h)
+
+
+def _as_photo(values: NDArray[Any], channels: int) -> bool:
+    """Whether an array is bytes of a photo, for a model that takes one."""
+    return values.dtype == np.uint8 and channels in (1, 3) and values.shape[2] in (1, 3)
+
+
+def _prepared_bands(values: NDArray[Any], preprocess: Preprocess, spec: InputSpec) -> Prepared:
+    """`prepare` of an array of other bands, or of other numbers than bytes."""
+    assert preprocess.size is not None
+    channels = spec.channels or 3
+    tall, wide, depth = values.shape
+    if depth != channels and (depth, channels) not in ((1, 3), (3, 1)):
+        have = "1 band" if depth == 1 else f"{depth} bands"
+        raise ImageError(f"{have}, {wide} x {tall}; the model takes {channels} channels")
+    whole = bands.as_bytes(values) if bands.expects_bytes(preprocess) else None
+    of_bytes = whole is not None or values.dtype == np.uint8
+    seen = bands.resized_bands(
+        values if whole is None else whole, preprocess.size, _FILTERS[preprocess.interpolation],
+        _box(preprocess, tall, wide),
+    )  # fmt: skip
+    if whole is not None:  # as bytes are, where a filter goes beyond them
+        seen = np.clip(seen, 0, 255)
+    if depth != channels:
+        seen = bands.grey(seen) if channels == 1 else np.repeat(seen, 3, axis=2)
+    shown = bands.in_colours(seen, preprocess.bands, not of_bytes)
+    planes = seen.transpose(2, 0, 1)
+    if channels == 3 and preprocess.color == "BGR":
+        planes = planes[::-1]
+    return Prepared(shown, _scaled(planes, preprocess, spec))
 
 
 def resized(
@@ -378,10 +515,15 @@ def to_tensor(seen: Pixels, preprocess: Preprocess, spec: InputSpec) -> NDArray[
         planes = np.asarray(Image.fromarray(seen).convert("L"), np.uint8)[None]
     else:
         planes = seen.transpose(2, 0, 1)[:: -1 if preprocess.color == "BGR" else 1]
+    return _scaled(planes, preprocess, spec)
+
+
+def _scaled(planes: NDArray[Any], preprocess: Preprocess, spec: InputSpec) -> NDArray[Any]:
+    """[C, H, W] in the model's channel order -> the input's layout and dtype."""
     # Channel by channel: seven times as quick as with three channels side by side.
     mean = np.asarray(preprocess.mean, np.float32).reshape(-1, 1, 1)
     std = np.asarray(preprocess.std, np.float32).reshape(-1, 1, 1)
-    values = np.ascontiguousarray(planes).astype(np.float32)
+    values = np.array(planes, np.float32, order="C")
     values *= np.float32(preprocess.scale)
     values -= mean
     values /= std
@@ -396,10 +538,18 @@ def to_tensor(seen: Pixels, preprocess: Preprocess, spec: InputSpec) -> NDArray[
 
 
 def to_pixels(tensor: NDArray[Any], preprocess: Preprocess, layout: str) -> Pixels:
-    """The inverse of `to_tensor`: an input without its batch -> uint8 [H, W, 3] RGB, clipped."""
+    """The inverse of `to_tensor`: an input without its batch -> uint8 [H, W, 3] RGB, clipped; of
+    other bands those that are shown, stretched where they aren't 0..255."""
     values = channels_last(np.asarray(tensor, np.float32), layout)
     values = values * np.asarray(preprocess.std) + np.asarray(preprocess.mean)
-    values = np.clip(np.rint(values / preprocess.scale), 0, 255).astype(np.uint8)
+    values = values / preprocess.scale
+    photo = values.shape[2] in (1, 3)
+    if not photo or preprocess.bands is not None:
+        if photo:
+            values = in_rgb(values, preprocess.color)
+        beyond = not photo and not (values.min() > -64 and 1 < values.max() < 320)
+        return bands.in_colours(values, preprocess.bands, beyond)
+    values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return in_rgb(values, preprocess.color)
 
 

@@ -97,6 +97,7 @@ def groups(
     Two batches are read ahead: memory doesn't grow with the number of files. Batches of large
     pictures are smaller (`room.BUDGET`), where the model doesn't fix them.
     """
+    images.refuse_photos(files, spec)
     batch = batch if spec.batch is not None else fitting(batch, preprocess, spec, 3)
 
     def read(file: Path) -> images.Prepared | ImageError:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ...export.methods import method
+from ..photos.bands import default_bands
 from ..photos.images import Pixels, channels_last, in_rgb
 from .fonts import Face, font
 
@@ -50,10 +51,19 @@ def magnitude(gradient: NDArray[Any], layout: str) -> Pixels:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def signed(gradient: NDArray[Any], layout: str, color: str = "RGB") -> Pixels:
+def signed(
+    gradient: NDArray[Any], layout: str, color: str = "RGB", bands: Sequence[int] | None = None
+) -> Pixels:
     """The gradient as a colour picture, one map without batch -> [H, W, 3] RGB: grey is 0, the
-    99.5th percentile of |value| is full brightness or darkness. Springenberg et al. 2015."""
-    values = in_rgb(channels_last(gradient.astype(np.float32), layout), color)
+    99.5th percentile of |value| is full brightness or darkness. Springenberg et al. 2015. bands:
+    that are shown, counted from 1; None: the colours, of other images the first three."""
+    values = channels_last(gradient.astype(np.float32), layout)
+    depth = values.shape[2]
+    if depth in (1, 3):
+        values = in_rgb(values, color)
+    if depth not in (1, 3) or bands is not None:
+        shown = default_bands(depth) if bands is None else bands
+        values = in_rgb(values[..., [b - 1 for b in shown]], "RGB")
     top = _percentile(np.abs(values))
     return np.rint(127.5 + 127.5 * np.clip(values / top, -1, 1)).astype(np.uint8)
 
@@ -82,30 +92,49 @@ def nothing(height: int, width: int, text: str) -> Pixels:
     return np.array(drawn)
 
 
-def saliency_picture(name: str, values: NDArray[Any], layout: str, color: str) -> Pixels:
+def saliency_picture(
+    name: str,
+    values: NDArray[Any],
+    layout: str,
+    color: str,
+    bands: Sequence[int] | None = None,
+    channels: int | None = None,
+) -> Pixels:
     """A method's map as it is read best, which its row says: magnitude, colours or signed; one that
-    is all 0 as words."""
+    is all 0 as words. bands: see `signed`. channels: of the image; a map of others, by a tensor
+    inside the model, has no colours."""
     picture = method(name).picture
     if not values.any():
         height, width = channels_last(values, layout).shape[:2]
         return nothing(height, width, NO_GRADIENT)
     if picture == "signed":
         return for_and_against(values, layout)
-    if picture == "magnitude" or layout == "nhw":
+    if picture == "magnitude" or layout == "nhw" or not _coloured(values, layout, channels):
         return magnitude(values, layout)
-    return signed(values, layout, color)
+    return signed(values, layout, color, bands)
+
+
+def _coloured(values: NDArray[Any], layout: str, channels: int | None) -> bool:
+    depth = channels_last(values, layout).shape[2]
+    return depth in (1, 3) or depth == channels
 
 
 def caption_of(
-    name: str, layout: str = "nchw", blank: bool = False, channels: int | None = None
+    name: str,
+    layout: str = "nchw",
+    blank: bool = False,
+    channels: int | None = None,
+    bands: Sequence[int] | None = None,
 ) -> str:
-    """What `saliency_picture` shows. blank: of a map that is all 0. channels: the model's, where
-    they are known: of one there are no colours to speak of."""
+    """What `saliency_picture` shows. blank: of a map that is all 0. channels: the map's, where
+    they are known: of one there are no colours to speak of. bands: see `signed`."""
     more = "" if method(name).by_class else "; the same for every class"
-    return _caption(name, layout, blank, channels) + more
+    return _caption(name, layout, blank, channels, bands) + more
 
 
-def _caption(name: str, layout: str, blank: bool, channels: int | None) -> str:
+def _caption(
+    name: str, layout: str, blank: bool, channels: int | None, bands: Sequence[int] | None
+) -> str:
     picture = method(name).picture
     if picture == "heat":
         return "over the photo; white: 0, red: for the class, blue: against, as its scale says"
@@ -122,6 +151,10 @@ def _caption(name: str, layout: str, blank: bool, channels: int | None) -> str:
         return "gradient; grey: 0, white and black: the 99.5th percentile of |gradient|"
     if plain:
         return "largest |gradient| over channels; white: its 99.5th percentile"
+    if bands is not None or channels not in (None, 3):
+        shown = default_bands(channels or 3) if bands is None else bands
+        which = f"bands {', '.join(map(str, shown))}" if len(shown) > 1 else f"band {shown[0]}"
+        return f"gradient of {which}; grey: 0, full: the 99.5th percentile of |gradient|"
     return "gradient per colour; grey: 0, full: the 99.5th percentile of |gradient|"
 
 

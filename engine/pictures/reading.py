@@ -25,7 +25,8 @@ __all__ = ["Asked", "base", "cell", "empty"]
 class Asked:
     """What the pictures of one image say beside its maps.
 
-    spec: of the image input. layers: of class activation maps.
+    spec: of the image input. layers: of class activation maps. bands: of the image that are shown;
+    None: the colours.
     against: the name of the class that the target is told from, None without a contrast;
     contrasted: the methods that tell it so. says: of a map by its name, what its caption adds.
     """
@@ -36,6 +37,7 @@ class Asked:
     against: str | None = None
     contrasted: Sequence[str] = ()
     says: Mapping[str, str] = field(default_factory=dict)
+    bands: Sequence[int] | None = None
 
 
 def base(name: str) -> tuple[Method, int]:
@@ -64,8 +66,12 @@ def cell(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
     if row.picture == "heat":
         made = _heat(name, values, photo, asked)
     else:
-        picture = saliency_picture(row.name, values, shape, asked.color)
-        made = Cell(picture, name, caption_of(row.name, shape, not values.any(), channels))
+        depth = channels_last(values, shape).shape[2]
+        inner = channels is not None and depth != channels and shape != "nhw"
+        picture = saliency_picture(row.name, values, shape, asked.color, asked.bands, channels)
+        # A tensor inside the model has channels that are no colours: drawn as a magnitude is.
+        told = "vanilla" if inner and row.picture == "colours" else row.name
+        made = Cell(picture, name, caption_of(told, shape, not values.any(), channels, asked.bands))
     tall, wide = photo.shape[:2]
     if row.picture != "heat":
         tall, wide = channels_last(values, shape).shape[:2]

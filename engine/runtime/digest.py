@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...export.graph import FILES, ModelLike, read
 
-__all__ = ["model_hash"]
+__all__ = ["hash_with", "model_hash"]
 
 
 def model_hash(model: ModelLike, loaded: ir.Model | None = None) -> str:
@@ -32,6 +34,16 @@ def model_hash(model: ModelLike, loaded: ir.Model | None = None) -> str:
         beside |= loaded.meta.get(FILES, frozenset())  # what is small was read already
     for file in sorted(beside):
         _add_file(digest, file)
+    return digest.hexdigest()
+
+
+def hash_with(own: str, beside: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 of a model that is fed the same arrays beside every image."""
+    digest = hashlib.sha256(own.encode())
+    for name in sorted(beside):
+        value = beside[name]
+        digest.update(f"\0{name}\0{value.dtype.str}{list(value.shape)}\0".encode())
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 

@@ -250,6 +250,11 @@ def dtype_of(value: ir.Value) -> np.dtype[Any]:
     return numpy_dtype(Declared.of(value).type)
 
 
+def kind_of(value: ir.Value) -> str:
+    """The type of a graph's input, as the runtime writes it."""
+    return Declared.of(value).type
+
+
 def dims_of(shape: Sequence[Any]) -> tuple[int | None, ...]:
     """A runtime's shape with None for the dynamic dimensions."""
     return tuple(d if isinstance(d, int) and d > 0 else None for d in shape)

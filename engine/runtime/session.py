@@ -25,6 +25,7 @@ from .interface import (
     Use,
     dims_of,
     dtype_of,
+    kind_of,
     numpy_dtype,
     one_line,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "default_lowering",
     "dims_of",
     "dtype_of",
+    "kind_of",
     "numpy_dtype",
     "on_cpu",
     "one_line",

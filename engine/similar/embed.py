@@ -23,6 +23,7 @@ from ...export.preprocess import Preprocess, from_json
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...lanes import in_lanes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Reading, Ready
 from ..inside.taps import Taps
 from ..photos import images
@@ -49,7 +50,8 @@ class Embedder(Reading):
 
     model: a path, bytes or an onnx.ModelProto. layer: the tensor to embed; None: what the last
     linear layer before the class scores reads. Spatial tensors are averaged over positions.
-    threads: in all; None: one per core. shapes: of inputs that the model leaves open, by name.
+    threads: in all; None: one per core. shapes: of inputs that the model leaves open, by name;
+    inputs: what is fed beside every image, by name (see `backlight.Explainer`).
 
     Raises ModelError or UsageError.
     """
@@ -63,10 +65,11 @@ class Embedder(Reading):
         providers: Providers = None,
         threads: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}; expected 1 or more")
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         found = features(ready, layer)
         if found.width is None:
             raise UsageError(f"the width of '{found.tensor}' is open; name another tensor")
@@ -76,7 +79,11 @@ class Embedder(Reading):
         self.file = str(Path(given).resolve()) if isinstance(given, (str, os.PathLike)) else ""
         providers, placed = ready.placed(providers)
         self.lanes, own = lanes_of(providers, threads)
-        self._taps = Taps(found.model, [found.output], providers=providers, threads=own)
+        needed = {v.name for v in found.model.graph.inputs}
+        beside = {n: v for n, v in ready.inputs.items() if n in needed}
+        self._taps = Taps(
+            found.model, [found.output], providers=providers, threads=own, inputs=beside
+        )
         super().__init__(ready, self._taps.fed)
         self._turn = turn_of(providers)
         self.provider = self._taps.session.provider
@@ -172,11 +179,12 @@ def embed(
     force: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
     shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
 ) -> Embedded:
     """Embed the pictures under a folder (or several, or files) that the store doesn't hold yet.
 
-    model, layer, providers, threads, shapes: see Embedder. preprocess: a preset's name or a record;
-    default: the model's own. batch: pictures per run. force: start the store anew.
+    model, layer, providers, threads, shapes, inputs: see Embedder. preprocess: a preset's name or a
+    record; default: the model's own. batch: pictures per run. force: start the store anew.
     on_batch: called with the number of files done and to do.
 
     A run that was killed goes on where it was: the store is the same as after a run that was
@@ -192,8 +200,11 @@ def embed(
     made = model if isinstance(model, Embedder) else None
     if made is None:
         assert not isinstance(model, Embedder)
-        made = Embedder(model, layer, providers=providers, threads=threads, shapes=shapes)
+        made = Embedder(
+            model, layer, providers=providers, threads=threads, shapes=shapes, inputs=inputs
+        )
     record = made.settled(preprocess)
+    images.refuse_photos(list(labels), made.input)
     batch = made.input.batch or fitting(batch, record, made.input)
     size = batch * images.bytes_prepared(record, made.input)
     writer = Writer(store, made.source(record, SIDE), force)
@@ -268,21 +279,33 @@ def embedder_of(
     *,
     providers: Providers = None,
     threads: int | None = None,
+    shapes: Shapes | None = None,
+    inputs: InputsLike | None = None,
 ) -> tuple[Embedder, Preprocess]:
     """The embedder that made a store, and how it fed its pictures.
 
-    model: the file, where it isn't at the place that the store names. Raises UsageError where the
-    model is not to be found, or is another one.
+    model: the file, where it isn't at the place that the store names. shapes, inputs: as they were
+    when the store was made. Raises UsageError where the model is not to be found, or is another
+    one, or was fed something else beside its images.
     """
     source = store.source
-    places = [Path(model)] if model is not None else [Path(source.model or "?"), _BUNDLED]
+    places = [Path(source.model or "?") if model is None else Path(model)]
+    if model is None and not (shapes or inputs):  # the bundled one takes neither
+        places.append(_BUNDLED)
     there = [p for p in places if p.is_file()]
-    found = next((r for r in map(Ready, there) if r.hash == source.hash), None)
+    readied = (Ready(file, shapes, inputs) for file in there)
+    found = next((r for r in readied if r.hash == source.hash), None)
     if found is None:
         what = f"{places[0]}: not the model" if there[:1] == places[:1] else "give the model"
         raise UsageError(
             f"{what} that {store.path} was made with: {source.model or 'one without a file'} "
-            f"(sha256 {source.hash[:12]}…)"
+            f"(sha256 {source.hash[:12]}…){_fed_as_then(there)}"
         )
     made = Embedder(found, source.tensor, providers=providers, threads=threads)
     return made, from_json(source.preprocess, str(store.path))
+
+
+def _fed_as_then(files: Sequence[Path]) -> str:
+    """What else tells a model from the one that it was, where it takes more than images."""
+    more = next((f"--input {n}" for file in files for n in Ready(file).image.others), None)
+    return "" if more is None else f", with the same {more}"

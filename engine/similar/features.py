@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ...errors import ModelError, UsageError
+from ...errors import UsageError
 from ...export import choose, traits
 from ...export import scores as class_scores
 from ...export.backward import FLOATS
@@ -80,12 +80,6 @@ def features(
     common.RemoveUnusedNodesPass()(loaded)
     for unused in [v for v in graph.inputs if not v.uses() and v is not image.input]:
         graph.inputs.remove(unused)
-    others = [v.name for v in graph.inputs if v is not image.input]
-    if others:
-        raise ModelError(
-            f"'{name}' needs inputs beside the image: {', '.join(map(str, others))}; "
-            "an embedding takes images only"
-        )
     if not image.input.uses():
         raise UsageError(f"'{name}' does not depend on the image input '{image.input.name}'")
     assert vector.shape is not None and vector.name is not None

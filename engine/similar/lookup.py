@@ -98,7 +98,7 @@ class Space:
         bad: list[Skipped] = []
         for file in files:
             try:
-                seen = images.prepare(images.decode(file), self.preprocess, self.embedder.input)
+                seen = images.read(file, self.preprocess, self.embedder.input)
                 good.append((file, seen))
             except ImageError as err:
                 bad.append(Skipped(str(file), err))
@@ -190,7 +190,7 @@ def shown(
     try:
         if file is None:
             raise ImageError(f"{store.paths[row]}: in no folder that was given")
-        return images.prepare(images.decode(file), preprocess, spec).pixels
+        return images.read(file, preprocess, spec).pixels
     except ImageError:
         side = store.source.side
         factor = -(-THUMBNAIL // side)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from backlight.engine.photos import images
 from backlight.engine.photos.images import InputSpec
-from backlight.errors import ImageError, ModelError, UsageError
+from backlight.errors import ImageError, UsageError
 from backlight.export.preprocess import PRESETS, Preprocess, from_json, parse
 
 COLORS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [250, 240, 10]]], np.uint8)
@@ -251,8 +251,10 @@ def test_sizes_that_contradict():
     loose = InputSpec("x", np.dtype(np.float32), "nchw", 3, (None, None), None)
     assert settled(Preprocess(), loose).size == (224, 224)
     assert settled(Preprocess(size=(5, 7)), loose).size == (5, 7)
-    with pytest.raises(ModelError, match="4 channels"):
-        settled(Preprocess(), InputSpec("x", np.dtype(np.float32), "nchw", 4, (2, 2), None))
+    four = InputSpec("x", np.dtype(np.float32), "nchw", 4, (2, 2), None)
+    with pytest.raises(UsageError, match="4 channels"):
+        settled(PRESETS["imagenet-torch"], four)
+    assert settled(Preprocess(), four).std == (1.0,) * 4
 
 
 @pytest.mark.parametrize(
