@@ -16,7 +16,7 @@ from .layer import Layer
 from .rules.op import constant, is_fixed
 from .tokens import channel_axis, merged, token_axis
 
-__all__ = ["PooledLinear", "pooled_linear"]
+__all__ = ["PooledLinear", "pooled_linear", "pooled_over"]
 
 _PASSING = traits.SAME | traits.RESHAPES
 
@@ -89,7 +89,7 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
             head = found | {k: v for k, v in head.items() if k == "bias"}
         elif node.op_type == "Add" and not head and _is_bias(node, source):
             head["bias"] = next(v for v in node.inputs if v is not source)
-        elif not pooled and (whole := _pooled(node, source, layer)) is not None:
+        elif not pooled and (whole := pooled_over(node, source, layer)) is not None:
             pooled, source = True, whole
         elif node.op_type in _PASSING or _turns(node):
             pass
@@ -140,7 +140,7 @@ def _is_bias(node: ir.Node, source: ir.Value) -> bool:
     return tensor.size == dim_of(source.shape, 1)
 
 
-def _pooled(node: ir.Node, source: ir.Value, layer: Layer) -> ir.Value | None:
+def pooled_over(node: ir.Node, source: ir.Value, layer: Layer) -> ir.Value | None:
     """What a node is the mean of over all places, of [N, K, h, w] or [N, h, w, K], or over tokens
     that are patches, all of them; None where it isn't. In two steps, too: places merged to one
     axis before, or a mean over columns and then over rows."""

@@ -6,11 +6,14 @@ python tools/make_docs_pictures.py docs
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from backlight import Explainer
+from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.photos import images
 from backlight.engine.pictures import panel as pictures
@@ -137,6 +140,18 @@ def targeted(out: Path) -> None:
     )
 
 
+def exchanged(out: Path) -> None:
+    """docs/targeted.md: which cells make it another class, by the command shown there."""
+    with tempfile.TemporaryDirectory() as work:
+        words = ["counterfactual", str(CAT), "--class", "espresso", "-o", work]
+        if run(words):
+            raise SystemExit(f"backlight {' '.join(words)} failed")
+        picture = Image.open(Path(work) / "chelsea.png").convert("RGB")
+    size = (1000, round(picture.height * 1000 / picture.width))
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
+    picture.save(out / "targeted-exchange.jpg", quality=76, optimize=True)
+
+
 def main(folder: str) -> None:
     """All of them."""
     out = Path(folder)
@@ -144,6 +159,7 @@ def main(folder: str) -> None:
     explained(out)
     two_classes(out)
     targeted(out)
+    exchanged(out)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ COMMANDS = (
     "maximize",
     "concepts",
     "graph",
+    "counterfactual",
     "embed",
     "neighbors",
     "map",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .engine.similar.neighbors import neighbors
     from .engine.similar.store import Embeddings
     from .engine.targeted.cem import Cem
+    from .engine.targeted.counterfactual import Counterfactual
     from .export.check import check
     from .export.preprocess import Preprocess
     from .export.pytorch import from_pytorch
@@ -57,6 +58,7 @@ __all__ = [
     "BacklightError",
     "Cem",
     "Concepts",
+    "Counterfactual",
     "Embedder",
     "Embeddings",
     "Explainer",
@@ -94,6 +96,7 @@ _LAZY = {
     "Cem": "backlight.engine.targeted.cem",
     "AblationCam": "backlight.engine.masked.ablationcam",
     "Concepts": "backlight.engine.inside.concepts",
+    "Counterfactual": "backlight.engine.targeted.counterfactual",
     "Embedder": "backlight.engine.similar.embed",
     "Embeddings": "backlight.engine.similar.store",
     "Explainer": "backlight.engine.direct.explainer",

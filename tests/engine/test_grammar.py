@@ -28,6 +28,7 @@ AFTER_THE_MODEL = {
     "deconvnet": "{p} -l h -o {o}/x --preprocess unit",
     "invert": "{p} -l h -o {o}/x --preprocess unit --steps 2",
     "maximize": "--target-class 1 -o {o}/x --preprocess unit --steps 2",
+    "counterfactual": "{p} --distractors {p} -l r -o {o}/x --preprocess unit",
     "concepts": "--concept a=bundled --random bundled --images bundled -l h -o {o}/x "
     "--preprocess unit",
     "graph": "{p} --layers r,h -o {o}/x --preprocess unit",
