@@ -540,6 +540,14 @@ class TestCommand:
         assert len([s for s in lines if "skipped:" not in s]) <= 1
         assert not (tmp_path / "out").exists()
 
+    def test_photos_that_are_all_broken_leave_nothing(self, folders, tmp_path, capsys):
+        for file in (tmp_path / "red").iterdir():
+            file.write_bytes(b"no photo")
+        assert run(self.LINE.format(**folders).split()) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 3 and all("not an image" in line for line in said)
+        assert not (tmp_path / "out").exists()
+
     def test_the_model_is_read_and_loaded_once(self, folders, monkeypatch):
         graph = sys.modules["backlight.export.graph"]
         calls: list[str] = []
