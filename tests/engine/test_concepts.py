@@ -208,15 +208,15 @@ class TestConcepts:
         plain test alone takes one in five for a concept."""
         test = backlight.Concepts(planted(), "h", providers="cpu")
         plain = stars = 0
-        for seed in range(20):
+        for seed in range(50):
             found = test(
-                drawn(0, 10, 6),
+                drawn(0, 6, 6),
                 concepts={"x": drawn(None, 20, 100 + seed)},
-                random=drawn(None, 60, 200 + seed),
+                random=drawn(None, 40, 200 + seed),
             ).scores[0]
             plain += found.p is not None and found.p < 0.05
             stars += found.significant
-        assert stars <= 1 < plain
+        assert stars <= 2 and plain >= 6  # at a level of 5 in 100
 
     def test_too_few_is_said_and_gets_no_star(self):
         for few, what in (
