@@ -82,8 +82,16 @@ def _by(make: Callable[[Any, int], Any]) -> Fit:
         # One number for all: the direction stays, and the penalty means the same in every layer.
         scale = float(np.sqrt((rows**2).mean())) or 1.0
         of = [1] * len(a) + [0] * len(b)
-        model = make(_linear_models(), seed).fit(rows / scale, of)
-        return model.coef_[0] / scale, -float(model.intercept_[0])
+        rows /= scale
+        turn = None
+        if rows.shape[1] > rows.shape[0]:
+            # Their vectors lie in the span of the rows, and turning all of it changes nothing: a
+            # layer of 80,000 units is as quick as one of 20.
+            turn, upper = np.linalg.qr(rows.T)
+            rows = upper.T
+        model = make(_linear_models(), seed).fit(rows, of)
+        normal = model.coef_[0] if turn is None else turn @ model.coef_[0]
+        return normal / scale, -float(model.intercept_[0])
 
     return fit
 

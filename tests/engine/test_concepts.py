@@ -109,6 +109,22 @@ class TestVectors:
         turned = fitted(kind, b, a, np.random.default_rng(0))
         assert turned.normal[0] < -0.9 and turned.accuracy == 1
 
+    @pytest.mark.parametrize("kind", ["logistic", "svm"])
+    def test_few_rows_of_many_units_are_fitted_in_their_span(self, kind):
+        models_of = pytest.importorskip("sklearn.linear_model"), pytest.importorskip("sklearn.svm")
+        rng = np.random.default_rng(0)
+        a, b = rng.standard_normal((2, 6, 300)) + np.array([0.3, 0])[:, None, None]
+        found, border = FITS[kind](a.astype(np.float32), b.astype(np.float32), 0)
+        rows = np.concatenate([a, b]).astype(np.float32).astype(np.float64)
+        scale = np.sqrt((rows**2).mean())
+        make = {
+            "logistic": lambda: models_of[0].LogisticRegression(max_iter=1000, tol=1e-8),
+            "svm": lambda: models_of[1].LinearSVC(max_iter=50000, tol=1e-8),
+        }[kind]
+        plain = make().fit(rows / scale, [1] * 6 + [0] * 6)
+        cosine = found @ plain.coef_[0] / np.linalg.norm(found) / np.linalg.norm(plain.coef_[0])
+        assert cosine > 0.9999 and border == pytest.approx(-plain.intercept_[0], abs=0.01)
+
     def test_is_the_difference_of_means(self):
         cav = fitted("mean", self.A[:1], self.B[2:3], np.random.default_rng(0))
         np.testing.assert_allclose(cav.normal, np.array([5, -1]) / 26**0.5, rtol=1e-6)
