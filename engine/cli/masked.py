@@ -310,13 +310,29 @@ def masking(
         segments=None if segments is None else segments_given(segments),
         masks=masks,
         seed=seed,
-        hide=hide,
+        hide=None if hide is None else _hidden_by(hide),
         score=score,  # type: ignore[arg-type]
         layer=tuple(layer or ()),
         fuse=fuse,
         size=size,
         signed=signed,
     )
+
+
+def _hidden_by(given: str) -> Any:
+    """--hide: a name or numbers. Raises UsageError."""
+    from ...kernels import as_baseline
+    from ..masked.attributed import OWN_MEAN
+
+    if given == OWN_MEAN:
+        return given
+    try:
+        return as_baseline(given)
+    except UsageError:
+        raise UsageError(
+            f"--hide '{given}'; accepted: '{OWN_MEAN}' (its own mean colour), 'mean', 'zero', "
+            "'blur:SIGMA', 'noise:SEED', a number, a colour"
+        ) from None
 
 
 def segments_given(given: str) -> Any:
@@ -331,8 +347,8 @@ def segments_given(given: str) -> Any:
         except UsageError as err:
             raise UsageError(f"--{err}, or a file of one") from None
     if file.suffix.lower() == ".npy":
-        return as_superpixels(_array_in(file))
-    return as_superpixels(label_map(file))
+        return as_superpixels(_array_in(file), given)
+    return as_superpixels(label_map(file), given)
 
 
 def numbers(given: str, option: str) -> int | tuple[int, ...]:

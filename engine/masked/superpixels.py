@@ -41,19 +41,20 @@ class Superpixels:
     felzenszwalb: scale `size`, sigma 0.5, 50 pixels at least, of small images 1 % of them
     (Felzenszwalb and Huttenlocher 2004).
     grid: `cells` rows and columns. map: `labels`, [H, W] for all images or [N, H, W], any whole
-    numbers. name: for people.
+    numbers, of the file `source`. name: for people.
     """
 
     kind: Kind
     size: float = 0
     cells: tuple[int, int] = (0, 0)
     labels: NDArray[Any] | None = None
+    source: str = ""
 
     @property
     def name(self) -> str:
         """As it was asked for, for people."""
         if self.kind == "map":
-            return "own map"
+            return self.source or "own map"
         if self.kind == "grid":
             return f"grid:{self.cells[0]}x{self.cells[1]}"
         return f"{self.kind}:{self.size:g}"
@@ -94,11 +95,14 @@ class Superpixels:
         assert self.labels is not None
         maps = self.labels if self.labels.ndim == 3 else self.labels[None]
         if len(maps) not in (1, count):
-            raise UsageError(f"{len(maps)} segment maps; accepted: 1, or {count}, one an image")
+            raise UsageError(
+                f"segments '{self.name}': {len(maps)} maps; accepted: 1, or {count}, one an image"
+            )
         if maps.shape[1:] != shape:
             have, want = ("x".join(map(str, s)) for s in (maps.shape[1:], shape))
             raise UsageError(
-                f"segment map is {have}; accepted: {want}, the image as the model sees it"
+                f"segments '{self.name}': a map of {have}; accepted: {want}, the image as the "
+                "model sees it"
             )
         one: NDArray[Any] = maps[index % len(maps)]
         return one
@@ -144,9 +148,9 @@ SuperpixelsLike: TypeAlias = Superpixels | str | NDArray[Any] | Sequence[Any]
 DEFAULTS = {"slic": 50.0, "quickshift": 4.0, "felzenszwalb": 100.0}
 
 
-def as_superpixels(given: SuperpixelsLike) -> Superpixels:
+def as_superpixels(given: SuperpixelsLike, source: str = "") -> Superpixels:
     """Superpixels from what people write: 'slic', 'slic:80', 'quickshift', 'grid:7x9', a map of
-    whole numbers (NumPy, CuPy, DLPack or lists). Raises UsageError."""
+    whole numbers (NumPy, CuPy, DLPack or lists). source: the map's file. Raises UsageError."""
     if isinstance(given, Superpixels):
         return given
     if isinstance(given, str):
@@ -157,10 +161,10 @@ def as_superpixels(given: SuperpixelsLike) -> Superpixels:
         raise UsageError(f"segments {given!r}; accepted: {FORMS}") from None
     if labels.ndim not in (2, 3) or labels.size == 0 or labels.dtype.kind not in "iub":
         raise UsageError(
-            f"segment map is {labels.dtype} {list(labels.shape)}; accepted: whole numbers [H,W], "
-            "or [N,H,W], one an image"
+            f"segments '{source or 'own map'}': {labels.dtype} {list(labels.shape)}; accepted: "
+            "whole numbers [H,W], or [N,H,W], one an image"
         )
-    return Superpixels("map", labels=labels)
+    return Superpixels("map", labels=labels, source=source)
 
 
 def _is_array(given: Any) -> bool:

@@ -252,7 +252,7 @@ def test_images_with_maps_of_their_own():
     lime = backlight.Lime(models.tiny(), segments=np.stack([one, one.T * 5 - 3]), masks=50)
     found = lime.measure(X)
     np.testing.assert_array_equal(found.labels[1], one.T)
-    with pytest.raises(UsageError, match="2 segment maps; accepted: 1, or 1"):
+    with pytest.raises(UsageError, match="segments 'own map': 2 maps; accepted: 1, or 1"):
         lime(X[:1])
 
 
@@ -316,8 +316,8 @@ def test_maps_in_files(tmp_path):
         ("grid", "segments 'grid'"),
         ("grid:1", "accepted: 2 to 2000 cells"),
         ("grid:60", "accepted: 2 to 2000 cells"),
-        (np.zeros((2, 2)), r"segment map is float64 \[2, 2\]; accepted: whole numbers \[H,W\]"),
-        (np.zeros(3, int), r"segment map is int64 \[3\]"),
+        (np.zeros((2, 2)), r"own map': float64 \[2, 2\]; accepted: whole numbers \[H,W\]"),
+        (np.zeros(3, int), r"own map': int64 \[3\]"),
     ],
 )
 def test_what_is_no_way_to_cut_is_said_before_any_image_comes(given, says):
@@ -330,7 +330,7 @@ def test_segments_that_do_not_fit_the_image():
         backlight.Lime(models.tiny(), segments="slic:65")(X)
     with pytest.raises(UsageError, match="at most the image's 8x8"):
         backlight.Lime(models.tiny(), segments="grid:9x2")(X)
-    with pytest.raises(UsageError, match="segment map is 4x8; accepted: 8x8"):
+    with pytest.raises(UsageError, match="a map of 4x8; accepted: 8x8"):
         backlight.Lime(models.tiny(), segments=np.arange(32).reshape(4, 8))(X)
     with pytest.raises(ImageError, match="one segment in all"):
         backlight.Lime(models.tiny(), segments=np.full((8, 8), 3))(X)
@@ -444,12 +444,33 @@ def test_a_map_of_one_s_own_from_a_file(folder):
 
 
 @pytest.mark.parametrize(
+    ("name", "made", "says"),
+    [
+        ("small.npy", np.arange(16).reshape(4, 4), "a map of 4x4; accepted: 8x8"),
+        ("real.npy", np.zeros((8, 8)), "float64 [8, 8]; accepted: whole numbers"),
+        ("cut.npy", b"\x93NUMPY\x01\x00", "no .npy file that can be read"),
+        ("cut.png", b"\x89PNG", "not an image that can be read"),
+    ],
+)
+def test_a_file_that_is_no_map_is_named(folder, capsys, name, made, says):
+    file = folder / name
+    if isinstance(made, bytes):
+        file.write_bytes(made)
+    else:
+        np.save(file, made)
+    assert explain(folder, "--method", "lime", "--segments", str(file)) == 2
+    err = capsys.readouterr().err
+    assert str(file) in err and says in err and err.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--method", "lime", "--segments", "slick"], "--segments 'slick'; accepted: 'slic'"),
         (["--method", "lime", "--segments", "slic:100"], "more than the image's 64 pixels"),
         (["--method", "lime", "--masks", "1"], "1 masks; accepted: 2 or more"),
-        (["--method", "lime", "--hide", "pink"], "baseline 'pink'"),
+        (["--method", "lime", "--hide", "pink"], "--hide 'pink'; accepted: 'segment'"),
         (["--method", "lime", "--seed", "-1"], "seed -1"),
         (["--method", "lime", "--score", "loss"], "score 'loss'"),
         (["--method", "lime", "--layer", "r"], "layer, fuse, size and signed"),
