@@ -74,6 +74,37 @@ def test_lime_s_fit_is_scikit_learn_s():
         assert fit.r2[k] == pytest.approx(one.score(made.table, y[:, k], made.weights))
 
 
+def test_lime_s_fit_is_the_authors_own_on_the_same_rows():
+    base = pytest.importorskip("lime.lime_base", reason="lime is not installed")
+    pairwise = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    made = tables.lime_regression(15, 120, seed=6)
+    z, y = made.table.astype(float), RNG.random((120, 2))
+    distances = pairwise.pairwise_distances(z, z[:1], metric="cosine").ravel()
+    theirs = base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)))
+    fit = made.fit(y)
+    for k in range(2):
+        intercept, values, r2, _ = theirs.explain_instance_with_data(
+            z, y, distances, k, 15, feature_selection="none"
+        )
+        np.testing.assert_allclose(fit.values[:, k], [v for _, v in sorted(values)], atol=1e-8)
+        assert fit.intercept[k] == pytest.approx(intercept)
+        assert fit.r2[k] == pytest.approx(r2)
+
+
+def test_all_subsets_give_what_shap_gives():
+    shap = pytest.importorskip("shap", reason="shap is not installed")
+    weights = RNG.normal(size=(6, 4))
+
+    def game(z):
+        return np.tanh(z @ weights).sum(axis=1)
+
+    made = tables.shap_regression(6, None, seed=0)
+    found = made.fit(game(made.table.astype(float))[:, None]).values[:, 0]
+    explainer = shap.KernelExplainer(game, np.zeros((1, 6)))
+    want = explainer.shap_values(np.ones((1, 6)), nsamples=64, l1_reg=False, silent=True)[0]
+    np.testing.assert_allclose(found, want, atol=1e-8)
+
+
 def shapley(values, segments):
     """By the definition, over all subsets. values: from a tuple of 0/1 to a number."""
     found = np.zeros(segments)
