@@ -26,6 +26,7 @@ ENGINE = (
     "inside",
     "similar",
     "targeted",
+    "evidence",
     "measure",
     "cli",
 )

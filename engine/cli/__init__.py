@@ -46,6 +46,7 @@ COMMANDS = (
     "concepts",
     "graph",
     "counterfactual",
+    "bias",
     "embed",
     "neighbors",
     "map",

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,5 +135,5 @@ class RowStore:
             return
         for path in (*self._folder.glob("part-*.npz"), *self._folder.glob(".part-*")):
             path.unlink(missing_ok=True)
-        if not any(self._folder.iterdir()):
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # somebody keeps something else there
+            self._folder.rmdir()

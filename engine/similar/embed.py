@@ -27,6 +27,7 @@ from ..classifier.extras import InputsLike
 from ..classifier.ready import Reading, Ready
 from ..inside.taps import Taps
 from ..photos import images
+from ..photos.folders import class_folders
 from ..photos.room import BATCHES
 from ..photos.stream import fitting, lanes_of, turn_of
 from ..runtime.digest import model_hash
@@ -196,7 +197,7 @@ def embed(
     if batch < 1:
         raise UsageError(f"batch {batch}; expected 1 or more")
     given = [folder] if isinstance(folder, (str, os.PathLike)) else list(folder)
-    labels = _labels(given)
+    labels = class_folders(given)
     made = model if isinstance(model, Embedder) else None
     if made is None:
         assert not isinstance(model, Embedder)
@@ -253,24 +254,6 @@ def _written_after(file: Path, then: float | None) -> bool:
         return then is not None and file.stat().st_mtime > then
     except OSError:
         return False
-
-
-def _labels(given: Sequence[str | os.PathLike[str]]) -> dict[Path, str | None]:
-    """The images under each path with their labels. Raises ImageError."""
-    found: dict[Path, str | None] = {}
-    for path in given:
-        files = images.image_files([path])
-        inner = [f.relative_to(path).parts if f != Path(path) else () for f in files]
-        # A folder here is one that can't be listed: it says nothing of the others.
-        names = {
-            parts[0] if len(parts) > 1 else None
-            for file, parts in zip(files, inner, strict=True)
-            if len(parts) > 1 or not file.is_dir()
-        }
-        classes = None not in names and len(names) > 1
-        for file, parts in zip(files, inner, strict=True):
-            found.setdefault(file, parts[0] if classes and parts else None)
-    return found
 
 
 def embedder_of(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .engine.direct.explainer import Explainer, Explanation
+    from .engine.evidence.bias import BiasFinder
     from .engine.inside.activations import activations
     from .engine.inside.concepts import Concepts
     from .engine.inside.deconvnet import deconvnet
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AblationCam",
     "BacklightError",
+    "BiasFinder",
     "Cem",
     "Concepts",
     "Counterfactual",
@@ -95,6 +97,7 @@ __all__ = [
 _LAZY = {
     "Cem": "backlight.engine.targeted.cem",
     "AblationCam": "backlight.engine.masked.ablationcam",
+    "BiasFinder": "backlight.engine.evidence.bias",
     "Concepts": "backlight.engine.inside.concepts",
     "Counterfactual": "backlight.engine.targeted.counterfactual",
     "Embedder": "backlight.engine.similar.embed",

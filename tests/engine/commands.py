@@ -24,6 +24,7 @@ COMMANDS = {
     "deconvnet": "deconvnet {m} {p} -l h -o {o} --preprocess unit",
     "invert": "invert {m} {p} -l h -o {o} --preprocess unit --steps 2",
     "maximize": "maximize {m} --target-class 0 -o {o} --preprocess unit --steps 2",
+    "bias": "bias {m} {p} -o {o} --preprocess unit",
     "graph": "graph {m} {p} -l h -o {o} --preprocess unit",
     "embed": "embed {m} {p} -o {o} --preprocess unit",
 }

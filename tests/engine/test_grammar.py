@@ -31,6 +31,7 @@ AFTER_THE_MODEL = {
     "counterfactual": "{p} --distractors {p} -l r -o {o}/x --preprocess unit",
     "concepts": "--concept a=bundled --random bundled --images bundled -l h -o {o}/x "
     "--preprocess unit",
+    "bias": "{p} -o {o}/x --preprocess unit",
     "graph": "{p} --layers r,h -o {o}/x --preprocess unit",
     "embed": "{p} -o {o}/x --preprocess unit",
 }

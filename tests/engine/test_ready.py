@@ -91,6 +91,7 @@ COUNTS = {
     "invert": (1, 1),
     "maximize": (1, 1),
     "graph": (1, 1),
+    "bias": (1, 1),
     "embed": (1, 1),
     "neighbors": (1, 1),
 }
@@ -111,6 +112,7 @@ ARGUMENTS = {
     "deconvnet": "deconvnet M photos -l r -k 1 -o out --channels 0 --preprocess unit",
     "invert": "invert M photos -l r -o out --steps 2 --preprocess unit",
     "maximize": "maximize M --target-class 1 -o out --steps 2 --preprocess unit",
+    "bias": "bias M photos -o out --preprocess unit",
     "graph": "graph M photos --layers r -o out --preprocess unit",
     "embed": "embed M photos -o new --preprocess unit",
     "neighbors": "neighbors S photos -o out",

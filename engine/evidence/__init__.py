@@ -1,0 +1,1 @@
+"""Whether an explanation, and what the model goes by, can be trusted."""

@@ -1,0 +1,514 @@
+"""`backlight.BiasFinder`: is it the snow? Whether a class is told by its object or by what is
+around.
+
+Where the evidence lies (Ribeiro et al. 2016: a husky on snow is a wolf), what the model says when
+the background is exchanged, blurred or alone, and clusters of like maps (SpRAy, Lapuschkin et al.
+2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ... import arguments as take
+from ...errors import ImageError, ModelError, UsageError
+from ...export.graph import ModelLike
+from ...export.methods import method as method_named
+from ...export.preprocess import Preprocess
+from ...export.preprocess import given as given_preprocess
+from ...export.sizes import Shapes
+from ..classifier.intake import as_score, sound_rows
+from ..classifier.ready import Ready
+from ..direct.explainer import Explainer
+from ..masked.scoring import Scorer
+from ..photos import images
+from ..photos.folders import class_folders
+from ..photos.images import Pixels
+from ..photos.passes import listing_of
+from ..photos.rows import RowStore
+from ..photos.stream import Group, Skipped, found_files, groups
+from ..runtime.session import Providers
+from . import background
+from .biasreport import BiasReport, Measured, Tested, report_of
+from .objects import OBJECTS, Masks, Region, centre, grown, known, seeded
+
+__all__ = ["BiasFinder", "Seen"]
+
+# A side of the maps that are clustered.
+CELLS = 16
+# Without one that is asked for; where a model has no layer for the first, the second.
+METHOD, OTHERWISE = "gradcam", "input_x_gradient"
+# A region's margin in cells of the map's layer, which is as sharp as evidence gets there.
+MARGIN = 0.75
+# Photos of a folder that say which class it is, where nothing else does.
+VOTES = 16
+
+Progress = Callable[[str, int, int], None]
+Evidence = NDArray[np.float32]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photo as the model sees it, its evidence [h, w] and its object."""
+
+    pixels: Pixels
+    evidence: Evidence
+    region: Region | None
+
+
+class BiasFinder:
+    """Which classes of a model go by the background, on photos of a set.
+
+        finder = backlight.BiasFinder("model.onnx", masks="masks/")
+        report = finder("photos/")      # .classes, the most suspicious first; .suspects
+
+    model: a path, bytes or an onnx.ModelProto: a classifier.
+    masks: a folder with a mask for each photo (white: the object), of the photo's size and name.
+    object: how the object is found without: "centre" (the default: the ellipse in the middle is
+        assumed), "seeded" (grown from the evidence; needs scikit-image) or "none".
+    method: whose positive values are the evidence, as `backlight methods` lists them; None:
+    gradcam,
+        and input_x_gradient for a model that has no layer for it. layer: of class activation maps.
+    tests: photos of a class whose background is exchanged, blurred and alone; 0: none. exchanges:
+        backgrounds that each of them gets, of photos of other classes.
+    clusters: of a class's maps; None: as many as their similarities suggest.
+    labels: class names, in place of the model's own.
+    preprocess, providers, threads, batch, shapes: as in `backlight.Explainer`.
+
+    Raises ModelError, UnsupportedNode, UsageError, or ImageError for a folder without masks.
+    """
+
+    @take.accepts(
+        masks=take.path, object=take.text, method=take.text, layer=take.text, tests=take.whole,
+        exchanges=take.whole, clusters=take.whole, preprocess=given_preprocess,
+        providers=take.names, threads=take.whole, batch=take.whole,
+    )  # fmt: skip
+    def __init__(
+        self,
+        model: ModelLike | Ready,
+        *,
+        masks: str | Path | None = None,
+        object: str | None = None,
+        method: str | None = None,
+        layer: str | None = None,
+        tests: int = 24,
+        exchanges: int = 2,
+        clusters: int | None = None,
+        labels: Sequence[str] | None = None,
+        preprocess: Preprocess | str | None = None,
+        providers: Providers = None,
+        threads: int | None = None,
+        batch: int = 8,
+        shapes: Shapes | None = None,
+    ) -> None:
+        for name, number, least in (
+            ("tests", tests, 0), ("exchanges", exchanges, 1), ("batch", batch, 1),
+            ("clusters", 1 if clusters is None else clusters, 1),
+        ):  # fmt: skip
+            if number < least:
+                raise UsageError(f"{name} {number}; expected {least} or more")
+        self.masks = None if masks is None else Masks(masks)
+        wanted = object or ("centre" if masks is None else "masks")
+        self.object = known(wanted, masks)
+        self.tests = tests if wanted != "none" else 0
+        self.exchanges, self.clusters, self._batch = exchanges, clusters, batch
+        ready = Ready.of(model, shapes)
+        more = {"providers": providers, "threads": threads}
+        self.notes: list[str] = []
+        self._explainer = self._explaining(ready, method, layer, batch, more)
+        self._scorer = Scorer(ready, preprocess=preprocess, **more)  # type: ignore[arg-type]
+        if self._scorer.settled(None) != "probability":
+            raise UsageError(
+                f"{ready.name} gives a single score that nothing closes; expected a classifier"
+            )
+        self.hash, self.name = ready.hash, ready.name
+        self.method = self._explainer.methods[0]
+        self.layers = self._explainer.layers
+        self.preprocess = self._explainer.settled(preprocess)
+        self.input = self._explainer.input
+        self.classes = self._explainer.classes
+        self.labels = list(labels) if labels is not None else self._explainer.labels
+        if labels is not None and self.classes not in (None, len(labels)):
+            raise UsageError(f"{len(labels)} labels; the model has {self.classes} classes")
+        self.notes += [*self._explainer.notes]
+        self.providers = self._explainer.session.providers
+
+    def _explaining(
+        self, ready: Ready, name: str | None, layer: str | None, batch: int, more: dict[str, Any]
+    ) -> Explainer:
+        chosen = method_named(name or METHOD)
+
+        def make(row: Any) -> Explainer:
+            drawn: dict[str, Any] = {}
+            if ready.exported is None:
+                drawn = {"layer": layer, "size": "layer"} if row.by == "layer" else {}
+            return Explainer(ready, methods=[row.name], batch=batch, **drawn, **more)
+
+        if layer is not None and chosen.by != "layer":
+            raise UsageError(f"method '{chosen.name}' is drawn of no layer; layer='{layer}' is")
+        if name is not None or layer is not None or ready.exported is not None:
+            return make(chosen)
+        try:
+            return make(chosen)
+        except ModelError as err:
+            made = make(method_named(OTHERWISE))
+            self.notes.append(f"{OTHERWISE} in place of {METHOD}: {err}")
+            return made
+
+    @take.accepts(photos=take.paths, every=take.number)
+    def __call__(
+        self,
+        photos: str | Path | Sequence[str | Path],
+        *,
+        state: str | Path | None = None,
+        every: float = 5.0,
+        progress: Progress = _silent,
+    ) -> BiasReport:
+        """The report on these photos, in folders of their classes or in any order.
+
+        photos: a folder, of images anywhere under it; or files and folders. Where they lie in two
+        or more folders that are named as classes are (or, of a model that names none, in as many as
+        it has classes), a photo's class is its folder's; else it is the predicted one. state: a
+        folder to keep the run in, every so many seconds: one that was killed goes on from there.
+        progress: called with what is done ("explaining", "testing": photos), how many, and of how
+        many.
+
+        Photos that can't be read, or whose mask is missing, empty or of another size, are skipped
+        and listed. Raises ImageError where none is left, UsageError for more clusters than a class
+        has photos, OutputError for the state of a run with other arguments.
+        """
+        given = [photos] if isinstance(photos, (str, Path)) else list(photos)
+        files, skipped = found_files(given)
+        if not files:
+            raise skipped[0].error if skipped else ImageError("no photos given; expected a folder")
+        if self.clusters is not None and self.clusters > len(files):
+            raise UsageError(
+                f"clusters {self.clusters}: the set has {len(files)} photos; expected at most that"
+            )
+        if self.masks is not None:
+            self._refuse_no_masks(files)
+        notes: list[str] = []
+        names, classes = self._named(given, files, notes)
+        asked = {
+            "model": self.hash, "files": listing_of(files), "method": self.method,
+            "layers": list(self.layers), "object": self.object,
+            "masks": None if self.masks is None else listing_of(self.masks.files),
+            "preprocess": self.preprocess.to_json(), "batch": self._batch,
+            "classes": [int(c) for c in classes],
+        }  # fmt: skip
+        first = None if state is None else Path(state) / "explained"
+        second = None if state is None else Path(state) / "tested"
+        measured, resumed = self._measured(files, classes, skipped, asked, first, every, progress)
+        asked |= {"tests": self.tests, "exchanges": self.exchanges}
+        tested = self._tested(files, measured, asked, second, every, progress)
+        return report_of(self, files, names, measured, tested, skipped, notes, resumed)
+
+    def _refuse_no_masks(self, files: Sequence[Path]) -> None:
+        assert self.masks is not None
+        first: ImageError | None = None
+        for file in files:
+            try:
+                self.masks.of(file)
+                return
+            except ImageError as err:
+                first = first or err
+        raise first or ImageError(f"{self.masks.folder}: no masks")
+
+    def _named(
+        self, given: Sequence[str | Path], files: Sequence[Path], notes: list[str]
+    ) -> tuple[dict[int, str], NDArray[np.int64]]:
+        """Names of classes by number, and each photo's class by its folder; -1: the predicted."""
+        from ..classifier.labels import class_number
+
+        names = dict(enumerate(self.labels or ()))
+        folders: dict[Path, str | None] = {}
+        for path in given:
+            try:
+                for file, label in class_folders([path]).items():
+                    folders.setdefault(file, label)
+            except ImageError:  # it is among the skipped already
+                continue
+        told = sorted({f for f in folders.values() if f is not None})
+        number: dict[str, int] = {}
+        for name in told:
+            try:
+                found = class_number(name, self.labels)
+            except UsageError:
+                continue
+            if found >= 0 and (self.classes is None or found < self.classes):
+                number[name] = found
+        if not number and self.labels is None and told:
+            number = self._by_prediction(folders, told)
+            names = {at: name for name, at in number.items()}
+            if number:
+                notes.append(
+                    "the model names no classes: each folder is taken for the class that most of "
+                    "its photos are predicted as"
+                )
+        other = [name for name in told if name not in number]
+        if other:
+            some = ", ".join(other[:3]) + (" …" if len(other) > 3 else "")
+            notes.append(
+                f"{len(other)} of {len(told)} folders are named as no class is ({some}): their "
+                "photos go by the predicted one"
+            )
+        of = [number.get(folders.get(file) or "", -1) for file in files]
+        return names, np.array(of, np.int64)
+
+    def _by_prediction(
+        self, folders: dict[Path, str | None], told: Sequence[str]
+    ) -> dict[str, int]:
+        """The class that most of a folder's photos are predicted as, by some of them; empty where
+        two folders would be one class."""
+        number: dict[str, int] = {}
+        for name in told:
+            some = [file for file, folder in folders.items() if folder == name]
+            some = [
+                some[i] for i in np.linspace(0, len(some) - 1, min(len(some), VOTES)).astype(int)
+            ]
+            votes: list[int] = []
+            for group in groups(some, self.preprocess, self.input, self._batch):
+                if len(group.index):
+                    chances, _, _ = self._explained(group.tensor, np.full(len(group.index), -1))
+                    votes += chances.argmax(axis=1).tolist()
+            if votes:
+                number[name] = int(np.bincount(votes).argmax())
+        return number if len(set(number.values())) == len(number) else {}
+
+    def _measured(
+        self, files: list[Path], classes: NDArray[np.int64], skipped: list[Skipped],
+        asked: dict[str, Any], state: Path | None, every: float, progress: Progress,
+    ) -> tuple[Measured, int]:  # fmt: skip
+        """Every photo's scores, and where its evidence lies."""
+        store = RowStore(
+            state,
+            asked,
+            {
+                "target": (np.int64, ()), "top": (np.int64, ()), "chance": (np.float32, ()),
+                "top_chance": (np.float32, ()), "outside": (np.float32, ()),
+                "area": (np.float32, ()), "cells": (np.float32, (CELLS, CELLS)),
+            },
+            every,
+        )  # fmt: skip
+        start = store.restore(skipped, len(files))
+        progress("explaining", start, len(files))
+        reading = groups(files, self.preprocess, self.input, self._batch, start=start)
+        for group in reading:
+            skipped += group.skipped
+            rows = self._rows(files, group, classes, skipped)
+            store.add(rows, group.stop, skipped, last=group.stop == len(files))
+            progress("explaining", group.stop, len(files))
+        held = store.arrays()
+        if not len(held["index"]):
+            store.remove()
+            raise skipped[-1].error
+        largest = int(np.unique(held["target"], return_counts=True)[1].max())
+        if self.clusters is not None and self.clusters > largest:
+            store.remove()
+            raise UsageError(
+                f"clusters {self.clusters}: the largest class has {largest} photos; expected at "
+                "most that"
+            )
+        return Measured(**held), start
+
+    def _rows(
+        self, files: Sequence[Path], group: Group, classes: NDArray[np.int64],
+        skipped: list[Skipped],
+    ) -> dict[str, NDArray[Any]]:  # fmt: skip
+        if not len(group.index):
+            return {}
+        chances, evidence, targets = self._explained(group.tensor, classes[group.index])
+        rows: dict[str, list[Any]] = {}
+        for at, index in enumerate(group.index.tolist()):
+            if not (sound_rows(chances[at : at + 1])[0] and np.isfinite(evidence[at]).all()):
+                why = f"{files[index]}: the model's scores or maps of it are NaN or infinite"
+                skipped.append(Skipped(str(files[index]), ImageError(why)))
+                continue
+            try:
+                region = self._region(files[index], group.pixels[at], evidence[at])
+            except ImageError as err:
+                skipped.append(Skipped(str(files[index]), err))
+                continue
+            target, top = int(targets[at]), int(chances[at].argmax())
+            told = {
+                "index": index, "target": target, "top": top, "chance": chances[at, target],
+                "top_chance": chances[at, top], "outside": self._outside(evidence[at], region),
+                "area": np.nan if region is None else region.mean(), "cells": _cells(evidence[at]),
+            }  # fmt: skip
+            for name, value in told.items():
+                rows.setdefault(name, []).append(value)
+        return {name: np.array(values) for name, values in rows.items()}
+
+    def _explained(
+        self, tensor: NDArray[Any], target: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], list[Evidence], NDArray[np.int64]]:
+        """Probabilities [N, K], the positive evidence of each photo [h, w], and of which class."""
+        found = self._explainer(tensor, target)
+        chances = self._explainer.probabilities(found.scores)
+        if chances is None:
+            raise ModelError(f"{self.name}: no class probabilities; expected a classifier")
+        maps = found.saliency[self.method]
+        return chances, [self._positive(one) for one in maps], np.asarray(found.target)
+
+    def _positive(self, values: NDArray[Any]) -> Evidence:
+        """A map of the method as evidence: what speaks for the class."""
+        values = np.asarray(values, np.float32)
+        if values.ndim == 3:
+            last = images.channels_last(values, images.map_layout(values.shape, self.input))
+            signed = method_named(self.method).picture == "signed"
+            values = last.sum(axis=2) if signed else np.abs(last).max(axis=2)
+        return np.asarray(np.maximum(values, 0), np.float32)
+
+    def _region(self, file: Path, pixels: Pixels, evidence: Evidence) -> Region | None:
+        if self.object == "none":
+            return None
+        if self.masks is not None:
+            return self.masks.region(file, self.preprocess, self.input)
+        size = (pixels.shape[0], pixels.shape[1])
+        return centre(size) if self.object == "centre" else seeded(evidence, pixels)
+
+    def _outside(self, evidence: Evidence, region: Region | None) -> float:
+        """The share of the evidence outside the object and a margin of what the map can tell."""
+        if region is None or not evidence.any():
+            return float("nan")
+        high, wide = region.shape
+        cell = max(high / evidence.shape[0], wide / evidence.shape[1])
+        inside = grown(region, MARGIN * cell if cell >= 2 else 0)
+        spread = np.asarray(
+            Image.fromarray(evidence).resize((wide, high), Image.Resampling.BILINEAR), np.float64
+        )
+        return float(spread[~inside].sum() / max(spread.sum(), 1e-30))
+
+    def seen(self, file: Path, target: int) -> Seen:
+        """A photo again: its pixels, its evidence for a class, its object. Raises ImageError."""
+        prepared = images.read(file, self.preprocess, self.input)
+        _, evidence, _ = self._explained(prepared.tensor[None], np.array([target]))
+        region = self._region(file, prepared.pixels, evidence[0])
+        return Seen(prepared.pixels, evidence[0], region)
+
+    def chances(self, pictures: Sequence[Pixels]) -> NDArray[np.float64]:
+        """Probabilities [N, K] of pictures as the model sees them."""
+        tensors = [images.to_tensor(one, self.preprocess, self.input) for one in pictures]
+        logits = self._scorer.logits(self._scorer.take(np.stack(tensors)))
+        host = np.asarray(logits.get() if hasattr(logits, "get") else logits)
+        return np.asarray(as_score(host, "probability", self._scorer.closing), np.float64)
+
+    def variants(self, seen: Seen, others: Sequence[Seen]) -> list[Pixels]:
+        """The photo; its background blurred; alone; the photo's mean colour; and the object before
+        each of the others' backgrounds."""
+        region = seen.region
+        assert region is not None
+        made = [seen.pixels, background.blurred(seen.pixels, region)]
+        made += [background.alone(seen.pixels, region), background.blank(seen.pixels)]
+        for other in others:
+            there = other.region if other.region is not None else region
+            made.append(background.exchanged(seen.pixels, region, other.pixels, there))
+        return made
+
+    def _tested(
+        self, files: Sequence[Path], measured: Measured, asked: dict[str, Any],
+        state: Path | None, every: float, progress: Progress,
+    ) -> Tested:  # fmt: skip
+        """Photos of each class with their background exchanged, blurred and alone."""
+        present = measured.present
+        todo = list(_to_test(measured, self.tests, self.exchanges))
+        store = RowStore(
+            state,
+            asked,
+            {
+                "row": (np.int64, ()), "chance": (np.float32, (4,)), "top": (np.int64, (4,)),
+                "alone": (np.float32, (len(present),)), "given": (np.int64, (self.exchanges,)),
+                "donor": (np.int64, (self.exchanges,)),
+                "kept": (np.float32, (self.exchanges,)), "pulled": (np.float32, (self.exchanges,)),
+                "follows": (np.int64, (self.exchanges,)),
+            },
+            every,
+        )  # fmt: skip
+        start = store.restore([], len(todo))
+        for at in range(start, len(todo)):
+            row, donors = todo[at]
+            progress("testing", at, len(todo))
+            try:
+                told = self._tested_one(files, measured, row, donors, present)
+            except ImageError:  # gone since it was read: there are others
+                told = None
+            rows = {} if told is None else {n: np.array([v]) for n, v in told.items()}
+            if told is not None:
+                rows |= {"index": np.array([at]), "row": np.array([row])}
+            store.add(rows, at + 1, [], last=at + 1 == len(todo))
+        progress("testing", len(todo), len(todo))
+        held = store.arrays()
+        del held["index"]
+        return Tested(**held)
+
+    def _tested_one(
+        self, files: Sequence[Path], measured: Measured, row: int, donors: Sequence[int],
+        present: NDArray[np.int64],
+    ) -> dict[str, Any] | None:  # fmt: skip
+        target = int(measured.target[row])
+        seen = self.seen(files[measured.index[row]], target)
+        assert seen.region is not None
+        if not 0.02 <= seen.region.mean() <= 0.98:
+            return None  # no object, or no background
+        others = [self.seen(files[measured.index[d]], int(measured.target[d])) for d in donors]
+        chances = self.chances(self.variants(seen, others))
+        wide = self.exchanges - len(donors)
+        given = [int(measured.target[d]) for d in donors]
+        swapped = chances[4:]
+        empty = [np.nan] * wide
+        return {
+            "chance": chances[:4, target], "top": chances[:4].argmax(axis=1),
+            "alone": chances[2, present], "given": given + [-1] * wide,
+            "donor": [*donors, *[-1] * wide],
+            "kept": [*swapped[:, target], *empty],
+            "pulled": [*(swapped[i, c] for i, c in enumerate(given)), *empty],
+            "follows": [*swapped.argmax(axis=1).tolist(), *[-1] * wide],
+        }  # fmt: skip
+
+    def about(self) -> dict[str, Any]:
+        """How the report was made, for JSON."""
+        return {
+            "method": self.method,
+            "layers": list(self.layers),
+            "object": self.object,
+            "object_is": OBJECTS[self.object],
+            "masks": None if self.masks is None else str(self.masks.folder),
+            "tests": self.tests,
+            "exchanges": self.exchanges,
+        }
+
+
+def _cells(evidence: Evidence) -> NDArray[np.float32]:
+    """A map for clustering: few cells, with the sum 1, so that its strength doesn't count."""
+    small = np.asarray(
+        Image.fromarray(evidence).resize((CELLS, CELLS), Image.Resampling.BILINEAR), np.float64
+    )
+    small = np.maximum(small, 0)
+    return np.asarray(small / (small.sum() or 1), np.float32)
+
+
+def _to_test(measured: Measured, tests: int, exchanges: int) -> Iterator[tuple[int, list[int]]]:
+    """Photos of each class, evenly spaced, and photos of other classes whose backgrounds they get,
+    in turn of every class."""
+    by_class = {int(c): np.nonzero(measured.target == c)[0] for c in measured.present}
+    for number, rows in by_class.items():
+        some = np.linspace(0, len(rows) - 1, min(len(rows), tests)).round().astype(int)
+        others = [held for c, held in by_class.items() if c != number]
+        for turn, at in enumerate(some.tolist()):
+            donors = []
+            for one in range(exchanges if others else 0):
+                place = turn * exchanges + one
+                held = others[place % len(others)]
+                donors.append(int(held[(place // len(others)) % len(held)]))
+            yield int(rows[at]), list(dict.fromkeys(donors))

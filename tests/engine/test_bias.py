@@ -1,0 +1,366 @@
+"""The bias finder: classes that go by a planted shortcut are named first, clean ones aren't."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import backlight
+from backlight.engine.cli import run
+from backlight.engine.evidence import background, objects
+from backlight.engine.evidence.biasreport import BiasReport
+from backlight.engine.evidence.spray import eigen_gap, spectral
+from backlight.errors import ImageError, ModelError, OutputError, UsageError
+from backlight.export.preprocess import preset
+
+from .. import models
+
+# The whole photo: its corners too.
+WHOLE = replace(preset("unit"), resize="stretch")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For each classifier of `shortcuts` a folder: m.onnx, photos, masks."""
+    pytest.importorskip("torch")
+    from .shortcuts import CLASSIFIERS, draw, trained
+
+    folder = tmp_path_factory.mktemp("planted")
+    for name, kinds in CLASSIFIERS.items():
+        draw(folder / name, kinds)
+        onnx.save(trained(kinds), folder / name / "m.onnx")
+    return folder
+
+
+def report(folder: Path, **given: object) -> BiasReport:
+    finder = backlight.BiasFinder(
+        folder / "m.onnx", preprocess=WHOLE, providers="cpu", threads=1, **given
+    )
+    return finder(folder / "photos")
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize(("name", "suspect"), [("corner", "corner"), ("snow", "snow")])
+def test_a_planted_shortcut_is_named_first(planted, name, suspect, masks):
+    folder = planted / name
+    found = report(folder, **({"masks": folder / "masks"} if masks else {}))
+    assert [one.name for one in found.classes] == [suspect, "plain"]
+    assert found.suspects == [suspect]
+    one, other = found.classes
+    assert one.predicted == other.predicted == 1  # nothing that accuracy would show
+    assert one.suspicion > 0.5 and one.alone > 0.9 and one.pull > 0.7
+    assert len(one.reasons) >= 3 and "backgrounds alone" in " ".join(one.reasons)
+    assert max(other.alone, other.pull, other.loss) < 0.05
+    if masks:
+        assert one.outside > 0.8 and one.loss > 0.8
+        assert found.finder.about()["object_is"] == "given masks"
+    else:
+        assert "assumed" in found.finder.about()["object_is"]
+
+
+def test_a_clean_classifier_has_no_suspect(planted):
+    for given in ({"masks": planted / "clean" / "masks"}, {}, {"object": "none"}):
+        found = report(planted / "clean", **given)
+        assert found.suspects == [] and max(c.suspicion for c in found.classes) < 0.25
+    assert {one.name for one in found.classes} == {"disc", "square"}
+
+
+def test_without_objects_the_maps_alone_tell_of_a_corner(planted):
+    found = report(planted / "corner", object="none")
+    assert found.suspects == ["corner"]
+    one = found.classes[0]
+    assert one.outside is one.alone is one.loss is None
+    assert any("in the same place, upper left" in reason for reason in one.reasons)
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_objects_seeded_by_the_evidence(planted):
+    """What docs/bias.md says of it: snow around an object is seen, a patch is taken for it."""
+    pytest.importorskip("skimage")
+    assert report(planted / "snow", object="seeded").suspects == ["snow"]
+    assert report(planted / "corner", object="seeded").suspects == []
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that adds up the red of a corner's pixels, 4 x 4, for class 1, and nothing for 0; and
+    photos of which half have it red."""
+    folder = tmp_path_factory.mktemp("linear")
+    weights = np.zeros((3 * 16 * 16, 2), np.float32)
+    red = np.zeros((3, 16, 16), np.float32)
+    red[0, :4, :4] = 1
+    weights[:, 1] = red.ravel()
+    model = models.parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+linear (float[N,3,16,16] x) => (float[N,2] prob) {
+    f = Flatten(x)
+    s = Gemm(f, w, b)
+    prob = Softmax(s)
+}""",
+        {"w": weights, "b": np.array([0, -8], np.float32)},
+    )
+    onnx.save(model, folder / "m.onnx")
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        kind = ("no", "yes")[number % 2]
+        pixels = rng.integers(0, 80, (16, 16, 3)).astype(np.uint8)
+        if kind == "yes":
+            pixels[:4, :4, 0] = 255
+        for what in ("photos", "masks"):
+            (folder / what / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "photos" / kind / f"{number}.png")
+        mask = np.zeros((16, 16), np.uint8)
+        mask[5:13, 5:13] = 255
+        Image.fromarray(mask).save(folder / "masks" / kind / f"{number}.png")
+    return folder
+
+
+def test_figures_that_are_known(linear):
+    """Of a linear model every figure follows by hand: all evidence for 1 is in the corner."""
+    found = report(linear, masks=linear / "masks", tests=2, exchanges=1)
+    assert found.finder.method == "input_x_gradient"
+    assert any("in place of gradcam" in note for note in found.finder.notes)
+    one = found.classes[0]
+    assert (one.name, one.outside, one.area) == ("yes", 1.0, 0.25)
+    # The corner stays (16 - 8 = 8 logits), or is gone: about 2.5 - 8.
+    assert one.chances["background_alone"] == pytest.approx(1 / (1 + np.exp(-8)), abs=1e-4)
+    assert one.chances["background_exchanged"] < 0.01
+    assert one.pull == 1 and one.follows == 1
+    other = found.classes[1]
+    assert other.silent == 4 and other.outside is None, "nothing speaks for class 0 anywhere"
+    assert len(found.tested.row) == 4
+    told = found.as_dict()
+    assert told["suspects"] == ["yes"] and told["classes"][0]["clusters"][0]["photos"] > 0
+
+
+def test_unlabelled_photos_go_by_the_predicted_class(linear, tmp_path):
+    for file in (linear / "photos").rglob("*.png"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    finder = backlight.BiasFinder(
+        linear / "m.onnx", preprocess=WHOLE, masks=linear / "masks", labels=["a", "b"]
+    )
+    found = finder(tmp_path)  # masks by the photos' names alone
+    assert {one.name: len(one.rows) for one in found.classes} == {"a": 4, "b": 4}
+    assert found.suspects == ["b"]
+
+
+def test_backgrounds():
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[..., 2] = 200
+    region = objects.centre((20, 20))
+    assert 0.35 < region.mean() < 0.45
+    pixels[region] = (255, 0, 0)
+    alone = background.alone(pixels, region)
+    assert (abs(alone.astype(int) - (0, 0, 200)) <= 1).all(), "nothing of the object is left"
+    blurred = background.blurred(pixels, region)
+    assert (blurred[region] == pixels[region]).all() and (blurred[~region][:, 0] == 0).all()
+    other = np.full((20, 20, 3), 90, np.uint8)
+    made = background.exchanged(pixels, region, other, region)
+    assert (made[region] == pixels[region]).all() and (made[~region] == 90).all()
+    whole = np.ones((20, 20), bool)
+    assert (background.alone(pixels, whole) == background.blank(pixels)).all()
+    assert (background.alone(pixels, ~whole) == pixels).all()
+
+
+@pytest.mark.parametrize("by", [0, 1, 3.2])
+def test_a_margin_around_a_region(by):
+    region = np.zeros((11, 13), bool)
+    region[5, 6] = True
+    grown = objects.grown(region, by)
+    step = round(by)
+    want = np.zeros_like(region)
+    want[5 - step : 6 + step, 6 - step : 7 + step] = True
+    np.testing.assert_array_equal(grown, want)
+
+
+def blobs(counts: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Maps with a spot in another place for each group."""
+    rng = np.random.default_rng(seed)
+    maps = rng.random((sum(counts), 8, 8)) * 0.2
+    label = np.repeat(np.arange(len(counts)), counts)
+    for row, group in enumerate(label):
+        maps[row, 2 * group, 2 * group : 2 * group + 2] += 5
+    return maps, label
+
+
+def test_clusters_are_the_planted_ones():
+    maps, label = blobs((14, 9, 5))
+    order = np.random.default_rng(1).permutation(len(maps))
+    np.testing.assert_array_equal(spectral(maps[order]), label[order])  # the largest is 0
+    assert len(np.unique(spectral(maps, 5))) == 5
+    assert spectral(maps[:3]).tolist() == [0, 0, 0]
+    assert eigen_gap(np.array([0, 0, 0.01, 0.9, 1])) == 3
+
+
+def test_clusters_are_scikit_learn_s():
+    cluster = pytest.importorskip("sklearn.cluster")
+    maps, _ = blobs((12, 12, 7), seed=3)
+    flat = maps.reshape(len(maps), -1)
+    want = cluster.SpectralClustering(3, affinity="nearest_neighbors", random_state=0)
+    want = want.fit_predict(flat / flat.sum(axis=1, keepdims=True))
+    got = spectral(maps, 3)
+    assert len({*zip(got.tolist(), want.tolist(), strict=True)}) == 3
+
+
+def cli(linear: Path, out: Path, *words: str) -> int:
+    line = ["bias", str(linear / "m.onnx"), str(linear / "photos"), "-o", str(out)]
+    return run([*line, "--preprocess", "unit", *words])
+
+
+def test_the_command_writes_a_ranked_report(linear, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "labels.txt").write_text("no\nyes<b>&\n")
+    words = ["--masks", str(linear / "masks"), "--labels", str(tmp_path / "labels.txt")]
+    assert cli(linear, out, *words, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((out / "summary.json").read_bytes())
+    assert told["command"] == "bias" and told["object"] == "masks" and len(told["images"]) == 8
+    ranked = json.loads((out / "bias.json").read_bytes())["classes"]
+    assert [one["class"] for one in ranked] == [one["class"] for one in told["classes"]]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "bias.html", "bias.json", "classes", "summary.json"
+    ]  # fmt: skip
+    for one in ranked:
+        with Image.open(out / one["picture"]) as picture:
+            assert picture.width > 400
+    page = (out / "bias.html").read_text()
+    assert "yes&lt;b&gt;&amp;" in page and "<b>" not in page
+    assert cli(linear, out, *words) == 2
+    assert "exists already; --force" in capsys.readouterr().err
+    assert cli(linear, out, *words, "--force", "--limit", "1", "--no-html") == 0
+    assert len(list((out / "classes").iterdir())) == 1
+    said = capsys.readouterr()
+    assert "object: given masks" in said.out
+
+
+def test_a_stopped_run_goes_on(linear, tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def make(**given: object) -> backlight.BiasFinder:
+        return backlight.BiasFinder(
+            linear / "m.onnx", preprocess=WHOLE, masks=linear / "masks", batch=2, threads=1,
+            providers="cpu", **given,
+        )  # fmt: skip
+
+    want = make()(linear / "photos").as_dict()
+    for stop_in, at in (("explaining", 4), ("testing", 3)):
+        state = tmp_path / stop_in
+
+        def stop(what: str, done: int, total: int, where: str = stop_in, most: int = at) -> None:
+            if what == where and done >= most:
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            make()(linear / "photos", state=state, every=0, progress=stop)
+        seen: list[tuple[str, int]] = []
+        again = make()(
+            linear / "photos", state=state, progress=lambda w, d, t, s=seen: s.append((w, d))
+        )
+        assert next(s for s in seen if s[0] == stop_in) == (stop_in, at)
+        assert again.as_dict() == want
+    with pytest.raises(OutputError, match="other tests"):
+        make(tests=1)(linear / "photos", state=tmp_path / "testing")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--masks {t}/none", "none: no such file"),
+        ("--masks {t}/empty", "empty: a folder without images"),
+        ("--masks {t}/file.txt", "a file; expected a folder of masks"),
+        ("--masks {t}/other", "no mask in"),
+        ("--object masks", "no masks were given; accepted: centre, seeded, none"),
+        ("--object middle", "object 'middle'; accepted"),
+        ("--masks {m} --object centre", "masks were given"),
+        ("--clusters 9", "--clusters 9: the set has 8 photos"),
+        ("--clusters 5", "the largest class has 4 photos"),
+        ("--clusters 0", "clusters 0; expected 1 or more"),
+        ("--tests -1", "tests -1; expected 0 or more"),
+        ("--exchanges 0", "exchanges 0"),
+        ("--limit -1", "--limit -1"),
+        ("--method gradcom", "nearest: gradcam"),
+        ("--method vanilla --layer f", "drawn of no layer"),
+    ],
+)
+def test_bad_input_is_a_line(words, says, linear, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "other" / "x.png")
+    (tmp_path / "file.txt").write_text("x")
+    words = words.format(t=tmp_path, m=linear / "masks")
+    assert cli(linear, tmp_path / "new" / "out", *words.split()) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert says in said[-1] and not any("Traceback" in line for line in said)
+    assert not (tmp_path / "new").exists()
+
+
+def test_photos_whose_masks_do_not_fit(linear, tmp_path, capsys):
+    """Missing, of another size, empty: each is named and skipped, the others are used."""
+    masks = tmp_path / "masks"
+    for file in (linear / "masks").rglob("*.png"):
+        to = masks / file.relative_to(linear / "masks")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(file.read_bytes())
+    (masks / "no" / "0.png").unlink()
+    Image.new("L", (8, 16), 255).save(masks / "no" / "2.png")
+    Image.new("L", (16, 16)).save(masks / "yes" / "3.png")
+    assert cli(linear, tmp_path / "out", "--masks", str(masks)) == 2
+    said = capsys.readouterr().err
+    assert "0.png: no mask in" in said and "expected 0.png" in said
+    assert "2.png: 8 x 16; the photo 2.png has 16 x 16" in said
+    assert "3.png: no object in what the model sees" in said
+    assert "3 skipped, 5 read" in said
+    told = json.loads((tmp_path / "out" / "summary.json").read_bytes())
+    assert len(told["skipped"]) == 3 and len(told["images"]) == 5
+
+
+def test_masks_in_colours_of_two_folders_and_as_labels(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    photo = tmp_path / "p.png"
+    Image.new("RGB", (6, 4)).save(photo)
+    values = np.zeros((4, 6), np.uint8)
+    values[1:3, 2:4] = 1  # a map of labels, not of brightness
+    Image.fromarray(values).save(tmp_path / "a" / "p.png")
+    masks = objects.Masks(tmp_path / "a")
+    size = replace(WHOLE, size=(4, 6))
+    spec = backlight.engine.photos.images.InputSpec(
+        "x", np.dtype(np.float32), "nchw", 3, (4, 6), None
+    )
+    np.testing.assert_array_equal(masks.region(photo, size, spec), values == 1)
+    for name in ("x", "y"):
+        (tmp_path / "b" / name).mkdir()
+        Image.new("L", (6, 4), 255).save(tmp_path / "b" / name / "p.png")
+    with pytest.raises(ImageError, match="two masks in"):
+        objects.Masks(tmp_path / "b").of(photo)
+    assert objects.Masks(tmp_path / "b").of(Path("x/p.jpg")).parent.name == "x"
+
+
+def test_models_that_are_no_classifiers(tmp_path, photos):
+    single = models.tiny(tail="y = Slice(scores, a, e, x1)", output="float[N,1] y")
+    for name, value in (("a", [0]), ("e", [1]), ("x1", [1])):
+        single.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(value, np.int64), name)
+        )
+    with pytest.raises((UsageError, ModelError), match="single score"):
+        backlight.BiasFinder(single, preprocess="unit")
+
+
+def test_one_photo_alone_and_a_class_alone(tiny, photo, photos):
+    finder = backlight.BiasFinder(tiny, preprocess="unit", providers="cpu", threads=1)
+    found = finder(photo)
+    assert len(found.classes) == 1 and found.classes[0].pull is None
+    assert found.classes[0].chances["background_exchanged"] is None
+    assert found.picture(0).width > 300
+    with pytest.raises(UsageError, match="out of range"):
+        found.picture(1)
+    (photos / "bad.png").write_bytes(b"no photo")
+    found = finder([photos, photos / "gone.png"])
+    assert len(found.measured.index) == 3 and len(found.skipped) == 2
