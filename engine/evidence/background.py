@@ -15,8 +15,8 @@ from .objects import Region
 
 __all__ = ["alone", "blank", "blurred", "exchanged"]
 
-# Of the photo's longer side: what the background is blurred by, and filled from.
-BLUR, FILL = 0.08, 0.12
+# What a background is blurred by, of the photo's longer side.
+BLUR = 0.08
 
 
 def alone(pixels: Pixels, region: Region) -> Pixels:
@@ -24,28 +24,31 @@ def alone(pixels: Pixels, region: Region) -> Pixels:
     it run together."""
     if not region.any() or region.all():
         return blank(pixels) if region.all() else pixels
-    outside = (~region).astype(np.float32)
-    mean = pixels[~region].astype(np.float32).mean(axis=0)
-    weight = _spread(outside)
-    filled = np.empty(pixels.shape, np.float32)
-    for c in range(3):
-        spread = _spread(pixels[..., c] * outside)
-        # Deep inside nothing of the background arrives: there it is its mean.
-        filled[..., c] = (spread + 1e-3 * mean[c]) / (weight + 1e-3)
+    known: NDArray[np.float32] = (~region).astype(np.float32)
+    filled = _filled(np.asarray(pixels, np.float32), known)
     made = np.where(region[..., None], filled, pixels)
     return np.clip(np.rint(made), 0, 255).astype(np.uint8)
 
 
-def _spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    image = Image.fromarray(np.asarray(values, np.float32))
-    # Pillow blurs bytes alone: by reductions and bilinear enlargement, as smooth as a Gaussian's.
-    height, width = values.shape
-    step = max(round(FILL * max(height, width)), 1)
-    small = (max(round(width / step), 2), max(round(height / step), 2))
-    image = image.resize(small, Image.Resampling.BOX).resize(
-        (width, height), Image.Resampling.BILINEAR
-    )
-    return np.asarray(image, np.float32)
+def _filled(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values [h, w, 3] where they are known (0 to 1), and between them what a coarser picture of
+    them has: halved until nothing is unknown, and enlarged again."""
+    if min(known.shape) < 2 or (known > 0).all():
+        return values
+    high, wide = known.shape
+    size = (-(-wide // 2), -(-high // 2))
+    weight = _resized(known, size)
+    small = np.stack([_resized(values[..., c] * known, size) for c in range(3)], axis=-1)
+    coarse = _filled(small / np.maximum(weight, 1e-6)[..., None], weight)
+    up = np.stack([_resized(coarse[..., c], (wide, high), smooth=True) for c in range(3)], axis=-1)
+    return np.where(known[..., None] > 0, values, up)
+
+
+def _resized(
+    values: NDArray[np.float32], size: tuple[int, int], smooth: bool = False
+) -> NDArray[np.float32]:
+    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(np.asarray(values, np.float32)).resize(size, how))
 
 
 def blurred(pixels: Pixels, region: Region) -> Pixels:

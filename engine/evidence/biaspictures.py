@@ -36,7 +36,7 @@ def class_picture(report: BiasReport, one: ClassBias) -> Image.Image:
         rows = [Row([Tile(None, "no evidence")], "photos")]
     about = report.finder.about()
     state = "suspect" if one.suspect else "not suspected"
-    detail = [f"suspicion {one.suspicion:.2f}, {state}; {len(one.rows)} photos"]
+    detail = [f"suspicion {one.suspicion:.2f}, {state}; {_photos(len(one.rows))}"]
     # A reason in a line of its own, not more than fit.
     detail += [f"· {reason}" for reason in one.reasons[:5]]
     return sheet(
@@ -45,9 +45,13 @@ def class_picture(report: BiasReport, one: ClassBias) -> Image.Image:
         rows,
         SIDE,
         f"Evidence: the positive part of {about['method']}, over the photo: pale none, red the "
-        "most. White line: the object. Below photos: the probability of the class, and what is "
-        "predicted where that is another. Maps of a cluster: their mean, and photos of it.",
+        "most. White line: the object. Below photos: the probability of the class, with its "
+        "background blurred, alone, and exchanged. Maps of a cluster: their mean, then photos.",
     )
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count} photos"
 
 
 def _tested(report: BiasReport, one: ClassBias) -> Iterator[Row]:
@@ -65,24 +69,16 @@ def _tested(report: BiasReport, one: ClassBias) -> Iterator[Row]:
         except ImageError:
             continue
         pictures = finder.variants(seen, others)
-        predicted = [*tested.top[t].tolist(), *tested.follows[t].tolist()]
         chance = [*tested.chance[t].tolist(), *tested.kept[t].tolist()]
-
-        def said(at: int, chance: list[float] = chance, predicted: list[int] = predicted) -> str:
-            other = "" if predicted[at] == one.number else _named(names, predicted[at])
-            return f"{percent(chance[at])} {other}".rstrip()
-
         tiles = [
-            Tile(_outlined(seen.pixels, seen.region), said(0)),
+            Tile(_outlined(seen.pixels, seen.region), percent(chance[0])),
             Tile(_heat(seen), f"{percent(held.outside[row])} outside"),
-            Tile(pictures[1], f"blurred: {said(1)}"),
-            Tile(pictures[2], f"alone: {said(2)}"),
+            Tile(pictures[1], f"blurred: {percent(chance[1])}"),
+            Tile(pictures[2], f"alone: {percent(chance[2])}"),
         ]
         for at in range(len(donors)):
-            donor = int(tested.given[t, at])
-            # That it is called what its background is, the label needn't say twice.
-            tail = percent(chance[4 + at]) if predicted[4 + at] == donor else said(4 + at)
-            tiles.append(Tile(pictures[4 + at], f"on {_named(names, donor)}", f": {tail}"))
+            name = names.get(int(tested.given[t, at]), "")
+            tiles.append(Tile(pictures[4 + at], f"on {name}", f": {percent(chance[4 + at])}"))
         yield Row(tiles, report.file(row).stem, "background exchanged at the right")
 
 
@@ -125,10 +121,6 @@ def _outlined(pixels: Pixels, region: Region | None) -> Pixels:
     return drawn
 
 
-def _named(names: dict[int, str], number: int) -> str:
-    return names.get(number, f"class {number}")
-
-
 def page_of(report: BiasReport, pictures: Iterator[tuple[ClassBias, Image.Image]]) -> Page:
     """The ranked report. pictures: of classes, in their order; those without one are in the table
     alone."""
@@ -138,7 +130,8 @@ def page_of(report: BiasReport, pictures: Iterator[tuple[ClassBias, Image.Image]
     named = ", ".join(suspects) if suspects else "none"
     page = Page(
         f"What does {finder.name} go by?",
-        f"Suspects, of {len(report.classes)} classes in {len(report.measured.index)} photos: "
+        f"Suspects, of {len(report.classes)} classes in "
+        f"{_photos(len(report.measured.index))}: "
         f"{named}.",
     )
     page.text(f"The object: {OBJECTS[finder.object]}. The evidence: {about['method']}.")
