@@ -39,7 +39,8 @@ def _filled(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[
     size = (-(-wide // 2), -(-high // 2))
     weight = _resized(known, size)
     small = np.stack([_resized(values[..., c] * known, size) for c in range(3)], axis=-1)
-    coarse = _filled(small / np.maximum(weight, 1e-6)[..., None], weight)
+    level = np.asarray(small / np.maximum(weight, 1e-6)[..., None], np.float32)
+    coarse = _filled(level, weight)
     up = np.stack([_resized(coarse[..., c], (wide, high), smooth=True) for c in range(3)], axis=-1)
     return np.where(known[..., None] > 0, values, up)
 
