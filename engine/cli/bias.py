@@ -10,7 +10,7 @@ import typer
 
 from ...errors import ImageError, UsageError
 from .console import show, show_json
-from .layers import ModelArgument, file_name, results_in, write_page
+from .layers import ModelArgument, drop_older, file_name, results_in, write_page
 from .options import (
     Batch,
     Force,
@@ -208,9 +208,7 @@ def _written(
     shown = found.classes[:limit]
     files = [f"{CLASSES}/{n}.png" for n in numbered(file_name(one.name) for one in shown)]
     (results.path / CLASSES).mkdir(exist_ok=True)
-    for old in (results.path / CLASSES).glob("*.png"):  # of an earlier run, with --force
-        if f"{CLASSES}/{old.name}" not in files:
-            old.unlink()
+    drop_older(results, "bias.json", files)
     told = found.as_dict()
     for one, file in zip(told["classes"], files, strict=False):
         one["picture"] = file

@@ -13,6 +13,7 @@ from .layers import (
     Layers,
     List,
     ModelArgument,
+    drop_older,
     file_name,
     listed,
     numbers,
@@ -207,10 +208,7 @@ def _written(
 
     pictures = _names(found)
     (results.path / PATTERNS).mkdir(exist_ok=True)
-    wanted = set(pictures.values())
-    for old in (results.path / PATTERNS).glob("*.png"):  # of an earlier run, with --force
-        if f"{PATTERNS}/{old.name}" not in wanted:
-            old.unlink()
+    drop_older(results, "graph.json", list(pictures.values()))
     gallery = Gallery(found, k)
     told = found.as_dict()
     for node in told["nodes"]:

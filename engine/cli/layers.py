@@ -28,6 +28,7 @@ __all__ = [
     "ModelArgument",
     "Per",
     "Pictures",
+    "drop_older",
     "file_name",
     "file_names",
     "list_skipped",
@@ -170,6 +171,18 @@ def results_in(output: Path, expected: Sequence[str], force: bool) -> Iterator[O
             for path in made:
                 path.rmdir()
         raise
+
+
+def drop_older(folder: OutputFolder, about: str, wanted: Sequence[str]) -> None:
+    """Remove pictures of an earlier run into the same folder (--force) that this one doesn't write:
+    those that its JSON file `about` names, and no others."""
+    try:
+        text = (folder.path / about).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return
+    for name in set(re.findall(r'"picture": "(\w+/[^"/\\]+\.png)"', text)) - set(wanted):
+        with suppress(OSError):
+            (folder.path / name).unlink()
 
 
 def write_page(folder: OutputFolder, name: str, page: Page) -> None:

@@ -239,7 +239,7 @@ def test_the_command_writes_a_ranked_report(linear, tmp_path, capsys):
     assert "object: given masks" in said.out
 
 
-def test_a_stopped_run_goes_on(linear, tmp_path):
+def test_a_stopped_run_goes_on(linear, tmp_path, capsys):
     class StoppedError(Exception):
         pass
 
@@ -265,6 +265,13 @@ def test_a_stopped_run_goes_on(linear, tmp_path):
         )
         assert next(s for s in seen if s[0] == stop_in) == (stop_in, at)
         assert again.as_dict() == want
+    out = tmp_path / "out"
+    finder = backlight.BiasFinder(linear / "m.onnx", preprocess="unit", masks=linear / "masks")
+    with pytest.raises(StoppedError):  # as the command calls it, killed
+        finder(linear / "photos", state=out / ".bias-state", every=0, progress=stop)
+    assert cli(linear, out, "--masks", str(linear / "masks")) == 0
+    assert "went on from photo 8, where a run was stopped" in capsys.readouterr().err
+    assert sorted(p.name for p in out.iterdir())[0] == "bias.html"
     with pytest.raises(OutputError, match="other tests"):
         make(tests=1)(linear / "photos", state=tmp_path / "testing")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import onnx
@@ -198,14 +200,18 @@ def test_the_command_writes_it_all(at_hand, tmp_path, capsys):
     page = (out / "graph.html").read_text()
     for key in told["pictures"]:
         assert f'<h3 id="{key}">' in page
+    places = set(re.findall(r'<h[23] id="([^"]*)"', page))
+    assert {unquote(to) for to in re.findall(r'href="#([^"]*)"', page)} <= places
     assert page.count('href="#whole%2F0%2F0"') == 4, "each part links to its parents"
     assert cli(at_hand, out, "--layers", "whole,parts") == 2
     assert "exists already; --force" in capsys.readouterr().err
+    (out / "patterns" / "mine.png").write_bytes(b"kept")
     assert cli(at_hand, out, "--layer", "whole", "--force", "--no-html", "--filters", "1") == 0
-    assert [p.name for p in (out / "patterns").iterdir()] == ["whole-1-0.png"]
+    left = sorted(p.name for p in (out / "patterns").iterdir())
+    assert left == ["mine.png", "whole-1-0.png"]
 
 
-def test_a_stopped_pass_goes_on(at_hand, tmp_path, found):
+def test_a_stopped_pass_goes_on(at_hand, tmp_path, found, capsys):
     folder, _ = at_hand
 
     class StoppedError(Exception):
@@ -233,6 +239,16 @@ def test_a_stopped_pass_goes_on(at_hand, tmp_path, found):
     other = backlight.ExplanatoryGraph(folder / "m.onnx", ["parts"], preprocess="unit", batch=5)
     with pytest.raises(OutputError, match="other layers"):
         other(folder / "photos", state=state)
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):  # as the command calls it, killed
+        backlight.ExplanatoryGraph(folder / "m.onnx", ["whole"], preprocess="unit")(
+            folder / "photos", state=out / ".graph-state", every=0, progress=stop
+        )
+    assert cli(at_hand, out, "--layers", "parts") == 2
+    assert "other layers" in capsys.readouterr().err
+    assert cli(at_hand, out, "--layers", "whole") == 0
+    assert "went on from photo 16, where a pass was stopped" in capsys.readouterr().err
+    assert not (out / ".graph-state").exists()
     (state / "part-000000.npz").write_bytes(b"no archive")
     with pytest.raises(OutputError, match="damaged"):
         make()(folder / "photos", state=state)
