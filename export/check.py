@@ -251,7 +251,9 @@ def _closing(score: scores.Score) -> list[Finding]:
         return [Finding("note", "", "", text) for text in score.notes]
     reason = "closes the head: the gradient is that of the score before it"
     if score.notes:
-        reason = f"closes the head: {scores.before_it(score.held, score.raw, score.binary)}"
+        pair = None if score.reading is None else score.reading.pair
+        own = 1 if score.binary else pair
+        reason = f"closes the head: {scores.before_it(score.held, score.raw, own)}"
     return [Finding("note", node.name or "", node.op_type, reason)]
 
 

@@ -115,6 +115,8 @@ def check_tensors(proto: onnx.ModelProto, folder: Path | None, source: str) -> f
             _check_data(tensor, source)
             continue
         entry = {e.key: e.value for e in tensor.external_data if e.key in _KEYS}
+        if not all(isinstance(value, str) for value in entry.values()):
+            raise ModelError(f"{source}: a tensor's data in a place that is no text")
         what = _what(source, tensor.name, entry.get("location", ""))
         if sum(e.key in _KEYS for e in tensor.external_data) > len(entry):
             raise ModelError(f"{what}, and in another place too; expected one")
@@ -183,8 +185,10 @@ def _what(source: str, name: str | None, location: str) -> str:
     return f"{source}: tensor '{_short(name or '')}' has its data in '{_short(location)}'"
 
 
-def _short(text: str) -> str:
+def _short(text: str | bytes) -> str:
     """Cut where a stranger's name would fill the screen, without what a terminal obeys."""
+    if isinstance(text, bytes):  # protobuf's, of what is no UTF-8
+        text = text.decode("utf-8", "replace")
     shown = "".join(c if c.isprintable() else "?" for c in text[:200])
     return shown[:120] + "…" if len(shown) > 120 else shown
 

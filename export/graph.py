@@ -146,7 +146,10 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
         source = str(model.meta.get(SOURCE) or model.graph.name or "the model")
         check_tensors_of(model, source)
         check_structure(model, source)  # which a copy fails at
-        copy = ir.Model.clone(model)  # in no form: whoever reads may change what it likes
+        try:
+            copy = ir.Model.clone(model)  # in no form: whoever reads may change what it likes
+        except Exception as err:  # onnx-ir's, of a graph whose names contradict each other
+            raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
         copy.meta.update(model.meta)
         forget_no_sizes(copy)
         return copy, source
@@ -286,6 +289,8 @@ def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> N
             if not fold_constants(model, keep, budget) and not told:
                 return
         infer_shapes(model)
+    except InputError:
+        raise
     except Exception as err:  # see `load`
         raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
 
@@ -336,9 +341,13 @@ def _inferred(model: ir.Model, carry: bool = False) -> onnx.ModelProto:
             # ONNX infers nothing for them (with axes left out): say that the shape stays.
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
-    return onnx.shape_inference.infer_shapes(
-        proto, check_type=False, strict_mode=False, data_prop=carry
-    )
+    try:
+        return onnx.shape_inference.infer_shapes(
+            proto, check_type=False, strict_mode=False, data_prop=carry
+        )
+    except Exception as err:  # of its C++: InferenceError, ValueError, MemoryError
+        source = str(model.meta.get(SOURCE) or model.graph.name or "the model")
+        raise ModelError(f"{source}: not a valid ONNX model: {_first_line(err)}") from err
 
 
 def _light(

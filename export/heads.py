@@ -43,6 +43,7 @@ class Reading:
     each: whether every class has its own probability, so that one class alone is one of two.
     behind: the nodes after the one that closes it that move or pick classes, in order.
     axis: of the classes in `before`, where the operator that closes it says so.
+    pair: of two classes p and 1 - p that one Sigmoid gives, the column of p; None of all else.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Reading:
     closer: ir.Node | None = None
     behind: tuple[ir.Node, ...] = ()
     axis: int | None = None
+    pair: int | None = None
 
 
 def read(value: ir.Value) -> Reading | None:
@@ -104,12 +106,16 @@ class _Reader:
             return None if found is None else replace(found, behind=(*found.behind, node))
         if kind in PICKING:
             found = self.read(source, deep)
-            if found is None:
+            if found is None or found.pair is not None:
                 return None
             return replace(found, alone=found.kind == "Sigmoid" and found.alone,
                            behind=(*found.behind, node))  # fmt: skip
         if kind in ("Log", "Exp", "Clip", "Sqrt", "Pow", "Reciprocal"):
             return self._unary(node, source, value, deep)
+        if kind == "Concat":
+            pair = self._pair(node, deep)
+            if pair is not None:
+                return pair
         if kind in ("Mul", "Div", "Add", "Sub"):
             scaled = self._scaled(node, value, deep)
             if scaled is not None:
@@ -139,7 +145,9 @@ class _Reader:
             return replace(found, alone=found.alone and _barely_clips(node, found))
         power = 0.5 if kind == "Sqrt" else _scalar(node.inputs[1] if kind == "Pow" else None)
         if power is not None and power > 0 and not found.log and kind in ("Sqrt", "Pow"):
-            return replace(found, kind="Mixture", scale=found.scale**power, alone=False, each=False)
+            return replace(
+                found, kind="Mixture", scale=found.scale**power, alone=False, each=False, pair=None
+            )
         return None
 
     def _scaled(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
@@ -176,7 +184,7 @@ class _Reader:
                 return Reading("Softmax", scores, closer=node)
         found = self.read(source, deep)
         if found is not None and not found.log:
-            made_of = replace(found, kind="Mixture", scale=1.0, alone=False, each=False)
+            made_of = replace(found, kind="Mixture", scale=1.0, alone=False, each=False, pair=None)
             return made_of if found.logits else replace(made_of, before=value, behind=())
         negative = made is None or not (
             made.op_type in traits.NEVER_NEGATIVE
@@ -192,7 +200,9 @@ class _Reader:
         found = self.read(source, deep)
         if found is None:
             return None
-        made = replace(found, kind="Mixture", before=value, logits=False, alone=False, behind=())
+        made = replace(
+            found, kind="Mixture", before=value, logits=False, alone=False, behind=(), pair=None
+        )
         if node.op_type == "ReduceMean":
             return made
         axes = _axes(node)
@@ -204,6 +214,43 @@ class _Reader:
             return None
         count = float(np.prod([d for d in dims if isinstance(d, int)]))
         return replace(made, scale=found.scale * count)
+
+    def _pair(self, node: ir.Node, deep: int) -> Reading | None:
+        """p and 1 - p beside each other, in either order, of one Sigmoid's p."""
+        axis = node.attributes.get_int("axis", 0)
+        shapes = [v.shape for v in node.inputs if v is not None]
+        if len(node.inputs) != 2 or any(s is None or not -len(s) <= axis < len(s) for s in shapes):
+            return None
+        if any(s is None or dim_of(s, axis % len(s)) != 1 or axis % len(s) == 0 for s in shapes):
+            return None
+        for column in (1, 0):
+            found = self.read(node.inputs[column], deep)
+            if found is None or found.kind != "Sigmoid" or found.log or not found.alone:
+                continue
+            other = node.inputs[1 - column]
+            if found.scale == 1 and found.pair is None and self._rest(other, found, node, column):
+                return replace(found, pair=column, behind=())
+        return None
+
+    def _rest(self, other: ir.Value | None, found: Reading, node: ir.Node, column: int) -> bool:
+        """Whether a tensor is 1 - p: written so, or the Sigmoid of -z."""
+        own = _core(node.inputs[column])
+        rest = _core(other)
+        made = None if rest is None else rest.producer()
+        if made is None:
+            return False
+        a, b = (made.inputs[0], made.inputs[1]) if len(made.inputs) == 2 else (None, None)
+        if made.op_type == "Sub":
+            return _scalar(a) == 1 and _core(b) is own
+        if made.op_type == "Add":
+            pairs = ((a, b), (b, a))
+            return any(_scalar(x) == 1 and _core(_negated(_core(y))) is own for x, y in pairs)
+        of = self.read(other, _DEEPEST)
+        if of is None or of.kind != "Sigmoid" or of.log or of.scale != 1:
+            return False
+        z, minus = _core(found.before), _core(of.before)
+        # Class 1 is the one that isn't the negation: of two Sigmoids either may be p.
+        return _core(_negated(minus)) is z and z is not None
 
     def _several(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
         """The members of an ensemble, or heads beside each other."""
@@ -229,6 +276,32 @@ class _Reader:
             scale = float(np.prod(scales))
         each = all(p.each for p in known) and kind != "Concat"
         return Reading("Mixture", value, logits=False, log=log, scale=scale, alone=False, each=each)
+
+
+def _core(value: ir.Value | None) -> ir.Value | None:
+    """A tensor before what only renames, reshapes or casts it."""
+    for _ in range(_DEEPEST):
+        node = None if value is None else value.producer()
+        if node is None or node.op_type not in LAYOUT or node.domain not in ("", "ai.onnx"):
+            return value
+        value = node.inputs[0]
+    return value
+
+
+def _negated(value: ir.Value | None) -> ir.Value | None:
+    """x where a value is -x; else None."""
+    node = None if value is None else value.producer()
+    if node is None or node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Neg":
+        return node.inputs[0]
+    if node.op_type == "Mul":
+        for number, other in (node.inputs, node.inputs[::-1]):
+            if _scalar(number) == -1:
+                return other
+    if node.op_type == "Sub" and _scalar(node.inputs[0]) == 0:
+        return node.inputs[1]
+    return None
 
 
 def _closed(node: ir.Node, source: ir.Value) -> Reading | None:

@@ -170,8 +170,12 @@ def _scored(
         return Score(of, raw, value, output, None, False, ranking)
     raw = _real(e, reading, value) or _unflattened(reading)
     batchless = no_batch(graph, value)
-    binary = reading.each and _classes(value, batchless) == 1
-    if reading.logits and not _same_classes(reading, raw, value, batchless):
+    binary = reading.each and reading.pair is None and _classes(value, batchless) == 1
+    if (
+        reading.pair is None
+        and reading.logits
+        and not _same_classes(reading, raw, value, batchless)
+    ):
         moved = _moved(model, reading, raw)
     else:
         moved = raw if codes else before_quantizing(raw)
@@ -180,6 +184,8 @@ def _scored(
         of = _laid_out(e, moved, batchless)
     if binary:
         of = _both(e, of, reading)
+    elif reading.pair is not None:
+        of = _both(e, of, reading, reading.pair)
     notes = () if raw is value else _notes(value, raw, reading, binary, named)
     if raw is value:
         notes = _notes_of_itself(value, reading, binary)
@@ -197,12 +203,14 @@ def _notes(
     if not named and not reading.each and reading.logits and reading.kind != "Mixture":
         return ()  # the score before a closing Softmax is the contract
     node = "" if reading.closer is None else f" '{reading.closer.name}'"
-    return (f"'{value.name}' is made by {kind}{node}: {before_it(value, raw, binary)}",)
+    own = 1 if binary else reading.pair
+    return (f"'{value.name}' is made by {kind}{node}: {before_it(value, raw, own)}",)
 
 
-def before_it(value: ir.Value, raw: ir.Value, binary: bool) -> str:
-    """That the score is taken before what closes it, for people."""
-    two = ", for class 1, and its negation for class 0" if binary else ""
+def before_it(value: ir.Value, raw: ir.Value, own: int | None) -> str:
+    """That the score is taken before what closes it, for people. own: of two classes the one whose
+    score it is."""
+    two = "" if own is None else f", for class {own}, and its negation for class {1 - own}"
     return (
         f"the score explained is the tensor before it, '{raw.name}'{two}; "
         f"--of {value.name}{AS_IS} takes the output itself"
@@ -314,13 +322,12 @@ def _leads(value: ir.Value, reading: Reading) -> bool:
     return value.is_graph_output() or any(u.node in reading.behind for u in value.uses())
 
 
-def _both(e: Emitter, of: ir.Value, reading: Reading) -> ir.Value:
-    """One score [N, 1] as two: of class 0 and of class 1."""
-    assert of.shape is not None
-    column = of
-    if len(of.shape) != 2:
-        column = e.Reshape(of, [-1, 1], _shape=[dim_of(of.shape, 0), 1])
-    if reading.logits:
+def _both(e: Emitter, of: ir.Value, reading: Reading, at: int = 1) -> ir.Value:
+    """One score [N, 1] as two: of class `at`, and of the other one."""
+    column, rows = of, None if of.shape is None or not len(of.shape) else dim_of(of.shape, 0)
+    if of.shape is None or len(of.shape) != 2:
+        column = e.Reshape(of, [-1, 1], _shape=[rows, 1])
+    if reading.logits or reading.pair is not None:
         other = e.Neg(column)
     elif reading.log:
         # log(1 - exp(l))
@@ -328,7 +335,8 @@ def _both(e: Emitter, of: ir.Value, reading: Reading) -> ir.Value:
     else:
         other = e.Sub(reading.scale, column)
     other.shape = column.shape
-    return e.Concat(other, column, axis=1, _shape=[dim_of(column.shape or of.shape, 0), 2])
+    both = (other, column) if at else (column, other)
+    return e.Concat(*both, axis=1, _shape=[rows, 2])
 
 
 def _laid_out(e: Emitter, value: ir.Value, batchless: bool) -> ir.Value:

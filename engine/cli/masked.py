@@ -173,13 +173,21 @@ class Job:
         self.scorer.baseline(self.scorer.planar(blank), baseline)
 
     def probabilities(self, logits: NDArray[Any]) -> Any:
-        """Scores [K] before the closing operator -> probabilities [K], or None."""
+        """Scores [K] before the closing operator -> probabilities [K], or None: of a layer too,
+        whose channels compete for nothing."""
         from ..classifier.intake import as_score
 
+        if self.scorer.layer is not None and self.scorer.closing is None:
+            return None
         try:
             return as_score(logits[None], "probability", self.scorer.closing)[0]
         except UsageError:
             return None
+
+    def measured(self, score: str) -> str:
+        """What a map is of, for people. score: see Scorer.settled."""
+        plain = self.scorer.layer is not None and self.scorer.closing is None
+        return "activation of the channel" if plain else f"{score} of the class"
 
     def top(self, chances: Any) -> list[dict[str, Any]]:
         """The five likeliest classes, for the summary."""

@@ -290,7 +290,7 @@ def _heat_cell(
     full, note = colours.strength(float(np.abs(values).max()), engine.score, told["score"])
     likely = engine.score == "probability"
     scale, unit = (100, " pt") if likely else (1, "")
-    what = "percentage points of its probability" if likely else engine.score
+    what = "percentage points of its probability" if likely else job.measured(engine.score)
     many = "" if heat.ndim == 2 else ", summed over channels"
     picture = colours.over_photo(colours.diverging(values, full), prepared.pixels)
     bar = colours.diverging(np.linspace(-1, 1, 256), 1)

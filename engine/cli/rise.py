@@ -210,6 +210,6 @@ def _heat_cell(
     return Cell(
         colours.with_bar(picture, bar, ticks),
         job.titled(told["class"], chances),
-        f"{'' if note is None else f'{note}; '}mean {engine.score} of the class where a pixel is "
+        f"{'' if note is None else f'{note}; '}mean {job.measured(engine.score)} where a pixel is "
         f"kept, {used} masks; linear, yellow: the map's lowest, shaded by the photo",
     )

@@ -209,7 +209,21 @@ class Scorer(Standing):
 
     def settled(self, score: Score | None) -> Score:
         """What is measured: what was asked for; None: the probability, but the score itself where a
-        single one has none, which is noted."""
+        single one has none, and of a layer, whose channels are no classes; which is noted. Raises
+        UsageError for a layer's probability."""
+        if self.layer is not None and self.closing is None:
+            if score not in (None, "logit"):
+                raise UsageError(
+                    f"score '{score}' of '{self.layer}': a layer's channels are no classes, and "
+                    "have no probability; accepted: 'logit', the activation itself"
+                )
+            note = (
+                f"'{self.layer}' is a layer: what is measured is the activation of a channel "
+                "itself, no probability"
+            )
+            if note not in self.notes:
+                self.notes.append(note)
+            return "logit"
         if score is not None or self.classes != 1 or self.closing is not None:
             return score or "probability"
         note = f"'{self.output}' is a single score that nothing closes: measuring it as it is"

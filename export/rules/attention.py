@@ -216,11 +216,16 @@ def _bias(e: Emitter, op: Op, q: ir.Value, k: ir.Value) -> tuple[ir.Value | None
     return added, seen
 
 
+# More are made in the run.
+_MOST_NUMBERS = 1 << 16
+
+
 def _numbers(e: Emitter, count: Amount) -> ir.Value:
     """0, 1, 2 ... : int64 [count]."""
-    if isinstance(count, int):
+    if isinstance(count, int) and count <= _MOST_NUMBERS:
         return e.const(np.arange(count, dtype=np.int64))
-    return e.op("Range", [0, e.Squeeze(count, [0]), 1], _dtype=INT64)[0]
+    end = count if isinstance(count, int) else e.Squeeze(count, [0])
+    return e.op("Range", [0, end, 1], _dtype=INT64)[0]
 
 
 def _probabilities(

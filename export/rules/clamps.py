@@ -1,7 +1,8 @@
 """What is max(x, 0), or min(max(x, 0), 6), however an exporter spells it.
 
     Relu(x)   Clip(x, 0)   Max(x, 0)   Where(x > 0, x, 0)   Where(x <= 0, 0, x)   x * Cast(x > 0)
-    LeakyRelu, PRelu, ThresholdedRelu of 0          (x + Abs(x)) / 2
+    LeakyRelu, PRelu, ThresholdedRelu of 0          (x + Abs(x)) / 2          x - Min(x, 0)
+    x[x < 0] = 0: ScatterND(x, Transpose(NonZero(x < 0)), 0)
     Min(Max(x, 0), 6)   Max(Min(x, 6), 0)   Min(Relu(x), 6)   Clip(Relu(x), , 6)   ...
 
 in either order of operands, with zeros as a number, a map of them, or made to x's shape in the run,
@@ -25,7 +26,7 @@ __all__ = ["Clamp", "clamp", "is_clipped", "rectifies", "uniform"]
 _ABOVE = frozenset(("Greater", "GreaterOrEqual"))
 _BELOW = frozenset(("Less", "LessOrEqual"))
 # What makes no other number of one that is the same everywhere, of its first input.
-_REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Tile"}
+_REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Slice", "Tile", "Transpose"}
 # Not a Cast: a whole number's bounds are others.
 _BETWEEN = traits.QUANTIZES | {"Dropout", "Identity"}
 # Longer chains are no one's spelling of a rectifier.
@@ -151,6 +152,37 @@ def _doubled(node: ir.Node) -> Clamp | None:
     return None
 
 
+def _without_negative(node: ir.Node) -> Clamp | None:
+    """x - min(x, 0)."""
+    value = node.inputs[1]
+    lesser = None if value is None else clamp(value.producer())
+    if lesser is None or lesser.low is not None or lesser.high != 0:
+        return None
+    return Clamp(node, 0, low=0.0) if _same(lesser.x, node.inputs[0]) else None
+
+
+def _assigned(node: ir.Node) -> Clamp | None:
+    """x[x < c] = c, by the places where the test holds."""
+    if node.attributes.get_string("reduction", "none") != "none":
+        return None
+    places = None if node.inputs[1] is None else node.inputs[1].producer()
+    while places is not None and places.op_type in ("Identity", "Cast") and places.inputs[0]:
+        places = places.inputs[0].producer()
+    if places is None or places.op_type != "Transpose" or places.inputs[0] is None:
+        return None
+    turned = tuple(places.attributes.get_ints("perm", (1, 0))) == (1, 0)
+    found = places.inputs[0].producer()
+    if not turned or found is None or found.op_type != "NonZero" or found.domain:
+        return None
+    tested = _tested(found.inputs[0])
+    if tested is None or not _same(node.inputs[0], tested[0]):
+        return None
+    _, bound, above = tested
+    if uniform(node.inputs[2]) != bound:
+        return None
+    return Clamp(node, 0, high=bound) if above else Clamp(node, 0, low=bound)
+
+
 def _sloped(node: ir.Node) -> Clamp | None:
     if node.op_type == "PRelu":
         slope = uniform(node.inputs[1])
@@ -168,6 +200,8 @@ _KINDS = {
     "Mul": _gated,
     "PRelu": _sloped,
     "Relu": _relu,
+    "ScatterND": _assigned,
+    "Sub": _without_negative,
     "ThresholdedRelu": _sloped,
     "Where": _where,
 }
@@ -180,7 +214,7 @@ def _tested(value: ir.Value | None) -> tuple[ir.Value, float, bool] | None:
         node = None if value is None else value.producer()
         if node is None or node.domain not in ("", "ai.onnx"):
             return None
-        if node.op_type in ("Not", "Identity", "Cast"):
+        if node.op_type in ("Not", "Identity", "Cast", "Expand"):
             flipped ^= node.op_type == "Not"
             value = node.inputs[0]
             continue
@@ -311,4 +345,10 @@ def _is_hard_sigmoid(chain: list[Clamp], high: float | None) -> bool:
 
 def is_clipped(node: ir.Node) -> bool:
     """Whether a node is a Clip, the operator, that is no rectifier."""
-    return node.op_type == "Clip" and node.domain in ("", "ai.onnx") and not rectifies(node)
+    if node.op_type != "Clip" or node.domain not in ("", "ai.onnx") or rectifies(node):
+        return False
+    # x - Clip(x, , 0) rectifies, and this is a part of it.
+    return not any(
+        use.idx == 1 and use.node.op_type == "Sub" and rectifies(use.node)
+        for use in node.outputs[0].uses()
+    )

@@ -16,6 +16,9 @@ def add(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @vjp("Sub", 14)
 def sub(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    rectified = spelled(e, op, ct)
+    if rectified is not None:
+        return rectified
     return ct, e.Neg(ct) if op.wants[1] else None
 
 

@@ -130,6 +130,9 @@ def scatter_elements(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @vjp("ScatterND", 18)
 def scatter_nd(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    rectified = spelled(e, op, ct)
+    if rectified is not None:
+        return rectified
     indices, like = op.need(1), op.need(2).shape
 
     def pick(value: ir.Value) -> ir.Value:

@@ -28,6 +28,8 @@ MOST_OFFSETS = 4096
 
 # Windows of more positions are taken axis by axis: 13 + 13 offsets instead of 169.
 MANY = 25
+# What lies between windows is put together of as many zeros.
+MANY_PHASES = 1 << 16
 
 
 @vjp("MaxPool", 12, 22)
@@ -41,6 +43,10 @@ def max_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         raise op.unsupported(
             f"a window of {list(win.kernel)}, each position of which is a few nodes",
             f"{MOST_OFFSETS} positions an axis at most",
+        )
+    if prod(win.strides) > MANY_PHASES:
+        raise op.unsupported(
+            f"strides of {list(win.strides)}", f"{MANY_PHASES} positions between windows at most"
         )
     if not win.auto:
         return (_gradient(e, op.x, op.y, ct, win, bool(op.attr("ceil_mode", 0))),)

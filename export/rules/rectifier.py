@@ -51,8 +51,8 @@ def _whole(e: Emitter, op: Op, ct: ir.Value) -> ir.Value:
 
 
 def spelled(e: Emitter, op: Op, ct: ir.Value) -> Cotangents | None:
-    """Max, Min, Where, Mul, Add where they rectify: strictly between the bounds the cotangent
-    passes. None where they don't, or where a bound's own gradient is asked for."""
+    """Max, Min, Where, Mul, Add, Sub, ScatterND where they rectify: strictly between the bounds
+    the cotangent passes. None where they don't, or where a bound's own gradient is asked for."""
     return _alone(op, _whole(e, op, _open(e, op, ct))) if _is_spelled(op) else None
 
 
@@ -187,7 +187,7 @@ def thresholded_relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (e.Relu(ct),)
 
 
-_SPELLED = {"Add": 14, "Max": 13, "Min": 13, "Mul": 14, "Where": 16}
+_SPELLED = {"Add": 14, "Max": 13, "Min": 13, "Mul": 14, "ScatterND": 18, "Sub": 14, "Where": 16}
 
 DECONV: dict[str, Rule] = {
     "Relu": relu_deconv,

@@ -22,6 +22,10 @@ X, W, R, B, LENGTHS, H, C, P = range(8)
 Apply = Callable[[Emitter, ir.Value], ir.Value]
 
 
+# A layer is unrolled.
+MOST_STEPS = 10_000
+
+
 @dataclass(frozen=True)
 class _Activation:
     """A function of a gate, and its derivative from what it gave."""
@@ -82,6 +86,11 @@ class Layer:
             raise op.unsupported("a sequence of unknown length", "a fixed length (--shape)")
         if not steps:
             raise op.unsupported("a sequence of no steps", "one step at least")
+        if steps > MOST_STEPS:
+            raise op.unsupported(
+                f"a sequence of {steps} steps, each of which is a few nodes",
+                f"{MOST_STEPS} at most",
+            )
         self.steps = steps
         for name, plain in (("clip", None), ("input_forget", 0)):
             if op.attr(name, plain) != plain:

@@ -189,6 +189,10 @@ def _reflected(e: Emitter, x: ir.Value, last: ir.Value, align: bool) -> tuple[ir
     return place, e.Where(turned, -1.0, 1.0, _dtype=x.dtype)
 
 
+# Numbers that are written into the graph; more are made in the run.
+MOST_BLOCK = 1 << 16
+
+
 @vjp("Col2Im", 18)
 def col2im(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """Blocks are added up into an image; each gets back what lies under it.
@@ -203,13 +207,19 @@ def col2im(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if any(pads):
         ct = e.Pad(ct, e.const([0, 0, *pads[:n], 0, 0, *pads[n:]]))
     image = op.dims(op.y)[2:]
+    if max(block, default=0) > MOST_BLOCK:
+        raise op.unsupported(f"a block of {block}", f"{MOST_BLOCK} at most")
     for i in reversed(range(n)):
         reach = (block[i] - 1) * hops[i] + 1
         size = image[i]
         offsets = e.const((np.arange(block[i]) * hops[i])[:, None])
         if size is not None:
             count = (size + pads[i] + pads[i + n] - reach) // strides[i] + 1
-            starts = e.const(np.arange(count) * strides[i])
+            starts = (
+                e.const(np.arange(count) * strides[i])
+                if count <= MOST_BLOCK
+                else e.op("Range", [0, count * strides[i], strides[i]], _dtype=INT64)[0]
+            )
         else:
             length = e.Squeeze(e.Shape(ct, start=2 + i, end=3 + i), [0])
             end = e.Add(e.Sub(length, reach), 1)

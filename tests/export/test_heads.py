@@ -279,6 +279,77 @@ def test_one_logit_is_two_classes(end, shape, shift):
         explain(X, 2)
 
 
+PAIRS = {
+    "1 - p, p": ("p1 = Sigmoid(t) q1 = Sub(top, p1) prob = Concat<axis=1>(q1, p1)", 1),
+    "p, 1 - p": ("p1 = Sigmoid(t) q1 = Sub(top, p1) prob = Concat<axis=1>(p1, q1)", 0),
+    "1 + -p, p": (
+        "p1 = Sigmoid(t) m1 = Neg(p1) q1 = Add(m1, top) prob = Concat<axis=-1>(q1, p1)",
+        1,
+    ),
+    "stacked": (
+        "p1 = Sigmoid(t) s1 = Squeeze(p1, one) r1 = Sub(top, s1) q1 = Unsqueeze(r1, one) "
+        "o1 = Unsqueeze(s1, one) prob = Concat<axis=1>(q1, o1)",
+        1,
+    ),
+    "written": (
+        "n1 = Neg(t) e1 = Exp(n1) d1 = Add(top, e1) p1 = Div(top, d1) q1 = Sub(top, p1) "
+        "prob = Concat<axis=1>(q1, p1)",
+        1,
+    ),
+    "of -z": ("p1 = Sigmoid(t) n1 = Neg(t) q1 = Sigmoid(n1) prob = Concat<axis=1>(q1, p1)", 1),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_one_sigmoid_beside_what_is_left(name):
+    """Explained before the Sigmoid: of class 0 and 1 the gradients of -z and z."""
+    end, own = PAIRS[name]
+    model = head(f"{ONE} {end}", "float[N,2] prob")
+    explain = Explainer(model, ("vanilla",))
+    said = " ".join(explain.notes)
+    assert f"for class {own}, and its negation for class {1 - own}" in said
+    assert any("negation" in f.line() for f in backlight.check(model).notes)
+    want = Explainer(models.tiny(), ("vanilla",))(X, 2).saliency["vanilla"]
+    for target in (0, 1):
+        sign = 1 if target == own else -1
+        got = explain(X, target).saliency["vanilla"]
+        np.testing.assert_allclose(got, sign * want, rtol=1e-5, atol=1e-7)
+    for found in told(model):
+        np.testing.assert_allclose(found, expected(model), atol=1e-6)
+    again = Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))
+    np.testing.assert_array_equal(again(X).target, expected(model).argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "p1 = Sigmoid(t) q1 = Sub(half, p1) prob = Concat<axis=1>(q1, p1)",
+        "p1 = Sigmoid(t) o1 = Sigmoid(scores) u1 = Slice(o1, one, two, one) q1 = Sub(top, u1) "
+        "prob = Concat<axis=1>(q1, p1)",
+        "p1 = Sigmoid(scores) q1 = Sub(top, p1) r1 = Concat<axis=1>(q1, p1) "
+        "prob = Slice(r1, one, three, one)",
+    ],
+)
+def test_what_is_no_pair(end):
+    model = head(f"{ONE} {end}", "float[N,2] prob")
+    assert "negation" not in " ".join(Explainer(model, ("vanilla",)).notes)
+
+
+def test_a_layer_has_no_probabilities(tmp_path, capsys):
+    """Channels are measured as they are, with no softmax over them; which is said."""
+    model = head("prob = Softmax(scores)")
+    made = Occlusion(model, window=8, stride=8, of="f")
+    x = X[:1]
+    found = made.measure(x, classes=[1])
+    assert made.score == "logit" and "no probability" in " ".join(made.scorer.notes)
+    inner = head("prob = Identity(f)", "float[N,4] prob")
+    assert found.score[0, 0] == pytest.approx(run_runtime(inner, {"x": x})["prob"].reshape(-1)[1])
+    for engine in (Occlusion, Rise):
+        with pytest.raises(UsageError, match="no classes"):
+            engine(model, of="f", score="probability")
+    assert Occlusion(model, window=8, of="scores").score == "probability"
+
+
 @pytest.mark.parametrize(("end", "shape"), [("Identity(t)", "N,1"), ("Squeeze(t, one)", "N")])
 def test_a_single_score_that_nothing_closes_is_one_class(end, shape):
     model = head(f"{ONE} prob = {end}", f"float[{shape}] prob")

@@ -62,6 +62,16 @@ SPELLED: dict[str, str] = {
     "Abs": "a = Abs(x) b = Add(x, a) y = Mul(b, half)",
     "Abs, turned": "a = Abs(x) b = Add(a, x) y = Div(b, two)",
     "twice": "a = Max(x, zero) y = Relu(a)",
+    "Sub": "m = Min(x, zero) y = Sub(x, m)",
+    "Sub of a Clip": "m = Clip(x, , zero) y = Sub(x, m)",
+    # x[x < 0] = 0, as PyTorch's exporters write it
+    "assigned": "l = Less(x, zero) n = NonZero(l) i = Transpose<perm = [1, 0]>(n) "
+    "a = GatherND(x, i) s = Shape(a) z = ConstantOfShape(s) y = ScatterND(x, i, z)",
+    "assigned up to": "l = LessOrEqual(x, zero) n = NonZero(l) i = Transpose<perm = [1, 0]>(n) "
+    "a = GatherND(x, i) s = Shape(a) z = Expand(zero, s) y = ScatterND(x, i, z)",
+    "assigned where not above": "t = Greater(x, zero) l = Not(t) n = NonZero(l) "
+    "i = Transpose<perm = [1, 0]>(n) a = GatherND(x, i) s = Shape(a) z = Expand(zero, s) "
+    "y = ScatterND(x, i, z)",
 }
 SPELLED6: dict[str, str] = {
     "Min of Max": "a = Max(x, zero) y = Min(a, six)",
@@ -81,6 +91,9 @@ SPELLED6: dict[str, str] = {
     "with a copy between": "a = Max(x, zero) i = Identity(a) y = Min(i, six)",
     "Clip": "y = Clip(x, zero, six)",
     "Clip of Max": "a = Max(x, zero) y = Clip(a, minus, six)",
+    "assigned, both ends": "a = Relu(x) t = Greater(a, six) n = NonZero(t) "
+    "i = Transpose<perm = [1, 0]>(n) b = GatherND(a, i) s = Shape(b) z = Expand(six, s) "
+    "y = ScatterND(a, i, z)",
 }
 CASES = [(n, t, RELU) for n, t in SPELLED.items()] + [(n, t, RELU6) for n, t in SPELLED6.items()]
 IDS = [name for name, _, _ in CASES]
