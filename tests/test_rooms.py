@@ -28,6 +28,7 @@ ENGINE = (
     "targeted",
     "evidence",
     "measure",
+    "scale",
     "cli",
 )
 # Beside the engine; a room may import what stands in its set, and itself.

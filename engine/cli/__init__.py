@@ -50,6 +50,7 @@ COMMANDS = (
     "embed",
     "neighbors",
     "map",
+    "batch",
 )
 # What commands were called before: they work for one version more, and --help doesn't show them.
 HIDDEN = ("reconstruct",)

@@ -41,7 +41,9 @@ _OURS = {"isolate": (_Isolate, False), "isolate_seconds": (_Seconds, 60.0),
 def isolable(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command with --isolate and its limits."""
     signature = inspect.signature(command)
-    if not {"model", "store"} & set(signature.parameters):
+    names = set(signature.parameters)
+    # `batch` isolates by itself, unless told not to.
+    if not {"model", "store"} & names or "isolate" in names:
         return command
     hints = get_type_hints(command, include_extras=True)
 

@@ -27,7 +27,16 @@ from typing import Any
 from ...errors import UsageError
 from .budget import free_host, shown
 
-__all__ = ["Ended", "Job", "Limits", "can_limit_memory", "confined"]
+__all__ = [
+    "Ended",
+    "Job",
+    "Limits",
+    "can_limit_memory",
+    "confined",
+    "ends_with_its_parent",
+    "environment",
+    "told_of",
+]
 
 SECONDS = 60.0
 # What Python, NumPy, ONNX and ONNX Runtime take before they have seen a model.
@@ -96,7 +105,7 @@ def confined(
         command = [sys.executable, "-P", "-m", module, name]
         group = 0 if os.name == "posix" else None
         process = subprocess.Popen(
-            command, env=_environment(), process_group=group, stderr=_stderr()
+            command, env=environment(), process_group=group, stderr=_stderr()
         )
         try:
             late = not _waited(process, folder / _BEAT, limits.seconds)
@@ -115,8 +124,8 @@ def _stderr() -> int | None:
         return None
 
 
-def _environment() -> dict[str, str]:
-    """With this package where this process has it."""
+def environment() -> dict[str, str]:
+    """For a process with this package where this one has it."""
     own = str(Path(sys.modules[__package__.split(".")[0]].__file__ or "").parent.parent)
     paths = [own, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -163,15 +172,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _told(code: int) -> tuple[int | None, str]:
+    why = told_of(code)
+    return (None if why else code), why
+
+
+def told_of(code: int) -> str:
+    """How a process was ended or crashed, by its exit code; empty where it ended by itself."""
     if code >= 0 and not (os.name == "nt" and code > 255):
-        return code, ""
+        return ""
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"exit status {code}"
     # The kernel's answer to memory that runs out for the whole machine.
     what = "it was killed" if name == "SIGKILL" else "it crashed the process that read it"
-    return None, f"{what} ({name})"
+    return f"{what} ({name})"
 
 
 def _result(file: Path) -> Any:
@@ -234,6 +249,11 @@ def _limit(memory: int) -> None:
     most = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses it
         resource.setrlimit(kind, (most, hard))
+    ends_with_its_parent()
+
+
+def ends_with_its_parent() -> None:
+    """Where the parent is killed, or its thread that started this process ends, this process goes
+    too. Linux alone has that."""
     if sys.platform.startswith("linux"):
-        # Where the parent is killed, this process goes too (PR_SET_PDEATHSIG).
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

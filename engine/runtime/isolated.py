@@ -26,7 +26,7 @@ from ...export.store import synced, temporary_folder
 from .budget import shown
 from .confined import Ended, Job, Limits, confined
 
-__all__ = ["CALLS", "isolated"]
+__all__ = ["CALLS", "explaining_file", "isolated"]
 
 Told = dict[str, Any]
 
@@ -43,7 +43,9 @@ def isolated(
 
     call: "export" (options: of `explain_graph`, and `external`, `probe`): writes into the folder
     `into` and tells path, of, wrt, input, rules, saliency, score_output, classes, notes; with
-    probe=False ONNX Runtime doesn't load it there. "check" (options: of `check`): its report.
+    probe=False ONNX Runtime doesn't load it there. "explaining" (the same options): the same, but
+    of a model that is exported already a copy; tells name and sha256 of the model too. "check"
+    (options: of `check`): its report.
     "load": reads the model and tells its opset and nodes.
 
     Raises what the call raises by itself, and ModelError, one line, where it crashes, where it
@@ -51,8 +53,8 @@ def isolated(
     """
     if call not in CALLS:
         raise UsageError(f"call '{call}'; accepted: {', '.join(CALLS)}")
-    if (call == "export") != (into is not None):
-        raise UsageError("a folder, into, goes with the call 'export' and no other")
+    if (call in _WRITE) != (into is not None):
+        raise UsageError("a folder, into, goes with the calls that write: export, explaining")
     limits = limits or Limits()
     with temporary_folder(Path(into or tempfile.gettempdir())) as folder:
         source, given = "the model's bytes", None
@@ -64,7 +66,7 @@ def isolated(
             Path(given).write_bytes(data)
         about = {"model": source, "bytes": given, "folder": str(folder), "options": options}
         told = _understood(confined(__name__, [call], limits, about), source, limits)
-        if call == "export":
+        if call in _WRITE:
             assert into is not None
             told["path"] = str(_handed_over(folder, Path(into), source))
         return told
@@ -129,6 +131,40 @@ def _export(model: str | bytes, folder: Path, options: Told) -> Told:
     }
 
 
+def explaining_file(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    into: str | os.PathLike[str],
+    *,
+    isolate: bool = True,
+    limits: Limits | None = None,
+    **options: Any,
+) -> Told:
+    """The call "explaining" of `isolated`, or with isolate=False the same in this process."""
+    if isolate:
+        return isolated(model, "explaining", limits=limits, into=into, **options)
+    given: Any = model if isinstance(model, (bytes, onnx.ModelProto)) else os.fspath(model)
+    told = _explaining(given, Path(into), options | {"probe": False})
+    return told | {"path": str(Path(into) / "explaining.onnx")}
+
+
+def _explaining(model: str | bytes, folder: Path, options: Told) -> Told:
+    from ...export import choose
+    from ...export.graph import read
+    from ...export.saliency import PROTO_LIMIT, weight_bytes
+    from ...export.store import save_model
+    from .digest import model_hash
+
+    held, name = read(model)
+    told = {"sha256": model_hash(model, held), "name": name}
+    if choose.exported(dict(held.metadata_props)) is None:
+        return told | _export(model, folder, options)
+    refused = next((k for k in ("layer", "shapes") if options.get(k)), None)
+    if refused is not None:
+        raise UsageError(f"{name} is exported already; {refused} is in the file")
+    save_model(held, folder / "explaining.onnx", weight_bytes(held) > PROTO_LIMIT)
+    return told
+
+
 def _check(model: str | bytes, _: Path, options: Told) -> Told:
     from ...export.check import check
 
@@ -142,10 +178,13 @@ def _load(model: str | bytes, _: Path, options: Told) -> Told:
     return {"opset": opset_of(loaded), "nodes": len(loaded.graph)}
 
 
+# Those that write a model into a folder.
+_WRITE = ("export", "explaining")
 CALLS: dict[str, Callable[[str | bytes, Path, Told], Told]] = {
     "export": _export,
     "check": _check,
     "load": _load,
+    "explaining": _explaining,
 }
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .engine.masked.rise import Rise
     from .engine.masked.scorecam import ScoreCam
     from .engine.masked.segments import Segments
+    from .engine.scale.run import Batched, batch
     from .engine.similar.embed import Embedder, embed
     from .engine.similar.neighbors import neighbors
     from .engine.similar.store import Embeddings
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AblationCam",
     "BacklightError",
+    "Batched",
     "BiasFinder",
     "Cem",
     "Concepts",
@@ -82,6 +84,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "activations",
+    "batch",
     "check",
     "deconvnet",
     "embed",
@@ -95,9 +98,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Cem": "backlight.engine.targeted.cem",
     "AblationCam": "backlight.engine.masked.ablationcam",
+    "Batched": "backlight.engine.scale.run",
     "BiasFinder": "backlight.engine.evidence.bias",
+    "Cem": "backlight.engine.targeted.cem",
     "Concepts": "backlight.engine.inside.concepts",
     "Counterfactual": "backlight.engine.targeted.counterfactual",
     "Embedder": "backlight.engine.similar.embed",
@@ -113,6 +117,7 @@ _LAZY = {
     "ScoreCam": "backlight.engine.masked.scorecam",
     "Segments": "backlight.engine.masked.segments",
     "activations": "backlight.engine.inside.activations",
+    "batch": "backlight.engine.scale.run",
     "check": "backlight.export.check",
     "deconvnet": "backlight.engine.inside.deconvnet",
     "embed": "backlight.engine.similar.embed",

@@ -27,4 +27,5 @@ COMMANDS = {
     "bias": "bias {m} {p} -o {o} --preprocess unit",
     "graph": "graph {m} {p} -l h -o {o} --preprocess unit",
     "embed": "embed {m} {p} -o {o} --preprocess unit",
+    "batch": "batch -m {m} {p} -o {o} --preprocess unit",
 }

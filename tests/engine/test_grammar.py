@@ -34,6 +34,7 @@ AFTER_THE_MODEL = {
     "bias": "{p} -o {o}/x --preprocess unit",
     "graph": "{p} --layers r,h -o {o}/x --preprocess unit",
     "embed": "{p} -o {o}/x --preprocess unit",
+    "batch": "{p} -o {o}/x --preprocess unit --rule vanilla",
 }
 
 
@@ -47,7 +48,7 @@ def words(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("command", AFTER_THE_MODEL)
 @pytest.mark.parametrize("place", ["{m} {rest}", "-m {m} {rest}", "{rest} --model {m}"])
 def test_the_model_is_the_first_word_or_an_option(command, place, words, tmp_path, capsys):
-    if command == "embed":
+    if command in ("embed", "batch"):
         pytest.importorskip("pyarrow")
     line = f"{command} {place}".replace("{rest}", AFTER_THE_MODEL[command]).format(**words)
     assert run(line.split()) == 0, capsys.readouterr().err

@@ -18,12 +18,12 @@ from .commands import SRC
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 NAMES = [
-    "AblationCam", "BacklightError", "BiasFinder", "Cem", "Concepts", "Counterfactual", "Embedder",
-    "Embeddings", "Explainer", "Explanation", "ExplanatoryGraph", "ImageError", "InputError",
-    "KernelShap", "Lime", "ModelError", "Occlusion", "OutputError", "Preprocess", "Rise",
-    "RunError", "ScoreCam", "Segments", "UnsupportedNode", "UsageError", "__version__",
-    "activations", "check", "deconvnet", "embed", "export", "filters", "from_pytorch", "invert",
-    "maximize", "neighbors", "patches",
+    "AblationCam", "BacklightError", "Batched", "BiasFinder", "Cem", "Concepts", "Counterfactual",
+    "Embedder", "Embeddings", "Explainer", "Explanation", "ExplanatoryGraph", "ImageError",
+    "InputError", "KernelShap", "Lime", "ModelError", "Occlusion", "OutputError", "Preprocess",
+    "Rise", "RunError", "ScoreCam", "Segments", "UnsupportedNode", "UsageError", "__version__",
+    "activations", "batch", "check", "deconvnet", "embed", "export", "filters", "from_pytorch",
+    "invert", "maximize", "neighbors", "patches",
 ]  # fmt: skip
 
 

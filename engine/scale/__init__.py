@@ -1,0 +1,1 @@
+"""Millions of pictures: shards in, Parquet parts out, on one machine or over a cluster."""

@@ -1,0 +1,365 @@
+"""One shard to one Parquet part: no engine, no cluster, nothing shared with other shards.
+
+    part = Explaining(asked).explain(shard, Path("out"))
+
+A part has a row for each picture of its shard, in the shard's order: `key`, `row` (its place in
+the shard), `class` and `name`, `probability`, `top_classes` and `top_scores`, a map for each
+method, and `error`: why there is nothing else. It is written whole or not at all, and says in its
+metadata which shard, model and options it is of. Batches never reach over two shards: a part is the
+same whatever ran before it, and wherever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ImageError, RunError, UsageError
+from ...export.preprocess import ASSUMED, from_json, preset
+from ..classifier import labels as names_of_classes
+from ..classifier.intake import sound_rows
+from ..direct.explainer import Explainer
+from ..photos import images
+from ..photos.outputs import written_whole
+from ..photos.stream import fitting
+from .maps import FORMS, SIDE, MapColumns
+from .members import Columns, Member, members, parquet
+from .parts import Done, record_bytes
+from .shards import Shard
+
+__all__ = ["Asked", "Explaining"]
+
+TOP = 5
+BATCH = 8
+# Rows that wait to be written: as many as are one group of a part, or fill so many bytes.
+_ROWS, _BYTES = 256, 1 << 25
+NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every shard, JSON through and through: it goes to other processes.
+
+    model: the explaining file, with its name for people and the sha256 of the model that it was
+    made of. target: "top1", a class's number or name. preprocess: a record as JSON; None: the
+    model's own. labels: class names; None: the model's own. maps, grid: see `maps`. top: classes
+    of `top_classes`. batch, threads, providers: of the runs; they are no part of what is asked.
+    """
+
+    model: str
+    name: str
+    sha256: str
+    methods: tuple[str, ...] | None = None
+    target: str = "top1"
+    preprocess: str | None = None
+    labels: tuple[str, ...] | None = None
+    maps: str = FORMS[0]
+    grid: int = SIDE
+    top: int = TOP
+    image_column: str | None = None
+    key_column: str | None = None
+    batch: int = BATCH
+    threads: int | None = None
+    providers: tuple[str, ...] | None = None
+    decoders: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `Asked.of` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> Asked:
+        """Of `as_dict`."""
+        several = ("methods", "labels", "providers")
+        given: Any = {k: tuple(v) if k in several and v else v for k, v in said.items()}
+        return cls(**given)
+
+
+@dataclass
+class _Row:
+    """key, at: of the picture; prepared: as the model takes it, or why there is none."""
+
+    key: str
+    at: int
+    prepared: images.Prepared | ImageError
+
+
+@dataclass
+class _Waiting:
+    """Columns of the rows that are not written yet."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) >= _ROWS or self.bytes >= _BYTES
+
+
+class Explaining:
+    """A model readied once for many shards. Raises ModelError or UsageError."""
+
+    def __init__(self, asked: Asked) -> None:
+        parquet()
+        self.asked = asked
+        if asked.top < 1:
+            raise UsageError(f"top {asked.top}; expected 1 or more")
+        if asked.batch < 1:
+            raise UsageError(f"batch {asked.batch}; expected 1 or more")
+        self.explainer = Explainer(
+            asked.model, methods=asked.methods, providers=asked.providers or None,
+            threads=asked.threads, batch=asked.batch,
+        )  # fmt: skip
+        self.notes = list(self.explainer.notes)
+        spec = self.explainer.input
+        self.preprocess = images.fitted(self._record(spec), spec)
+        self.labels = self._labels()
+        self.target = names_of_classes.class_number(asked.target, self.labels)
+        known = self.explainer.classes
+        if known is not None and self.target >= known:
+            raise UsageError(
+                f"--target-class {self.target} is out of range; "
+                f"the model has classes 0 to {known - 1}"
+            )
+        self.columns = [
+            MapColumns(method, asked.maps, asked.grid, spec) for method in self.explainer.methods
+        ]
+        self.batch = self.explainer.fed.batch or fitting(asked.batch, self.preprocess, spec, 3)
+
+    def _record(self, spec: images.InputSpec) -> Any:
+        if self.asked.preprocess is not None:
+            return from_json(self.asked.preprocess, "preprocess")
+        own = self.explainer.preprocess
+        if own is not None:
+            return own
+        name = "none" if spec.dtype.kind in "iu" else ASSUMED
+        self.notes.append(
+            f"{self.asked.name} doesn't say how it wants its images: assuming {name} "
+            "(--preprocess changes it)"
+        )
+        return preset(name)
+
+    def _labels(self) -> list[str] | None:
+        classes, layer = self.explainer.classes, self.explainer.layer
+        if self.asked.labels is not None:
+            return names_of_classes.fitting(list(self.asked.labels), classes, "--labels")
+        own = None if layer is not None else self.explainer.labels
+        return None if own is None else names_of_classes.fitting(own, classes, "the metadata")
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What was asked, with nothing left to the model: what parts are known by."""
+        return {
+            "methods": list(self.explainer.methods),
+            "target": self.target,
+            "preprocess": json.loads(self.preprocess.to_json()),
+            "labels": _hash(self.labels),
+            "maps": self.asked.maps,
+            "grid": self.asked.grid if self.asked.maps == "grid" else None,
+            "top": self.asked.top,
+            "columns": [self.asked.image_column, self.asked.key_column],
+        }
+
+    @property
+    def sha256(self) -> str:
+        """Of what is settled."""
+        return _hash(self.settled)
+
+    def explain(
+        self, shard: Shard, folder: Path, on_batch: Callable[[int], None] | None = None
+    ) -> Done:
+        """Write a shard's part to a folder. on_batch: told of rows that are done.
+
+        Raises ImageError for a shard that can't be read to its end or is written to meanwhile, and
+        OutputError; there is no part then.
+        """
+        try:
+            stamp, digest = shard.stamp(), shard.digest()
+        except OSError as err:
+            raise ImageError(f"{shard.path}: can't be read: {err.strerror}") from err
+        done = Done.begun(shard, stamp, digest, self.asked.sha256, self.sha256)
+        pq, schema, waiting = parquet(), None, _Waiting()
+        broken: ImageError | None = None
+        with written_whole(done.path(folder)) as file:
+            schema = self._schema()
+            with pq.ParquetWriter(file, schema, **_HOW) as writer:
+                for group in self._groups(shard):
+                    if isinstance(group, ImageError):
+                        broken = group
+                        break
+                    for row in self._explained(group):
+                        waiting.rows.append(row)
+                        waiting.bytes += _size(row)
+                        done.count(row["error"])
+                    if on_batch is not None:
+                        on_batch(len(group))
+                    if waiting.full:
+                        waiting = _written(writer, schema, waiting)
+                if waiting.rows:
+                    _written(writer, schema, waiting)
+                writer.add_key_value_metadata(record_bytes(done.record))
+            if broken is None and shard.stamp() != stamp:
+                broken = ImageError(f"{shard.path}: was written to while it was read")
+            if broken is not None:
+                raise broken
+        return done
+
+    def _groups(self, shard: Shard) -> Iterator[list[_Row] | ImageError]:
+        """Batches of pictures, the next ones decoded while one runs. What the shard's own reading
+        raises comes last, as a value: inside the writing of a file it would be an error of that."""
+        columns = Columns(self.asked.image_column, self.asked.key_column)
+        coming = enumerate(members(shard, columns))
+
+        def read(at: int, member: Member) -> _Row:
+            return _Row(member.key, at, self._prepared(member))
+
+        with ThreadPoolExecutor(self.asked.decoders, "decode") as pool:
+            ahead: list[list[Future[_Row]]] = []
+            broken: ImageError | None = None
+            more = True
+            while more or ahead:
+                while more and len(ahead) < 3:
+                    futures: list[Future[_Row]] = []
+                    try:
+                        for at, member in islice(coming, self.batch):
+                            futures.append(pool.submit(read, at, member))
+                    except (ImageError, UsageError) as err:
+                        broken = ImageError(str(err))
+                    more = broken is None and len(futures) == self.batch
+                    ahead += [futures] if futures else []
+                if broken is not None:
+                    for future in (f for futures in ahead for f in futures):
+                        future.cancel()
+                    yield broken
+                    return
+                if ahead:
+                    yield [future.result() for future in ahead.pop(0)]
+
+    def _prepared(self, member: Member) -> images.Prepared | ImageError:
+        try:
+            if isinstance(member.data, ImageError):
+                return member.data
+            if isinstance(member.data, Path):
+                return images.read(member.data, self.preprocess, self.explainer.input)
+            spec = self.explainer.input
+            return images.read_bytes(member.data, member.key, self.preprocess, spec)
+        except ImageError as err:
+            return err
+        except ValueError as err:  # a name that no file system takes
+            return ImageError(f"{member.key}: {err}")
+
+    def _explained(self, group: list[_Row]) -> list[dict[str, Any]]:
+        """Rows of the table, in order."""
+        good = [(row, row.prepared.tensor) for row in group if not _is_error(row.prepared)]  # type: ignore[union-attr]
+        found: dict[int, dict[str, Any]] = {}
+        if good:
+            rows, tensors = [r for r, _ in good], np.stack([t for _, t in good])
+            try:
+                found = self._run(rows, tensors)
+            except (RunError, ImageError):
+                # One row may bring down its batch: each alone, and those that fail say why.
+                for row, tensor in good:
+                    try:
+                        found |= self._run([row], tensor[None])
+                    except (RunError, ImageError) as err:
+                        found[row.at] = _empty(row, str(err))
+        return [
+            found[row.at] if row.at in found else _empty(row, str(row.prepared)) for row in group
+        ]
+
+    def _run(self, rows: list[_Row], batch: NDArray[Any]) -> dict[int, dict[str, Any]]:
+        """One run: by its place, each picture's row of the table."""
+        result = self.explainer(batch, None if self.target < 0 else self.target)
+        layer = self.explainer.layer is not None
+        flat = np.asarray(result.scores).reshape(len(rows), -1)
+        chances = None if layer else self.explainer.probabilities(result.scores)
+        scores = flat if chances is None else chances
+        finite = sound_rows(flat)
+        made = {}
+        for at, row in enumerate(rows):
+            if not finite[at]:
+                made[row.at] = _empty(row, f"{row.key}: {NOT_FINITE}")
+                continue
+            chosen = int(result.target[at])
+            # Ties: the lower number first, as the target is chosen.
+            best = np.argsort(-scores[at].astype(np.float64), kind="stable")[: self.asked.top]
+            one = _empty(row, None) | {
+                "class": chosen,
+                "name": self.labels[chosen] if self.labels else None,
+                "probability": None if chances is None else float(chances[at][chosen]),
+                "top_classes": best.astype(np.int32),
+                "top_scores": scores[at][best].astype(np.float32),
+            }
+            for column in self.columns:
+                values = np.asarray(result.saliency[column.method][at], np.float32)
+                one |= column.cells(values)
+            made[row.at] = one
+        return made
+
+    def _schema(self) -> Any:
+        pa: Any = importlib.import_module("pyarrow")
+        number = pa.field("element", pa.int32(), nullable=False)
+        score = pa.field("element", pa.float32(), nullable=False)
+        fields = [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("row", pa.int64(), nullable=False),
+            pa.field("class", pa.int32()),
+            pa.field("name", pa.string()),
+            pa.field("probability", pa.float32()),
+            pa.field("top_classes", pa.list_(number)),
+            pa.field("top_scores", pa.list_(score)),
+        ]
+        for column in self.columns:
+            fields += column.fields(self._shape(column.method))
+        return pa.schema([*fields, pa.field("error", pa.string())])
+
+    def _shape(self, method: str) -> tuple[int, ...]:
+        """Of a method's map, told by a run on one empty picture."""
+        if not hasattr(self, "_shapes"):
+            assert self.preprocess.size is not None
+            spec = self.explainer.input
+            blank = np.zeros((1, *spec.shape(self.preprocess.size)), spec.dtype)
+            found = self.explainer(blank, None if self.target < 0 else self.target)
+            self._shapes = {m: np.asarray(v).shape[1:] for m, v in found.saliency.items()}
+        return self._shapes[method]
+
+
+# Statistics of maps help nobody; checksums tell a damaged page.
+_HOW = {"compression": "ZSTD", "use_dictionary": ["name"], "write_statistics": ["key", "class"],
+        "write_page_checksum": True}  # fmt: skip
+
+
+def _is_error(prepared: images.Prepared | ImageError) -> bool:
+    return isinstance(prepared, ImageError)
+
+
+def _empty(row: _Row, error: str | None) -> dict[str, Any]:
+    # A name need not be text; a column is: what no encoding has becomes an escape.
+    key = row.key.encode("utf-8", "backslashreplace").decode()
+    told = None if error is None else error.encode("utf-8", "backslashreplace").decode()
+    return {"key": key, "row": row.at, "error": told}
+
+
+def _size(row: dict[str, Any]) -> int:
+    return sum(len(v) for v in row.values() if isinstance(v, bytes))
+
+
+def _written(writer: Any, schema: Any, waiting: _Waiting) -> _Waiting:
+    pa: Any = importlib.import_module("pyarrow")
+    columns = [pa.array([row.get(f.name) for row in waiting.rows], f.type) for f in schema]
+    writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=_ROWS)
+    return _Waiting()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

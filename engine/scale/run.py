@@ -1,0 +1,380 @@
+"""`backlight.batch`: shards of pictures to Parquet parts, each written whole or not at all.
+
+Run again, a batch does what is missing: a part says which shard, model and options it is of, and is
+kept where they are what they were. Strangers' models are read, checked and exported in a process of
+its own (`isolated`), and run in others (`local`): this one never opens them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ... import arguments as take
+from ...errors import OutputError, UsageError
+from ...export.graph import ModelLike
+from ...export.methods import asked as asked_methods
+from ...export.preprocess import Preprocess, preset
+from ...export.preprocess import given as given_preprocess
+from ...export.sizes import Shapes
+from ...export.store import temporary_folder
+from ...lanes import cores
+from ..photos.outputs import OutputFolder, alone, clear
+from ..runtime.confined import Limits
+from ..runtime.isolated import explaining_file
+from ..runtime.session import Providers, default_lowering, on_cpu
+from .core import BATCH, TOP, Asked
+from .local import Outcome, Worker, over_workers
+from .maps import FORMS, SIDE, MapColumns
+from .members import parquet
+from .parts import kept, part_of, parts_in, record_of, write_manifest
+from .shards import SIZE, Shard, found_shards
+
+__all__ = ["Batched", "batch"]
+
+# Between two manifests of a run that goes on.
+EVERY = 60.0
+# Processes on a device: while one decodes and writes, the other computes.
+_ON_DEVICE = 2
+
+
+@dataclass
+class Batched:
+    """What a run of `batch` did.
+
+    folder: of the parts. written, kept: parts, now and before. rows, errors: of all of them.
+    failed: shards without a part, and why. reasons: the first few errors. retried: shards that a
+    worker died of once and that came through. notes: for people. providers: what it ran on.
+    """
+
+    folder: Path
+    written: int = 0
+    kept: int = 0
+    rows: int = 0
+    errors: int = 0
+    computed: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    settled: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    providers: list[str] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second, of those that were computed now."""
+        return self.computed / self.seconds if self.seconds else 0.0
+
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """All parts as a pyarrow.Table; columns: of it, None for all."""
+        pa: Any = importlib.import_module("pyarrow")
+        read = [parquet().read_table(p, columns=columns, partitioning=None) for p in self.parts]
+        return pa.concat_tables([t.replace_schema_metadata(None) for t in read])
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ray in place of this machine's processes. gpus, cpus: of each actor, fractions too."""
+
+    gpus: float = 0.0
+    cpus: float = 1.0
+
+
+def _class(name: str, value: Any) -> str:
+    """A class's number or name, or top1, as text."""
+    return take.text(name, value) if isinstance(value, str) else str(take.whole(name, value))
+
+
+@take.accepts(
+    shards=take.paths, output=take.path, rules=take.names, methods=take.names, target=_class,
+    layer=take.names, preprocess=given_preprocess, labels=take.names, maps=take.text,
+    grid=take.whole, top=take.whole, shard_size=take.whole, column=take.text, key=take.text,
+    providers=take.names, workers=take.whole, threads=take.whole, batch=take.whole,
+    force=take.flag, verify=take.flag, isolate=take.flag,
+)  # fmt: skip
+def batch(
+    model: ModelLike,
+    shards: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    rules: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    target: str | int = "top1",
+    layer: str | Sequence[str] | None = None,
+    preprocess: Preprocess | str | None = None,
+    labels: Sequence[str] | None = None,
+    maps: str = FORMS[0],
+    grid: int = SIDE,
+    top: int = TOP,
+    shard_size: int = SIZE,
+    column: str | None = None,
+    key: str | None = None,
+    providers: Providers = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    batch: int = BATCH,
+    shapes: Shapes | None = None,
+    force: bool = False,
+    verify: bool = False,
+    isolate: bool = True,
+    limits: Limits | None = None,
+    cluster: Cluster | None = None,
+    on_progress: Callable[[int, int, int], None] | None = None,
+) -> Batched:
+    """Explain shards of pictures: of each a Parquet part in the folder `output`, and a manifest.
+
+    model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
+        wrote. rules, methods, layer, shapes, providers: as in `backlight.Explainer`.
+    shards: folders, tar files, Parquet files with pictures' bytes, lists of files, pictures.
+    target: "top1", or the class to explain everywhere, by number or name.
+    preprocess: a preset's name or a record; default: the model's own. labels: class names;
+        default: the model's own.
+    maps: "grid" (of `grid` x `grid` numbers), "float16" or "png": see docs/scale.md. top: how
+        many classes to keep with their scores.
+    shard_size: pictures of a shard that is cut from a folder or from a long list. column, key: of
+        Parquet shards, the columns with the pictures and their names; default: by their names.
+    workers: processes; default: one per core, and two on a device. threads: that compute, of all
+        of them together; default: one per core. batch: pictures per run.
+    force: start anew. verify: read shards and parts that are there already again, where their sizes
+        and times would do. isolate: read the model in a process of its own, within `limits`.
+    cluster: schedule shards with Ray Data; `output` lies where all of its machines see it.
+    on_progress: called with the numbers of pictures and shards done, and of shards to do.
+
+    Raises ImageError where there are no shards, OutputError for a folder with parts of another
+    model or of other options, ModelError, UnsupportedNode, UsageError, and RunError where workers
+    can't start. A picture that can't be read is a row with an `error`; a shard that can't be read
+    to its end is in `failed`, and the others are there.
+    """
+    parquet()
+    _refuse_numbers(workers=workers, threads=threads, shard_size=shard_size, batch=batch, top=top)
+    MapColumns("", maps, grid, None)  # type: ignore[arg-type]  # its checks, before all work
+    given = [shards] if isinstance(shards, (str, os.PathLike)) else list(shards)
+    folder = Path(output)
+    found, skipped = found_shards(given, shard_size, folder)
+    if not found:
+        raise skipped[0].error
+    counts = _counts(providers, workers, threads)
+    record = preset(preprocess) if isinstance(preprocess, str) else preprocess
+    result = Batched(folder, failed={bad.file: str(bad.error) for bad in skipped})
+    with _made(folder), alone(folder), _temporary(folder) as own:
+        held: Any = model
+        told = explaining_file(
+            held, own, isolate=isolate, limits=limits,
+            methods=_list(asked_methods(rules, methods)), layer=_list(layer),
+            lowering=default_lowering(providers),
+            shapes={k: list(v) for k, v in (shapes or {}).items()},
+        )  # fmt: skip
+        asked = Asked(
+            str(Path(told["path"]).absolute()), told["name"], told["sha256"],
+            asked_methods(rules, methods), str(target),
+            None if record is None else record.to_json(),
+            None if labels is None else tuple(labels), maps, grid, top, column, key, batch,
+            counts.threads, _names(providers), counts.decoders,
+        )  # fmt: skip
+        first = Worker(asked)
+        try:
+            result.notes += [*told.get("notes", ()), *first.ready["notes"]]
+            result.settled, result.sha256 = first.ready["settled"], asked.sha256
+            result.providers = first.ready["providers"]
+            run = _Run(result, found, asked, first.ready, on_progress)
+            if force:
+                run.start_anew()
+            run.look(verify)
+            run.all(first, counts.workers, cluster)
+        finally:
+            first.end()
+    return result
+
+
+@dataclass
+class _Run:
+    """The shards of a run: those whose parts are there, and those to do."""
+
+    result: Batched
+    shards: list[Shard]
+    asked: Asked
+    ready: dict[str, Any]
+    on_progress: Callable[[int, int, int], None] | None
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    todo: list[Shard] = field(default_factory=list)
+
+    def start_anew(self) -> None:
+        """Remove the parts that are there. Raises OutputError for a file that is none."""
+        there = list(parts_in(self.result.folder))
+        names = {part_of(self.result.folder, s.name) for s in self.shards}
+        for part in there:
+            if record_of(part) is None and part not in names:
+                raise OutputError(f"{part}: not a part of batch; it is not overwritten")
+        for part in there:
+            part.unlink()
+
+    def look(self, verify: bool) -> None:
+        """Which parts are there. Raises OutputError, before anything is changed."""
+        folder, sha256 = self.result.folder, self.ready["asked_sha256"]
+        whys: dict[str, int] = {}
+        for shard in self.shards:
+            record, why = kept(shard, folder, self.asked.sha256, sha256, verify)
+            if record is None:
+                self.todo.append(shard)
+                if why:
+                    whys[why] = whys.get(why, 0) + 1
+            else:
+                self.records[shard.name] = record
+        names = {part_of(folder, s.name) for s in self.shards}
+        others = [p for p in parts_in(folder) if p not in names]
+        for why, count in whys.items():
+            some = "1 part is" if count == 1 else f"{count} parts are"
+            self.result.notes.append(f"{some} made again: {why}")
+        if others:
+            some = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+            self.result.notes.append(
+                f"{some} of no shard that was given, and left as they are: {others[0].name}"
+                + (" …" if len(others) > 1 else "")
+            )
+        self.result.kept = len(self.records)
+
+    def all(self, first: Worker, workers: int, cluster: Cluster | None) -> None:
+        """Have the missing parts made."""
+        start = last = time.perf_counter()
+        self.manifest(False)
+        for done, outcome in enumerate(self._outcomes(first, workers, cluster), 1):
+            if outcome.record is None:
+                self.result.failed[outcome.shard.path] = outcome.why
+            else:
+                self.records[outcome.shard.name] = outcome.record
+                self.result.written += 1
+                self.result.computed += outcome.record["rows"]
+                self.result.retried += bool(outcome.deaths)
+                left = 3 - len(self.result.reasons)
+                self.result.reasons += list(outcome.reasons)[: max(left, 0)]
+            self._report(0, done)
+            if time.perf_counter() - last > EVERY:
+                self.manifest(False)
+                last = time.perf_counter()
+        clear(self.result.folder)  # what workers that died had half written
+        self.result.seconds = time.perf_counter() - start
+        self.result.rows = sum(r["rows"] for r in self.records.values())
+        self.result.errors = sum(r["errors"] for r in self.records.values())
+        there = [s for s in self.shards if s.name in self.records]
+        self.result.parts = [part_of(self.result.folder, s.name) for s in there]
+        self.manifest(not self.result.failed)
+
+    def _outcomes(self, first: Worker, workers: int, cluster: Cluster | None) -> Iterator[Outcome]:
+        folder = self.result.folder.absolute()
+        self._rows = self._done = 0
+        if not self.todo:
+            return
+        if cluster is None:
+            yield from over_workers(
+                self.todo, self.asked, folder, workers, first, lambda n: self._report(n, None)
+            )
+            return
+        from .rayed import over_ray
+
+        first.end()
+        for outcome in over_ray(self.todo, self.asked, folder, workers, cluster.cpus, cluster.gpus):
+            self._report((outcome.record or {}).get("rows", 0), None)
+            yield outcome
+
+    def _report(self, rows: int, done: int | None) -> None:
+        self._rows += rows
+        self._done = self._done if done is None else done
+        if self.on_progress is not None:
+            self.on_progress(self._rows, self._done, len(self.todo))
+
+    def manifest(self, complete: bool) -> None:
+        """Write down what is there. complete: of every shard that was given."""
+        records = [self.records[s.name] for s in self.shards if s.name in self.records]
+        write_manifest(
+            self.result.folder,
+            {
+                "backlight": __version__,
+                "command": "batch",
+                "complete": complete,
+                "model": self.asked.name,
+                "model_sha256": self.asked.sha256,
+                "asked": self.result.settled,
+                "asked_sha256": self.ready["asked_sha256"],
+                "labels": self.ready["labels"],
+                "rows": sum(r["rows"] for r in records),
+                "errors": sum(r["errors"] for r in records),
+                "shards": [
+                    {
+                        "part": part_of(self.result.folder, r["shard"]).name,
+                        **{k: r[k] for k in ("shard", "kind", "path", "sha256", "rows", "errors")},
+                    }
+                    for r in records
+                ],
+                "failed": [{"file": f, "error": e} for f, e in self.result.failed.items()],
+            },
+        )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """workers; the threads of each, None: the runtime's own; and those that decode pictures."""
+
+    workers: int
+    threads: int | None
+    decoders: int
+
+
+def _counts(providers: Providers, workers: int | None, threads: int | None) -> _Counts:
+    own = cores()
+    if on_cpu(providers):
+        # A run and a thread on each core: on the CPU faster than one run on several.
+        many = workers or threads or own
+        return _Counts(many, max(1, (threads or own) // many), 1)
+    many = workers or _ON_DEVICE
+    return _Counts(many, None if threads is None else max(1, threads // many), max(1, own // many))
+
+
+def _refuse_numbers(**given: int | None) -> None:
+    for name, number in given.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{name.replace('_', '-')} {number}; expected 1 or more")
+
+
+def _names(providers: Providers) -> tuple[str, ...] | None:
+    if providers is None or isinstance(providers, str):
+        return None if providers is None else (providers,)
+    return tuple(providers)
+
+
+def _list(given: str | Sequence[str] | None) -> list[str] | None:
+    if given is None or isinstance(given, str):
+        return None if given is None else [given]
+    return list(given) or None
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder to write to; where nothing comes of it, none is left. Raises OutputError."""
+    new = [p for p in (folder, *folder.absolute().parents) if not p.exists()]
+    OutputFolder(folder, (), False)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something is in it
+            for path in new:
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    try:
+        with temporary_folder(folder) as own:
+            yield own
+    except FileNotFoundError:
+        raise OutputError(f"{folder}: was removed meanwhile") from None
