@@ -51,6 +51,7 @@ COMMANDS = (
     "neighbors",
     "map",
     "batch",
+    "triton",
 )
 # What commands were called before: they work for one version more, and --help doesn't show them.
 HIDDEN = ("reconstruct",)

@@ -28,4 +28,5 @@ COMMANDS = {
     "graph": "graph {m} {p} -l h -o {o} --preprocess unit",
     "embed": "embed {m} {p} -o {o} --preprocess unit",
     "batch": "batch -m {m} {p} -o {o} --preprocess unit",
+    "triton": "triton {m} -o {o} --preprocess unit",
 }

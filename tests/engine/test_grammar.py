@@ -35,6 +35,7 @@ AFTER_THE_MODEL = {
     "graph": "{p} --layers r,h -o {o}/x --preprocess unit",
     "embed": "{p} -o {o}/x --preprocess unit",
     "batch": "{p} -o {o}/x --preprocess unit --rule vanilla",
+    "triton": "-o {o}/x --preprocess unit --rule vanilla",
 }
 
 
