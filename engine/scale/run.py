@@ -156,6 +156,10 @@ def batch(
     to its end is in `failed`, and the others are there.
     """
     parquet()
+    if cluster is not None:
+        from .rayed import ray_data
+
+        ray_data()
     _refuse_numbers(workers=workers, threads=threads, shard_size=shard_size, batch=batch, top=top)
     MapColumns("", maps, grid, None)  # type: ignore[arg-type]  # its checks, before all work
     given = [shards] if isinstance(shards, (str, os.PathLike)) else list(shards)

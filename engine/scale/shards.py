@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,11 +103,8 @@ def found_shards(
         except ImageError as err:
             skipped.append(Skipped(str(path), err))
     once = list(dict.fromkeys(found))
-    names = [s.name.casefold() for s in once]
-    twice = (
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-    )
-    return [_told_apart(s) if s.name.casefold() in twice else s for s in once], skipped
+    names = Counter(s.name.casefold() for s in once)
+    return [_told_apart(s) if names[s.name.casefold()] > 1 else s for s in once], skipped
 
 
 def _told_apart(shard: Shard) -> Shard:
