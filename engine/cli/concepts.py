@@ -23,7 +23,9 @@ from .layers import (
 )
 from .masked import Of
 from .options import (
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -34,11 +36,13 @@ from .options import (
     Threads,
     chosen_labels,
     counted,
+    inputs_of,
     labels_hint,
     model_path,
     photo_paths,
     say,
     shapes_of,
+    shown_bands,
 )
 from .photos import SUMMARY, report_skipped, summarised
 
@@ -119,11 +123,13 @@ def concepts(
     seed: Seed = 0,
     of: Of = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     labels: Labels = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
     shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Html = True,
     force: Force = False,
@@ -147,14 +153,15 @@ def concepts(
     others, seen = _folders("--random", random), _folders("--images", images)
     files = [SUMMARY, CHART, *([PAGE] if html else [])]
     with results_in(output, files, force) as results:
-        settled = _settled(path, preprocess, shape)
+        settled = _settled(path, preprocess, bands, shape, input_)
         test = Concepts(
             settled[0], layer, positions=positions, cav=cav, of=of, runs=runs, seed=seed,
             preprocess=settled[1], providers=provider or None, threads=threads, batch=batch,
         )  # fmt: skip
         names = chosen_labels(labels, test.labels, test.classes, of)
         hint = None if of is not None else labels_hint(names, test.classes)
-        notes = [n for n in (*test.notes, settled[2], hint) if n is not None]
+        shown = shown_bands(settled[1], test.input.channels)
+        notes = [n for n in (*test.notes, settled[2], hint, shown) if n is not None]
         for note in notes:
             say(note)
         target = None if target_class is None else class_number(target_class, names)
@@ -225,13 +232,16 @@ def _folders(option: str, given: Sequence[str] | None) -> list[str]:
     return photo_paths(given)
 
 
-def _settled(path: str, preprocess: str | None, shape: list[str] | None) -> Any:
+def _settled(
+    path: str, preprocess: str | None, bands: str | None, shape: list[str] | None,
+    extra: list[str] | None,
+) -> Any:  # fmt: skip
     """The model readied, how it wants its images, and what was assumed."""
     from ..classifier.ready import Ready
     from .patches import preprocess_of
 
-    ready = Ready.of(path, shapes_of(shape))
-    return (ready, *preprocess_of(ready, preprocess))
+    ready = Ready.of(path, shapes_of(shape), inputs_of(extra))
+    return (ready, *preprocess_of(ready, preprocess, bands))
 
 
 def _class_name(number: int, names: Sequence[str] | None) -> str:

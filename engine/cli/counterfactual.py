@@ -16,7 +16,9 @@ from .layers import results_in
 from .masked import Of, Photos
 from .options import (
     PHOTOS,
+    Bands,
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -28,10 +30,12 @@ from .options import (
     Threads,
     chosen_labels,
     counted,
+    inputs_of,
     labels_hint,
     model_path,
     photo_paths,
     shapes_of,
+    shown_bands,
 )
 from .photos import PhotoJob, found_photos, results_of
 
@@ -99,11 +103,13 @@ def counterfactual(
     pairs: PairsOption = 2500,
     of: Of = None,
     preprocess: PreprocessOption = None,
+    bands: Bands = None,
     labels: Labels = None,
     provider: Provider = None,
     threads: Threads = None,
     batch: Batch = 8,
     shape: Shape = None,
+    input_: Extra = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -120,7 +126,7 @@ def counterfactual(
     photos = found_photos("counterfactual", image, output, ("{}.png",), force, json)
     job = _opened(
         photos, model_path(model), layer, search, edits, pairs, of, preprocess, labels, provider,
-        threads, batch, shape,
+        threads, batch, shape, input_, bands,
     )  # fmt: skip
     given = None if target_class is None else _number(target_class, job)
     job.choose(given, distractors, batch)
@@ -142,7 +148,8 @@ def counterfactual(
         line = ""
         if photos.entries:
             line = f"{counted(len(photos.entries))} -> {folder.path}/"
-        photos.finish(folder, job.about(), line, count=False)
+        note = shown_bands(job.preprocess, job.change.input.channels)
+        photos.finish(folder, job.about(), line, count=False, note=note)
 
 
 @dataclass(frozen=True)
@@ -330,15 +337,16 @@ class Job:
 def _opened(
     photos: PhotoJob, path: str, layer: str | None, search: str, edits: int | None, pairs: int,
     of: str | None, preprocess: str | None, labels: str | None, provider: list[str] | None,
-    threads: int | None, batch: int, shape: list[str] | None,
+    threads: int | None, batch: int, shape: list[str] | None, extra: list[str] | None,
+    bands: str | None,
 ) -> Job:  # fmt: skip
     from ..classifier.ready import Ready
     from ..photos import images
     from ..targeted.counterfactual import Counterfactual
     from .patches import preprocess_of
 
-    ready = Ready.of(path, shapes_of(shape))
-    record, assumed = preprocess_of(ready, preprocess)
+    ready = Ready.of(path, shapes_of(shape), inputs_of(extra))
+    record, assumed = preprocess_of(ready, preprocess, bands)
     change = Counterfactual(
         ready, layer, search=search, edits=edits, pairs=pairs, of=of, preprocess=record,
         providers=provider or None, threads=threads, batch=batch,

@@ -28,6 +28,7 @@ from ...export.layer import default_layer
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.intake import check_images, out_of_range
 from ..classifier.ready import Reading, Ready
 from ..classifier.scored import Scored
@@ -109,7 +110,8 @@ class Concepts(Reading):
         "sgd" (the settings of tensorflow/tcav), "logistic", "svm".
     of: the tensor that holds the scores. runs: random sets that one random folder is split into.
     seed: of the sets, and of what is held back. preprocess: a preset's name or a record; None: the
-    model's own. batch: images per run. providers, threads, shapes: as in `backlight.Explainer`.
+    model's own. batch: images per run. providers, threads, shapes, inputs: as in
+    `backlight.Explainer`.
 
     Raises ModelError, UnsupportedNode or UsageError.
     """
@@ -134,6 +136,7 @@ class Concepts(Reading):
         threads: int | None = None,
         batch: int = 8,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if positions not in POSITIONS:
             raise UsageError.unknown("positions", positions, POSITIONS)
@@ -141,7 +144,7 @@ class Concepts(Reading):
             if value < least:
                 raise UsageError(f"{name} {value}; expected {least} or more")
         ready_fit(cav)
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         named = (layer,) if isinstance(layer, str) else layer
         self.notes: list[str] = []
         if not named:

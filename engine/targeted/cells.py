@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...export.layer import Layer
 from ...export.tail import Tail
-from ..classifier.ready import Fed
+from ..classifier.ready import Fed, Ready
 from ..runtime.session import Providers, Session
 
 __all__ = ["Grid", "Head"]
@@ -68,14 +68,15 @@ class Grid:
 
 
 class Head:
-    """What lies behind a layer, compiled. image: the shape and type of the image input, for what
-    still asks its size."""
+    """What lies behind a layer, compiled. ready: the model, with what is fed beside the image."""
 
     def __init__(
-        self, made: Tail, image: Fed, providers: Providers = None, threads: int | None = None
+        self, made: Tail, ready: Ready, providers: Providers = None, threads: int | None = None
     ) -> None:
-        self._tail, self._image = made, image
-        self._fed = Fed.of(made.model.graph, made.layer, (made.image,) if made.image else ())
+        self._tail = made
+        beside = (made.image,) if made.image else ()
+        self._fed = ready.feeding(Fed.of(made.model.graph, made.layer, beside))
+        self._fed.needs()
         self.session = Session(made.model, providers, threads)
         self.passes = 0
 

@@ -28,6 +28,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...export.tail import spatial_layer, tail
+from ..classifier.extras import InputsLike
 from ..classifier.intake import check_images, finite, out_of_range
 from ..classifier.ready import Reading, Ready
 from ..classifier.scored import Scored
@@ -55,8 +56,8 @@ class Counterfactual(Reading):
         target's log-probability most, one after another; "auto": the first where it can be.
     edits: swaps at most; None: all cells. pairs: of a greedy swap, those scored at most: all where
     there are no more, else the best by what each of the two changes alone.
-    of: the tensor that holds the scores. preprocess, providers, threads, shapes: as in
-    `backlight.Explainer`. batch: pictures per run.
+    of: the tensor that holds the scores. preprocess, providers, threads, shapes, inputs: as
+    in `backlight.Explainer`. batch: pictures per run.
 
     Raises ModelError, or UsageError for a layer that can't be exchanged in parts.
     """
@@ -79,17 +80,18 @@ class Counterfactual(Reading):
         threads: int | None = None,
         batch: int = 8,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if search not in SEARCHES:
             raise UsageError.unknown("search", search, SEARCHES)
         for name, value in (("edits", edits), ("pairs", pairs), ("batch", batch)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value}; expected 1 or more")
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         found = spatial_layer(ready.loaded, layer, of)
         self.layer, self.reason = found.name, found.reason
         self._layer = found
-        self.head = Head(tail(ready.loaded, self.layer, of), ready.image, providers, threads)
+        self.head = Head(tail(ready.loaded, self.layer, of), ready, providers, threads)
         self.adds = _adds(ready, self.layer, of)
         if search == "sort" and self.adds is None:
             raise UsageError(

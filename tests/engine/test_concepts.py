@@ -261,6 +261,17 @@ class TestConcepts:
         # Each image's own class: red speaks for 3 of 11.
         assert own.target == -1 and own.scores[0].score == pytest.approx(3 / 11)
 
+    def test_an_input_besides_the_image(self):
+        text = PLANTED.replace("8,8] x)", "8,8] x, float[N,2] k)").replace(
+            "prob = Softmax(scores)", "sum = Add(scores, k)\n    prob = Softmax(sum)"
+        )
+        net = models.parsed(text, RED_GREEN)
+        given = {"concepts": {"red": drawn(0, 9, 1)}, "random": drawn(None, 60, 5)}
+        test = backlight.Concepts(net, "h", inputs={"k": 0.0}, providers="cpu")
+        assert test(drawn(0, 9, 6), **given).scores[0].significant
+        with pytest.raises(UsageError, match="--input k="):
+            backlight.Concepts(net, "h", providers="cpu")
+
     def test_likeness(self):
         _, found = self.found(concepts={"red": drawn(0, 9, 1), "green": drawn(1, 9, 1)})
         likeness = found.likeness["h"]

@@ -230,7 +230,7 @@ class TestClosedForm:
     def test_the_head_alone_says_what_the_model_says(self):
         for net in (models.tiny(), models.tiny(shape="2,3,8,8", output="float[2,5] prob")):
             ready = Ready(net)
-            head = Head(tail(ready.loaded, "r"), ready.image, "cpu")
+            head = Head(tail(ready.loaded, "r"), ready, "cpu")
             x = models.images(3, 3, 8, 8)
             logits, values = Scored(ready, ["r"], providers="cpu")(x)
             np.testing.assert_allclose(head(values["r"], x[0]), logits, rtol=1e-6)
@@ -371,6 +371,24 @@ class TestCounterfactual:
         found = change(PHOTO[None], OTHER[None])[0]
         assert (found.source, found.target) == (0, 1) and found.done
         assert found.swaps.tolist() == [[1, 1, 0, 1]]
+
+    def test_an_input_besides_the_image(self):
+        text = C2.replace("] x)", "] x, float[N,3] k)").replace(
+            "prob = Softmax(scores)", "sum = Add(scores, k)\n    prob = Softmax(sum)"
+        )
+        net = models.parsed(text, W)
+        change = backlight.Counterfactual(net, "h", inputs={"k": 0.0}, providers="cpu")
+        found = change(PHOTO[None], OTHER[None])[0]
+        assert found.swaps.tolist() == [[1, 1, 0, 1]] and found.done
+        # One that holds class 0 back by 4.5: after that swap it is 4 to 0 no more.
+        back = np.array([[-4.5, 0, 0]], np.float32)
+        other = OTHER[None] * 4
+        change = backlight.Counterfactual(net, "h", inputs={"k": back}, providers="cpu")
+        found = change(PHOTO[None], other)[0]
+        np.testing.assert_allclose(found.scores[0], [-3.5, 2, 1.5])
+        np.testing.assert_allclose(found.scores[1], [4 + 9 - 4.5, 0, 2 + 4.5])
+        with pytest.raises(UsageError, match="--input k="):
+            backlight.Counterfactual(net, "h", providers="cpu")
 
     def test_where_cells_are(self):
         net = models.tiny(
