@@ -53,7 +53,8 @@ class Counterfactual(Reading):
     every way to the score goes through; None: the last one before the head.
     search: "sort" where the scores are a mean over places (pooled and linear heads, maps of
         classes), exact for the margin to the photo's own class; "greedy": the swap that raises the
-        target's log-probability most, one after another; "auto": the first where it can be.
+        target's log-probability most, one after another; "auto": the first where it can
+        be; and where a third class comes between, the second too, and the fewer cells of the two.
     edits: swaps at most; None: all cells. pairs: of a greedy swap, those scored at most: all where
     there are no more, else the best by what each of the two changes alone.
     of: the tensor that holds the scores. preprocess, providers, threads, shapes, inputs: as
@@ -98,6 +99,7 @@ class Counterfactual(Reading):
                 f"search 'sort' needs scores that are a mean over places of '{self.layer}'; the "
                 "head behind it is another: accepted: greedy"
             )
+        self._auto = search == "auto"
         self.search = search if search != "auto" else "greedy" if self.adds is None else "sort"
         names = [self.layer, *([] if self.adds is None else [self.adds.tensor])]
         self.scored = Scored(ready, names, of=of, providers=providers, threads=threads)
@@ -203,7 +205,12 @@ class Counterfactual(Reading):
         def cost(made: Changes) -> tuple[bool, int, float]:
             return not made.done, len(made.swaps), -float(search.rates(made.scores[-1:], target)[0])
 
-        return min(found, key=cost)
+        best = min(found, key=cost)
+        if self._auto and _third(best):
+            # The sort knows of two classes: with a third one between, fewer cells may do.
+            at = best.distractor
+            best = min(best, search.greedy(photo, others[at], at, target, step), key=cost)
+        return best
 
     def grid(self, photo: Seen) -> Grid:
         """The cells of a picture."""
@@ -225,6 +232,12 @@ class Counterfactual(Reading):
                 f"pairs {self.pairs}; for the {grid.rows} x {grid.columns} cells of "
                 f"'{self.layer}' expected {least} or more"
             )
+
+
+def _third(made: Changes) -> bool:
+    """Whether on the way a third class was on top of both."""
+    between = made.scores[1:-1] if made.done else made.scores[1:]
+    return bool((between[:, made.target] > between[:, made.source]).any())
 
 
 def _adds(ready: Ready, layer: str, of: str | None) -> Placewise | None:

@@ -181,6 +181,29 @@ HEADS = {
 }  # fmt: skip
 
 
+class TestThirdClass:
+    def test_auto_takes_the_fewer_cells(self):
+        """The cell that says most against the photo's class says even more for a third one."""
+        net = models.parsed(
+            C2.replace("N,2,2,2", "N,3,2,2"),
+            {"w": np.array([[4, 0, 0], [0, 4, 0], [4, 0, 9]], np.float32)},
+        )
+        photo = np.zeros((3, 2, 2), np.float32)
+        photo[1] = 1
+        other = np.zeros((3, 2, 2), np.float32)
+        other[0] = [[2, 2], [1.9, 1.9]]
+        # Third-class evidence beside the strongest cells, made up for by none of the weaker ones.
+        other[2] = [[0.5, 0.5], [-1, -1]]
+        tried = {}
+        for search in ("sort", "greedy", "auto"):
+            change = backlight.Counterfactual(net, "h", search=search, providers="cpu")
+            seen = change.look(np.stack([photo, other]))
+            tried[search] = change.change(seen[0], [seen[1]], 0)
+        lengths = {k: (not c.done, len(c.swaps)) for k, c in tried.items()}
+        assert lengths["auto"] == min(lengths["sort"], lengths["greedy"])
+        assert lengths["sort"] > lengths["greedy"]
+
+
 class TestClosedForm:
     @pytest.mark.parametrize("head", HEADS)
     def test_a_mean_over_places(self, head):
