@@ -84,6 +84,7 @@ class _Described:
     layers: tuple[str, ...]
     contrast: str
     contrasted: tuple[str, ...]  # the methods that have one
+    ranked: str | None = None  # the output that says which class is on top, if not `scores`
 
 
 class Explainer(Reading):
@@ -213,7 +214,8 @@ class Explainer(Reading):
     def _wanted(self) -> list[str]:
         """The outputs that a call reads."""
         gap = [GAP] if "integrated_gradients" in self._said.saliency else []
-        return [self._said.scores, *self._said.saliency.values(), *gap]
+        ranked = [self._said.ranked] if self._said.ranked is not None else []
+        return [self._said.scores, *self._said.saliency.values(), *gap, *ranked]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -293,8 +295,12 @@ class Explainer(Reading):
         known = self.classes or (scores.shape[1] if scores.ndim > 1 else 1)
         if wanted.max(initial=-1) >= known:
             raise out_of_range(int(wanted.max()), known)
-        top = self._top(xp, scores)
+        ranking = self._ranking(found, scores)
+        top = self._top(xp, ranking)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
+        told = self._told_from(ranking, chosen, against)
+        if self._said.takes_target and self._unsure(xp, ranking, wanted, chosen, against):
+            return self(inputs, arrays.to_host(chosen), None if against is None else told)
         maps = {name: found[held] for name, held in self._said.saliency.items()}
         maps = self._variants.variance(maps, self.methods)
         given = inputs[self.fed.name] if isinstance(inputs, Mapping) else inputs
@@ -304,9 +310,31 @@ class Explainer(Reading):
         saliency = {name: back(values) for name, values in maps.items()}
         return Explanation(
             back(scores), back(chosen), saliency,
-            contrast=self._told_from(scores, chosen, against),
+            contrast=told,
             gap=back(found[GAP]) if GAP in found else None,
         )  # fmt: skip
+
+    def _ranking(self, found: Mapping[str, Any], scores: Any) -> Any:
+        """What says which class is on top: the scores before a Softmax or Sigmoid where they are at
+        hand, since several probabilities may round to 1, or to 0."""
+        ranking = None if self._said.ranked is None else found[self._said.ranked]
+        same = ranking is not None and scores.ndim == 2 and ranking.shape == scores.shape
+        return ranking if same and scores.shape[1] > 1 else scores
+
+    def _unsure(self, xp: Any, ranking: Any, wanted: Any, chosen: Any, against: Any) -> bool:
+        """Whether the file may have taken another class than `chosen`: it ranks by scores that only
+        it sees, and of several probabilities that round to the same it knows the largest."""
+        if self._said.ranked is not None or ranking.ndim != 2 or ranking.shape[1] < 2:
+            return False
+        rows = xp.asarray(ranking)
+        on_top = (rows == rows.max(axis=1, keepdims=True)).sum(axis=1) > 1
+        unsure = bool((on_top & (xp.asarray(wanted) < 0)).any())
+        if against is None or unsure:
+            return unsure
+        others = rows.astype(np.float64)
+        others[xp.arange(len(others)), chosen] = -np.inf
+        second = (others == others.max(axis=1, keepdims=True)).sum(axis=1) > 1
+        return bool((second & (xp.asarray(against) < 0)).any())
 
     def _told_from(self, scores: Any, chosen: Any, against: Any) -> Any:
         """The classes that the targets are told from, where the call or the file has a contrast."""
@@ -465,6 +493,18 @@ def _described(graph: ExplainGraph) -> _Described:
         of = ir.convenience.create_value_mapping(graph.model.graph)[graph.of]
         graph.model.graph.outputs.append(of)
         score = graph.of
+    ranked = None
+    if layer is None and score != graph.of:
+        made = ir.convenience.create_value_mapping(graph.model.graph).get(graph.of)
+        shape = None if made is None else made.shape
+        if (
+            shape is not None
+            and len(shape) == 2
+            and made is not None
+            and not made.is_graph_output()
+        ):
+            graph.model.graph.outputs.append(made)
+            ranked = graph.of
     return _Described(
         fed=Fed.of(graph.model.graph, graph.input, _ours(graph.added)),
         saliency=graph.saliency,
@@ -478,6 +518,7 @@ def _described(graph: ExplainGraph) -> _Described:
         layers=tuple(layer.name for layer in graph.layers),
         contrast=graph.model.metadata_props.get("backlight.contrast", ""),
         contrasted=_contrasted(graph.model.metadata_props),
+        ranked=ranked,
     )
 
 

@@ -61,6 +61,7 @@ def explained(
     """Explain images [N, ...] with both and compare the maps, image by image, rule by rule.
 
     target: one class or N of them; default: each image's top class under the reference, for both.
+    The class that it is told from, where the file takes one, is the reference's for both likewise.
     baked: the two files have their class in them and take none.
     Raises UsageError for a class out of range.
     """
@@ -70,7 +71,11 @@ def explained(
     for at, name in enumerate(names):
         x = batch[at : at + 1]
         want = reference(x, None if wanted is None else wanted[at : at + 1])
-        got = candidate(x.astype(candidate.input.dtype), None if baked else want.target)
+        got = candidate(
+            x.astype(candidate.input.dtype),
+            None if baked else want.target,
+            contrast=want.contrast if candidate.contrasts else None,
+        )
         for rule in candidate.methods:
             mine, theirs = (np.asarray(e.saliency[rule])[0] for e in (got, want))
             found.append(between(mine, theirs, layout, name, rule))

@@ -224,3 +224,27 @@ def test_load_prepares_photos():
         backlight.Explainer(models.tiny()).load([PHOTOS / "chelsea.jpg"])
     tiny = backlight.Explainer(models.tiny()).load([PHOTOS / "chelsea.jpg"], "unit")
     assert tiny.shape == (1, 3, 8, 8) and tiny.min() >= 0 and tiny.max() <= 1
+
+
+@pytest.mark.parametrize("closing", ["Sigmoid", "Softmax"])
+def test_the_class_said_is_the_class_explained(closing: str):
+    """Of scores of 20 to 200 several probabilities round to 1, others to 0. A file chooses by the
+    scores before; what it chose must be what is said, whether it was exported now or earlier."""
+    model = models.tiny(tail=f"prob = {closing}(scores)")
+    (bias,) = (t for t in model.graph.initializer if tuple(t.dims) == (5,))
+    values = np.array([20, 300, 30, 150, 0], np.float32)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    x = models.images(3, 3, 8, 8)
+    methods = ("vanilla", "contrastcam")
+    earlier = backlight.Explainer(backlight.export(model, methods=methods, contrast_form="logit"))
+    now = backlight.Explainer(model, methods=methods, contrast_form="logit")
+    for explain in (now, earlier):
+        found = explain(x)
+        again = explain(x, target=found.target, contrast=found.contrast)
+        for name in methods:
+            np.testing.assert_array_equal(found.saliency[name], again.saliency[name])
+        assert again.target.tolist() == found.target.tolist()
+    # Compiled here, the scores themselves are at hand.
+    assert now(x).target.tolist() == [1, 1, 1] and now(x).contrast.tolist() == [3, 3, 3]
+    other = now(x, target=0)
+    assert np.abs(other.saliency["vanilla"] - now(x).saliency["vanilla"]).max() > 0.01
