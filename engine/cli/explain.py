@@ -212,13 +212,18 @@ class _Run:
             raise UsageError(
                 f"--contrast {number} is out of range; the model has classes 0 to {classes - 1}"
             )
-        if number is not None and number == self.target:
-            if self.explainer.metadata.get("backlight.contrast_form") == "logit":
+        if number is not None and number == self.target >= 0:
+            if self.by_logit:
                 raise UsageError(
                     f"--contrast {given}: the target itself; their difference is 0 everywhere"
                 )
             self.job.note(f"--contrast {given} is the target: what keeps it from certainty")
         return number
+
+    @property
+    def by_logit(self) -> bool:
+        """Whether a contrast is the difference of two scores, which of one class is 0."""
+        return self.explainer.contrast_form == "logit"
 
     def name(self, number: int) -> str:
         if self.explainer.layer is not None and self.labels is None:
@@ -334,13 +339,22 @@ class _Run:
             self.explainer.contrasted,
             says,
             self.preprocess.bands,
+            entry.get("contrast") == entry["class"],
         )
         for method, values in maps.items():
             folder.array(entry["maps"][method], values)
             cells.append(reading.cell(method, values, prepared.pixels, asked))
-        heading = Path(entry["file"]).name + ": why " + self.name(entry["class"])
-        heading += "?" if self.against is None else f", rather than {entry['contrast_name']}?"
+        heading = Path(entry["file"]).name + ": " + self.question(entry)
         folder.picture(entry["panel"], pictures.panel(heading, self.detail(entry), cells))
+
+    def question(self, entry: dict[str, Any]) -> str:
+        """What an image's maps answer."""
+        name = self.name(entry["class"])
+        if self.against is None:
+            return f"why {name}?"
+        if entry["contrast"] == entry["class"]:
+            return f"why not {name} with certainty?"
+        return f"why {name}, rather than {entry['contrast_name']}?"
 
     def detail(self, entry: dict[str, Any]) -> str:
         """What the model says of the image, in a line."""
@@ -370,6 +384,9 @@ class _Run:
         empty: dict[str, list[str]] = {}
         for method in entry["no_gradient"]:
             empty.setdefault(reading.empty(method, self.explainer.layers), []).append(method)
+        if self.against is not None and entry["contrast"] == entry["class"]:
+            what = "their difference is 0 everywhere" if self.by_logit else reading.DOUBT
+            took += f"  the contrast is the class itself: {what}"
         return (
             f"{Path(entry['file']).name:<24} {self.name(entry['class']):<36} {chance:>7}{took}"
             + "".join(f"  {why}: {', '.join(names)} all 0" for why, names in empty.items())

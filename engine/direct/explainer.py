@@ -84,6 +84,7 @@ class _Described:
     layers: tuple[str, ...]
     contrast: str
     contrasted: tuple[str, ...]  # the methods that have one
+    contrast_form: str = "loss"
     ranked: str | None = None  # the output that says which class is on top, if not `scores`
 
 
@@ -226,6 +227,11 @@ class Explainer(Reading):
     def contrasted(self) -> tuple[str, ...]:
         """The methods that tell the target from another class."""
         return self._said.contrasted
+
+    @property
+    def contrast_form(self) -> str:
+        """How two classes are told apart: "loss", or "logit", by the difference of their scores."""
+        return self._said.contrast_form
 
     @property
     def contrasts(self) -> bool:
@@ -517,6 +523,7 @@ def _described(graph: ExplainGraph) -> _Described:
         ours=graph.added,
         layers=tuple(layer.name for layer in graph.layers),
         contrast=graph.model.metadata_props.get("backlight.contrast", ""),
+        contrast_form=graph.model.metadata_props.get("backlight.contrast_form", "loss"),
         contrasted=_contrasted(graph.model.metadata_props),
         ranked=ranked,
     )
@@ -562,6 +569,7 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         ours=added,
         layers=tuple(filter(None, meta.get("backlight.layer", "").split(","))),
         contrast=meta.get("backlight.contrast", ""),
+        contrast_form=meta.get("backlight.contrast_form", "loss"),
         contrasted=_contrasted(meta),
     )
 

@@ -16,9 +16,11 @@ from . import heat
 from .grid import figure
 from .panel import NO_GRADIENT, Cell, caption_of, nothing, saliency_picture
 
-NO_SEGMENT = "no segment matters"
+__all__ = ["DOUBT", "Asked", "base", "cell", "empty"]
 
-__all__ = ["Asked", "base", "cell", "empty"]
+NO_SEGMENT = "no segment matters"
+# What a map is of, where a class is told from itself.
+DOUBT = "what keeps it from certainty"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Asked:
     None: the colours.
     against: the name of the class that the target is told from, None without a contrast;
     contrasted: the methods that tell it so. says: of a map by its name, what its caption adds.
+    itself: whether that class is the target, so that the map is of what keeps the model from being
+    certain of it.
     """
 
     spec: InputSpec
@@ -38,6 +42,7 @@ class Asked:
     contrasted: Sequence[str] = ()
     says: Mapping[str, str] = field(default_factory=dict)
     bands: Sequence[int] | None = None
+    itself: bool = False
 
 
 def base(name: str) -> tuple[Method, int]:
@@ -82,8 +87,9 @@ def cell(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:
         return Cell(made.pixels, made.title, f"{made.caption}; {asked.says[name]}")
     if asked.against is None or row.name not in asked.contrasted:
         return made
-    told = f"{made.caption}; rather than {asked.against}"
-    return Cell(made.pixels, made.title, told)
+    if asked.itself:
+        return Cell(made.pixels, made.title, made.caption.replace("for the class", DOUBT))
+    return Cell(made.pixels, made.title, f"{made.caption}; rather than {asked.against}")
 
 
 def _heat(name: str, values: NDArray[Any], photo: Pixels, asked: Asked) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,26 @@ class TestCommand:
         assert run(["check", str(BUNDLED), "--method", "gradcam"]) == 0
         assert "before the maps of the classes themselves" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("more", [[], ["--contrast-form", "logit"]])
+    def test_a_contrast_that_turns_out_to_be_the_class(self, more, tmp_path: Path, capsys):
+        """Why not P with certainty? By logit it is 0. Both are said, never "P rather than P"."""
+        line = f"explain {CAT} -o {tmp_path}/o --method contrastcam --json --versus"
+        assert run([*line.split(), "Egyptian cat", *more]) == 0
+        (entry,) = json.loads(capsys.readouterr().out)["images"]
+        assert entry["contrast"] == entry["class"] == EGYPTIAN
+        assert bool(entry["no_gradient"]) == bool(more)
+        line = f"explain {CAT} -o {tmp_path}/p --method contrastcam --versus"
+        assert run([*line.split(), "Egyptian cat", *more]) == 0
+        says = "difference is 0 everywhere" if more else "what keeps it from certainty"
+        assert f"the contrast is the class itself: {says}" in capsys.readouterr().out.replace(
+            "their ", ""
+        )
+
+    def test_the_second_class_is_never_the_class(self, tmp_path: Path, capsys):
+        line = f"explain {CAT} -o {tmp_path}/o --method vanilla --contrast second"
+        assert run(line.split()) == 0
+        assert "certainty" not in "".join(capsys.readouterr())
+
     def test_names_of_classes(self, tmp_path: Path, capsys):
         out = str(tmp_path / "e.onnx")
         words = ["export", str(BUNDLED), "-o", out, "--method", "vanilla", "--contrast"]
@@ -186,6 +207,9 @@ def test_cells():
     values = np.linspace(0, 2, 600, dtype=np.float32).reshape(20, 30)
     heat = reading.cell("contrastcam", values, photo, asked)
     assert heat.caption == "red: for the class, at fire9; rather than tiger cat"
+    itself = replace(asked, against="cat", itself=True)
+    doubt = reading.cell("contrastcam", values, photo, itself)
+    assert doubt.caption == "red: what keeps it from certainty, at fire9"
     signed = reading.cell("gradcam", values - 1, photo, asked)
     assert signed.caption == "red: for the class, blue: against it, at fire9"
     counter = reading.cell("counterfactualcam", values, photo, asked)
