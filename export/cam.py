@@ -16,6 +16,7 @@ from .seed import against
 __all__ = [
     "causal",
     "class_map",
+    "class_maps",
     "grad_cam",
     "grad_cam_pp",
     "guided_grad_cam",
@@ -81,6 +82,13 @@ def class_map(w: Walked) -> ir.Value:
     head = pooled_linear(w.x.of[0], w.layer)
     weights = head.weights(w.x.e, w.x.flat_cotangent(w.seed))
     return _weighted(w, w.x.e.Unsqueeze(weights, PLACES))
+
+
+def class_maps(w: Walked) -> ir.Value:
+    """The layer through every class's own weights (Zhou et al. 2016): [N, K, h, w]. Raises
+    UnsupportedNode as `class_map` does."""
+    assert w.layer is not None
+    return pooled_linear(w.x.of[0], w.layer).maps(w.x.e, w.primal)
 
 
 def causal(w: Walked) -> ir.Value:

@@ -15,6 +15,7 @@ from .finish import Walked
 from .layer import Layer, default_layer, named_layer
 from .methods import Method
 from .rollout import attended, cotangents
+from .seed import class_count
 
 __all__ = ["Drawing"]
 
@@ -90,12 +91,16 @@ class Drawing:
     def _map(self, walk: Walked, row: Method) -> ir.Value:
         e, layer = walk.x.e, walk.layer
         assert layer is not None
-        value = e.cast(row.finish(walk), ir.DataType.FLOAT)
+        every = row.every if walk.x.target_class == "all" else None
+        value = e.cast((every or row.finish)(walk), ir.DataType.FLOAT)
         if row.by == "both":
             return value
         if not self.signed:
             value = e.Relu(value)
-        value.shape = ir.Shape([walk.x.batch, *layer.sizes])
+        front = [walk.x.batch]
+        if every is not None:
+            front.append(class_count(walk.x.of[0]))
+        value.shape = ir.Shape([*front, *layer.sizes])
         return value if self.size == "layer" else resized(e, value, layer, walk.x)
 
     def metadata(self, layers: Sequence[Layer]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from . import choose
-from .emit import Emitter, dim_of
+from .emit import Emitter, all_dims, dim_of
 from .explaining import Explaining
 from .layer import Layer
 
@@ -16,7 +16,7 @@ __all__ = ["interpolation", "resized"]
 
 
 def resized(e: Emitter, values: ir.Value, layer: Layer, x: Explaining) -> ir.Value:
-    """A map [N, h, w] at the image's size [N, H, W]: linear, half_pixel, as OpenCV and PyTorch do.
+    """Maps [N, h, w] or [N, K, h, w] at the image's size: linear, half_pixel, as OpenCV's.
 
     By two constant matrices where all sizes are known, which any runtime multiplies; else Resize.
     """
@@ -29,19 +29,25 @@ def resized(e: Emitter, values: ir.Value, layer: Layer, x: Explaining) -> ir.Val
     if len(places) != 2:
         raise UsageError(f"--size input: '{image.name}' is no picture; accepted: --size layer")
     sizes, own = [dim_of(image.shape, a) for a in places], layer.sizes
-    shape = [x.batch, *sizes]
+    assert values.shape is not None
+    front = all_dims(values.shape)[:-2]
+    shape = [*front, *sizes]
     if all(isinstance(s, int) for s in (*sizes, *own)):
         down, across = (interpolation(int(o), int(s)) for o, s in zip(own, sizes, strict=True))  # type: ignore[arg-type]
-        tall = e.MatMul(e.const(down, values.dtype), values, _shape=[x.batch, sizes[0], own[1]])
+        tall = e.MatMul(e.const(down, values.dtype), values, _shape=[*front, sizes[0], own[1]])
         return e.MatMul(tall, e.const(across.T, values.dtype), _shape=shape)
     wanted = e.Concat(
         *(e.Shape(image, start=a, end=a + 1) for a in places), axis=0, _dtype=ir.DataType.INT64
     )
+    alone = len(front) == 1
     large = e.Resize(
-        e.Unsqueeze(values, [1]), None, None, wanted, mode="linear",
+        e.Unsqueeze(values, [1]) if alone else values, None, None, wanted, mode="linear",
         coordinate_transformation_mode="half_pixel", axes=[2, 3], _dtype=values.dtype,
     )  # fmt: skip
-    return e.Squeeze(large, [1], _shape=shape)
+    if alone:
+        return e.Squeeze(large, [1], _shape=shape)
+    large.shape = ir.Shape(shape)
+    return large
 
 
 def interpolation(size: int, out: int) -> NDArray[np.float32]:

@@ -38,7 +38,9 @@ class Faults:
         """What can be wrong with the rows of an export that explains classes."""
         e = x.e
         with e.rooted(), e.scope("finite"), e.in_float32():
-            seeds = [(of, x.cotangent(seed.ONE_HOT, i)) for i, of in enumerate(x.of)]
+            # Of every class at once none is the one explained.
+            ofs = () if x.target_class == "all" else x.of
+            seeds = [(of, x.cotangent(seed.ONE_HOT, i)) for i, of in enumerate(ofs)]
             return cls(
                 e, _faults(e, x.image, seeds, x.inputs.get("target")),
                 _out_of_range(e, x.of[0], x.inputs.get("contrast"), None),

@@ -45,6 +45,26 @@ class PooledLinear:
         made = self._through(e, cotangent)
         return made if np.all(self.scale == 1) else e.Mul(made, _row(e, self.scale, made))
 
+    def maps(self, e: Emitter, primal: ir.Value) -> ir.Value:
+        """The layer [N, k, h, w] through the weights of every class: [N, K, h, w], one convolution
+        of 1 x 1."""
+        weight = self.weight
+        if weight.shape is None or len(weight.shape) != 4:
+            if self.transposed:
+                weight = e.Transpose(weight, perm=[1, 0])
+            weight = e.Unsqueeze(weight, [2, 3])
+        kernel, type_ = self._scaled(e, weight), primal.dtype
+        return e.Conv(primal, kernel if type_ is None else e.cast(kernel, type_), _dtype=type_)
+
+    def _scaled(self, e: Emitter, weight: ir.Value) -> ir.Value:
+        """A kernel [K, k, 1, 1] by what the head multiplies the channels with."""
+        if self.factor != 1:
+            weight = e.Mul(weight, self.factor)
+        if np.all(self.scale == 1):
+            return weight
+        row = np.asarray(self.scale, np.float64).reshape(1, -1, 1, 1)
+        return e.Mul(weight, e.const(row, weight.dtype), _shape=weight.shape)
+
     def constant(self, e: Emitter, cotangent: ir.Value) -> ir.Value | None:
         """What the biases add to <cotangent, z>, [N, 1]; None where there are none."""
         parts = []

@@ -41,6 +41,7 @@ class Method:
     varies: the variants of the image that it averages over.
     needs: what a model must have: "attention" of all tokens to all tokens, whose maps it is made of
     instead of a layer. by_class: whether its map depends on the class at all.
+    every: what gives the maps of all classes at once, [N, K, H, W], where there is such a thing.
     seed: where the walk starts.
     finish: what becomes of primal and cotangent.
     picture: how a map is read. "magnitude": the largest |value| over channels, in grey;
@@ -61,6 +62,7 @@ class Method:
     needs: Literal["", "attention"] = ""
     by_class: bool = True
     seed: Seed = seed.ONE_HOT
+    every: Callable[[finish.Walked], ir.Value] | None = None
     finish: Callable[[finish.Walked], ir.Value] = finish.cotangent
     picture: Picture = "magnitude"
     red: str = "for the class"
@@ -97,10 +99,11 @@ def _cam(
     contrasts: bool = True,
     needs: Literal["", "attention"] = "",
     by_class: bool = True,
+    every: Callable[[finish.Walked], ir.Value] | None = None,
 ) -> Method:
     return Method(
         name, about, source, by="layer", walks=walks, contrasts=contrasts, needs=needs,
-        by_class=by_class, seed=start, finish=made, picture="heat",
+        by_class=by_class, seed=start, finish=made, every=every, picture="heat",
     )  # fmt: skip
 
 
@@ -196,6 +199,7 @@ _ROWS = (
         "Zhou et al. 2016",
         cam.class_map,
         walks=False,
+        every=cam.class_maps,
     ),
     Method(
         "guided_gradcam",

@@ -28,7 +28,7 @@ from .heap import seldom_collected
 from .layer import Layer
 from .lone import is_lone, unbatched, without_batch
 from .lowering import emitter, finish, lowered
-from .methods import Method, asked, chosen
+from .methods import METHODS, Method, asked, chosen
 from .preprocess import Preprocess, of_metadata
 from .rules import RuleMap
 from .sampling import Sampling, sampled
@@ -129,7 +129,7 @@ def export(
     wrt: the tensor(s) to take the gradient by; default: the first image input.
     target_class: "input" adds the input `target` (int64 [batch], -1: the row's top class);
         "top1" or a number bakes the choice in. One logit behind a Sigmoid is two classes: 1 its
-        score, 0 the negation.
+        score, 0 the negation. "all" gives `saliency_cam` of every class at once, [batch, K, H, W].
     cotangent: "class" seeds with a one-hot vector of the target class; "input" adds the input
         `cotangent`, shaped like `of`, instead of `target`.
     reduce: "none": signed, in the shape of `wrt` (of a model without a batch dimension too, which
@@ -222,6 +222,7 @@ def explain_graph(
     sampling = _checked_sampling(rows, sampling, cotangent)
     drawn = Drawing.of(rows, _names(layer), fuse=fuse, size=size, signed=signed)
     contrast = _checked_contrast(rows, contrast, contrast_form, target_class)
+    every = _checked_every(rows, target_class, cotangent, contrast)
     start = seed.CALLER_S if cotangent == "input" else seed_of
     maps = {rules: lowered(rules, lowering) for rules in VARIANTS}
 
@@ -266,7 +267,7 @@ def explain_graph(
     starts = {
         row.name: start or (row.seed if contrast is None else CONTRASTED[row.seed]) for row in rows
     }
-    for row in rows:
+    for row in () if every else rows:
         for index in range(len(ofs)):
             made.cotangent(starts[row.name], index)
     faults = Faults.of(made) if start is None else None
@@ -354,6 +355,26 @@ def _class_of(given: object) -> str | int:
     if not is_whole(given):
         raise refused("target_class", given, '"input", "top1" or the number of a class')
     return int(given)  # type: ignore[call-overload,no-any-return]
+
+
+def _checked_every(
+    rows: Sequence[Method], target_class: str | int, cotangent: str, contrast: str | int | None
+) -> bool:
+    """Whether all classes are explained at once. Raises UsageError where that can't be."""
+    if target_class != "all":
+        return False
+    for row in rows:
+        if row.every is None:
+            able = ", ".join(m.name for m in METHODS.values() if m.every is not None)
+            raise UsageError(
+                f"target class 'all': {row.name} walks back from one class at a time; {able} gives "
+                "the maps of every class at once"
+            )
+    if cotangent == "input":
+        raise UsageError("target class 'all' takes no cotangent; accepted: --cotangent class")
+    if contrast is not None:
+        raise UsageError("target class 'all' takes no contrast: every class has a map of its own")
+    return True
 
 
 def _checked_sampling(

@@ -31,10 +31,12 @@ def class_count(of: ir.Value) -> int | None:
 
 
 def check_class(of: ir.Value, target_class: str | int, what: str = "class") -> None:
-    """Raise UsageError unless `target_class` is "input", "top1" or a class of `of`."""
+    """Raise UsageError unless `target_class` is "input", "top1", "all" or a class of `of`."""
     if isinstance(target_class, str):
-        if target_class not in ("input", "top1"):
-            raise UsageError(f"target class '{target_class}'; accepted: input, top1 or a number")
+        if target_class not in ("input", "top1", "all"):
+            raise UsageError(
+                f"target class '{target_class}'; accepted: input, top1, a number, or all (of cam)"
+            )
         return
     count = class_count(of)
     if not 0 <= target_class < (2**63 if count is None else count):

@@ -75,7 +75,9 @@ def export(
     baseline: Baseline = None,
     target_class: Annotated[
         str,
-        typer.Option(metavar="C", help="input (chosen at run time), top1, a number or a name."),
+        typer.Option(
+            metavar="C", help="input (at run time), top1, a number, a name, or all (of cam)."
+        ),
     ] = "input",
     of: Annotated[
         list[str] | None,
@@ -226,9 +228,9 @@ def _class_asked(given: str, model: str, labels: list[str] | None) -> str:
     """--target-class with a name as its number."""
     from ..classifier.labels import class_number
 
-    if given in ("input", "top1") or given.removeprefix("-").isdecimal():
+    if given in ("input", "top1", "all") or given.removeprefix("-").isdecimal():
         return given
-    return str(class_number(given, _named(given, model, labels), "input, top1"))
+    return str(class_number(given, _named(given, model, labels), "input, top1, all"))
 
 
 def _named(given: str, model: str, labels: list[str] | None) -> list[str] | None:

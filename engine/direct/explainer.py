@@ -546,6 +546,8 @@ def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
         raise UsageError(f"{name} has no {kind} '{absent[0]}'; it was exported with {there}")
     if meta.get("backlight.cotangent") == "input":
         raise UsageError(f"{name} takes its cotangent as an input; run it in its runtime")
+    if meta.get("backlight.target_class") == "all":
+        raise UsageError(f"{name} holds the maps of every class; run it in its runtime")
     score = meta.get("backlight.score_output", "")
     if score not in outputs:
         raise ModelError(f"{name}: no output holds the class scores; export it without --of")

@@ -160,6 +160,22 @@ class TestCommand:
             "their ", ""
         )
 
+    def test_every_class_at_once(self, tmp_path: Path, capsys):
+        onnx.save(models.tiny(), tmp_path / "m.onnx")
+        line = f"export {tmp_path}/m.onnx -o {tmp_path}/e.onnx --method cam --target-class all"
+        assert run(line.split()) == 0
+        held = onnx.load(tmp_path / "e.onnx")
+        assert [i.name for i in held.graph.input] == ["x"]
+        assert {p.key: p.value for p in held.metadata_props}["backlight.target_class"] == "all"
+        capsys.readouterr()
+        photo = models.noise_photo(tmp_path)
+        line = f"explain -m {tmp_path}/e.onnx {photo} -o {tmp_path}/o --preprocess unit"
+        assert run(line.split()) == 2
+        assert "the maps of every class" in capsys.readouterr().err
+        line = f"export {tmp_path}/m.onnx -o {tmp_path}/f.onnx --method gradcam --target-class all"
+        assert run(line.split()) == 2 and not (tmp_path / "f.onnx").exists()
+        assert "one class at a time; cam gives" in capsys.readouterr().err
+
     def test_the_second_class_is_never_the_class(self, tmp_path: Path, capsys):
         line = f"explain {CAT} -o {tmp_path}/o --method vanilla --contrast second"
         assert run(line.split()) == 0

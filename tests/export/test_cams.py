@@ -135,6 +135,60 @@ def test_every_spelling_of_a_global_pool(pool: str):
     np.testing.assert_allclose(found["saliency_gradcam"], cam / 120, **close)
 
 
+class TestEveryClassAtOnce:
+    @pytest.mark.parametrize("lowering", ["portable", "cpu", "cuda", "tensorrt", "openvino"])
+    @pytest.mark.parametrize("size", ["layer", "input"])
+    @pytest.mark.parametrize("signed", [False, True])
+    def test_equals_each_class_alone(self, lowering: str, size: str, signed: bool):
+        model = onnx_of(Net(deep=False))
+        how = dict(methods=["cam"], size=size, signed=signed, for_=lowering)
+        every = backlight.export(model, target_class="all", **how)
+        assert [i.name for i in every.graph.input] == ["x"]
+        found = run_runtime(every, {"x": X})["saliency_cam"]
+        assert found.shape == (3, 7, *((12, 10) if size == "layer" else X.shape[2:]))
+        assert found.min() < 0 if signed else found.min() == 0
+        one = backlight.export(model, **how)
+        for c in range(7):
+            want = run_runtime(one, {"x": X, "target": np.full(3, c)})["saliency_cam"]
+            np.testing.assert_allclose(found[:, c], want, rtol=1e-5, atol=1e-6)
+
+    def test_no_row_spoils_another(self):
+        every = backlight.export(onnx_of(Net(deep=False)), methods=["cam"], target_class="all")
+        x = X.copy()
+        x[1, 0, 0, 0] = np.nan
+        found, clean = (run_runtime(every, {"x": v})["saliency_cam"] for v in (x, X))
+        assert np.isnan(found[1]).all()
+        np.testing.assert_array_equal(found[[0, 2]], clean[[0, 2]])
+
+    def test_is_a_convolution_and_no_backward_pass(self):
+        model = onnx_of(Net(deep=False))
+        every = backlight.export(model, methods=["cam"], target_class="all", size="layer")
+        more = [n.op_type for n in every.graph.node if n.op_type in ("Conv", "ConvTranspose")]
+        assert more.count("Conv") == 3 and "ConvTranspose" not in more
+
+    @pytest.mark.parametrize(
+        ("how", "says"),
+        [
+            (dict(methods=["gradcam"]), "gradcam walks back from one class at a time; cam gives"),
+            (dict(rules=["vanilla"]), "vanilla walks back from one class"),
+            (dict(methods=["cam"], contrast="second"), "takes no contrast"),
+            (dict(methods=["cam"], cotangent="input"), "takes no cotangent"),
+        ],
+    )
+    def test_what_is_refused(self, how, says):
+        with pytest.raises(UsageError, match=says):
+            backlight.export(onnx_of(Net(deep=False)), target_class="all", **how)
+
+    def test_a_deep_head_is_refused(self):
+        with pytest.raises(UnsupportedNode, match="pooled|pool and one linear layer"):
+            backlight.export(onnx_of(Net(last=True)), methods=["cam"], target_class="all")
+
+    def test_the_file_is_for_its_runtime(self):
+        every = backlight.export(onnx_of(Net(deep=False)), methods=["cam"], target_class="all")
+        with pytest.raises(UsageError, match="the maps of every class; run it in its runtime"):
+            backlight.Explainer(every)
+
+
 class TestTheLayer:
     def test_squeezenet_s_trap(self):
         """Its last tensor with rows and columns is a map per class: there Grad-CAM would be that
