@@ -172,6 +172,10 @@ class Together:
         return self.graph.contrasted if self.graph is not None else ()
 
     @property
+    def contrast_form(self) -> str:
+        return self.graph.contrast_form if self.graph is not None else "loss"
+
+    @property
     def notes(self) -> list[str]:
         both = (self.graph, self.scorer)
         return list(dict.fromkeys(n for one in both if one is not None for n in one.notes))
