@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/inside.md from the bundled model and photos, by the commands it shows.
+"""Makes the pictures of docs/indirect.md from bundled model and photos, by its commands.
 
 python tools/make_inside_pictures.py docs [looked mapped linked inverted maximized tested]
 """

@@ -87,7 +87,7 @@ class Occlusion:
         alone, exactly up to rounding. "auto" takes that where the cost model says that it clearly
         pays. "drilldown" is approximate: it scores a lattice of the windows, ever denser, then
         where the map changes most and where it is strongest, and interpolates the rest. See
-        docs/occlusion.md.
+        docs/direct.md.
     share: of the windows that "drilldown" scores; None: image by image, by how much the second
         lattice changes the map.
 

@@ -1,4 +1,4 @@
-"""Every command of docs/inside.md, as it stands there, one after another in one folder."""
+"""Every command of docs/indirect.md, as it stands there, one after another in one folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backlight.engine.cli import run
 from backlight.engine.cli.options import PHOTOS
 from backlight.engine.photos import images
 
-TEXT = (Path(__file__).parents[2] / "docs" / "inside.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "indirect.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[list[str]]:
@@ -44,3 +44,37 @@ def test_the_commands_run_as_they_stand(
         few = ["--steps", "2"] if "--method" in words else []
         assert run([*words, *few]) == 0, (words, capsys.readouterr().err)
     assert len(list(tmp_path.rglob("*.html"))) == sum("--html" in words for words in found)
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in a link, as GitHub names them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    bare = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", head) for head in heads]
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in bare}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), f"{page.name}: {target}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors(there), f"{page.name}: {target}; {sorted(anchors(there))}"
+
+
+def test_every_method_is_in_the_table() -> None:
+    """docs/README.md says of every method and command where it is."""
+    from backlight.engine.cli import COMMANDS
+
+    table = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    tools = {"export", "explain", "check", "methods", "bench", "serve", "batch", "triton"}
+    for name in set(COMMANDS) - tools:
+        assert f"`{name}`" in table or f"`backlight {name}`" in table, name
