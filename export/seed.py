@@ -35,7 +35,7 @@ def check_class(of: ir.Value, target_class: str | int, what: str = "class") -> N
     if isinstance(target_class, str):
         if target_class not in ("input", "top1", "all"):
             raise UsageError(
-                f"target class '{target_class}'; accepted: input, top1, a number, or all (of cam)"
+                f"target class '{target_class}'; accepted: input, top1 or a number; all, of cam"
             )
         return
     count = class_count(of)
