@@ -84,6 +84,7 @@ WRONG: dict[str, list[Any]] = {
     "one_per_image": [1], "state": [3, ""], "fresh": ["no"], "every": ["1", NAN], "workers": [1.5],
     "kinds": [3, [3]], "on": [3], "most": ["1", NAN], "c": ["1", NAN], "kappa": ["0"],
     "beta": [True], "rate": ["1"], "rounds": [1.5], "patience": ["9"],
+    "way": [3], "foreground": ["0.9", NAN], "background": [True], "iterations": [1.5],
     "folder": [3, "", [3]], "store": [3, ""], "path": [3, None, ""],
 }  # fmt: skip
 
@@ -110,6 +111,11 @@ def _callers(folder: Path) -> dict[str, tuple[Callable[..., Any], list[str]]]:
             made(backlight.Cem, TINY, preprocess="unit"),
             ["kinds", "on", "space", "most", "c", "kappa", "beta", "rate", "rounds", "steps",
              "patience", "preprocess", "of", *run],
+        ),
+        "Segment": (
+            made(backlight.Segment, TINY),
+            ["method", "way", "foreground", "background", "iterations", "seed", "preprocess", "of",
+             *run],
         ),
         "Segments": (made(backlight.Segments, TINY), common),
         "Embedder": (made(backlight.Embedder, TINY), ["layer", *run]),

@@ -34,6 +34,7 @@ COMMANDS = (
     "occlude",
     "rise",
     "cem",
+    "segment",
     "check",
     "methods",
     "bench",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .engine.masked.occlusion import Occlusion
     from .engine.masked.rise import Rise
     from .engine.masked.scorecam import ScoreCam
+    from .engine.masked.segmentation import Segment, Segmentation
     from .engine.masked.segments import Segments
     from .engine.scale.run import Batched, batch
     from .engine.similar.embed import Embedder, embed
@@ -79,6 +80,8 @@ __all__ = [
     "Rise",
     "RunError",
     "ScoreCam",
+    "Segment",
+    "Segmentation",
     "Segments",
     "UnsupportedNode",
     "UsageError",
@@ -115,6 +118,8 @@ _LAZY = {
     "Preprocess": "backlight.export.preprocess",
     "Rise": "backlight.engine.masked.rise",
     "ScoreCam": "backlight.engine.masked.scorecam",
+    "Segment": "backlight.engine.masked.segmentation",
+    "Segmentation": "backlight.engine.masked.segmentation",
     "Segments": "backlight.engine.masked.segments",
     "activations": "backlight.engine.inside.activations",
     "batch": "backlight.engine.scale.run",

@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "check {m}",
     "occlude": "occlude -m {m} {p} -o {o} --window 4 --stride 4 --preprocess unit",
     "rise": "rise -m {m} {p} -o {o} --masks 8 --preprocess unit",
+    "segment": "segment -m {m} {p} -o {o} --method vanilla --preprocess unit",
     "cem": "cem -m {m} {p} -o {o} --steps 2 --preprocess unit",
     "filters": "filters {m} -o {o} --preprocess unit",
     "list": "filters {m} --list",

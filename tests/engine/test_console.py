@@ -68,6 +68,7 @@ def test_no_command_lets_a_name_act(
         "explain": [photos, "-m", model, "-o", out + "1"],
         "occlude": [photo, "-m", model, "-o", out + "2", "--window", "4"],
         "rise": [photo, "-m", model, "-o", out + "3", "--masks", "20"],
+        "segment": [photo, "-m", model, "-o", out + "12", "--method", "vanilla"],
         "cem": [photo, "-m", model, "-o", out + "11", "--steps", "2"],
         "bench": [model, "--runs", "1", "--batch", "1", "--size", "8"],
         "filters": [model, "-l", layer, "-o", out + "4"],

@@ -19,6 +19,7 @@ AFTER_THE_MODEL = {
     "explain": "{p} -o {o}/x --preprocess unit --rule vanilla",
     "occlude": "{p} -o {o}/x --preprocess unit --window 4 --stride 4",
     "rise": "{p} -o {o}/x --preprocess unit --masks 8",
+    "segment": "{p} -o {o}/x --preprocess unit --method vanilla",
     "cem": "{p} -o {o}/x --preprocess unit --steps 2",
     "check": "--rule vanilla",
     "bench": "--runs 1 --batch 1 --rule vanilla --size 8",

@@ -184,6 +184,7 @@ COMMANDS = [
     ["explain", "--model", "M", "P", "-o", "O"],
     ["occlude", "--model", "M", "P", "-o", "O", "--window", "4", "--stride", "4"],
     ["rise", "--model", "M", "P", "-o", "O", "--masks", "8"],
+    ["segment", "--model", "M", "P", "-o", "O", "--method", "vanilla"],
     ["cem", "--model", "M", "P", "-o", "O", "--steps", "2"],
     ["activations", "M", "P", "-o", "O", "--layer", "r"],
     ["patches", "M", "F", "-o", "O", "--layer", "r"],

@@ -21,9 +21,9 @@ NAMES = [
     "AblationCam", "BacklightError", "Batched", "BiasFinder", "Cem", "Concepts", "Counterfactual",
     "Embedder", "Embeddings", "Explainer", "Explanation", "ExplanatoryGraph", "ImageError",
     "InputError", "KernelShap", "Lime", "ModelError", "Occlusion", "OutputError", "Preprocess",
-    "Rise", "RunError", "ScoreCam", "Segments", "UnsupportedNode", "UsageError", "__version__",
-    "activations", "batch", "check", "deconvnet", "embed", "export", "filters", "from_pytorch",
-    "invert", "maximize", "neighbors", "patches",
+    "Rise", "RunError", "ScoreCam", "Segment", "Segmentation", "Segments", "UnsupportedNode",
+    "UsageError", "__version__", "activations", "batch", "check", "deconvnet", "embed", "export",
+    "filters", "from_pytorch", "invert", "maximize", "neighbors", "patches",
 ]  # fmt: skip
 
 
