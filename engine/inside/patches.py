@@ -248,7 +248,7 @@ def patches(
     ready = Ready.of(model, shapes, inputs)
     providers, placed = ready.placed(providers)
     lanes, own = lanes_of(providers, threads, workers)
-    taps = Taps(ready, wanted, providers=providers, threads=own)
+    taps = Taps(ready, wanted, providers=providers, threads=own, lanes=lanes)
     settled = taps.settled(preprocess)
     if taps.input.batch is None:
         batch = fitting(batch, settled, taps.input)

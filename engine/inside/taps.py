@@ -83,7 +83,8 @@ class Taps(Reading):
     """A model that gives its inner tensors.
 
     model: a path, bytes or an onnx.ModelProto. names: of tensors, or of nodes.
-    providers, threads, shapes, inputs: as in `backlight.Explainer`.
+    providers, threads, shapes, inputs: as in `backlight.Explainer`. lanes: calls that go on side by
+    side.
 
     Raises ModelError, or UsageError for an unknown tensor, with the nearest names.
     """
@@ -98,6 +99,7 @@ class Taps(Reading):
         threads: int | None = None,
         shapes: Shapes | None = None,
         inputs: InputsLike | None = None,
+        lanes: int = 1,
     ) -> None:
         ready = Ready.of(model, shapes, inputs)
         self.model, self.names = tap(ready.loaded, names, keep=keep)
@@ -106,7 +108,7 @@ class Taps(Reading):
         self.fed.needs()
         self._lone = is_lone(choose.image_input(graph).input)
         providers, placed = ready.placed(providers)
-        self.session = Session(self.model, providers, threads)
+        self.session = Session(self.model, providers, threads, lanes=lanes)
         self.notes = [*placed, *self.session.notes]
 
     def __call__(self, x: NDArray[Any]) -> dict[str, NDArray[Any]]:

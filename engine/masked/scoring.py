@@ -94,7 +94,7 @@ class Scorer(Standing):
         name, dtype = self.input.name, self.input.dtype
         if str(dtype) not in ("float32", "float16", "uint8"):
             raise ModelError(f"input '{name}' is {dtype}; accepted: float32, float16, uint8")
-        self._footprint = Footprint(loaded, name, dtype.itemsize)
+        self._footprint = Footprint(loaded, name, dtype.itemsize, self.session.compiled.slack)
         self.most, self.threads = batch, threads
         self._rows: dict[tuple[int, ...], int] = {}
         self.backend = self._backend()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...errors import ImageError, UsageError
 from ...export.preprocess import Preprocess
 from ...lanes import cores
-from ..runtime.session import Providers, on_cpu
+from ..runtime.session import Providers, on_cpu, threads_of_lane
 from . import images
 from .room import rows_in
 
@@ -183,8 +183,7 @@ def lanes_of(
     count = threads or cores()
     cpu = on_cpu(providers)
     lanes = lanes or min(count, _LANES_CPU if cpu else _LANES_DEVICE)
-    # All lanes share the session's pool: with its threads, they are as many as the cores.
-    return lanes, max(count - lanes + 1, 1) if cpu else threads
+    return lanes, threads_of_lane(providers, count, lanes) if cpu else threads
 
 
 def turn_of(providers: Providers) -> AbstractContextManager[Any]:

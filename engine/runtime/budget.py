@@ -14,15 +14,14 @@ from ...export import traits
 from ...export.emit import all_dims, dim_of
 from ...export.graph import infer_shapes
 from ...export.incremental import dense_seconds
+from .interface import Compiled
 
 __all__ = ["Footprint", "free_host", "parse_memory", "rows_within", "shown"]
 
 # Taken when nothing says how much is free.
 ASSUMED_FREE = 4 << 30
-# Of the activations that are alive at once, what a run really takes. ONNX Runtime 1.32 on the CPU,
-# batches of 8 to 128: ResNet 1.2 to 1.8 times, SqueezeNet 1.8, MobileNetV2 1.8, DenseNet-121 2.4 to
-# 3.0: the arena grows in steps, and changes of layout copy a tensor.
-SLACK = 3.0
+# Of the activations that are alive at once, what a run really takes, where no runtime says.
+SLACK = Compiled.slack
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # A runtime writes these over their input, or only renames it, where that input dies.
@@ -97,9 +96,11 @@ class Footprint:
     """Bytes that one variant occupies in a run, from the shapes of the activations.
 
     model: an ir.Model that nobody else uses: its weights are dropped here, its shapes rewritten.
+    slack: of the runtime, see `Compiled`.
     """
 
-    def __init__(self, model: ir.Model, image: str, itemsize: int) -> None:
+    def __init__(self, model: ir.Model, image: str, itemsize: int, slack: float = SLACK) -> None:
+        self._slack = slack
         _drop_weights(model)
         self._model, self._itemsize = model, itemsize
         self._image = next(v for v in model.graph.inputs if v.name == image)
@@ -125,7 +126,7 @@ class Footprint:
             infer_shapes(self._model)
             own = int(np.prod(shape)) * self._itemsize
             live = _largest_live_set(self._model.graph) / rows
-            self._known[shape] = own + int(SLACK * live)
+            self._known[shape] = own + int(self._slack * live)
             self._seconds[shape] = dense_seconds(self._model.graph)
             self._image.shape = declared
         return self._known[shape]

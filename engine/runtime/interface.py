@@ -145,13 +145,14 @@ class Compiled(ABC):
 
     inner: the runtime's own object. providers: what it runs on, the first first, as `Session`
     takes them. notes: what was asked for and not got, for people. host: whether all of it runs on
-    the CPU.
+    the CPU. slack: of the activations that are alive at once, what a run really takes.
     """
 
     inner: Any
     providers: list[str]
     notes: list[str]
     host: bool = False
+    slack: float = 3.0
 
     @property
     @abstractmethod
@@ -201,6 +202,10 @@ class Runtime(ABC):
     @abstractmethod
     def on_cpu(self, providers: Sequence[Provider]) -> bool:
         """Whether these run on the CPU alone, where runs side by side pay."""
+
+    def threads_of_lane(self, count: int, lanes: int) -> int:
+        """Of `count` threads in all, what `Use.threads` is for `lanes` runs side by side."""
+        return max(count // lanes, 1)
 
     @abstractmethod
     def compile(

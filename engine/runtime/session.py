@@ -49,6 +49,7 @@ __all__ = [
     "provider_names",
     "runtime",
     "runtimes",
+    "threads_of_lane",
     "wrong_form",
 ]
 
@@ -110,6 +111,11 @@ def on_cpu(providers: Providers) -> bool:
     """Whether these run on the CPU alone, where runs side by side pay. UsageError."""
     on, named, _ = asked(providers)
     return on.on_cpu(named)
+
+
+def threads_of_lane(providers: Providers, count: int, lanes: int) -> int:
+    """What a session's `threads` are where `lanes` runs share `count` of them. UsageError."""
+    return asked(providers)[0].threads_of_lane(count, lanes)
 
 
 def runtimes() -> dict[str, str]:

@@ -83,7 +83,12 @@ class Embedder(Reading):
         needed = {v.name for v in found.model.graph.inputs}
         beside = {n: v for n, v in ready.inputs.items() if n in needed}
         self._taps = Taps(
-            found.model, [found.output], providers=providers, threads=own, inputs=beside
+            found.model,
+            [found.output],
+            providers=providers,
+            threads=own,
+            inputs=beside,
+            lanes=self.lanes,
         )
         super().__init__(ready, self._taps.fed)
         self._turn = turn_of(providers)

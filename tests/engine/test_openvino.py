@@ -179,6 +179,15 @@ def test_occlusion_on_boxes_too():
         np.testing.assert_allclose(occlude(x), want, **CLOSE)
 
 
+def test_it_takes_more_memory_of_a_budget():
+    one, two = (
+        backlight.Occlusion(models.tiny(), window=3, providers=p).scorer.footprint((3, 64, 64))
+        for p in ("openvino", "cpu")
+    )
+    own = 4 * 3 * 64 * 64
+    assert (one - own) / (two - own) == pytest.approx(5 / 3, rel=1e-3)
+
+
 # What each command writes is other tests' matter: here, that it ran where it was told to.
 COMMANDS = [
     ["explain", "--model", "M", "P", "-o", "O"],

@@ -13,7 +13,13 @@ import pytest
 import backlight
 from backlight.engine.runtime import session
 from backlight.engine.runtime.interface import Compiled, Provider, Runtime
-from backlight.engine.runtime.session import Session, asked, default_lowering, provider_names
+from backlight.engine.runtime.session import (
+    Session,
+    asked,
+    default_lowering,
+    provider_names,
+    threads_of_lane,
+)
 from backlight.errors import RunError, UsageError
 
 from .. import models
@@ -99,6 +105,12 @@ def test_spinning_off_is_a_setting():
     assert held.provider == "cpu" and held.providers == ["CPUExecutionProvider"]
     key = "session.intra_op.allow_spinning"
     assert held.inner.get_session_options().get_session_config_entry(key) == "0"
+
+
+def test_lanes_share_the_threads():
+    assert threads_of_lane("cpu", 4, 2) == 3  # one pool, and the callers' own threads
+    assert threads_of_lane("openvino", 4, 2) == 2  # of each stream
+    assert threads_of_lane("openvino", 2, 4) == 1
 
 
 class Evaluated(Compiled):

@@ -20,6 +20,7 @@ from backlight.engine.runtime.machine import device
 
 from .compare import LIMIT, SHARP, Outcome, compare
 from .nets import EXPORTERS, NETS
+from .on_openvino import section
 
 HEAD = f"""# Coverage: whole networks against PyTorch
 
@@ -67,6 +68,12 @@ def page(outcomes: list[Outcome], failures: list[tuple[str, str, str]]) -> str:
     return HEAD + table(outcomes, failures) + rest
 
 
+def written(file: Path, text: str) -> None:
+    """With the page's other table, which `on_openvino` writes, as it was."""
+    page = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(text + "\n" + section(page) + "\n" if section(page) else text)
+
+
 def ordered(outcomes: list[Outcome]) -> list[Outcome]:
     """In the order of the networks' list."""
     names = [net.name for net in NETS]
@@ -109,11 +116,11 @@ def main(argv: list[str] | None = None) -> int:
             outcomes = ordered([*outcomes, outcome])
             print(outcome, "" if outcome.ok else "<-- out of bounds", flush=True)
             if options.write:  # as far as it has come
-                options.write.write_text(page(outcomes, failures) + foot)
+                written(options.write, page(outcomes, failures) + foot)
     text = page(outcomes, failures) + foot
     print(text)
     if options.write:
-        options.write.write_text(text)
+        written(options.write, text)
     if options.json:
         options.json.write_text(json.dumps([o.as_dict() for o in outcomes], indent=1))
     return 1 if failures or not all(o.ok for o in outcomes) else 0
