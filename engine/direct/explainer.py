@@ -96,7 +96,8 @@ class Explainer(Reading):
     methods: names that `backlight methods` lists. rules: any of "vanilla", "deconv", "guided", in
         front of them. Without either: what an exported file has, else all three rules.
     of, wrt: as in `backlight.export`.
-    providers: None or "auto": CUDA where it works, else the CPU; or names, such as "cuda".
+    providers: None or "auto": CUDA where it works, else the CPU, or what `backlight bench --store`
+        kept beside the model; or names, such as "cuda" or "openvino" (docs/runtimes.md).
     threads: that compute, in all; None: the runtime's choice, one per core.
     batch: rows per run; None: all of a call, or what the model fixes.
     for_: the operators chosen for a runtime; None: by the provider.
