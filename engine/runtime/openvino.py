@@ -117,7 +117,10 @@ class OpenVino(Runtime):
                 f"openvino refuses the model: {first_line(err)}{_open_sizes(source)}"
             ) from err
         _precision_got(inner, precision, provider)
-        return OpenVinoCompiled(ov, inner, source, _written(provider, device), device == "CPU")
+        made = OpenVinoCompiled(ov, inner, source, _written(provider, device), device == "CPU")
+        if use.threads is not None and not made.host:
+            made.notes.append(f"{provider} takes no threads: the device has its own")
+        return made
 
     def describe(self) -> dict[str, str]:
         """Its version."""
