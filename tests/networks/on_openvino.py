@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
             rows = ordered([*rows, *again])
             if options.json:
                 options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1))
-    text = table(rows)
+    text = table(ordered(rows))
     print(text)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
