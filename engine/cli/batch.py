@@ -160,7 +160,7 @@ def _report(result: Any) -> None:
     """What could not be read; exit code 2 then."""
     for reason in result.reasons:
         say(f"a row says: {reason}")
-    if result.errors:
+    if result.errors > len(result.reasons):
         say(f"{counted(result.errors, 'picture')} could not be explained: the rows' errors say why")
     for why in result.failed.values():
         say(f"skipped: {why}")
