@@ -120,6 +120,7 @@ class Explaining:
             asked.model, methods=asked.methods, providers=asked.providers or None,
             threads=asked.threads, batch=asked.batch,
         )  # fmt: skip
+        self.explainer.fed.alone()
         self.notes = list(self.explainer.notes)
         spec = self.explainer.input
         self.preprocess = images.fitted(self._record(spec), spec)

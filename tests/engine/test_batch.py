@@ -407,6 +407,17 @@ def test_bad_usage_is_a_line(
         lines = [line for line in err.splitlines() if "how it wants its images" not in line]
         assert len(lines) == 1 and says in lines[0] and lines[0].startswith("backlight: "), err
         assert not list((tmp_path / "out").glob("*.parquet"))
+    more = models.parsed(
+        '<ir_version: 8, opset_import: ["": 18]>\n'
+        "two (float[N,3,8,8] x, float[N,3] meta) => (float[N,3] y) { m = GlobalAveragePool(x)\n"
+        "f = Flatten(m)\n y = Add(f, meta) }",
+        {},
+    )
+    onnx.save(more, tmp_path / "two.onnx")
+    words = ["batch", "-m", str(tmp_path / "two.onnx"), str(shards), "-o", str(tmp_path / "out")]
+    assert run([*words, "--no-isolate"]) == 2
+    assert "takes 'meta' besides the image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     assert run(["batch", *own, "-o", str(shards)]) == 2
     assert "the output's own folder" in capsys.readouterr().err
 
