@@ -11,6 +11,7 @@ import typer
 from .console import show, show_json
 from .options import (
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -22,6 +23,7 @@ from .options import (
     Shape,
     Threads,
     counted,
+    inputs_of,
     model_path,
     path_given,
     photo_paths,
@@ -75,6 +77,7 @@ def batch(
         str | None, typer.Option(metavar="NAME", help="Of Parquet shards: with their names.")
     ] = None,
     shape: Shape = None,
+    input_: Extra = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
     provider: Provider = None,
@@ -136,7 +139,8 @@ def batch(
             preprocess=None if preprocess is None else parse(preprocess),
             labels=None if labels is None else load_labels(labels), maps=maps, grid=grid, top=top,
             shard_size=shard_size, column=column, key=key, providers=provider or None,
-            workers=workers, threads=threads, batch=batch, shapes=shapes_of(shape), force=force,
+            workers=workers, threads=threads, batch=batch, shapes=shapes_of(shape),
+            inputs=inputs_of(input_), force=force,
             verify=verify, isolate=isolate, limits=limits,
             cluster=engine.Cluster(gpus, cpus) if ray else None,
             on_progress=_Progress(step).report,

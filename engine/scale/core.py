@@ -53,7 +53,8 @@ class Asked:
     model: the explaining file, with its name for people and the sha256 of the model that it was
     made of. target: "top1", a class's number or name. preprocess: a record as JSON; None: the
     model's own. labels: class names; None: the model's own. maps, grid: see `maps`. top: classes
-    of `top_classes`. batch, threads, providers: of the runs; they are no part of what is asked.
+    of `top_classes`. inputs: what the model takes besides the image, .npy files or numbers.
+    batch, threads, providers: of the runs; they are no part of what is asked.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Asked:
     maps: str = FORMS[0]
     grid: int = SIDE
     top: int = TOP
+    inputs: dict[str, str] | None = None
     image_column: str | None = None
     key_column: str | None = None
     batch: int = BATCH
@@ -118,7 +120,7 @@ class Explaining:
             raise UsageError(f"batch {asked.batch}; expected 1 or more")
         self.explainer = Explainer(
             asked.model, methods=asked.methods, providers=asked.providers or None,
-            threads=asked.threads, batch=asked.batch,
+            threads=asked.threads, batch=asked.batch, inputs=asked.inputs,
         )  # fmt: skip
         self.explainer.fed.alone()
         self.notes = list(self.explainer.notes)
@@ -168,6 +170,10 @@ class Explaining:
             "maps": self.asked.maps,
             "grid": self.asked.grid if self.asked.maps == "grid" else None,
             "top": self.asked.top,
+            "inputs": {
+                name: hashlib.sha256(array.tobytes()).hexdigest()
+                for name, array in sorted(self.explainer.fed.extras.arrays.items())
+            },
             "columns": [self.asked.image_column, self.asked.key_column],
         }
 

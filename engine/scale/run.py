@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +124,7 @@ def batch(
     threads: int | None = None,
     batch: int = BATCH,
     shapes: Shapes | None = None,
+    inputs: Mapping[str, str | float | os.PathLike[str]] | None = None,
     force: bool = False,
     verify: bool = False,
     isolate: bool = True,
@@ -138,7 +139,8 @@ def batch(
     shards: folders, tar files, Parquet files with pictures' bytes, lists of files, pictures.
     target: "top1", or the class to explain everywhere, by number or name.
     preprocess: a preset's name or a record; default: the model's own. labels: class names;
-        default: the model's own.
+        default: the model's own. inputs: what the model takes besides the image, by name: an .npy
+        file, or a number, the same for every picture.
     maps: "grid" (of `grid` x `grid` numbers), "float16" or "png": see docs/scale.md. top: how
         many classes to keep with their scores.
     shard_size: pictures of a shard that is cut from a folder or from a long list. column, key: of
@@ -182,8 +184,8 @@ def batch(
             str(Path(told["path"]).absolute()), told["name"], told["sha256"],
             asked_methods(rules, methods), str(target),
             None if record is None else record.to_json(),
-            None if labels is None else tuple(labels), maps, grid, top, column, key, batch,
-            counts.threads, _names(providers), counts.decoders,
+            None if labels is None else tuple(labels), maps, grid, top,
+            _inputs(inputs), column, key, batch, counts.threads, _names(providers), counts.decoders,
         )  # fmt: skip
         first = Worker(asked)
         try:
@@ -353,6 +355,15 @@ def _names(providers: Providers) -> tuple[str, ...] | None:
     if providers is None or isinstance(providers, str):
         return None if providers is None else (providers,)
     return tuple(providers)
+
+
+def _inputs(given: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Inputs for workers elsewhere: files by their whole paths."""
+    found = {
+        name: os.fspath(v) if hasattr(v, "__fspath__") else str(v)
+        for name, v in (given or {}).items()
+    }
+    return {n: os.path.abspath(v) if os.path.exists(v) else v for n, v in found.items()} or None
 
 
 def _list(given: str | Sequence[str] | None) -> list[str] | None:

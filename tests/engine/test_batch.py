@@ -416,8 +416,12 @@ def test_bad_usage_is_a_line(
     onnx.save(more, tmp_path / "two.onnx")
     words = ["batch", "-m", str(tmp_path / "two.onnx"), str(shards), "-o", str(tmp_path / "out")]
     assert run([*words, "--no-isolate"]) == 2
-    assert "takes 'meta' besides the image" in capsys.readouterr().err
+    assert "the model takes 'meta'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert run([*words, "--no-isolate", "--input", "meta=0", "--preprocess", "unit"]) == 0
+    assert run([*words, "--no-isolate", "--input", "meta=1", "--preprocess", "unit"]) == 2
+    assert "a part of other options" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out")
     assert run(["batch", *own, "-o", str(shards)]) == 2
     assert "the output's own folder" in capsys.readouterr().err
 
