@@ -38,7 +38,7 @@ class Drawing:
         """Checked. Raises UsageError for what doesn't go together."""
         wanted = any(row.takes_layer for row in rows)
         if size not in SIZES:
-            raise UsageError(f"size '{size}'; accepted: {', '.join(SIZES)}")
+            raise UsageError.unknown("size", size, SIZES)
         if not wanted and (names or fuse or signed or size != "input"):
             raise UsageError(
                 "layer, fuse, size and signed are of class activation maps (such as gradcam); "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import UsageError, hint
 
 __all__ = ["BASELINES", "Sampling", "sampled"]
 
@@ -44,7 +44,7 @@ class Sampling:
         if isinstance(self.baseline, str) and self.baseline not in BASELINES:
             raise UsageError(
                 f"baseline '{self.baseline}'; accepted: {', '.join(BASELINES)}, or a number in the "
-                "model's input space"
+                "model's input space" + hint(self.baseline, BASELINES)
             )
         if not isinstance(self.baseline, str) and not np.isfinite(self.baseline):
             raise UsageError(f"baseline {self.baseline}; expected a finite number")

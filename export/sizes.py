@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from ..errors import UsageError
+from ..errors import UsageError, hint
 
 __all__ = ["fix_shapes", "forget_no_sizes", "parse_shape"]
 
@@ -69,7 +69,10 @@ def fix_shapes(model: ir.Model, shapes: Shapes) -> None:
     for name, sizes in shapes.items():
         value = inputs.get(name)
         if value is None:
-            raise UsageError(f"no input '{name}' to shape; accepted: {', '.join(map(str, inputs))}")
+            known = [str(n) for n in inputs]
+            raise UsageError(
+                f"no input '{name}' to shape; accepted: {', '.join(known)}{hint(name, known)}"
+            )
         declared = value.shape
         if any(size < 1 for size in sizes):
             raise UsageError(f"shape {list(sizes)} of '{name}'; expected sizes above 0")

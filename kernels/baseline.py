@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import UsageError, hint
 
 __all__ = ["Baseline", "BaselineLike", "InputSpace", "Layout", "as_baseline", "resolve"]
 
@@ -76,7 +76,8 @@ def as_baseline(given: BaselineLike, space: Space = "input") -> Baseline:
     """A Baseline from what people write: 'mean', 'blur:5', 'noise:7', 0.5, (124, 116, 104), an
     image (NumPy, CuPy or DLPack). Raises UsageError for an unknown name or parameter."""
     if space not in ("input", "pixels"):
-        raise UsageError(f"baseline space {space!r}; accepted: 'input', 'pixels'")
+        near = hint(space, ("input", "pixels"))
+        raise UsageError(f"baseline space {space!r}; accepted: 'input', 'pixels'{near}")
     if isinstance(given, Baseline):
         return given
     if isinstance(given, str):

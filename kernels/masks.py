@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import UsageError
+from ..errors import UsageError, hint
 from .baseline import BaselineLike, InputSpace, Layout, resolve
 from .plan import GridPlan, MapPlan, Plan, SegmentPlan
 from .reference import ReferenceBackend
@@ -114,7 +114,10 @@ def _load(name: str) -> Backend:
         from .cuda.backend import load
 
         return load()
-    raise UsageError(f"backend {name!r} is unknown; accepted: 'auto', 'numpy', 'cpp', 'cuda'")
+    raise UsageError(
+        f"backend {name!r} is unknown; accepted: 'auto', 'numpy', 'cpp', 'cuda'"
+        + hint(name, ("auto", "numpy", "cpp", "cuda"))
+    )
 
 
 def apply(
@@ -146,7 +149,8 @@ def apply(
             f"of {', '.join(DTYPES)}"
         )
     if layout not in ("nchw", "nhwc"):
-        raise UsageError(f"layout {layout!r}; accepted: 'nchw', 'nhwc'")
+        near = hint(layout, ("nchw", "nhwc"))
+        raise UsageError(f"layout {layout!r}; accepted: 'nchw', 'nhwc'{near}")
     c, h, w = plan.shape
     want = (c, h, w) if layout == "nchw" else (h, w, c)
     if tuple(image.shape) != want:
@@ -206,7 +210,8 @@ class Accumulator:
     ) -> None:
         """like: an array that lives where the values will live, for backend="auto"."""
         if overlap not in ("mean", "sum"):
-            raise UsageError(f"overlap {overlap!r}; accepted: 'mean', 'sum'")
+            near = hint(overlap, ("mean", "sum"))
+            raise UsageError(f"overlap {overlap!r}; accepted: 'mean', 'sum'{near}")
         self.plan, self.classes, self.overlap = plan, classes, overlap
         self.count = 0
         self._backend = get_backend(backend, like)

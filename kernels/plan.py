@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import UsageError
+from ..errors import UsageError, hint
 
 __all__ = [
     "Edges",
@@ -163,7 +163,8 @@ def sliding(
     size = _shape(shape)
     extent, step, channelwise = _window_and_stride(size, window, stride)
     if edges not in ("clip", "valid"):
-        raise UsageError(f"edges {edges!r} is unknown; accepted: 'clip', 'valid'")
+        near = hint(edges, ("clip", "valid"))
+        raise UsageError(f"edges {edges!r} is unknown; accepted: 'clip', 'valid'{near}")
     starts = []
     for length, win, hop in zip(size, extent, step, strict=True):
         last = length - win

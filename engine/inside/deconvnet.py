@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ... import arguments as take
-from ...errors import UsageError
+from ...errors import UsageError, hint
 from ...export import seed
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
@@ -128,7 +128,10 @@ def deconvnet(
     ready = Ready.of(model, shapes, inputs)
     layer = named(ready.loaded.graph, layer).name or ""
     if layer not in found.layers:
-        raise UsageError(f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}")
+        raise UsageError(
+            f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}"
+            + hint(layer, found.layers)
+        )
     projector = Projector(ready, layer, rules, providers=providers, threads=threads)
     for place in places:
         yield reconstructed(projector, found, place, batch)

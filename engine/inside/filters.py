@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ... import arguments as take
-from ...errors import ModelError, UsageError
+from ...errors import ModelError, UsageError, hint
 from ...export import choose, traits
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess, of_metadata
@@ -208,6 +208,7 @@ def _convolution(graph: ir.Graph, layer: str) -> ir.Node:
     raise UsageError(
         f"no convolution makes '{layer}'; convolutions: {', '.join(str(n) for n in names[:4])}"
         + (" … (--list shows them all)" if len(names) > 4 else "")
+        + hint(layer, map(str, names))
     )
 
 

@@ -259,7 +259,7 @@ class Maximizer(_Maker):
     ) -> None:
         for name, value, accepted in (("unit", unit, UNITS), ("start", start, STARTS)):
             if value not in accepted:
-                raise UsageError(f"{name} '{value}'; accepted: {', '.join(accepted)}")
+                raise UsageError.unknown(name, value, accepted)
         if not 0 < drive < float("inf"):
             raise UsageError(f"drive {drive}; expected more than 0")
         if not 0 <= zoom < 1:

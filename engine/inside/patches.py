@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ... import arguments as take
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, hint
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
@@ -145,7 +145,10 @@ class Patches:
         """A row per channel, its strongest patches from left to right. channels: None: the first
         `limit`. Raises UsageError for a layer or channel that wasn't asked for."""
         if layer not in self.layers:
-            raise UsageError(f"layer '{layer}' wasn't asked for; there is {', '.join(self.layers)}")
+            raise UsageError(
+                f"layer '{layer}' wasn't asked for; there is {', '.join(self.layers)}"
+                + hint(layer, self.layers)
+            )
         found = self.layers[layer]
         places = self.shown(layer, channels, limit)
         total = found.field.dims[refuse_flat(found.field)[0]]

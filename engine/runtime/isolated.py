@@ -52,7 +52,7 @@ def isolated(
     takes more than its limits, and where it fails inside.
     """
     if call not in CALLS:
-        raise UsageError(f"call '{call}'; accepted: {', '.join(CALLS)}")
+        raise UsageError.unknown("call", call, CALLS)
     if (call in _WRITE) != (into is not None):
         raise UsageError("a folder, into, goes with the calls that write: export, explaining")
     limits = limits or Limits()

@@ -30,6 +30,7 @@ __all__ = [
     "UnsupportedNode",
     "UsageError",
     "cleaned",
+    "hint",
     "nearest",
     "one_line",
 ]
@@ -55,6 +56,12 @@ def nearest(given: str, known: Iterable[str], count: int = 3) -> list[str]:
         lower.setdefault(name.casefold(), name)
     # What is longer than any name is none of them, and slow to compare.
     return [lower[n] for n in difflib.get_close_matches(given.casefold()[:100], lower, n=count)]
+
+
+def hint(given: object, known: Iterable[str]) -> str:
+    """The end of a message about a name that isn't known: the nearest, where there are any."""
+    near = nearest(given, known) if isinstance(given, str) else []
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 # Characters of a word (a name has no spaces, mostly), and of a message.
@@ -100,9 +107,7 @@ class UsageError(InputError):
     def unknown(cls, what: str, given: object, known: Iterable[str], more: str = "") -> UsageError:
         """The error for a name that isn't known: all that are accepted, and the nearest."""
         names = list(known)
-        near = nearest(given, names) if isinstance(given, str) else []
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        return cls(f"{what} '{given}'; accepted: {', '.join(names)}{more}{hint}")
+        return cls(f"{what} '{given}'; accepted: {', '.join(names)}{more}{hint(given, names)}")
 
 
 class ModelError(InputError):
