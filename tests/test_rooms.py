@@ -29,6 +29,7 @@ ENGINE = (
     "evidence",
     "measure",
     "scale",
+    "serve",
     "cli",
 )
 # Beside the engine; a room may import what stands in its set, and itself.

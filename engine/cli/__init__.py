@@ -53,6 +53,7 @@ COMMANDS = (
     "map",
     "batch",
     "triton",
+    "serve",
 )
 # What commands were called before: they work for one version more, and --help doesn't show them.
 HIDDEN = ("reconstruct",)

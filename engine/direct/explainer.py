@@ -219,6 +219,34 @@ class Explainer(Reading):
         ranked = [self._said.ranked] if self._said.ranked is not None else []
         return [self._said.scores, *self._said.saliency.values(), *gap, *ranked]
 
+    def _outputs_of(self, methods: Sequence[str]) -> dict[str, str]:
+        """By method, the outputs that a call with these methods reads. Raises UsageError."""
+        unknown = [m for m in methods if m not in self.methods]
+        if unknown:
+            raise UsageError.unknown("method", unknown[0], self.methods)
+        if self._varied:  # made of each other
+            return dict(self._said.saliency)
+        return {m: self._said.saliency[m] for m in dict.fromkeys(methods)}
+
+    def top(self, scores: Any) -> NDArray[np.int64]:
+        """The top class of each row of what the output `score_output` gives, int64 [N]."""
+        return np.asarray(self._top(np, self._rows(scores)), np.int64)
+
+    @property
+    def score_output(self) -> str:
+        """The model's output that `scores` are."""
+        return self._said.scores
+
+    @property
+    def takes_target(self) -> bool:
+        """Whether a call chooses the class; not so of a file that was exported for one."""
+        return self._said.takes_target
+
+    @property
+    def map_outputs(self) -> dict[str, str]:
+        """By method, the name of its output."""
+        return dict(self._said.saliency)
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that class activation maps are drawn of."""
@@ -268,12 +296,20 @@ class Explainer(Reading):
         default: the model's own. Raises ImageError, or UsageError when neither says how."""
         return super().load(paths, preprocess)
 
-    def __call__(self, inputs: Any, target: Any = None, contrast: Any = None) -> Explanation:
+    def __call__(
+        self,
+        inputs: Any,
+        target: Any = None,
+        contrast: Any = None,
+        methods: Sequence[str] | None = None,
+    ) -> Explanation:
         """Explain a batch. inputs: the image input's shape and dtype, [N, ...], in NumPy, CuPy or
         DLPack memory; or a mapping from input names where the model has several.
         target: None (each row's top class), one class, or N of them; -1 is the row's top class.
         contrast: None or -1 (the best class but the target), one class, or N of them: which class
         the target is told from, for methods with a contrast.
+        methods: those of `self.methods` to compute; None: all of them. What only the others need
+        isn't run.
 
         Raises ImageError for a wrong shape or dtype and for NaN, UsageError for a class out of
         range.
@@ -284,7 +320,10 @@ class Explainer(Reading):
         against = self._contrasts_of(contrast, count)
         if against is not None:
             feeds["contrast"] = against
-        names = self._wanted
+        drawn = self._said.saliency if methods is None else self._outputs_of(methods)
+        gap = [GAP] if "integrated_gradients" in drawn else []
+        ranked = [self._said.ranked] if self._said.ranked is not None else []
+        names = [self._said.scores, *drawn.values(), *gap, *ranked]
         on_gpu = arrays.is_cuda(feeds[self.fed.name])
         bound = on_gpu and self.session.providers[0] == "CUDAExecutionProvider"
         if on_gpu and not bound:
@@ -307,9 +346,12 @@ class Explainer(Reading):
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
         told = self._told_from(ranking, chosen, against)
         if self._said.takes_target and self._unsure(xp, ranking, wanted, chosen, against):
-            return self(inputs, arrays.to_host(chosen), None if against is None else told)
-        maps = {name: found[held] for name, held in self._said.saliency.items()}
+            rival = None if against is None else told
+            return self(inputs, arrays.to_host(chosen), rival, methods)
+        maps = {name: found[held] for name, held in drawn.items()}
         maps = self._variants.variance(maps, self.methods)
+        if methods is not None:
+            maps = {name: maps[name] for name in dict.fromkeys(methods)}
         given = inputs[self.fed.name] if isinstance(inputs, Mapping) else inputs
         if self._lone and np.ndim(given) < len(self.fed.dims):  # like the input
             rank = len(self.fed.dims)

@@ -35,6 +35,7 @@ __all__ = [
     "confined",
     "ends_with_its_parent",
     "environment",
+    "limit_memory",
     "told_of",
 ]
 
@@ -214,7 +215,7 @@ class Job:
         """For a module run by `confined`: take up the job under its limits."""
         job = cls(Path(sys.argv[1]))
         _silence_libraries()
-        _limit(job.memory)
+        limit_memory(job.memory)
         job.beat()  # to start is no part of the work
         return job
 
@@ -236,7 +237,7 @@ def _silence_libraries() -> None:
                            buffering=1)  # fmt: skip
 
 
-def _limit(memory: int) -> None:
+def limit_memory(memory: int) -> None:
     """Set the limits that the system has; those that started this process may have set less."""
     try:
         resource: Any = importlib.import_module("resource")

@@ -26,7 +26,7 @@ from ...export.store import synced, temporary_folder
 from .budget import shown
 from .confined import Ended, Job, Limits, confined
 
-__all__ = ["CALLS", "explaining_file", "isolated"]
+__all__ = ["CALLS", "error_of", "explaining_file", "isolated"]
 
 Told = dict[str, Any]
 
@@ -75,8 +75,7 @@ def isolated(
 def _understood(ended: Ended, source: str, limits: Limits) -> Told:
     said = ended.result if isinstance(ended.result, dict) else {}
     if "error" in said:
-        kind = _ERRORS.get(str(said["error"]), ModelError)
-        raise kind(str(said.get("message", "")))
+        raise error_of(said)
     if said.get("memory"):
         raise ModelError(f"{source}: more than {shown(limits.bytes)} of memory to read it")
     if ended.code != 0 or not isinstance(said.get("told"), dict):
@@ -106,6 +105,11 @@ _ERRORS: dict[str, type[BacklightError]] = {
         *ModelError.__subclasses__(),
     )
 } | {"RunError": RunError}
+
+
+def error_of(said: Told) -> BacklightError:
+    """The error that a process tells of: {"error": its class, "message": its line}."""
+    return _ERRORS.get(str(said["error"]), ModelError)(str(said.get("message", "")))
 
 
 def _export(model: str | bytes, folder: Path, options: Told) -> Told:

@@ -1,6 +1,6 @@
-"""The portable file runs unchanged in onnxruntime-web (WASM) and gives the same maps.
+"""The portable file runs unchanged in onnxruntime-web (WASM) and onnxruntime-node: the same maps.
 
-Under Node, where npm is there; the package goes into `.cache/web`, once.
+Under Node, where npm is there; the packages go into `.cache/web`, once.
 """
 
 from __future__ import annotations
@@ -27,36 +27,38 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "web" / VERSION
 SQUEEZENET = ROOT / "engine" / "assets" / "squeezenet1_1.onnx"
 
-# Installing takes longer than the runs: 140 MB.
+# By package, a file that is there once it is installed.
+PACKAGES = {"onnxruntime-web": "ort.node.min.mjs", "onnxruntime-node": "index.js"}
+
+# Installing takes longer than the runs: 140 and 290 MB.
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def runtime() -> Path:
-    """The folder of onnxruntime-web; skips where it can't be had."""
+@pytest.fixture(scope="module", params=PACKAGES)
+def runtime(request: pytest.FixtureRequest) -> Path:
+    """The folder of a package; skips where it can't be had."""
+    package: str = request.param
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    folder = CACHE / "node_modules" / "onnxruntime-web"
-    if not (folder / "dist" / "ort.node.min.mjs").is_file():
-        CACHE.mkdir(parents=True, exist_ok=True)
+    folder = CACHE / package / "node_modules" / package
+    if not (folder / "dist" / PACKAGES[package]).is_file():
+        (CACHE / package).mkdir(parents=True, exist_ok=True)
         # No install scripts: none of the packages needs its own to run here.
         command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save"]
         done = subprocess.run(
-            [*command, "--prefix", str(CACHE), f"onnxruntime-web@{VERSION}"],
+            [*command, "--prefix", str(CACHE / package), f"{package}@{VERSION}"],
             capture_output=True,
             text=True,
             timeout=600,
         )
         if done.returncode:
-            pytest.skip(
-                f"npm can't install onnxruntime-web {VERSION}: {done.stderr.strip()[-200:]}"
-            )
+            pytest.skip(f"npm can't install {package} {VERSION}: {done.stderr.strip()[-200:]}")
     return folder
 
 
 def run_web(runtime: Path, model: onnx.ModelProto, feeds: dict[str, Array], work: Path) -> dict:
-    """All outputs (float32), by onnxruntime-web."""
+    """All outputs (float32), by the package."""
     (work / "model.onnx").write_bytes(model.SerializeToString())
     described = []
     for name, value in feeds.items():
@@ -99,7 +101,7 @@ def mobilenet(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "mobilenet"])
-def test_the_same_maps_in_the_browser(name: str, runtime: Path, tmp_path: Path) -> None:
+def test_the_same_maps_in_javascript(name: str, runtime: Path, tmp_path: Path) -> None:
     source = SQUEEZENET if name == "squeezenet" else mobilenet(tmp_path)
     model = backlight.export(source)
     image = next(v for v in model.graph.input if v.name != "target")

@@ -1,0 +1,1 @@
+"""The server: the Open Inference Protocol over REST and gRPC, batching, workers, reload."""

@@ -1,0 +1,124 @@
+"""Pictures in, pictures out: `explain` for people with a photo and curl, and V1's form of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from .answering import Reply
+from .ask import HEATMAP, IMAGE, TARGET
+from .described import Described
+from .protocol import MOST_NAME, Inference, Wanted, text_of
+from .refused import bad
+from .tensors import Tensor
+
+__all__ = ["of_body", "of_instances", "read_instances"]
+
+_MOST = 1024
+
+
+def of_body(data: bytes, query: Mapping[str, str], model: Described) -> Inference:
+    """A request whose body is a picture; `?target=` and `?method=` (several with commas) say the
+    rest. Raises Refused."""
+    if not data:
+        raise bad("an empty body; expected a JPEG or PNG")
+    for key in query:
+        if key not in ("target", "contrast", "method"):
+            raise bad(f"'{key}' in the address; accepted: target, contrast, method")
+    parameters = {key: _class(query[key]) for key in ("target", "contrast") if key in query}
+    methods = query["method"].split(",") if "method" in query else None
+    inputs = {IMAGE: Tensor(IMAGE, "BYTES", (1,), [data])}
+    return Inference(inputs, _outputs(methods, model), parameters)
+
+
+def _class(text: str) -> int | str:
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdecimal() and len(text) < 19 else text
+
+
+def _outputs(methods: list[Any] | None, model: Described) -> tuple[Wanted, ...]:
+    names = list(model.maps) if methods is None else list(dict.fromkeys(methods))
+    for name in names:
+        if name not in model.maps:
+            shown = str(name)[:MOST_NAME]
+            raise bad(f"method '{shown}'; the model was loaded with {', '.join(model.maps)}")
+    own = [one.name for one in model.outputs]
+    return tuple(Wanted(n, False) for n in (*own, TARGET, *(HEATMAP + n for n in names)))
+
+
+def read_instances(data: bytes, model: Described) -> Inference:
+    """V1: `{"instances": [{"image": {"b64": …}, "target": 281}], "methods": […]}`. An instance's
+    picture is `{"b64": …}` or a string, also without `image` around it. Raises Refused."""
+    import orjson
+
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError as err:
+        raise bad(f"no JSON: {err}") from None
+    listed = said.get("instances") if isinstance(said, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise bad("the request has no 'instances'; expected a list of pictures")
+    if len(listed) > _MOST:
+        raise bad(f"{len(listed)} instances; at most {_MOST}")
+    pictures, targets = [], []
+    for at, one in enumerate(listed):
+        target = one.get("target", -1) if isinstance(one, dict) else -1
+        targets.append(_target(target, model, at))
+        pictures.append(_instance(one, at))
+    methods = said.get("methods")
+    if methods is not None and not (
+        isinstance(methods, list) and methods and all(isinstance(m, str) for m in methods)
+    ):
+        raise bad("'methods' is no list of names")
+    import numpy as np
+
+    count = (len(pictures),)
+    inputs = {
+        IMAGE: Tensor(IMAGE, "BYTES", count, pictures),
+        TARGET: Tensor(TARGET, "INT64", count, np.array(targets, np.int64)),
+    }
+    return Inference(inputs, _outputs(methods, model))
+
+
+def _instance(one: Any, at: int) -> bytes:
+    found = one
+    for key in ("image", "image_bytes", "b64"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+    if not isinstance(found, str):
+        raise bad(f'instance {at} has no picture; expected {{"image": {{"b64": "…"}}}}')
+    return text_of(found.encode("utf-8", "surrogatepass"), f"instance {at}")
+
+
+def _target(target: Any, model: Described, at: int) -> int:
+    from .ask import number_of
+
+    if target is None:
+        return -1
+    number = number_of(target, "target", model)
+    if number >= 2**62:
+        raise bad(f"instance {at}: target out of range")
+    return number
+
+
+def of_instances(reply: Reply) -> dict[str, Any]:
+    """V1's answer: an explanation of each instance, its heat maps as base64 PNG."""
+    found = {tensor.name: tensor for tensor, _ in reply.tensors}
+    targets: Any = found[TARGET].values
+    explanations = []
+    for row in range(reply.rows):
+        told: dict[str, Any] = {"class": int(targets[row])}
+        if reply.names is not None:
+            told["name"] = reply.names[row]
+        if reply.probabilities is not None:
+            told["probability"] = reply.probabilities[row]
+        told["heatmaps"] = {
+            name.removeprefix(HEATMAP): {
+                "b64": base64.b64encode(tensor.values[row]).decode("ascii")
+            }
+            for name, tensor in found.items()
+            if name.startswith(HEATMAP)
+        }
+        explanations.append(told)
+    return {"explanations": explanations}

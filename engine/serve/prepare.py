@@ -1,0 +1,277 @@
+"""A model made ready to be served, in a process of its own: strangers' files are read there.
+
+    described = prepared("resnet.onnx", into=folder, asked=Asked(methods=("gradcam",)))
+
+The child copies the file first, so that what is served is what was hashed, whatever happens to the
+original. It reads, checks and exports, writes two files, the plain model and the explaining one,
+has ONNX Runtime load both, and tells what they are. See `engine/runtime/confined.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import BacklightError, ModelError, UsageError
+from ..runtime.budget import shown
+from ..runtime.confined import Job, Limits, confined
+from ..runtime.isolated import error_of
+from .described import Declared, Described
+
+__all__ = ["Asked", "prepared"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How models are served: as the command line says.
+
+    methods: None: what an exported file has, else the three rules. preprocess, labels: as their
+    options. providers: of the runtime. rows: of one run, at most. memory: of a worker, in bytes;
+    hard: what doesn't fit is refused, where else its runs have one row.
+    """
+
+    methods: tuple[str, ...] | None = None
+    preprocess: str | None = None
+    labels: str | None = None
+    providers: tuple[str, ...] | None = None
+    rows: int = 8
+    memory: int | None = None
+    hard: bool = False
+
+
+def prepared(
+    model: str | os.PathLike[str], into: Path, asked: Asked, limits: Limits | None = None
+) -> Described:
+    """Make a model ready in the folder `into`. Raises what reading it raises, and ModelError, one
+    line, where it crashes, hangs or takes more than its limits."""
+    limits = limits or Limits(seconds=300)
+    source = os.fspath(model)
+    about = {"model": source, "into": str(into), "asked": asdict(asked)}
+    ended = confined(__name__, [], limits, about)
+    said = ended.result if isinstance(ended.result, dict) else {}
+    if "error" in said:
+        raise error_of(said)
+    if said.get("memory"):
+        raise ModelError(f"{source}: more than {shown(limits.bytes)} of memory to read it")
+    if ended.code != 0 or not isinstance(said.get("told"), dict):
+        raise ModelError(f"{source}: {ended.why or 'the process that read it failed'}")
+    return Described.from_dict(said["told"])
+
+
+def _made(source: Path, into: Path, asked: Asked) -> Described:
+    from ...export.graph import read
+    from ...export.saliency import explain_graph
+    from ..direct.explainer import Explainer
+    from ..runtime.session import Session, default_lowering
+
+    plain, explaining = into / "plain.onnx", into / "explaining.onnx"
+    ready = _copied(source, plain)
+    notes: list[str] = []
+    if ready.exported is None:
+        graph = explain_graph(
+            ready.read, asked.methods, lowering=default_lowering(asked.providers),
+        )  # fmt: skip
+        graph.save(explaining)
+        notes, of = list(graph.notes), graph.of
+    else:
+        plain.rename(explaining)
+        if (into / "plain.onnx.data").exists():
+            raise UsageError(f"{source}: exported with its weights aside; export it in one file")
+        _stripped(explaining, plain)
+        of = ready.metadata.get("backlight.of", "")
+    held = Explainer(explaining, methods=asked.methods, providers=asked.providers)
+    Session(plain, asked.providers)
+    models = (read(plain)[0], read(explaining)[0])
+    return _described(source, ready, held, models, asked, of, (plain, explaining), notes)
+
+
+def _copied(source: Path, plain: Path) -> Any:
+    """The model of a copy, which nobody changes on the way. Tensors beside the file are taken in,
+    by the rules for strangers' files. Raises ModelError."""
+    import onnx_ir as ir
+
+    from ...export.graph import read
+    from ...export.saliency import PROTO_LIMIT, weight_bytes
+    from ...export.store import save_model
+    from ..classifier.ready import Ready
+    from ..runtime.digest import model_hash
+
+    model, _ = read(source)
+    held = [v.const_value for v in model.graph.initializers.values()]
+    digest = None
+    if any(isinstance(t, ir.ExternalTensor) for t in held):
+        digest = model_hash(source, model)
+        save_model(model, plain, weight_bytes(model) > PROTO_LIMIT)
+    else:
+        shutil.copyfile(source, plain)
+    ready = Ready(plain)
+    ready.name, ready.source = source.stem, str(source)
+    if digest is not None:
+        ready.__dict__["hash"] = digest
+    return ready
+
+
+def _stripped(explaining: Path, plain: Path) -> None:
+    """The model that an exported file holds, without what the export added."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from ...export.graph import read
+    from ...export.store import save_model
+
+    model, _ = read(explaining)
+    added = ("saliency_", "backlight")
+    kept = [o for o in model.graph.outputs if not (o.name or "").startswith(added)]
+    model.graph.outputs[:] = kept
+    RemoveUnusedNodesPass()(model)
+    theirs = set((model.metadata_props.get("backlight.inputs") or "target").split(","))
+    used = [i for i in model.graph.inputs if i.name not in theirs or i.uses()]
+    model.graph.inputs[:] = used
+    ir.external_data.load_to_model(model)
+    save_model(model, plain, False)
+
+
+def _described(
+    source: Path, ready: Any, held: Any, models: tuple[Any, Any], asked: Asked, of: str,
+    files: tuple[Path, Path], notes: list[str],
+) -> Described:  # fmt: skip
+    from ...export.emit import all_dims
+    from ...export.saliency import weight_bytes
+    from ..classifier.intake import shares_batch
+    from ..pictures.reading import base
+    from ..runtime.session import dims_of, dtype_of
+    from .tensors import datatype_of
+
+    graph, fed = models[0].graph, held.fed
+    inputs = {v.name: v for v in graph.inputs}
+    image_shape = all_dims(inputs[fed.name].shape)
+    if len(image_shape) != len(fed.dims):
+        raise ModelError(f"{source}: '{fed.name}' has no batch dimension; expected [N, ...]")
+
+    def declared(value: Any, rows: bool) -> Declared:
+        dims = () if value.shape is None else dims_of(all_dims(value.shape))
+        return Declared(value.name, datatype_of(dtype_of(value)), dims, rows)
+
+    own = tuple(declared(inputs[n], n not in fed.whole) for n in (fed.name, *fed.others))
+    outputs = []
+    for value in graph.outputs:
+        known = value.shape is not None
+        try:
+            rows = not known or shares_batch(image_shape, all_dims(value.shape))
+            outputs.append(declared(value, rows))
+        except (ModelError, StopIteration):
+            notes.append(f"output '{value.name}' has a type that isn't served")
+    drawn = {v.name: v for v in models[1].graph.outputs}
+    maps = {name: declared(drawn[output], True) for name, output in held.map_outputs.items()}
+    kinds = {name: base(name)[0] for name in maps}
+    preprocess, layout, more = _pictures(ready, held, asked)
+    names = _labels(ready, held, asked)
+    weights = 2 * weight_bytes(models[0])
+    each, many, most = _memory(files[1], held, preprocess, asked, weights, source)
+    return Described(
+        plain=str(files[0]), explaining=str(files[1]), hash=ready.hash, image=fed.name,
+        inputs=own, outputs=tuple(outputs), maps=maps, scores=held.score_output, of=of,
+        classes=held.classes, labels=None if names is None else tuple(names), batch=fed.batch,
+        baked="" if held.takes_target else str(held.metadata.get("backlight.target_class", "top1")),
+        contrasts=held.contrasts, layout=layout, preprocess=preprocess, layers=held.layers,
+        notes=(*notes, *more, *held.notes), weights=weights, row_bytes=each, row_elements=many,
+        most=most, about={name: (row.about, row.source) for name, row in kinds.items()},
+    )  # fmt: skip
+
+
+def _pictures(ready: Any, held: Any, asked: Asked) -> tuple[str | None, str | None, list[str]]:
+    """How pictures become inputs, as JSON, and the image's layout; None, None where they can't."""
+    from ...export.preprocess import ASSUMED, parse
+    from ..photos import images
+
+    notes = []
+    try:
+        spec = held.input
+        own = held.preprocess
+        if asked.preprocess is not None:
+            record = parse(asked.preprocess)
+        elif own is not None:
+            record = own
+        else:
+            name = "none" if spec.dtype.kind in "iu" else ASSUMED
+            record = parse(name)
+            notes.append(f"{ready.source} doesn't say how it wants its images: assuming {name} "
+                         "(--preprocess changes it)")  # fmt: skip
+        return images.fitted(record, spec).to_json(), spec.layout, notes
+    except BacklightError as err:
+        if asked.preprocess is not None:
+            raise
+        return None, None, [f"pictures can't be fed to {ready.source}: {err}"]
+
+
+def _labels(ready: Any, held: Any, asked: Asked) -> list[str] | None:
+    from ..classifier import labels
+
+    if asked.labels is not None:
+        given = labels.load_labels(asked.labels, held.classes)
+        return labels.fitting(given, held.classes, asked.labels)
+    own: list[str] | None = held.labels
+    return None if own is None else labels.fitting(own, held.classes, "the metadata")
+
+
+def _memory(
+    explaining: Path, held: Any, preprocess: str | None, asked: Asked, weights: int, source: Path
+) -> tuple[int, int, int]:
+    """What a row of the explaining pass takes, its elements, and how many rows fit the budget."""
+    import json
+
+    from ...export.graph import read
+    from ..runtime.budget import Footprint
+    from .sizes import BASE
+
+    fed = held.fed
+    known = [224, 224] if preprocess is None else list(json.loads(preprocess)["size"])
+    inner = []
+    for at, d in enumerate(fed.dims[1:], 1):
+        place = 3 if at == fed.channel_axis else None
+        inner.append(d or place or known.pop(0))
+        if d is not None and place is None and known:
+            known.pop(0)
+    each = Footprint(read(explaining)[0], fed.name, fed.dtype.itemsize)(tuple(inner))
+    # A batch that the model fixes is run whole.
+    step = fed.batch or 1
+    most = max(asked.rows // step, 1) * step
+    if asked.memory is None:
+        return each, math.prod(inner), most
+    room = asked.memory - BASE - weights
+    if asked.hard and room < each * step:
+        raise ModelError(
+            f"{source}: takes {shown(BASE + weights + each * step)} to be served; --memory is "
+            f"{shown(asked.memory)}"
+        )
+    fits = max(room // max(each, 1) // step, 1) * step
+    return each, math.prod(inner), min(most, fits)
+
+
+def child() -> None:
+    """One model, in the process of its own; exits."""
+    job = Job.begun()
+    about = job.about
+    try:
+        given = dict(about["asked"])
+        lists = {k: None if given[k] is None else tuple(given[k]) for k in ("methods", "providers")}
+        made = _made(Path(about["model"]), Path(about["into"]), Asked(**{**given, **lists}))
+        job.done({"told": asdict(made)})
+    except MemoryError:
+        job.done({"memory": True})
+    except BacklightError as err:
+        job.done({"error": type(err).__name__, "message": str(err)})
+    except Exception as err:
+        told = f"{about['model']}: failed inside: {type(err).__name__}: {err}"
+        job.done({"error": "ModelError", "message": told[:1000]})
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    child()

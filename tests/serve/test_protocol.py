@@ -1,0 +1,186 @@
+"""The protocol's bytes: what is read from them, what is refused, and what is written."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("orjson")
+
+from backlight.engine.serve.protocol import parse, text_of, written
+from backlight.engine.serve.refused import Refused
+from backlight.engine.serve.tensors import DTYPES, Tensor, datatype_of, raw_of, raw_tensor
+
+X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, -3, 4]}
+
+
+def as_json(**changes: Any) -> bytes:
+    return json.dumps({"inputs": [{**X, **changes}]}).encode()
+
+
+def test_json_flat_and_nested() -> None:
+    want = np.array([[1, 2.5], [-3, 4]], np.float32)
+    for data in ([1, 2.5, -3, 4], [[1, 2.5], [-3, 4]]):
+        got = parse(as_json(data=data)).inputs["x"]
+        assert got.shape == (2, 2) and got.values.dtype == np.float32
+        np.testing.assert_array_equal(got.values, want)
+
+
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_every_type_there_and_back(datatype: str) -> None:
+    dtype = DTYPES[datatype]
+    values = np.array([[0, 1, 1], [1, 0, 1]], dtype)
+    assert datatype_of(values.dtype) == datatype
+    tensor = Tensor("y", datatype, (2, 3), values)
+    (text, *raw), size = written({"model_name": "m"}, [(tensor, True)])
+    told = json.loads(text)
+    assert size == len(text)
+    assert told["outputs"][0]["parameters"]["binary_data_size"] == values.nbytes
+    back = raw_tensor("y", datatype, (2, 3), memoryview(b"".join(raw)))
+    np.testing.assert_array_equal(back.values, values)
+    (text,), size = written({}, [(tensor, False)])
+    assert size is None
+    listed = json.loads(text)["outputs"][0]
+    body = json.dumps({"inputs": [{**listed, "name": "y"}]}).encode()
+    np.testing.assert_array_equal(parse(body).inputs["y"].values, values)
+
+
+def test_bytes_there_and_back() -> None:
+    values = [b"", b"\x00\xff", b"abc"]
+    pieces, size = raw_of(Tensor("b", "BYTES", (3,), values))
+    raw = b"".join(pieces)
+    assert size == len(raw) == 4 * 3 + 5
+    assert raw_tensor("b", "BYTES", (3,), memoryview(raw)).values == values
+    (text,), _ = written({}, [(Tensor("b", "BYTES", (3,), values), False)])
+    listed = json.loads(text)["outputs"][0]["data"]
+    assert [base64.b64decode(v) for v in listed] == values
+    assert [text_of(v.encode(), "b") for v in listed] == values
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    tensor = Tensor("y", "FP32", (3,), np.float32([1, np.nan, -np.inf]))
+    (text,), _ = written({}, [(tensor, False)])
+    assert json.loads(text)["outputs"][0]["data"] == [1, None, None]
+
+
+def test_raw_and_json_side_by_side() -> None:
+    raw = np.arange(4, dtype="<i8")
+    said = {
+        "id": "7",
+        "inputs": [X, {"name": "t", "datatype": "INT64", "shape": [4],
+                       "parameters": {"binary_data_size": 32}}],
+        "outputs": [{"name": "a"}, {"name": "b", "parameters": {"binary_data": False}}],
+        "parameters": {"binary_data_output": True},
+    }  # fmt: skip
+    text = json.dumps(said).encode()
+    got = parse(text + raw.tobytes(), len(text))
+    assert got.id == "7" and got.outputs is not None
+    assert [(o.name, o.binary) for o in got.outputs] == [("a", True), ("b", False)]
+    np.testing.assert_array_equal(got.inputs["t"].values, raw)
+
+
+BAD: list[tuple[bytes, str]] = [
+    (b"", "no JSON"),
+    (b"\xff\xfe", "no JSON"),
+    (b"[1]", "a list; expected a JSON object"),
+    (b"{}", "no 'inputs'"),
+    (b'{"inputs": [1]}', "an input is a number"),
+    (b'{"inputs": "x"}', "no 'inputs'"),
+    (b"[" * 100000, "no JSON"),
+    (b'{"inputs": [' + b"{}," * 70 + b"{}]}", "71 inputs; at most 64"),
+    (as_json(name=""), "no 'name'"),
+    (as_json(name=5), "no 'name'"),
+    (as_json(datatype="FP33"), "datatype 'FP33'"),
+    (as_json(datatype=["FP32"]), "datatype a list"),
+    (as_json(shape=[2, 0]), "dimensions from 1 on"),
+    (as_json(shape=[2, -1]), "dimensions from 1 on"),
+    (as_json(shape=[2**40, 2**40]), "4 elements in its data"),
+    (as_json(shape=[2, True]), "whole numbers"),
+    (as_json(shape=[2.0, 2]), "whole numbers"),
+    (as_json(shape="2,2"), "whole numbers"),
+    (as_json(shape=[1] * 40), "40 dimensions"),
+    (as_json(data=[1, 2, 3]), "3 elements in its data"),
+    (as_json(data=[[1, 2], [3]]), "doesn't fit its shape"),
+    (as_json(data=[[1, 2, 3, 4]]), "doesn't fit its shape"),
+    (as_json(data=[[1, 2], 3, 4]), "doesn't fit its shape"),
+    (as_json(data=[1, 2, 3, "4"]), "a string among its data"),
+    (as_json(data=[1, 2, 3, "4"], id=True), "a string among its data"),
+    (as_json(data=[1, 2, 3, None]), "null among its data"),
+    (as_json(data=[1, 2, 3, True]), "true or false among its data"),
+    (as_json(data={"0": 1}), "an object; expected a list"),
+    (as_json(datatype="INT8", data=[1, 2, 3, 300]), "out of range"),
+    (as_json(datatype="UINT8", data=[1, 2, 3, -1]), "out of range"),
+    (as_json(datatype="INT64", data=[1, 2, 3, 1.5]), "a fraction among its data"),
+    (as_json(datatype="BOOL"), "a number among its data"),
+    (as_json(datatype="BYTES"), "BYTES in JSON are strings"),
+    (as_json(parameters={"binary_data_size": 16}), "both 'data' and"),
+    (as_json(parameters={"shared_memory_region": "r"}), "shared_memory_region"),
+    (as_json(parameters=[1]), "'parameters' of input 'x' is a list"),
+    (json.dumps({"inputs": [X, X]}).encode(), "given twice"),
+    (json.dumps({"inputs": [X], "id": 5}).encode(), "'id'"),
+    (json.dumps({"inputs": [X], "outputs": {"a": 1}}).encode(), "'outputs' is an object"),
+    (json.dumps({"inputs": [X], "outputs": [{"name": "a"}] * 2}).encode(), "asked for twice"),
+    (json.dumps({"inputs": [X], "outputs": [{"name": "a", "parameters": {"classification": 1}}]})
+     .encode(), "classification"),
+    (json.dumps({"inputs": [{k: v for k, v in X.items() if k != "data"}]}).encode(), "neither"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "says"), BAD, ids=[says for _, says in BAD])
+def test_bad_requests(body: bytes, says: str) -> None:
+    with pytest.raises(Refused) as refused:
+        parse(body)
+    assert refused.value.status == 400 and says in str(refused.value)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 900
+
+
+@pytest.mark.parametrize(
+    ("size", "raw", "header", "says"),
+    [
+        (16, b"\0" * 15, None, "15 bytes are left of the body"),
+        (16, b"\0" * 17, None, "1 bytes are left over"),
+        (15, b"\0" * 15, None, "15 bytes of data; FP32 [2,2] has 16"),
+        (-1, b"", None, "no number from 0 on"),
+        (2**40, b"", None, "bytes are left of the body"),
+        (1.5, b"", None, "no number from 0 on"),
+        (16, b"\0" * 16, 10**9, "the body has"),
+        (16, b"\0" * 16, 3, "no JSON"),
+    ],
+)
+def test_sizes_that_do_not_add_up(size: Any, raw: bytes, header: int | None, says: str) -> None:
+    told = {k: v for k, v in X.items() if k != "data"} | {"parameters": {"binary_data_size": size}}
+    text = json.dumps({"inputs": [told]}).encode()
+    with pytest.raises(Refused, match=r".") as refused:
+        parse(text + raw, len(text) if header is None else header)
+    assert refused.value.status == 400 and says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"\1\0\0\0a", "2 elements have 8 or more"),
+        (b"\1\0\0\0a\1\0\0\0", "runs past the data's end"),
+        (b"\xff\xff\xff\xff" + b"a" * 8, "runs past the data's end"),
+        (b"\1\0\0\0a\1\0\0\0bc", "1 bytes are left over"),
+    ],
+)
+def test_elements_whose_lengths_do_not_add_up(raw: bytes, says: str) -> None:
+    with pytest.raises(Refused) as refused:
+        raw_tensor("b", "BYTES", (2,), memoryview(raw))
+    assert says in str(refused.value)
+
+
+def test_a_shape_of_millions_allocates_nothing() -> None:
+    with pytest.raises(Refused):
+        raw_tensor("b", "BYTES", (2**40,), memoryview(b""))
+    with pytest.raises(Refused):
+        raw_tensor("b", "FP64", (2**40, 2**40), memoryview(b"\0" * 8))
+
+
+def test_booleans_are_0_or_1() -> None:
+    with pytest.raises(Refused, match="other than 0 and 1"):
+        raw_tensor("b", "BOOL", (2,), memoryview(b"\1\2"))

@@ -1,0 +1,153 @@
+"""The queue: what runs together, in which order, and what is dropped before it costs anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from backlight.engine.serve.refused import Refused, busy
+from backlight.engine.serve.waiting import Batch, Item, Waiting, now
+
+
+def item(key: str = "a", rows: int = 1, most: int = 4, seconds: float = 60) -> Item:
+    future = asyncio.get_running_loop().create_future()
+    return Item(key, rows, most, rows * 10, now() + seconds, None, future)
+
+
+def queue(**how: Any) -> Waiting:
+    return Waiting(**{"rows": 16, "size": 1000, "wait": 0.05, "workers": 1, **how})
+
+
+def on_a_loop(run: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """A coroutine as a test."""
+
+    def runs() -> None:
+        asyncio.run(asyncio.wait_for(run(), 20))  # type: ignore[arg-type]
+
+    runs.__name__ = run.__name__
+    runs.__doc__ = run.__doc__
+    return runs
+
+
+async def batches(waiting: Waiting, count: int) -> list[list[Item]]:
+    return [list((await waiting.take()).items) for _ in range(count)]
+
+
+@on_a_loop
+async def test_rows_of_one_key_run_together_and_no_others() -> None:
+    waiting = queue()
+    items = [item(k) for k in "abaab"]
+    for one in items:
+        waiting.add([one])
+    first, second = await batches(waiting, 2)
+    assert first == [items[0], items[2], items[3]] and second == [items[1], items[4]]
+    assert waiting.rows == 0
+
+
+@on_a_loop
+async def test_a_run_has_so_many_rows_at_most() -> None:
+    waiting = queue()
+    items = [item(rows=n) for n in (3, 2, 2, 4)]
+    waiting.add(items)
+    assert await batches(waiting, 3) == [items[:1], items[1:3], items[3:]]
+
+
+@on_a_loop
+async def test_a_full_run_waits_for_nobody() -> None:
+    waiting = queue(wait=1000)
+    waiting.add([item(rows=2), item(rows=2)])
+    assert (await waiting.take()).rows == 4
+
+
+@on_a_loop
+async def test_rows_wait_for_others_within_the_bound() -> None:
+    waiting = queue(wait=0.2)
+    waiting.add([item()])
+    taking = asyncio.create_task(waiting.take())
+    await asyncio.sleep(0.01)
+    waiting.add([item()])
+    batch: Batch = await taking
+    assert batch.rows == 2
+    assert batch.held[0] > batch.held[1] > 0  # a worker was free all the time
+
+
+@on_a_loop
+async def test_a_worker_takes_its_share_of_what_waits() -> None:
+    """One that took all would leave the other with nothing."""
+    waiting = queue(workers=2, wait=0)
+    waiting.add([item(most=8) for _ in range(8)])
+    assert (await waiting.take()).rows == 4
+    assert (await waiting.take()).rows == 2
+
+
+@on_a_loop
+async def test_what_was_given_up_is_dropped() -> None:
+    waiting = queue(wait=0)
+    gone, late, there = item(), item(seconds=-1), item()
+    waiting.add([gone, late, there])
+    gone.answer.cancel()
+    assert (await waiting.take()).items == (there,)
+    assert waiting.rows == 0
+    with pytest.raises(Refused) as refused:
+        late.answer.result()
+    assert refused.value.status == 504
+
+
+@on_a_loop
+async def test_it_is_bounded_in_rows() -> None:
+    waiting = queue(rows=4)
+    waiting.add([item(rows=3)])
+    with pytest.raises(Refused) as refused:
+        waiting.add([item(), item()])  # all of a request, or nothing
+    assert refused.value.status == 503 and refused.value.reason == "queue_rows"
+    assert (refused.value.retry_after or 0) >= 1 and waiting.rows == 3
+    waiting.add([item()])
+
+
+@on_a_loop
+async def test_it_is_bounded_in_bytes() -> None:
+    waiting = queue(size=100)
+    waiting.reserve(80)
+    with pytest.raises(Refused) as refused:
+        waiting.reserve(30)
+    assert refused.value.reason == "queue_bytes"
+    waiting.release(80)
+    waiting.reserve(100)
+
+
+@on_a_loop
+async def test_several_workers_share_without_a_row_lost_or_doubled() -> None:
+    waiting = queue(rows=10_000, workers=3, wait=0.001)
+    done: list[Item] = []
+
+    async def work() -> None:
+        while True:
+            batch = await waiting.take()
+            await asyncio.sleep(0)
+            for one in batch.items:
+                one.answer.set_result(None)
+                done.append(one)
+
+    workers = [asyncio.create_task(work()) for _ in range(3)]
+    items = [item(k) for k in "abc" * 300]
+    for at, one in enumerate(items):
+        waiting.add([one])
+        if at % 7 == 0:
+            await asyncio.sleep(0)
+    await asyncio.gather(*(one.answer for one in items))
+    for worker in workers:
+        worker.cancel()
+    assert len(done) == len(items) and set(done) == set(items) and waiting.rows == 0
+
+
+@on_a_loop
+async def test_all_that_waits_can_be_answered_at_the_end() -> None:
+    waiting = queue()
+    items = [item("a"), item("b")]
+    waiting.add(items)
+    waiting.fail_all(busy("the end", "draining"))
+    assert waiting.rows == 0
+    assert all(isinstance(one.answer.exception(), Refused) for one in items)
