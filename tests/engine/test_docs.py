@@ -70,6 +70,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(there), f"{page.name}: {target}; {sorted(anchors(there))}"
 
 
+def test_every_page_is_linked() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in ROOT.glob("docs/*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_merge_is_left_half_done(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if line.startswith(("<<<<<<<", ">>>>>>>", "======="))]
+
+
 def test_every_method_is_in_the_table() -> None:
     """docs/README.md says of every method and command where it is."""
     from backlight.engine.cli import COMMANDS
