@@ -29,8 +29,7 @@ def resized(e: Emitter, values: ir.Value, layer: Layer, x: Explaining) -> ir.Val
     if len(places) != 2:
         raise UsageError(f"--size input: '{image.name}' is no picture; accepted: --size layer")
     sizes, own = [dim_of(image.shape, a) for a in places], layer.sizes
-    assert values.shape is not None
-    front = all_dims(values.shape)[:-2]
+    front = [x.batch] if values.shape is None else all_dims(values.shape)[:-2]
     shape = [*front, *sizes]
     if all(isinstance(s, int) for s in (*sizes, *own)):
         down, across = (interpolation(int(o), int(s)) for o, s in zip(own, sizes, strict=True))  # type: ignore[arg-type]

@@ -35,12 +35,17 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="MODEL…",
             help="ONNX files, NAME=FILE, 'bundled', and folders of .onnx, which are reloaded.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="A further MODEL; repeatable."),
+    ] = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0: everywhere.")
     ] = "127.0.0.1",
@@ -88,6 +93,9 @@ def serve(
 
     Batches what comes, answers 503 where there is too much, and ends well on SIGTERM.
     """
+    words = [*(models or ()), *(model or ())]
+    if not words:
+        raise UsageError("no MODEL; expected ONNX files, NAME=FILE, 'bundled' or folders of .onnx")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"{missing[0]} is not installed; pip install 'backlight[serve]'")
@@ -116,7 +124,7 @@ def serve(
     names = asked(rule, method)
     rpc = _rpc(grpc_port, port)
     token = None if token_file is None else _token(token_file)
-    found, folders = served.sources([str(_file(word)) for word in models])
+    found, folders = served.sources([str(_file(word)) for word in words])
     # It answers to its file's name too, which the other commands show.
     found = [replace(s, aliases=(BUNDLED.stem,)) if s.name == "bundled" else s for s in found]
     on_cores = on_cpu(provider or None)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from backlight.engine.cli import run
+from backlight.errors import UsageError
 
 from .. import models
 
@@ -67,7 +68,31 @@ def test_the_model_is_the_first_word_or_an_option(command, place, words, tmp_pat
 def test_every_command_with_a_model_is_tried():
     from backlight.engine.cli import COMMANDS
 
-    assert set(COMMANDS) - set(AFTER_THE_MODEL) == {"methods", "neighbors", "map"}
+    assert set(COMMANDS) - set(AFTER_THE_MODEL) == {"methods", "neighbors", "map", "serve"}
+
+
+@pytest.mark.parametrize("place", ["{m}", "-m {m}", "{m} -m bundled", "--model {m} -m bundled"])
+def test_a_server_takes_several_models(place, words, capsys, monkeypatch):
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    from backlight.engine.serve import models as served
+
+    taken = []
+
+    def sources(names):
+        taken.extend(names)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(served, "sources", sources)
+    assert run(["serve", *place.format(**words).split()]) == 2
+    assert "enough" in capsys.readouterr().err
+    assert taken[0] == words["m"] and len(taken) == 1 + ("bundled" in place)
+
+
+def test_a_server_without_a_model_says_so(capsys):
+    assert run(["serve"]) == 2
+    said = capsys.readouterr().err
+    assert "no MODEL" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["export -o {o}/e.onnx", "check", "maximize -l h -o {o}/x"])
