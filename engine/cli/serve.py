@@ -42,7 +42,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
+    further: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", metavar="MODEL", help="A further MODEL; repeatable."),
     ] = None,
@@ -93,7 +93,7 @@ def serve(
 
     Batches what comes, answers 503 where there is too much, and ends well on SIGTERM.
     """
-    words = [*(models or ()), *(model or ())]
+    words = [*(models or ()), *(further or ())]
     if not words:
         raise UsageError("no MODEL; expected ONNX files, NAME=FILE, 'bundled' or folders of .onnx")
     missing = [name for name in _NEEDED if find_spec(name) is None]
