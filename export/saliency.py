@@ -64,6 +64,7 @@ class ExplainGraph:
     notes: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
     added: tuple[str, ...] = ()
+    ranking: str = ""
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a message, weights included. Raises ModelError above 2 GB."""
@@ -345,6 +346,7 @@ def explain_graph(
         notes=(*notes, *(note for s in held for note in s.notes)),
         layers=tuple(layers),
         added=tuple(made.inputs),
+        ranking=held[0].ranking.name or "",
     )
 
 

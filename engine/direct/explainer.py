@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,20 @@ from numpy.typing import NDArray
 
 from ... import arguments as take
 from ...errors import ImageError, ModelError, UsageError
-from ...export import choose, heads
-from ...export import scores as class_scores
+from ...export import choose
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.lone import with_batch
 from ...export.methods import RULES, asked, chosen
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
-from ...export.saliency import ExplainGraph, explain_graph
+from ...export.saliency import explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
 from ...export.variations import GAP
 from ..classifier.extras import InputsLike
 from ..classifier.intake import check_rows, out_of_range
-from ..classifier.ready import Fed, Reading, Ready
+from ..classifier.ready import Reading, Ready
 from ..classifier.scores import probabilities
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
@@ -40,6 +38,7 @@ from ..runtime.session import (
     provider_names,
     wrong_form,
 )
+from .described import described, in_file
 from .variants import Variants
 
 __all__ = ["Explainer", "Explanation"]
@@ -63,29 +62,6 @@ class Explanation:
     saliency: Mapping[str, Any]
     contrast: Any = None
     gap: Any = None
-
-
-@dataclass(frozen=True)
-class _Described:
-    """What there is to know of a model with saliency outputs."""
-
-    fed: Fed
-    saliency: Mapping[str, str]
-    scores: str
-    classes: int | None
-    closing: str | None
-    scale: float
-    layer: str | None
-    whole: bool
-    takes_target: bool
-    baked: str
-    notes: tuple[str, ...]
-    ours: tuple[str, ...]  # the inputs that the export added: target, contrast …
-    layers: tuple[str, ...]
-    contrast: str
-    contrasted: tuple[str, ...]  # the methods that have one
-    contrast_form: str = "loss"
-    ranked: str | None = None  # the output that says which class is on top, if not `scores`
 
 
 class Explainer(Reading):
@@ -180,7 +156,7 @@ class Explainer(Reading):
                 raise UsageError(f"{name} is exported already; {told} is in the file")
             source = source if cuda_graph else source.clone()
             self._lone = with_batch(source)
-            self._said = _exported(source, name, names_asked or held)
+            self._said = in_file(source, name, names_asked or held)
             self._variants = Variants(self._asked, Sampling(), fixed=True)
             as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
             as_it_is = as_it_is and not self._lone and ready.as_given
@@ -194,7 +170,7 @@ class Explainer(Reading):
                 sampling=sampling_of if varies else None, **drawn,
             )  # fmt: skip
             self._lone = with_batch(graph.model)
-            compiled, self._said = graph.model, _described(graph)
+            compiled, self._said = graph.model, described(graph)
         super().__init__(ready, self._said.fed)
         self.classes = self._said.classes
         self.methods = self._variants.shown(tuple(self._said.saliency))
@@ -210,14 +186,13 @@ class Explainer(Reading):
                 raise UsageError(
                     f"cuda_graph needs CUDA; this machine runs on {self.session.provider}"
                 )
-            self._recorded = Recorded(self.session, self._wanted)
+            self._recorded = Recorded(self.session, self._read(self._said.saliency))
 
-    @property
-    def _wanted(self) -> list[str]:
-        """The outputs that a call reads."""
-        gap = [GAP] if "integrated_gradients" in self._said.saliency else []
-        ranked = [self._said.ranked] if self._said.ranked is not None else []
-        return [self._said.scores, *self._said.saliency.values(), *gap, *ranked]
+    def _read(self, maps: Mapping[str, str]) -> list[str]:
+        """The outputs that a call which draws these maps reads."""
+        gap = [GAP] if "integrated_gradients" in maps else []
+        ranked = [] if self._said.ranked is None else [self._said.ranked]
+        return list(dict.fromkeys([self._said.scores, *maps.values(), *gap, *ranked]))
 
     def _outputs_of(self, methods: Sequence[str]) -> dict[str, str]:
         """By method, the outputs that a call with these methods reads. Raises UsageError."""
@@ -321,9 +296,7 @@ class Explainer(Reading):
         if against is not None:
             feeds["contrast"] = against
         drawn = self._said.saliency if methods is None else self._outputs_of(methods)
-        gap = [GAP] if "integrated_gradients" in drawn else []
-        ranked = [self._said.ranked] if self._said.ranked is not None else []
-        names = [self._said.scores, *drawn.values(), *gap, *ranked]
+        names = self._read(drawn)
         on_gpu = arrays.is_cuda(feeds[self.fed.name])
         bound = on_gpu and self.session.providers[0] == "CUDAExecutionProvider"
         if on_gpu and not bound:
@@ -341,7 +314,7 @@ class Explainer(Reading):
         known = self.classes or (scores.shape[1] if scores.ndim > 1 else 1)
         if wanted.max(initial=-1) >= known:
             raise out_of_range(int(wanted.max()), known)
-        ranking = self._ranking(found, scores)
+        ranking = scores if self._said.ranked is None else found[self._said.ranked]
         top = self._top(xp, ranking)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
         told = self._told_from(ranking, chosen, against)
@@ -363,15 +336,8 @@ class Explainer(Reading):
             gap=back(found[GAP]) if GAP in found else None,
         )  # fmt: skip
 
-    def _ranking(self, found: Mapping[str, Any], scores: Any) -> Any:
-        """What says which class is on top: the scores before a Softmax or Sigmoid where they are at
-        hand, since several probabilities may round to 1, or to 0."""
-        ranking = None if self._said.ranked is None else found[self._said.ranked]
-        same = ranking is not None and scores.ndim == 2 and ranking.shape == scores.shape
-        return ranking if same and scores.shape[1] > 1 else scores
-
     def _unsure(self, xp: Any, ranking: Any, wanted: Any, chosen: Any, against: Any) -> bool:
-        """Whether the file may have taken another class than `chosen`: it ranks by scores that only
+        """Whether a file may have taken another class than `chosen`: it ranks by scores that only
         it sees, and of several probabilities that round to the same it knows the largest."""
         if self._said.ranked is not None or ranking.ndim != 2 or ranking.shape[1] < 2:
             return False
@@ -534,100 +500,6 @@ def _top(xp: Any, scores: Any) -> Any:
     return flat.argmax(axis=1)
 
 
-def _described(graph: ExplainGraph) -> _Described:
-    """A fresh export; its class scores become an output where no output holds them."""
-    score, layer = graph.score_output, None
-    if score is None:
-        layer = graph.of
-        of = ir.convenience.create_value_mapping(graph.model.graph)[graph.of]
-        graph.model.graph.outputs.append(of)
-        score = graph.of
-    ranked = None
-    if layer is None and score != graph.of:
-        made = ir.convenience.create_value_mapping(graph.model.graph).get(graph.of)
-        shape = None if made is None else made.shape
-        if (
-            shape is not None
-            and len(shape) == 2
-            and made is not None
-            and not made.is_graph_output()
-        ):
-            graph.model.graph.outputs.append(made)
-            ranked = graph.of
-    return _Described(
-        fed=Fed.of(graph.model.graph, graph.input, _ours(graph.added)),
-        saliency=graph.saliency,
-        scores=score,
-        classes=graph.classes,
-        **_read(graph.model.graph, score, layer),
-        takes_target=True,
-        baked="",
-        notes=graph.notes,
-        ours=graph.added,
-        layers=tuple(layer.name for layer in graph.layers),
-        contrast=graph.model.metadata_props.get("backlight.contrast", ""),
-        contrast_form=graph.model.metadata_props.get("backlight.contrast_form", "loss"),
-        contrasted=_contrasted(graph.model.metadata_props),
-        ranked=ranked,
-    )
-
-
-def _exported(model: ir.Model, name: str, methods: Sequence[str]) -> _Described:
-    """A file that `backlight export` wrote, by its metadata."""
-    meta = model.metadata_props
-    outputs = {v.name: v for v in model.graph.outputs}
-    saliency: dict[str, str] = {}
-    absent = []
-    for wanted in methods:
-        several = rf"saliency_{re.escape(wanted)}(_[0-9]+)?"
-        found = [name for name in outputs if name and re.fullmatch(several, name)]
-        saliency |= {name.removeprefix("saliency_"): name for name in found}
-        absent += [] if found else [wanted]
-    if absent:
-        there = ", ".join(choose.exported(meta) or ())
-        kind = "rule" if absent[0] in RULES else "method"
-        raise UsageError(f"{name} has no {kind} '{absent[0]}'; it was exported with {there}")
-    if meta.get("backlight.cotangent") == "input":
-        raise UsageError(f"{name} takes its cotangent as an input; run it in its runtime")
-    if meta.get("backlight.target_class") == "all":
-        raise UsageError(f"{name} holds the maps of every class; run it in its runtime")
-    score = meta.get("backlight.score_output", "")
-    if score not in outputs:
-        raise ModelError(f"{name}: no output holds the class scores; export it without --of")
-    held = outputs[score]
-    said = meta.get("backlight.classes", "")
-    classes = int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else None
-    if classes is None and held.shape is not None and len(held.shape) > 1:
-        dim = dim_of(held.shape, 1)
-        classes = dim if isinstance(dim, int) else None
-    takes = any(v.name == "target" for v in model.graph.inputs)
-    added = tuple(filter(None, meta.get("backlight.inputs", "target" * takes).split(",")))
-    return _Described(
-        fed=Fed.of(model.graph, meta.get("backlight.input", ""), _ours(added)),
-        saliency=saliency,
-        scores=score,
-        classes=classes,
-        **_read(model.graph, score, None),
-        takes_target=takes,
-        baked=meta.get("backlight.target_class", "top1"),
-        notes=(),
-        ours=added,
-        layers=tuple(filter(None, meta.get("backlight.layer", "").split(","))),
-        contrast=meta.get("backlight.contrast", ""),
-        contrast_form=meta.get("backlight.contrast_form", "loss"),
-        contrasted=_contrasted(meta),
-    )
-
-
-def _contrasted(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(filter(None, metadata.get("backlight.contrasted", "").split(",")))
-
-
-def _ours(added: Sequence[str]) -> tuple[str, ...]:
-    """The inputs that a call doesn't feed by name: a baseline that is an input it does."""
-    return tuple(name for name in added if name != "baseline")
-
-
 def _has_size(model: ir.Model) -> bool:
     """Whether the image's height and width are numbers in the model."""
     try:
@@ -637,15 +509,3 @@ def _has_size(model: ir.Model) -> bool:
     return shape is not None and all(
         isinstance(dim_of(shape, a), int) for a in range(1, len(shape))
     )
-
-
-def _read(graph: ir.Graph, score: str, layer: str | None) -> dict[str, Any]:
-    """How the output `score` gives probabilities, for _Described."""
-    output = next(v for v in graph.outputs if v.name == score)
-    reading = heads.read(output)
-    return {
-        "closing": None if reading is None else class_scores.closing_of(reading),
-        "scale": 1.0 if reading is None else reading.scale,
-        "layer": layer,
-        "whole": class_scores.no_batch(graph, output),
-    }
