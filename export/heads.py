@@ -224,17 +224,19 @@ class _Reader:
         if any(s is None or dim_of(s, axis % len(s)) != 1 or axis % len(s) == 0 for s in shapes):
             return None
         for column in (1, 0):
-            found = self.read(node.inputs[column], deep)
+            own, other = node.inputs[column], node.inputs[1 - column]
+            found = self.read(own, deep)
             if found is None or found.kind != "Sigmoid" or found.log or not found.alone:
                 continue
-            other = node.inputs[1 - column]
-            if found.scale == 1 and found.pair is None and self._rest(other, found, node, column):
+            if found.scale == 1 and found.pair is None and self._rest(found, own, other, deep):
                 return replace(found, pair=column, behind=())
         return None
 
-    def _rest(self, other: ir.Value | None, found: Reading, node: ir.Node, column: int) -> bool:
-        """Whether a tensor is 1 - p: written so, or the Sigmoid of -z."""
-        own = _core(node.inputs[column])
+    def _rest(
+        self, found: Reading, own: ir.Value | None, other: ir.Value | None, deep: int
+    ) -> bool:
+        """Whether `other` is 1 - p, of p in `own`: written so, or the Sigmoid of -z."""
+        own = _core(own)
         rest = _core(other)
         made = None if rest is None else rest.producer()
         if made is None:
@@ -245,7 +247,7 @@ class _Reader:
         if made.op_type == "Add":
             pairs = ((a, b), (b, a))
             return any(_scalar(x) == 1 and _core(_negated(_core(y))) is own for x, y in pairs)
-        of = self.read(other, _DEEPEST)
+        of = self.read(other, deep)
         if of is None or of.kind != "Sigmoid" or of.log or of.scale != 1:
             return False
         z, minus = _core(found.before), _core(of.before)

@@ -335,6 +335,15 @@ def test_what_is_no_pair(end):
     assert "negation" not in " ".join(Explainer(model, ("vanilla",)).notes)
 
 
+def test_pairs_within_pairs_end():
+    """A stranger's graph, each Concat made of one column of the one before."""
+    chain = "s0 = Sigmoid(t) " + " ".join(
+        f"c{i} = Concat<axis=1>(s{i}, s0) s{i + 1} = Slice(c{i}, one, two, one)" for i in range(400)
+    )
+    model = head(f"{ONE} {chain} prob = Concat<axis=1>(s400, s0)", "float[N,2] prob")
+    assert Explainer(model, ("vanilla",))(X).scores.shape == (len(X), 2)
+
+
 def test_a_layer_has_no_probabilities(tmp_path, capsys):
     """Channels are measured as they are, with no softmax over them; which is said."""
     model = head("prob = Softmax(scores)")
