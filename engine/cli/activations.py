@@ -35,6 +35,7 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     chosen_preprocess,
     inputs_of,
     model_path,
@@ -94,8 +95,7 @@ def activations(
     if list_:
         print_layers(listed(path, preprocess, shape), json)
         return
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     most = settled_limit(limit, channels, LIMIT)
     if sort and channels is not None:
         raise UsageError("--sort and --channels exclude each other: --channels gives the order")

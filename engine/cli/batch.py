@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .asking import Layer
 from .console import show, show_json
 from .options import (
     Batch,
@@ -21,6 +22,7 @@ from .options import (
     Provider,
     Rules,
     Shape,
+    TargetClass,
     Threads,
     counted,
     inputs_of,
@@ -53,15 +55,8 @@ def batch(
     model: Model = None,
     rule: Rules = None,
     method: Methods = None,
-    target_class: Annotated[
-        str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
-    ] = "top1",
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Of class activation maps; repeatable. [before the head]"
-        ),
-    ] = None,
+    target_class: TargetClass = "top1",
+    layer: Layer = None,
     maps: Annotated[
         str, typer.Option(metavar="FORM", help="grid (of numbers), float16 or png.")
     ] = "grid",

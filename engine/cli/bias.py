@@ -21,9 +21,9 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     chosen_labels,
     counted,
-    labels_hint,
     model_path,
     path_given,
     photo_paths,
@@ -118,8 +118,7 @@ def bias(
     from .patches import preprocess_of
 
     path = model_path(model)
-    if limit < 0:
-        raise UsageError(f"--limit {limit}; expected 0 or more")
+    at_least("--limit", limit, 0)
     photos = photo_paths(folder)
     files, skipped = found_files(photos)
     if not files:
@@ -142,8 +141,7 @@ def bias(
             exchanges=exchanges, clusters=clusters, preprocess=record, providers=provider or None,
             threads=threads, batch=batch,
         )  # fmt: skip
-        finder.labels = chosen_labels(labels, finder.labels, finder.classes)
-        hint = labels_hint(finder.labels, finder.classes)
+        finder.labels, hint = chosen_labels(labels, finder.labels, finder.classes)
         notes = [n for n in (assumed, hint, *finder.notes) if n is not None]
         for note in notes:
             say(note)

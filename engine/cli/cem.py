@@ -24,11 +24,13 @@ from .options import (
     PreprocessOption,
     Provider,
     Shape,
+    TargetClass,
     Threads,
+    at_least,
     chosen_labels,
+    class_asked,
     counted,
     inputs_of,
-    labels_hint,
     model_path,
     shapes_of,
 )
@@ -54,9 +56,7 @@ def cem(
         list[str] | None,
         typer.Option(metavar="KIND", help="negative or positive; repeatable. [both]"),
     ] = None,
-    target_class: Annotated[
-        str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
-    ] = "top1",
+    target_class: TargetClass = "top1",
     on: Annotated[
         str,
         typer.Option(
@@ -120,8 +120,7 @@ def cem(
     from ..targeted.cem import KINDS, Cem
 
     path = model_path(model)
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     kinds = tuple(dict.fromkeys(kind or KINDS))
     wrong = next((k for k in kinds if k not in KINDS), None)
     if wrong is not None:
@@ -140,14 +139,13 @@ def cem(
         threads=threads,
     )  # fmt: skip
     own = None if engine.scorer.layer is not None else engine.scorer.labels
-    names = chosen_labels(labels, own, engine.classes, of)
-    hint = None if of is not None else labels_hint(names, engine.classes)
+    names, hint = chosen_labels(labels, own, engine.classes, of)
     photos.note(*engine.notes, assumed, hint)
     job = Job(path, engine.scorer, engine.record, names, photos)
     if baseline is not None:
         engine.baseline = job.baseline(baseline, baseline_space)
     job.rehearse(engine.baseline)
-    target = _class(job, target_class)
+    target = class_asked(target_class, names, engine.classes)
     settings = {
         "kinds": list(kinds), "on": engine.on,
         "segments": engine.segments.name if engine.on == "superpixels" else None,
@@ -180,14 +178,6 @@ def cem(
             "providers": engine.objective.session.providers,
         }
         photos.finish(folder, about, line, count=False)
-
-
-def _class(job: Job, given: str) -> int:
-    """What --target-class says; -1 for the top class. Raises UsageError."""
-    found = job.classes([given])
-    if isinstance(found, str):
-        raise UsageError("--target-class all; expected top1, a class number, or a name")
-    return found[0]
 
 
 def _json(engine: Cem) -> Any:

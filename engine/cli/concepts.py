@@ -37,8 +37,8 @@ from .options import (
     chosen_labels,
     counted,
     inputs_of,
-    labels_hint,
     model_path,
+    named,
     photo_paths,
     say,
     shapes_of,
@@ -158,8 +158,7 @@ def concepts(
             settled[0], layer, positions=positions, cav=cav, of=of, runs=runs, seed=seed,
             preprocess=settled[1], providers=provider or None, threads=threads, batch=batch,
         )  # fmt: skip
-        names = chosen_labels(labels, test.labels, test.classes, of)
-        hint = None if of is not None else labels_hint(names, test.classes)
+        names, hint = chosen_labels(labels, test.labels, test.classes, of)
         shown = shown_bands(settled[1], test.input.channels)
         notes = [n for n in (*test.notes, settled[2], hint, shown) if n is not None]
         for note in notes:
@@ -245,11 +244,7 @@ def _settled(
 
 
 def _class_name(number: int, names: Sequence[str] | None) -> str:
-    if number < 0:
-        return "each image's own class"
-    if names is None or number >= len(names):
-        return f"class {number}"
-    return f"{names[number].split(',')[0]} ({number})"
+    return "each image's own class" if number < 0 else named(number, names)
 
 
 def _of_class(found: ConceptsFound, names: Sequence[str] | None) -> str:

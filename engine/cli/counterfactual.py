@@ -31,8 +31,8 @@ from .options import (
     chosen_labels,
     counted,
     inputs_of,
-    labels_hint,
     model_path,
+    named,
     photo_paths,
     shapes_of,
     shown_bands,
@@ -175,9 +175,7 @@ class Job:
 
     def name(self, number: int) -> str:
         """A class for people."""
-        if self.labels is None or number >= len(self.labels):
-            return f"class {number}"
-        return f"{self.labels[number].split(',')[0]} ({number})"
+        return named(number, self.labels)
 
     def choose(self, given: int | None, folders: Sequence[str] | None, batch: int) -> None:
         """Look through the distractors for those of the class; the others are passed over, which is
@@ -351,8 +349,7 @@ def _opened(
         ready, layer, search=search, edits=edits, pairs=pairs, of=of, preprocess=record,
         providers=provider or None, threads=threads, batch=batch,
     )  # fmt: skip
-    names = chosen_labels(labels, change.labels, change.classes, of)
-    hint = None if of is not None else labels_hint(names, change.classes)
+    names, hint = chosen_labels(labels, change.labels, change.classes, of)
     photos.note(*change.notes, assumed, hint)
     return Job(path, change, images.fitted(record, change.input), names, photos)
 

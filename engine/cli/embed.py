@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import UsageError
 from .console import show, show_json
 from .layers import List, ModelArgument, listed, print_layers
 from .options import (
@@ -19,6 +18,7 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     chosen_preprocess,
     inputs_of,
     model_path,
@@ -92,8 +92,7 @@ def embed(
     if list_:
         print_layers(listed(path, preprocess, shape), json)
         return
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     given = photo_paths(folder)
     count = len(image_files(given))
     refuse_foreign(output)  # before the model is loaded

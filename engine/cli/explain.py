@@ -48,14 +48,19 @@ from .options import (
     Provider,
     Rules,
     Shape,
+    TargetClass,
     Threads,
     Wrt,
+    at_least,
     chosen_labels,
     chosen_preprocess,
+    class_asked,
+    class_entry,
     counted,
     inputs_of,
-    labels_hint,
     model_path,
+    named,
+    refuse_class,
     shapes_of,
     shown_bands,
 )
@@ -93,9 +98,7 @@ def explain(
     model: Model = None,
     rule: Rules = None,
     method: Methods = None,
-    target_class: Annotated[
-        str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
-    ] = "top1",
+    target_class: TargetClass = "top1",
     layer: Layer = None,
     fuse: Fuse = False,
     size: Size = "input",
@@ -140,8 +143,7 @@ def explain(
     from ..masked.together import Together
 
     path = model_path(model)
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     names_asked = asked(rule, method)
     job = found_photos("explain", image, output, ["{}.png"], force, json)
     told = asking(
@@ -162,10 +164,9 @@ def explain(
         bands,
     )  # fmt: skip
     own = None if explainer.layer is not None else explainer.labels
-    names_of_classes = chosen_labels(labels, own, explainer.classes, of)
-    hint = None if of is not None else labels_hint(names_of_classes, explainer.classes)
+    names_of_classes, hint = chosen_labels(labels, own, explainer.classes, of)
     run = _Run(job, explainer, record, names_of_classes, wrt)
-    run.target = run.class_of(target_class)
+    run.target = class_asked(target_class, names_of_classes, explainer.classes)
     run.against = run.rival_of(contrast)
     job.note(*explainer.notes, assumed, hint)
     cut = [SEGMENT_FILE] if explainer.cuts else []
@@ -193,26 +194,13 @@ class _Run:
     target: int = -1
     against: int | None = None
 
-    def class_of(self, given: str) -> int:
-        from ..classifier.labels import class_number
-
-        number = class_number(given, self.labels)
-        classes = self.explainer.classes
-        if classes is not None and number >= classes:
-            raise UsageError(
-                f"--target-class {number} is out of range; the model has classes 0 to {classes - 1}"
-            )
-        return number
-
     def rival_of(self, given: str | None) -> int | None:
         """The class of --contrast. Raises UsageError for one that the model doesn't have."""
         number = contrast_class(given, self.labels)
-        classes = self.explainer.classes
-        if number is not None and classes is not None and number >= classes:
-            raise UsageError(
-                f"--contrast {number} is out of range; the model has classes 0 to {classes - 1}"
-            )
-        if number is not None and number == self.target >= 0:
+        if number is None:
+            return None
+        refuse_class(number, self.explainer.classes, "--contrast")
+        if number == self.target >= 0:
             if self.by_logit:
                 raise UsageError(
                     f"--contrast {given}: the target itself; their difference is 0 everywhere"
@@ -228,9 +216,7 @@ class _Run:
     def name(self, number: int) -> str:
         if self.explainer.layer is not None and self.labels is None:
             return f"channel {number} of {self.explainer.layer}"
-        if self.labels is None or number >= len(self.labels):
-            return f"class {number}"
-        return f"{self.labels[number].split(',')[0]} ({number})"
+        return named(number, self.labels)
 
     def all(self, folder: OutputFolder, batch: int) -> None:
         """Decode, explain and write; the next images are decoded while one batch runs."""
@@ -303,21 +289,14 @@ class _Run:
     def _entry(self, file: Path, name: str, target: int, chances: Any, ms: float) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "file": str(file),
-            "class": target,
-            "name": None if self.labels is None else self.labels[target],
-            "probability": None if chances is None else round(float(chances[target]), 6),
+            **class_entry(target, self.labels, chances),
             "ms": round(ms, 3),
             "panel": f"{name}.png",
             "maps": {method: _map_file(name, method) for method in self.explainer.methods},
         }
         if chances is not None:
             entry["top"] = [
-                {
-                    "class": int(c),
-                    "name": None if self.labels is None else self.labels[int(c)],
-                    "probability": round(float(chances[c]), 6),
-                }
-                for c in chances.argsort()[::-1][:5]
+                class_entry(int(c), self.labels, chances) for c in chances.argsort()[::-1][:5]
             ]
         return entry
 

@@ -26,6 +26,7 @@ from .options import (
     OutputDir,
     PreprocessOption,
     Shape,
+    at_least,
     model_path,
     say,
 )
@@ -84,8 +85,8 @@ def filters(
             raise ModelError(f"{path}: {room.NONE}")
         print_layers(found, json)
         return
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}; expected 1 or more")
+    if limit is not None:
+        at_least("--limit", limit)
     if limit is not None and which is not None:
         raise UsageError("--limit and --filters exclude each other: --filters shows all it names")
     always = [SUMMARY, "filters.json", *(["filters.html"] if html else [])]

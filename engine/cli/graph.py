@@ -30,6 +30,7 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     model_path,
     photo_paths,
     say,
@@ -125,8 +126,8 @@ def graph(
     chosen = numbers(filters, "--filters")
     if chosen is not None and limit is not None:
         raise UsageError("--limit and --filters exclude each other: --filters names them all")
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}; expected 1 or more")
+    if limit is not None:
+        at_least("--limit", limit)
     networkx()
     photos = photo_paths(folder)
     files, skipped = found_files(photos)

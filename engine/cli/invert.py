@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import UsageError
 from .layers import (
     Html,
     Layers,
@@ -33,6 +32,7 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     inputs_of,
     model_path,
     shapes_of,
@@ -92,8 +92,7 @@ def invert(
         print_layers(listed(path, preprocess, shape), json)
         return
     layers = wanted_layers(layer)
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     listing = ["inversion.png", *(["inversion.html"] if html else [])]
     # The files of the layers once their names are known.
     job = found_photos("invert", image, output, listing, force, json)

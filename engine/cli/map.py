@@ -12,7 +12,7 @@ import typer
 from ...errors import UsageError
 from .console import show, show_json
 from .layers import Html, Pictures, opened_store, results_in
-from .options import Force, Json, OutputDir, path_given, renamed, say, say_renamed
+from .options import Force, Json, OutputDir, at_least, path_given, renamed, say, say_renamed
 from .photos import SUMMARY, summarised
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def map_(
     from ..similar import maps
 
     for option, number in (("--limit", limit), ("--threads", threads)):
-        if number < 1:
-            raise UsageError(f"{option} {number}; expected 1 or more")
+        at_least(option, number)
     how = renamed("--layout", layout, "--method", method, "tsne")
     laying = (("--perplexity", perplexity), ("--seed", seed), ("--components", components))
     for option, value in laying:

@@ -18,10 +18,12 @@ from .layers import results_in
 from .options import (
     chosen_labels,
     chosen_preprocess,
+    class_asked,
+    class_entry,
     counted,
     inputs_of,
-    labels_hint,
     model_path,
+    named,
     shapes_of,
     shown_bands,
 )
@@ -124,28 +126,17 @@ class Job:
         """A class for people."""
         if self.scorer.layer is not None and self.labels is None:
             return f"channel {number} of {self.scorer.layer}"
-        if self.labels is None or number >= len(self.labels):
-            return f"class {number}"
-        return f"{self.labels[number].split(',')[0]} ({number})"
+        return named(number, self.labels)
 
     def classes(self, given: Sequence[str] | None) -> list[int] | str:
         """What --target-class says: numbers (-1: the top class), or "all"."""
-        from ..classifier.labels import class_number
-
         wanted = list(given or ["top1"])
         if "all" in wanted:
             if len(wanted) > 1:
                 raise UsageError("--target-class all goes alone")
             return "all"
-        numbers = list(dict.fromkeys(class_number(w, self.labels) for w in wanted))
         known = self.scorer.classes
-        for number in numbers:
-            if known is not None and number >= known:
-                raise UsageError(
-                    f"--target-class {number} is out of range; the model has classes 0 to "
-                    f"{known - 1}"
-                )
-        return numbers
+        return list(dict.fromkeys(class_asked(w, self.labels, known) for w in wanted))
 
     def baseline(self, given: str, space: str) -> Any:
         """What --baseline says: a name or numbers as they are, a file as a Baseline."""
@@ -195,11 +186,7 @@ class Job:
 
     def chance(self, number: int, chances: Any) -> dict[str, Any]:
         """A class, for the summary."""
-        return {
-            "class": number,
-            "name": None if self.labels is None else self.labels[number],
-            "probability": None if chances is None else round(float(chances[number]), 6),
-        }
+        return class_entry(number, self.labels, chances)
 
     def titled(self, number: int, chances: Any) -> str:
         """A class and its probability, for people."""
@@ -253,8 +240,7 @@ def open_job(
     record = images.fitted(record, scorer.input)
     scorer.preprocess = record
     own = None if scorer.layer is not None else scorer.labels
-    names = chosen_labels(labels, own, scorer.classes, of)
-    hint = None if of is not None else labels_hint(names, scorer.classes)
+    names, hint = chosen_labels(labels, own, scorer.classes, of)
     photos.note(*scorer.notes, assumed, hint)
     return Job(path, scorer, record, names, photos)
 

@@ -35,10 +35,12 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     chosen_labels,
     counted,
     inputs_of,
     model_path,
+    named,
     say,
     shapes_of,
     shown_bands,
@@ -113,8 +115,7 @@ def maximize(
         raise UsageError("--labels names the classes of --target-class; channels have no names")
     most, unit = settled_limit(limit, channels, LIMIT), unit or "mean"
     chosen = numbers(channels, "--channels")
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     many = MAXIMIZE_STEPS if steps is None else steps
     listing = [SUMMARY, *(["maximize.html"] if html else [])]
     # Before the model is loaded; the pictures of the layers once their names are known.
@@ -128,7 +129,7 @@ def maximize(
         say(note)
     names = None
     if target_class:
-        names = chosen_labels(labels, makers[0].taps.labels, makers[0].channels, "")
+        names, _ = chosen_labels(labels, makers[0].taps.labels, makers[0].channels, "")
     units = [_units(m, target_class, names, chosen, most) for m in makers]
     files = file_names([m.layer for m in makers])
     expected = listing + [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
@@ -244,9 +245,7 @@ def _units(
 
 
 def _named(number: int, is_class: bool, names: Sequence[str] | None) -> str:
-    if not is_class:
-        return f"channel {number}"
-    return f"class {number}" if names is None else f"{names[number].split(',')[0]} ({number})"
+    return named(number, names) if is_class else f"channel {number}"
 
 
 def _seen(maker: Maximizer, image: Any) -> Any:

@@ -33,16 +33,22 @@ __all__ = [
     "Provider",
     "Rules",
     "Shape",
+    "TargetClass",
     "Threads",
     "Wrt",
+    "at_least",
+    "chosen_labels",
     "chosen_preprocess",
+    "class_asked",
+    "class_entry",
     "counted",
     "inputs_of",
     "is_bundled",
-    "labels_hint",
     "model_path",
+    "named",
     "path_given",
     "photo_paths",
+    "refuse_class",
     "renamed",
     "say",
     "say_renamed",
@@ -120,6 +126,12 @@ Wrt = Annotated[
     str | None,
     typer.Option(
         "--wrt", metavar="T", help="Tensor to take the gradient by. [the image, as a float tensor]"
+    ),
+]
+TargetClass = Annotated[
+    str,
+    typer.Option(
+        "--target-class", metavar="C", help="top1, a class number, or a name from the labels."
     ),
 ]
 Labels = Annotated[
@@ -233,23 +245,59 @@ def shown_bands(record: Preprocess, channels: int | None) -> str | None:
     return f"{some} of {channels} {are} shown as {colours} (--bands changes it)"
 
 
+def at_least(option: str, given: float, least: int = 1) -> None:
+    """Raise UsageError for a number below."""
+    if given < least:
+        raise UsageError(f"{option} {given}; expected {least} or more")
+
+
 def chosen_labels(
     given: str | None, own: list[str] | None, classes: int | None, of: str | None = None
-) -> Any:
-    """The class names, checked against the number of classes; None where there are none. of: a
-    tensor that was named: what the metadata names may be another one's classes."""
+) -> tuple[Any, str | None]:
+    """The class names, checked against the number of classes, None where there are none; and a note
+    where a model seems to have ImageNet's classes and names none. of: a tensor that was named: what
+    the metadata names may be another one's classes."""
     if given is not None:
-        return names_of_classes.fitting(
-            names_of_classes.load_labels(given, classes), classes, given
-        )
-    if own is None or (of is not None and classes is not None and len(own) != classes):
-        return None
-    return names_of_classes.fitting(own, classes, "the metadata")
-
-
-def labels_hint(names: Any, classes: int | None) -> str | None:
-    """That there are names for ImageNet's classes, where a model seems to have those."""
+        names = names_of_classes.load_labels(given, classes)
+        return names_of_classes.fitting(names, classes, given), None
+    if own is not None and (of is None or classes is None or len(own) == classes):
+        return names_of_classes.fitting(own, classes, "the metadata"), None
     known = (names_of_classes.IMAGENET, names_of_classes.WITH_BACKGROUND)
-    if names is not None or classes not in known:
-        return None
-    return f"the model names none of its {classes} classes: --labels imagenet gives ImageNet's"
+    if of is not None or classes not in known:
+        return None, None
+    return None, (
+        f"the model names none of its {classes} classes: --labels imagenet gives ImageNet's"
+    )
+
+
+def class_asked(given: str, labels: Sequence[str] | None, classes: int | None) -> int:
+    """What --target-class says: a class, -1 for the top one. Raises UsageError; for a class that
+    the model doesn't have too."""
+    number = names_of_classes.class_number(given, labels)
+    refuse_class(number, classes, "--target-class")
+    return number
+
+
+def refuse_class(number: int, classes: int | None, option: str) -> None:
+    """Raise UsageError for a class that the model doesn't have. classes: where they are known."""
+    if classes is not None and number >= classes:
+        raise UsageError(
+            f"{option} {number} is out of range; the model has classes 0 to {classes - 1}"
+        )
+
+
+def named(number: int, labels: Sequence[str] | None) -> str:
+    """A class for people."""
+    if labels is None or number >= len(labels):
+        return f"class {number}"
+    # The bundled names list synonyms: "tabby, tabby cat".
+    return f"{labels[number].split(',')[0]} ({number})"
+
+
+def class_entry(number: int, labels: Sequence[str] | None, chances: Any) -> dict[str, Any]:
+    """A class, for the summary. chances: the probabilities of all, or None."""
+    return {
+        "class": number,
+        "name": None if labels is None else labels[number],
+        "probability": None if chances is None else round(float(chances[number]), 6),
+    }

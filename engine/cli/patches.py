@@ -34,6 +34,7 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    at_least,
     chosen_preprocess,
     inputs_of,
     model_path,
@@ -184,8 +185,7 @@ def settled_limit(given: int | None, channels: str | None, otherwise: int) -> in
     """--limit. Raises UsageError; beside --channels too, which says how many there are."""
     if given is None:
         return otherwise
-    if given < 1:
-        raise UsageError(f"--limit {given}; expected 1 or more")
+    at_least("--limit", given)
     if channels is not None:
         raise UsageError("--limit and --channels exclude each other: --channels shows all it names")
     return given

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ImageError, RunError, UsageError
+from ...errors import ImageError, RunError
 from .console import percent
 from .layers import results_in
 from .masked import Of, Photos
@@ -26,12 +26,16 @@ from .options import (
     PreprocessOption,
     Provider,
     Shape,
+    TargetClass,
     Threads,
+    at_least,
     chosen_labels,
+    class_asked,
+    class_entry,
     counted,
     inputs_of,
-    labels_hint,
     model_path,
+    named,
     shapes_of,
 )
 from .photos import PhotoJob, found_photos, results_of, seen_as
@@ -77,9 +81,7 @@ def segment(
             "that is installed.",
         ),
     ] = "auto",
-    target_class: Annotated[
-        str, typer.Option(metavar="C", help="top1, a class number, or a name from the labels.")
-    ] = "top1",
+    target_class: TargetClass = "top1",
     foreground: Annotated[
         float, typer.Option(metavar="Q", help="Above this quantile of the map is the object.")
     ] = 0.95,
@@ -116,8 +118,7 @@ def segment(
     from ..masked.segmentation import Segment
 
     path = model_path(model)
-    if batch < 1:
-        raise UsageError(f"--batch {batch}; expected 1 or more")
+    at_least("--batch", batch)
     photos = found_photos("segment", image, output, RESULTS, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
     record, assumed = record_of(ready, preprocess)
@@ -127,14 +128,13 @@ def segment(
         window=window, stride=stride, preprocess=record, of=of, providers=provider or None,
         threads=threads,
     )  # fmt: skip
-    names = chosen_labels(labels, engine.labels, engine.classes, of)
-    hint = None if of is not None else labels_hint(names, engine.classes)
+    names, hint = chosen_labels(labels, engine.labels, engine.classes, of)
     photos.note(*engine.notes, assumed, hint)
     job = _Job(path, engine, photos, names)
-    target = job.target(target_class)
+    target = class_asked(target_class, names, engine.classes)
     settings = {
         "method": method, "way": engine.way, "layers": list(engine.layers),
-        "target_class": "top1" if target is None else target,
+        "target_class": "top1" if target < 0 else target,
         "foreground": foreground, "background": background,
         "iterations": iterations if engine.way == "grabcut" else None, "seed": seed,
     }  # fmt: skip
@@ -170,25 +170,8 @@ class _Job:
     photos: PhotoJob
     labels: Sequence[str] | None
 
-    def target(self, given: str) -> int | None:
-        """The class to look for; None: each photo's top class. Raises UsageError."""
-        from ..classifier.labels import class_number
-
-        number, classes = class_number(given, self.labels), self.engine.classes
-        if classes is not None and number >= classes:
-            raise UsageError(
-                f"--target-class {number} is out of range; the model has classes 0 to {classes - 1}"
-            )
-        return None if number < 0 else number
-
-    def name(self, number: int) -> str:
-        """A class for people."""
-        if self.labels is None or number >= len(self.labels):
-            return f"class {number}"
-        return f"{self.labels[number].split(',')[0]} ({number})"
-
     def cut(
-        self, group: Group, target: int | None, advance: Any, each: int
+        self, group: Group, target: int, advance: Any, each: int
     ) -> Iterator[tuple[list[int], Segmentation]]:
         """A group at once; where that fails for an image, one by one, and that one is skipped."""
         every = list(range(len(group.index)))
@@ -196,7 +179,9 @@ class _Job:
         while waiting:
             rows = waiting.pop(0)
             try:
-                found = self.engine(group.tensor[rows], target, progress=advance)
+                found = self.engine(
+                    group.tensor[rows], None if target < 0 else target, progress=advance
+                )
             except (ImageError, RunError) as err:
                 if len(rows) == 1 and isinstance(err, RunError):
                     raise
@@ -219,13 +204,12 @@ class _Job:
             self.photos.refuse(file, NO_SEEDS)
             return
         target, mask = int(found.target[at]), found.mask[at]
-        chance = None if found.probabilities is None else found.probabilities[at, target]
+        chances = None if found.probabilities is None else found.probabilities[at]
+        shown_class = named(target, self.labels)
         box = [int(v) for v in found.box[at]]
         entry: dict[str, Any] = {
             "file": str(file),
-            "class": target,
-            "name": None if self.labels is None else self.labels[target],
-            "probability": None if chance is None else round(float(chance), 6),
+            **class_entry(target, self.labels, chances),
             "box": dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
             "share": round(float(mask.mean()), 6),
             "size": [mask.shape[1], mask.shape[0]],
@@ -235,15 +219,15 @@ class _Job:
         }
         folder.picture(entry["mask"], _grey(mask))
         folder.picture(entry["cutout"], _cutout(prepared.pixels, mask, box))
-        known = "" if chance is None else percent(float(chance))
-        heading = f"{file.name}: where {self.name(target)} is"
+        known = "" if chances is None else percent(float(chances[target]))
+        heading = f"{file.name}: where {shown_class} is"
         seeds = f"seeds: the strongest {100 * (1 - self.engine.foreground):.3g} % of "
         seeds += self.engine.method
         detail = f"{self.engine.name}{f': {known}' if known else ''}; {seeds}"
         cells = self._cells(prepared, found, at, box)
         folder.picture(entry["panel"], panel(heading, detail, cells))
         shown = f"{box[2] - box[0]} x {box[3] - box[1]} at {box[0]},{box[1]}"
-        told = f"{file.name:<24} {self.name(target):<32} {known:>7}"
+        told = f"{file.name:<24} {shown_class:<32} {known:>7}"
         self.photos.add(entry, f"{told}  {percent(mask.mean()):>6}  {shown}")
 
     def _cells(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .asking import Layer
 from .console import show, show_json
 from .layers import ModelArgument
 from .options import (
@@ -43,12 +44,7 @@ def triton(
     ] = Path("repository"),
     rule: Rules = None,
     method: Methods = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Of class activation maps; repeatable. [before the head]"
-        ),
-    ] = None,
+    layer: Layer = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the model there. [the file's]")
     ] = None,
