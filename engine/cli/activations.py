@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +42,7 @@ from .options import (
     shown_bands,
 )
 from .patches import Limit, settled_limit
-from .photos import found_photos, results_of
+from .photos import found_photos, preprocess_told, results_of
 
 
 def register(app: typer.Typer) -> None:
@@ -179,7 +178,7 @@ def activations(
             "model": path,
             "layers": taps.names,
             "normalised_per": per,
-            "preprocess": jsonlib.loads(record.to_json()),
+            "preprocess": preprocess_told(record),
             "providers": taps.session.providers,
         }
         note = shown_bands(record, taps.input.channels)

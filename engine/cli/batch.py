@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from .options import (
     say,
     shapes_of,
 )
+from .photos import summary_of
 from .progress import Step, track
 
 
@@ -138,7 +140,7 @@ def batch(
             inputs=inputs_of(input_), force=force,
             verify=verify, isolate=isolate, limits=limits,
             cluster=engine.Cluster(gpus, cpus) if ray else None,
-            on_progress=_Progress(step).report,
+            on_progress=_reporter(step),
         )  # fmt: skip
     for note in result.notes:
         say(note)
@@ -170,15 +172,8 @@ def _report(result: Any) -> None:
 
 def _summary(model: str, result: Any) -> dict[str, Any]:
     """As a summary.json has it; the folder holds parts and their manifest."""
-    from ... import __version__
-
-    return {
-        "backlight": __version__,
-        "command": "batch",
+    about = {
         "model": model,
-        "notes": result.notes,
-        "read": result.rows - result.errors,
-        "images": [],
         "output": str(result.folder),
         **result.settled,
         "model_sha256": result.sha256,
@@ -189,26 +184,24 @@ def _summary(model: str, result: Any) -> dict[str, Any]:
         "rows": result.rows,
         "errors": result.errors,
         "retried": result.retried,
-        "skipped": [{"file": f, "error": e} for f, e in result.failed.items()],
         "seconds": round(result.seconds, 3),
         "images_per_second": round(result.rate, 2),
     }
+    skipped = [{"file": f, "error": e} for f, e in result.failed.items()]
+    return summary_of("batch", about, result.notes, result.rows - result.errors, skipped=skipped)
 
 
-class _Progress:
-    """Advances the bar with the shards that are done, with the rate beside it."""
+def _reporter(step: Step) -> Callable[[int, int, int], None]:
+    """What moves the bar to the shards that are done, with the rate beside it: called with each
+    batch and each shard."""
+    import time
 
-    def __init__(self, step: Step) -> None:
-        import time
+    start: float | None = None  # the model is read first
 
-        self._step, self._done = step, 0
-        self._clock = time.perf_counter
-        self._start: float | None = None
+    def report(rows: int, done: int, total: int) -> None:
+        nonlocal start
+        start = start or time.perf_counter()
+        rate = rows / max(time.perf_counter() - start, 1e-9)
+        step.reach(f"{rows} pictures, {rate:.1f} images/s; shards", done, total)
 
-    def report(self, rows: int, done: int, total: int) -> None:
-        """Called with each batch and each shard."""
-        self._start = self._start or self._clock()
-        rate = rows / max(self._clock() - self._start, 1e-9)
-        self._step.describe(f"{rows} pictures, {rate:.1f} images/s; shards", total)
-        self._step.advance(done - self._done)
-        self._done = done
+    return report

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ImageError, UsageError
+from ...errors import UsageError
 from .console import show, show_json
 from .layers import ModelArgument, drop_older, file_name, results_in, write_page
 from .options import (
@@ -30,7 +30,7 @@ from .options import (
     say,
     shapes_of,
 )
-from .photos import SUMMARY, report_skipped, summarised
+from .photos import SUMMARY, preprocess_told, report_skipped, some_files, summarised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -114,15 +114,12 @@ def bias(
     """
     from ..classifier.ready import Ready
     from ..evidence.bias import BiasFinder
-    from ..photos.stream import found_files
     from .patches import preprocess_of
 
     path = model_path(model)
     at_least("--limit", limit, 0)
     photos = photo_paths(folder)
-    files, skipped = found_files(photos)
-    if not files:
-        raise skipped[0].error if skipped else ImageError("no photos given; expected a folder")
+    files = some_files(folder)[0]
     if clusters is not None and clusters > len(files):
         raise UsageError(
             f"--clusters {clusters}: the set has {counted(len(files), 'photo')}; expected at most "
@@ -156,7 +153,7 @@ def bias(
         about = _written(found, results, limit, html, json)
         summary = summarised(
             "bias", results,
-            {"model": path, **about, "preprocess": found_preprocess(finder),
+            {"model": path, **about, "preprocess": preprocess_told(finder.preprocess),
              "providers": finder.providers},
             notes=notes, read=len(found.measured.index), images=found.images(),
             skipped=found.skipped,
@@ -167,29 +164,11 @@ def bias(
     report_skipped([bad.error for bad in found.skipped], len(found.measured.index))
 
 
-def found_preprocess(finder: BiasFinder) -> Any:
-    """For the summary."""
-    import json
-
-    return json.loads(finder.preprocess.to_json())
-
-
 def _found(finder: BiasFinder, photos: Sequence[str], state: Path) -> BiasReport:
     from .progress import track
 
-    at, now = 0, ""
     with track(1 << 30, "explaining") as step:
-
-        def advance(what: str, done: int, total: int) -> None:
-            nonlocal at, now
-            if what != now:
-                step.advance(-at)
-                at, now = 0, what
-            step.describe(what, total)
-            step.advance(done - at)
-            at = done
-
-        found = finder(photos, state=state, progress=advance)
+        found = finder(photos, state=state, progress=step.reach)
     if found.resumed:
         say(f"went on from photo {found.resumed}, where a run was stopped")
     return found

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ImageError, UsageError
+from ...errors import UsageError
 from .console import percent
 from .layers import results_in
 from .masked import Job, Of, Photos, SpaceOption, drawn, photo_cell, segments_given
@@ -34,11 +33,10 @@ from .options import (
     model_path,
     shapes_of,
 )
-from .photos import found_photos, results_of
+from .photos import found_photos, preprocess_told, results_of
 from .starts import record_of
 
 if TYPE_CHECKING:
-    from ..photos.stream import Group
     from ..pictures.panel import Cell
     from ..targeted.cem import Cem, Contrastive, Pertinent
 
@@ -158,57 +156,31 @@ def cem(
     with results_in(output, results_of(photos, files), force) as folder:
         start = time.perf_counter()
         with photos.progress("explaining", engine.work) as step:
+
+            def explained(images: Any) -> tuple[Contrastive, float]:
+                begun = time.perf_counter()
+                found = engine(images, None if target < 0 else target, progress=step.advance)
+                return found, (time.perf_counter() - begun) / len(images)
+
             for group in photos.groups(engine.record, engine.input, batch):
-                for rows, found, seconds in _explained(job, engine, group, target, step.advance):
+                for rows, (found, seconds) in photos.at_once(group, explained):
                     for at, row in enumerate(rows):
                         prepared = group.prepared(row)
                         _one(job, engine, folder, int(group.index[row]), prepared, found, at,
-                             seconds / len(rows))  # fmt: skip
-        line = ""
-        if photos.entries:
-            each = (time.perf_counter() - start) / len(photos.entries)
-            line = (
-                f"{counted(len(photos.entries))}, {each:.1f} s each on "
-                f"{engine.objective.session.provider} -> {folder.path}/"
-            )
+                             seconds)  # fmt: skip
+        ran_on = engine.objective.session.provider
+        line = photos.timed(time.perf_counter() - start, 1, ran_on, folder)
         about = {
             "model": path,
             **settings,
-            "preprocess": _json(engine),
+            "preprocess": preprocess_told(engine.record),
             "providers": engine.objective.session.providers,
         }
         photos.finish(folder, about, line, count=False)
 
 
-def _json(engine: Cem) -> Any:
-    import json as jsonlib
-
-    return jsonlib.loads(engine.record.to_json())
-
-
 def _delta_file(name: str, kind: str) -> str:
     return f"{name}-{kind}.npy"
-
-
-def _explained(
-    job: Job, engine: Cem, group: Group, target: int, advance: Any
-) -> Iterator[tuple[list[int], Contrastive, float]]:
-    """A group at once; where an image of it can't be explained, one by one, and that is skipped."""
-    every = list(range(len(group.index)))
-    waiting = [every] if every else []
-    while waiting:
-        rows = waiting.pop(0)
-        start = time.perf_counter()
-        try:
-            found = engine(group.tensor[rows], None if target < 0 else target, progress=advance)
-        except ImageError as err:
-            if len(rows) > 1:
-                waiting = [[row] for row in rows]
-                continue
-            job.photos.refuse(job.photos.files[int(group.index[rows[0]])], err)
-            advance(engine.work)
-            continue
-        yield rows, found, time.perf_counter() - start
 
 
 def _one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +43,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import SUMMARY, report_skipped, summarised
+from .photos import SUMMARY, preprocess_told, report_skipped, summarised
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,6 +142,7 @@ def concepts(
     """
     from ..classifier.labels import class_number
     from ..inside.concepts import Concepts
+    from ..photos.stream import found_files
     from .progress import track
 
     path = model_path(model)
@@ -164,7 +164,9 @@ def concepts(
         for note in notes:
             say(note)
         target = None if target_class is None else class_number(target_class, names)
-        with track(1 << 30, "looking") as step:
+        # Pictures of concepts and of anything are looked at once, those of the class twice.
+        paths = [path for folder in given.values() for path in folder] + others + seen + seen
+        with track(sum(len(found_files([path])[0]) for path in paths), "looking") as step:
             found = test(
                 seen, target, concepts=given, random=others if len(others) > 1 else others[0],
                 progress=step.advance,
@@ -186,7 +188,7 @@ def concepts(
             "cav": cav,
             "seed": seed,
             "concepts": [one.as_dict() for one in found.scores],
-            "preprocess": jsonlib.loads(settled[1].to_json()),
+            "preprocess": preprocess_told(settled[1]),
             "providers": test.scored.session.providers,
             "picture": CHART,
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, found_photos, results_of
+from .photos import PhotoJob, found_photos, preprocess_told, results_of
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
@@ -326,7 +325,7 @@ class Job:
             "target_class": self.target,
             "search": self.change.search,
             "distractors": [str(one.file) for one in self.others],
-            "preprocess": jsonlib.loads(self.preprocess.to_json()),
+            "preprocess": preprocess_told(self.preprocess),
             "providers": self.change.head.session.providers,
             "boxes": "top, left, bottom, right in pixels of the photo as the model sees it",
         }

@@ -28,8 +28,11 @@ from .options import (
     shapes_of,
     shown_bands,
 )
+from .photos import summary_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .progress import Step
 
 
@@ -106,7 +109,6 @@ def embed(
     if assumed is not None:
         say(assumed)
     with track(count, "embedding") as step:
-        progress = _Progress(step)
         result = engine.embed(
             embedder,
             given,
@@ -114,7 +116,7 @@ def embed(
             preprocess=record,
             batch=batch,
             force=force,
-            on_batch=progress.report,
+            on_batch=_reporter(step),
         )
     if result.added and (shown := shown_bands(record, embedder.input.channels)) is not None:
         result.notes.append(shown)
@@ -124,16 +126,9 @@ def embed(
         say(f"skipped: {error}")
     pooled = f" ({embedder.pooling})" if embedder.pooling else ""
     if json:
-        from ... import __version__
-
         # As a summary.json has it; the store's folder holds Parquet alone.
-        summary = {
-            "backlight": __version__,
-            "command": "embed",
+        about = {
             "model": path,
-            "notes": [*([] if assumed is None else [assumed]), *result.notes],
-            "read": result.added,
-            "images": [],
             "store": str(result.store),
             "tensor": embedder.tensor,
             "pooling": embedder.pooling,
@@ -142,11 +137,12 @@ def embed(
             "added": result.added,
             "known": result.known,
             "newer": result.newer,
-            "skipped": [{"file": f, "error": e} for f, e in result.skipped.items()],
             "seconds": round(result.seconds, 3),
             "images_per_second": round(result.rate, 2),
         }
-        show_json(summary)
+        notes = [*([] if assumed is None else [assumed]), *result.notes]
+        skipped = [{"file": f, "error": e} for f, e in result.skipped.items()]
+        show_json(summary_of("embed", about, notes, result.added, skipped=skipped))
     else:
         before = f", {result.known} were there already" if result.known else ""
         left = f", {len(result.skipped)} skipped" if result.skipped else ""
@@ -160,19 +156,14 @@ def embed(
         raise typer.Exit(2)
 
 
-class _Progress:
-    """Advances the bar to what is done, with the rate beside it."""
+def _reporter(step: Step) -> Callable[[int, int], None]:
+    """What moves the bar to what is done, with the rate beside it: called with each batch."""
+    import time
 
-    def __init__(self, step: Step) -> None:
-        import time
+    start = time.perf_counter()
 
-        self._step, self._done = step, 0
-        self._clock = time.perf_counter
-        self._start = self._clock()
+    def report(done: int, total: int) -> None:
+        rate = done / max(time.perf_counter() - start, 1e-9)
+        step.reach(f"embedding, {rate:.1f} images/s", done, total)
 
-    def report(self, done: int, total: int) -> None:
-        """Called with each batch."""
-        rate = done / max(self._clock() - self._start, 1e-9)
-        self._step.describe(f"embedding, {rate:.1f} images/s", total)
-        self._step.advance(done - self._done)
-        self._done = done
+    return report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, found_photos, results_of, seen_as
+from .photos import PhotoJob, found_photos, preprocess_told, results_of, seen_as
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
@@ -384,7 +383,7 @@ class _Run:
             "rules": [m for m in self.explainer.methods if m in RULES],
             **self.explainer.settings,
             "target_class": "top1" if self.target < 0 else self.target,
-            "preprocess": jsonlib.loads(self.preprocess.to_json()),
+            "preprocess": preprocess_told(self.preprocess),
             "providers": self.explainer.session.providers,
             "ms": "of an image: its run's time by the number of images in it",
             "pictures": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ImageError, UsageError
+from ...errors import UsageError
 from .console import show, show_json
 from .layers import (
     Layers,
@@ -36,7 +36,7 @@ from .options import (
     say,
     shapes_of,
 )
-from .photos import SUMMARY, report_skipped, summarised
+from .photos import SUMMARY, report_skipped, some_files, summarised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +115,6 @@ def graph(
     from ..classifier.ready import Ready
     from ..inside.explanatory import FILTERS, ExplanatoryGraph
     from ..inside.partgraph import networkx
-    from ..photos.stream import found_files
     from .patches import preprocess_of
 
     path = model_path(model)
@@ -130,9 +129,7 @@ def graph(
         at_least("--limit", limit)
     networkx()
     photos = photo_paths(folder)
-    files, skipped = found_files(photos)
-    if not files:
-        raise skipped[0].error if skipped else ImageError("no photos given; expected a folder")
+    files = some_files(folder)[0]
     if k is not None and not 1 <= k <= len(files):
         raise UsageError(f"-k {k}: the set has {len(files)} photos; expected 1 to {len(files)}")
     names = [SUMMARY, *FILES, *(["graph.html"] if html else [])]
@@ -181,20 +178,8 @@ def _wanted(layers: str | None, layer: Sequence[str] | None) -> list[str]:
 def _found(made: ExplanatoryGraph, photos: Sequence[str], state: Path) -> PartGraph:
     from .progress import track
 
-    at = 0
-    now = ""
     with track(1 << 30, "looking") as step:
-
-        def advance(what: str, done: int, total: int) -> None:
-            nonlocal at, now
-            if what != now:
-                step.advance(-at)
-                at, now = 0, what
-            step.describe(what, total)
-            step.advance(done - at)
-            at = done
-
-        found = made(photos, state=state, progress=advance)
+        found = made(photos, state=state, progress=step.reach)
     if found.resumed:
         say(f"went on from photo {found.resumed}, where a pass was stopped")
     return found

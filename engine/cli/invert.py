@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +37,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, found_photos, results_of
+from .photos import PhotoJob, found_photos, preprocess_told, results_of
 from .starts import PIXELS, SIDE, Seed, Starts, Steps, record_of, settings
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def invert(
             "starts": starts,
             "seed": seed,
             "fidelity": inverters[0].fidelity,
-            "preprocess": jsonlib.loads(record.to_json()),
+            "preprocess": preprocess_told(record),
             "picture": "inversion.png",
         }
         made_of = f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}"

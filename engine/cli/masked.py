@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from .options import (
     chosen_preprocess,
     class_asked,
     class_entry,
-    counted,
     inputs_of,
     model_path,
     named,
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, results_of, seen_as
+from .photos import PhotoJob, preprocess_told, results_of, seen_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -271,13 +269,8 @@ def run_job(
                         photos.refuse(file, err)
                         continue
                     photos.add(entry, *lines)
-        line = ""
-        if photos.entries:
-            seconds = (time.perf_counter() - start) / len(photos.entries)
-            line = (
-                f"{counted(len(photos.entries))}, {seconds:.1f} s each on "
-                f"{job.scorer.session.provider} -> {folder.path}/"
-            )
+        provider = job.scorer.session.provider
+        line = photos.timed(time.perf_counter() - start, 1, provider, folder)
         note = shown_bands(job.preprocess, job.scorer.input.channels)
         photos.finish(folder, _about(job, settings), line, count=False, note=note)
 
@@ -287,7 +280,7 @@ def _about(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": job.path,
         **settings,
-        "preprocess": jsonlib.loads(job.preprocess.to_json()),
+        "preprocess": preprocess_told(job.preprocess),
         "providers": job.scorer.session.providers,
         "variants_per_run": job.scorer.rows(job.scorer.input.shape(job.shape[1:])),
     }

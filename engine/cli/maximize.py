@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +45,7 @@ from .options import (
     shown_bands,
 )
 from .patches import Limit, settled_limit
-from .photos import SUMMARY, summarised
+from .photos import SUMMARY, preprocess_told, summarised
 from .starts import PIXELS, SIDE, Seed, Starts, Steps, record_of, settings
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ def maximize(
             "steps": many,
             "starts": starts,
             "seed": seed,
-            "preprocess": jsonlib.loads(makers[0].preprocess.to_json()),
+            "preprocess": preprocess_told(makers[0].preprocess),
             "pictures": {m.layer: f"{f}.png" for m, f in zip(makers, files.values(), strict=True)},
         }
         summary = summarised("maximize", results, about, notes=notes, images=entries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ from .options import (
     say_renamed,
     shapes_of,
 )
-from .photos import found_photos, results_of
+from .photos import found_photos, preprocess_told, results_of
 
 NEAREST = 8
 
@@ -131,7 +130,7 @@ def neighbors(
             "tensor": held.source.tensor,
             "k": k,
             "metrics": metrics,
-            "preprocess": jsonlib.loads(preprocess.to_json()),
+            "preprocess": preprocess_told(preprocess),
             "providers": embedder.provider,
         }
         job.finish(folder, about, old=("neighbors.json", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -225,15 +226,7 @@ def found_patches(
     settled, assumed = preprocess_of(ready, preprocess, bands)
     if assumed is not None:
         say(assumed)
-    done = 0
     with track(1 << 30, "looking") as step:
-
-        def advance(at: int, total: int) -> None:
-            nonlocal done
-            step.describe("looking", total)
-            step.advance(at - done)
-            done = at
-
         found = patches(
             ready,
             photo_paths(folder),
@@ -248,7 +241,7 @@ def found_patches(
             workers=decoders,
             providers=provider or None,
             threads=threads,
-            progress=advance,
+            progress=partial(step.reach, "looking"),
         )
     if found.resumed:
         say(f"went on from file {found.resumed} of {len(found.files)}, where a pass was stopped")

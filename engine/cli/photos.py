@@ -3,18 +3,19 @@ progress, what can't be used skipped, and one summary at the end."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from ...errors import BacklightError, ImageError
+from ...errors import BacklightError, ImageError, RunError
 from .console import show, show_json
-from .options import photo_paths, say
+from .options import counted, photo_paths, say
 from .progress import Step, track
 
 if TYPE_CHECKING:
@@ -28,14 +29,18 @@ __all__ = [
     "Old",
     "PhotoJob",
     "found_photos",
+    "preprocess_told",
     "report_skipped",
     "results_of",
     "seen_as",
+    "some_files",
     "summarised",
+    "summary_of",
 ]
 
 SUMMARY = "summary.json"
 Old = tuple[str, dict[str, Any]]
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -60,6 +65,16 @@ class PhotoJob:
                 self.notes.append(note)
                 say(note)
 
+    def timed(self, seconds: float, digits: int, provider: str, folder: OutputFolder) -> str:
+        """The last line, where something came out: how long all took, by photo."""
+        if not self.entries:
+            return ""
+        each = seconds / len(self.entries)
+        return (
+            f"{counted(len(self.entries))}, {each:.{digits}f} s each on {provider} -> "
+            f"{folder.path}/"
+        )
+
     @contextmanager
     def progress(self, title: str, each: int = 1) -> Iterator[Step]:
         """A bar over the photos. each: pieces of work per photo."""
@@ -77,6 +92,29 @@ class PhotoJob:
             self.skipped += group.skipped
             self._step.advance(self._each * len(group.skipped))
             yield group
+
+    def at_once(
+        self, group: Group, call: Callable[[Any], Made]
+    ) -> Iterator[tuple[list[int], Made]]:
+        """What `call` makes of a group's images, with their rows: of all at once; where that fails,
+        of one after another. An image that it fails for is skipped, and done. Raises RunError where
+        a run fails with one image too."""
+        every = list(range(len(group.index)))
+        waiting = [every] if every else []
+        while waiting:
+            rows = waiting.pop(0)
+            try:
+                made = call(group.tensor[rows])
+            except (ImageError, RunError) as err:
+                if len(rows) > 1:
+                    waiting = [[row] for row in rows]
+                    continue
+                if isinstance(err, RunError):
+                    raise
+                self.refuse(self.files[int(group.index[rows[0]])], err)
+                self._step.advance(self._each)
+                continue
+            yield rows, made
 
     def refuse(self, file: Path, why: object) -> None:
         """Skip a photo that could be read, and say why."""
@@ -128,14 +166,22 @@ def found_photos(
     expected: what is written beside summary.json; `{}` in it: once for each photo, with its name.
     Raises ImageError where there is no photo, OutputError."""
     from ..photos.outputs import names_of, refuse_results
+
+    files, skipped = some_files(given)
+    job = PhotoJob(command, files, names_of(files), skipped, quiet)
+    refuse_results(output, results_of(job, expected), force)
+    return job
+
+
+def some_files(given: Sequence[str] | None) -> tuple[list[Path], list[Skipped]]:
+    """The photos at paths and in folders, and the paths that give none. Raises ImageError where
+    there is no photo at all."""
     from ..photos.stream import found_files
 
     files, skipped = found_files(photo_paths(given))
     if not files:
         raise skipped[0].error
-    job = PhotoJob(command, files, names_of(files), skipped, quiet)
-    refuse_results(output, results_of(job, expected), force)
-    return job
+    return files, skipped
 
 
 def seen_as(shape: Sequence[int], record: Preprocess, spec: InputSpec) -> str:
@@ -166,23 +212,36 @@ def summarised(
     and the command's own. whole: False where nothing came out, and nothing is written. old: the
     name that the summary had before, and what stood in it otherwise: written too, for one
     version."""
-    from ... import __version__
-
-    summary = {
-        "backlight": __version__,
-        "command": command,
-        **about,
-        "notes": list(notes),
-        "read": read,
-        "images": list(images),
-        "skipped": [bad.as_dict() for bad in skipped],
-    }
+    summary = summary_of(command, about, notes, read, images, [bad.as_dict() for bad in skipped])
     if whole:
         folder.json(SUMMARY, summary)
         if old is not None:
             name, otherwise = old
             folder.json(name, summary | otherwise)
     return summary
+
+
+def summary_of(
+    command: str, about: dict[str, Any], notes: Sequence[str], read: int = 0,
+    images: Sequence[dict[str, Any]] = (), skipped: Sequence[dict[str, str]] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """What `summarised` writes, for commands whose folder holds no summary."""
+    from ... import __version__
+
+    return {
+        "backlight": __version__,
+        "command": command,
+        **about,
+        "notes": list(notes),
+        "read": read,
+        "images": list(images),
+        "skipped": list(skipped),
+    }
+
+
+def preprocess_told(record: Preprocess) -> Any:
+    """How photos became inputs, for the summary."""
+    return json.loads(record.to_json())
 
 
 def report_skipped(errors: Sequence[Exception], read: int | None = None) -> None:

@@ -29,6 +29,13 @@ class Step:
         if self._bar is not None:
             self._bar.advance(self._task, count)
 
+    def reach(self, title: str, done: int, total: int) -> None:
+        """So many of `total` are done of what the title names; another title begins anew."""
+        if on_advance is not None:
+            on_advance()
+        if self._bar is not None:
+            self._bar.update(self._task, description=title, completed=done, total=total)
+
     def describe(self, title: str, total: int) -> None:
         """Another title beside the bar, and another number of things to do."""
         if self._bar is not None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ImageError, RunError
 from .console import percent
 from .layers import results_in
 from .masked import Of, Photos
@@ -32,13 +29,12 @@ from .options import (
     chosen_labels,
     class_asked,
     class_entry,
-    counted,
     inputs_of,
     model_path,
     named,
     shapes_of,
 )
-from .photos import PhotoJob, found_photos, results_of, seen_as
+from .photos import PhotoJob, found_photos, preprocess_told, results_of, seen_as
 from .starts import record_of
 
 if TYPE_CHECKING:
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from ..masked.segmentation import Segment, Segmentation
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
-    from ..photos.stream import Group
     from ..pictures.panel import Cell
 
 # Of each photo: the panel, the mask and the cut-out.
@@ -143,21 +138,19 @@ def segment(
     with results_in(output, results_of(photos, RESULTS), force) as folder:
         start = time.perf_counter()
         with photos.progress("segmenting", each) as step:
+
+            def cut(images: Any) -> Segmentation:
+                return engine(images, None if target < 0 else target, progress=step.advance)
+
             for group in photos.groups(engine.record, engine.input, batch):
-                for rows, found in job.cut(group, target, step.advance, each):
+                for rows, found in photos.at_once(group, cut):
                     for at, row in enumerate(rows):
                         job.one(folder, int(group.index[row]), group.prepared(row), found, at)
-        line = ""
-        if photos.entries:
-            seconds = (time.perf_counter() - start) / len(photos.entries)
-            line = (
-                f"{counted(len(photos.entries))}, {seconds:.2f} s each on "
-                f"{engine.session.provider} -> {folder.path}/"
-            )
+        line = photos.timed(time.perf_counter() - start, 2, engine.session.provider, folder)
         about = {
             "model": path,
             **settings,
-            "preprocess": jsonlib.loads(engine.record.to_json()),
+            "preprocess": preprocess_told(engine.record),
             "providers": engine.session.providers,
         }
         photos.finish(folder, about, line, count=False)
@@ -169,29 +162,6 @@ class _Job:
     engine: Segment
     photos: PhotoJob
     labels: Sequence[str] | None
-
-    def cut(
-        self, group: Group, target: int, advance: Any, each: int
-    ) -> Iterator[tuple[list[int], Segmentation]]:
-        """A group at once; where that fails for an image, one by one, and that one is skipped."""
-        every = list(range(len(group.index)))
-        waiting = [every] if every else []
-        while waiting:
-            rows = waiting.pop(0)
-            try:
-                found = self.engine(
-                    group.tensor[rows], None if target < 0 else target, progress=advance
-                )
-            except (ImageError, RunError) as err:
-                if len(rows) == 1 and isinstance(err, RunError):
-                    raise
-                if len(rows) > 1:
-                    waiting = [[row] for row in rows]
-                    continue
-                self.photos.refuse(self.photos.files[int(group.index[rows[0]])], err)
-                advance(each)
-                continue
-            yield rows, found
 
     def one(
         self, folder: OutputFolder, index: int, prepared: Prepared, found: Segmentation, at: int

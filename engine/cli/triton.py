@@ -23,6 +23,7 @@ from .options import (
     say,
     shapes_of,
 )
+from .photos import summary_of
 
 
 def register(app: typer.Typer) -> None:
@@ -90,13 +91,11 @@ def triton(
     for note in made.notes:
         say(note)
     if json:
-        from ... import __version__
-
-        summary = {
-            "backlight": __version__, "command": "triton", "model": path, "notes": made.notes,
-            "output": str(made.folder), "methods": list(made.methods), "models": made.models,
+        about = {
+            "model": path, "output": str(made.folder), "methods": list(made.methods),
+            "models": made.models,
         }  # fmt: skip
-        show_json(summary)
+        show_json(summary_of("triton", about, made.notes))
         return
     show(f"{', '.join(made.models)} ({', '.join(made.methods)}) -> {made.folder}/")
     show(f"tritonserver --model-repository={made.folder.absolute()}")
