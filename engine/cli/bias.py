@@ -27,6 +27,7 @@ from .options import (
     model_path,
     path_given,
     photo_paths,
+    preprocess_of,
     say,
     shapes_of,
 )
@@ -114,7 +115,6 @@ def bias(
     """
     from ..classifier.ready import Ready
     from ..evidence.bias import BiasFinder
-    from .patches import preprocess_of
 
     path = model_path(model)
     at_least("--limit", limit, 0)

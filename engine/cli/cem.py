@@ -31,10 +31,10 @@ from .options import (
     counted,
     inputs_of,
     model_path,
+    preprocess_of,
     shapes_of,
 )
 from .photos import found_photos, preprocess_told, results_of
-from .starts import record_of
 
 if TYPE_CHECKING:
     from ..pictures.panel import Cell
@@ -128,7 +128,7 @@ def cem(
     files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
     photos = found_photos("cem", image, output, files, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
-    record, assumed = record_of(ready, preprocess)
+    record, assumed = preprocess_of(ready, preprocess)
     engine = Cem(
         ready, kinds=kinds, on=on,  # type: ignore[arg-type]
         segments=None if segments is None else segments_given(segments),

@@ -39,6 +39,7 @@ from .options import (
     model_path,
     named,
     photo_paths,
+    preprocess_of,
     say,
     shapes_of,
     shown_bands,
@@ -141,6 +142,7 @@ def concepts(
     difference is no chance; where there are too few pictures to tell, that is said.
     """
     from ..classifier.labels import class_number
+    from ..classifier.ready import Ready
     from ..inside.concepts import Concepts
     from ..photos.stream import found_files
     from .progress import track
@@ -153,14 +155,15 @@ def concepts(
     others, seen = _folders("--random", random), _folders("--images", images)
     files = [SUMMARY, CHART, *([PAGE] if html else [])]
     with results_in(output, files, force) as results:
-        settled = _settled(path, preprocess, bands, shape, input_)
+        ready = Ready.of(path, shapes_of(shape), inputs_of(input_))
+        record, assumed = preprocess_of(ready, preprocess, bands)
         test = Concepts(
-            settled[0], layer, positions=positions, cav=cav, of=of, runs=runs, seed=seed,
-            preprocess=settled[1], providers=provider or None, threads=threads, batch=batch,
+            ready, layer, positions=positions, cav=cav, of=of, runs=runs, seed=seed,
+            preprocess=record, providers=provider or None, threads=threads, batch=batch,
         )  # fmt: skip
         names, hint = chosen_labels(labels, test.labels, test.classes, of)
-        shown = shown_bands(settled[1], test.input.channels)
-        notes = [n for n in (*test.notes, settled[2], hint, shown) if n is not None]
+        shown = shown_bands(record, test.input.channels)
+        notes = [n for n in (*test.notes, assumed, hint, shown) if n is not None]
         for note in notes:
             say(note)
         target = None if target_class is None else class_number(target_class, names)
@@ -188,7 +191,7 @@ def concepts(
             "cav": cav,
             "seed": seed,
             "concepts": [one.as_dict() for one in found.scores],
-            "preprocess": preprocess_told(settled[1]),
+            "preprocess": preprocess_told(record),
             "providers": test.scored.session.providers,
             "picture": CHART,
         }
@@ -196,7 +199,7 @@ def concepts(
             "concepts", results, about, notes=notes, read=read, skipped=found.skipped
         )
         if html:
-            page = _page(title, chart, found, settled[1], test)
+            page = _page(title, chart, found, record, test)
             list_skipped(page, [bad.error for bad in found.skipped], read)
             write_page(results, PAGE, page)
     if json:
@@ -231,18 +234,6 @@ def _folders(option: str, given: Sequence[str] | None) -> list[str]:
         what = "pictures of the class" if option == "--images" else "pictures of anything"
         raise UsageError(f"no {option} given; expected a folder with {what}")
     return photo_paths(given)
-
-
-def _settled(
-    path: str, preprocess: str | None, bands: str | None, shape: list[str] | None,
-    extra: list[str] | None,
-) -> Any:  # fmt: skip
-    """The model readied, how it wants its images, and what was assumed."""
-    from ..classifier.ready import Ready
-    from .patches import preprocess_of
-
-    ready = Ready.of(path, shapes_of(shape), inputs_of(extra))
-    return (ready, *preprocess_of(ready, preprocess, bands))
 
 
 def _class_name(number: int, names: Sequence[str] | None) -> str:

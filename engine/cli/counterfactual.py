@@ -33,6 +33,7 @@ from .options import (
     model_path,
     named,
     photo_paths,
+    preprocess_of,
     shapes_of,
     shown_bands,
 )
@@ -340,7 +341,6 @@ def _opened(
     from ..classifier.ready import Ready
     from ..photos import images
     from ..targeted.counterfactual import Counterfactual
-    from .patches import preprocess_of
 
     ready = Ready.of(path, shapes_of(shape), inputs_of(extra))
     record, assumed = preprocess_of(ready, preprocess, bands)

@@ -28,9 +28,9 @@ from .options import (
     Shape,
     at_least,
     model_path,
+    preprocess_of,
     say,
 )
-from .patches import preprocess_of
 from .photos import SUMMARY, summarised
 
 

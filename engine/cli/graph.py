@@ -33,6 +33,7 @@ from .options import (
     at_least,
     model_path,
     photo_paths,
+    preprocess_of,
     say,
     shapes_of,
 )
@@ -115,7 +116,6 @@ def graph(
     from ..classifier.ready import Ready
     from ..inside.explanatory import FILTERS, ExplanatoryGraph
     from ..inside.partgraph import networkx
-    from .patches import preprocess_of
 
     path = model_path(model)
     if list_:

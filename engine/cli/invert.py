@@ -34,11 +34,12 @@ from .options import (
     at_least,
     inputs_of,
     model_path,
+    preprocess_of,
     shapes_of,
     shown_bands,
 )
 from .photos import PhotoJob, found_photos, preprocess_told, results_of
-from .starts import PIXELS, SIDE, Seed, Starts, Steps, record_of, settings
+from .starts import PIXELS, SIDE, Seed, Starts, Steps, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,7 @@ def invert(
     # The files of the layers once their names are known.
     job = found_photos("invert", image, output, listing, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
-    record, assumed = record_of(ready, preprocess, bands)
+    record, assumed = preprocess_of(ready, preprocess, bands)
     many = INVERT_STEPS if steps is None else steps
     how = settings(record, many, starts, seed, provider, threads)
     inverters = [Inverter(ready, name, **how) for name in layers]

@@ -12,7 +12,7 @@ import typer
 
 from ...errors import UsageError
 from .console import show, show_json
-from .options import path_given, say, shapes_of
+from .options import path_given, preprocess_of, say, shapes_of
 
 if TYPE_CHECKING:
     from ..classifier.ready import Ready
@@ -110,7 +110,6 @@ def listed(
     where the model leaves it open."""
     from ..classifier.ready import Ready
     from ..inside.taps import layers
-    from .patches import preprocess_of
 
     ready = Ready.of(path, shapes_of(shape))
     return layers(ready, preprocess_of(ready, preprocess)[0].size, convolutions=convolutions)

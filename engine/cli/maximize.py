@@ -40,13 +40,14 @@ from .options import (
     inputs_of,
     model_path,
     named,
+    preprocess_of,
     say,
     shapes_of,
     shown_bands,
 )
 from .patches import Limit, settled_limit
 from .photos import SUMMARY, preprocess_told, summarised
-from .starts import PIXELS, SIDE, Seed, Starts, Steps, record_of, settings
+from .starts import PIXELS, SIDE, Seed, Starts, Steps, settings
 
 if TYPE_CHECKING:
     from ..classifier.ready import Ready
@@ -120,7 +121,7 @@ def maximize(
     # Before the model is loaded; the pictures of the layers once their names are known.
     refuse_results(output, listing, force)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
-    record, assumed = record_of(ready, preprocess, bands)
+    record, assumed = preprocess_of(ready, preprocess, bands)
     how = settings(record, many, starts, seed, provider, threads)
     makers = _makers(ready, layer or [], unit, start, how)
     notes = list(dict.fromkeys([*([assumed] if assumed else ()), *_noted(makers)]))

@@ -16,6 +16,7 @@ from .console import tell as say
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
+    from ..classifier.ready import Ready
 
 __all__ = [
     "BUNDLED",
@@ -48,6 +49,7 @@ __all__ = [
     "named",
     "path_given",
     "photo_paths",
+    "preprocess_of",
     "refuse_class",
     "renamed",
     "say",
@@ -231,6 +233,32 @@ def chosen_preprocess(
     if bands is not None:
         record = replace(record, bands=parse_bands(bands))
     return record, note
+
+
+def preprocess_of(
+    ready: Ready, given: str | None, bands: str | None = None
+) -> tuple[Preprocess, str | None]:
+    """See `chosen_preprocess`, of a model that isn't compiled yet."""
+    import numpy as np
+
+    from ...export import choose
+    from ...export.preprocess import of_metadata
+
+    path = str(ready.given)
+    image = choose.image_input(ready.read.graph).input
+    dtype = np.dtype(np.float32) if image.dtype is None else image.dtype.numpy()
+    own = of_metadata(ready.metadata, path)
+    return chosen_preprocess(given, own, path, dtype, _channels_of(ready), bands)
+
+
+def _channels_of(ready: Ready) -> int | None:
+    """Of a model's images; None where they are open, or none that are pictures."""
+    from ...errors import ModelError
+
+    try:
+        return ready.image.spec.channels
+    except ModelError:
+        return None
 
 
 def shown_bands(record: Preprocess, channels: int | None) -> str | None:

@@ -36,10 +36,10 @@ from .options import (
     Shape,
     Threads,
     at_least,
-    chosen_preprocess,
     inputs_of,
     model_path,
     photo_paths,
+    preprocess_of,
     say,
     shapes_of,
     shown_bands,
@@ -49,7 +49,6 @@ from .photos import SUMMARY, report_skipped, summarised
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...export.preprocess import Preprocess
     from ...export.sizes import Shapes
     from ..classifier.extras import InputsLike
     from ..classifier.ready import Ready
@@ -249,30 +248,3 @@ def found_patches(
         if note is not None:
             say(note)
     return found
-
-
-def preprocess_of(
-    model: str | Ready, given: str | None, bands: str | None = None
-) -> tuple[Preprocess, str | None]:
-    """How a model wants its images, before it is compiled, and what was assumed."""
-    import numpy as np
-
-    from ...export import choose
-    from ...export.preprocess import of_metadata
-    from ..classifier.ready import Ready
-
-    ready, path = Ready.of(model), str(model.given if isinstance(model, Ready) else model)
-    image = choose.image_input(ready.read.graph).input
-    dtype = np.dtype(np.float32) if image.dtype is None else image.dtype.numpy()
-    own = of_metadata(ready.metadata, path)
-    return chosen_preprocess(given, own, path, dtype, channels_of(ready), bands)
-
-
-def channels_of(ready: Ready) -> int | None:
-    """Of a model's images; None where they are open, or none that are pictures."""
-    from ...errors import ModelError
-
-    try:
-        return ready.image.spec.channels
-    except ModelError:
-        return None

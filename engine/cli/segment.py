@@ -32,10 +32,10 @@ from .options import (
     inputs_of,
     model_path,
     named,
+    preprocess_of,
     shapes_of,
 )
 from .photos import PhotoJob, found_photos, preprocess_told, results_of, seen_as
-from .starts import record_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ def segment(
     at_least("--batch", batch)
     photos = found_photos("segment", image, output, RESULTS, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
-    record, assumed = record_of(ready, preprocess)
+    record, assumed = preprocess_of(ready, preprocess)
     engine = Segment(
         ready, method=method, way=way,  # type: ignore[arg-type]
         foreground=foreground, background=background, iterations=iterations, seed=seed,

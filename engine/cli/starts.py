@@ -6,12 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import chosen_preprocess
-from .patches import channels_of
-
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
-    from ..classifier.ready import Ready
 
 SIDE = 227
 PIXELS = "Pixels as the model's preprocessing says: 0 is black, 255 is white, nothing is stretched."
@@ -21,20 +17,6 @@ Steps = Annotated[
 ]
 Starts = Annotated[int, typer.Option("--starts", metavar="N", help="Random starts of each image.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the random starts.")]
-
-
-def record_of(
-    ready: Ready, preprocess: str | None, bands: str | None = None
-) -> tuple[Preprocess, str | None]:
-    """How images become inputs: --preprocess, the model's own, or an assumption, and a note."""
-    import numpy as np
-
-    from ...export.preprocess import of_metadata
-
-    own = of_metadata(ready.metadata, ready.name)
-    return chosen_preprocess(
-        preprocess, own, str(ready.given), np.dtype(np.float32), channels_of(ready), bands
-    )
 
 
 def settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -87,3 +88,64 @@ def test_one_pool_of_threads_decodes_photos():
     """`photos/stream.py`; a command has none of its own."""
     with_pools = [f for f in (ENGINE / "cli").glob("*.py") if re.search("Executor", f.read_text())]
     assert not with_pools
+
+
+# {m}: the model, {p}: a photo, {o}: output. What the bar says as it ends.
+BARS = {
+    "patches": ("patches {m} {p} -l h -o {o} --preprocess unit", "looking"),
+    "graph": ("graph {m} {p} -l h -o {o} --preprocess unit", "fitting"),
+    "bias": ("bias {m} {p} -o {o} --preprocess unit", "testing"),
+    "concepts": (
+        "concepts {m} --concept a=bundled --random bundled --images {p} -l r -o {o} "
+        "--preprocess unit",
+        "looking",
+    ),
+    "embed": ("embed {m} {p} -o {o} --preprocess unit", "images/s"),
+}
+
+
+@pytest.mark.parametrize("command", BARS)
+def test_a_bar_ends_where_all_is_done(command, model, photos, tmp_path, monkeypatch):
+    """Also where the number of pieces is told on the way, and where stages follow one another."""
+    if command == "embed":
+        pytest.importorskip("pyarrow")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    (photos / "broken.png").unlink()
+    seen = Terminal()
+    monkeypatch.setattr("sys.stderr", seen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    words, title = BARS[command]
+    assert run(words.format(m=model, p=photos, o=tmp_path / "out").split()) == 0
+    assert re.search(rf"{title}.*100%.*0:00:00", seen.getvalue()), seen.getvalue()
+
+
+OF_BYTES = """
+    <ir_version: 8, opset_import: ["" : 17]> bytes (uint8[N,3,8,8] x) => (float[N,2] s)
+    <float[1,3,1,1] by = {200.0, -100.0, 1.0}>
+    {
+        f = Cast <to = 1> (x)
+        h = Mul (f, by)
+        a = GlobalAveragePool (h)
+        v = Flatten (a)
+        one = ReduceSum <keepdims = 1> (v, axes)
+        other = Neg (one)
+        s = Concat <axis = 1> (one, other)
+    }
+"""
+
+
+@pytest.mark.parametrize("command", ["explain", "occlude", "rise", "segment", "activations"])
+def test_a_model_of_bytes_gets_a_photo_as_it_is(command, photos, tmp_path, capsys):
+    """It says nothing of how it wants its images: whole numbers are taken for pixels by all."""
+    model = onnx.parser.parse_model(OF_BYTES.replace("<float[1", "<int64[1] axes = {1}, float[1"))
+    onnx.save(model, tmp_path / "m.onnx")
+    words = OVER_IMAGES[command].replace(" --preprocess unit", "")
+    photo = photos / "one.png"
+    run(words.format(m=tmp_path / "m.onnx", p=photo, o=tmp_path / "out").split())
+    assert "assuming none" in capsys.readouterr().err
