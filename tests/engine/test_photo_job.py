@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 from PIL import Image
 
-from backlight.engine.cli import run
+from backlight.engine.cli import progress, run
 
 from .. import models
 
@@ -123,6 +125,22 @@ def test_a_bar_ends_where_all_is_done(command, model, photos, tmp_path, monkeypa
     words, title = BARS[command]
     assert run(words.format(m=model, p=photos, o=tmp_path / "out").split()) == 0
     assert re.search(rf"{title}.*100%.*0:00:00", seen.getvalue()), seen.getvalue()
+
+
+def test_the_bar_of_concepts_counts_every_look(model, photos, tmp_path, monkeypatch):
+    """Pictures of a concept and random ones once, those of the class twice."""
+    totals, done = [], []
+
+    @contextmanager
+    def track(total: int, title: str):
+        totals.append(total)
+        yield SimpleNamespace(advance=done.append)
+
+    (photos / "broken.png").unlink()
+    monkeypatch.setattr(progress, "track", track)
+    words = BARS["concepts"][0].format(m=model, p=photos, o=tmp_path / "out")
+    assert run(words.split()) == 0
+    assert totals == [sum(done)] == [5 + 5 + 2 + 2]
 
 
 OF_BYTES = """
