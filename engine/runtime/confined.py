@@ -32,10 +32,11 @@ __all__ = [
     "Job",
     "Limits",
     "can_limit_memory",
+    "command_of",
     "confined",
     "ends_with_its_parent",
-    "environment",
     "limit_memory",
+    "started",
     "told_of",
 ]
 
@@ -102,12 +103,7 @@ def confined(
         job = {"arguments": list(arguments), "memory": limits.bytes, "about": about}
         (folder / _JOB).write_text(json.dumps(job), encoding="ascii")
         (folder / _BEAT).touch()
-        # -P: a module of the current folder, where untrusted files lie, is never imported.
-        command = [sys.executable, "-P", "-m", module, name]
-        group = 0 if os.name == "posix" else None
-        process = subprocess.Popen(
-            command, env=environment(), process_group=group, stderr=_stderr()
-        )
+        process = started(command_of(module, name), stderr=_stderr())
         try:
             late = not _waited(process, folder / _BEAT, limits.seconds)
         finally:
@@ -125,11 +121,21 @@ def _stderr() -> int | None:
         return None
 
 
-def environment() -> dict[str, str]:
-    """For a process with this package where this one has it."""
+def command_of(module: str, *arguments: str) -> list[str]:
+    """What runs a module of this package."""
+    # -P: a module of the current folder, where untrusted files lie, is never imported.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def started(command: Sequence[str], **streams: Any) -> subprocess.Popen[Any]:
+    """A process with this package where this one has it. streams: as Popen takes them. A Ctrl-C at
+    the terminal is for this process alone, which ends the other."""
     own = str(Path(sys.modules[__package__.split(".")[0]].__file__ or "").parent.parent)
     paths = [own, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        process_group=0 if os.name == "posix" else None, **streams,
+    )  # fmt: skip
 
 
 def _waited(process: subprocess.Popen[bytes], beat: Path, seconds: float) -> bool:
@@ -216,6 +222,7 @@ class Job:
         job = cls(Path(sys.argv[1]))
         _silence_libraries()
         limit_memory(job.memory)
+        ends_with_its_parent()
         job.beat()  # to start is no part of the work
         return job
 
@@ -250,7 +257,6 @@ def limit_memory(memory: int) -> None:
     most = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses it
         resource.setrlimit(kind, (most, hard))
-    ends_with_its_parent()
 
 
 def ends_with_its_parent() -> None:

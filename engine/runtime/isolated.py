@@ -15,18 +15,18 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import onnx
 
 from ...errors import BacklightError, InputError, ModelError, RunError, UsageError
 from ...export.store import synced, temporary_folder
 from .budget import shown
-from .confined import Ended, Job, Limits, confined
+from .confined import Job, Limits, confined
 
-__all__ = ["CALLS", "error_of", "explaining_file", "isolated"]
+__all__ = ["CALLS", "error_of", "explaining_file", "isolated", "tell", "told_apart"]
 
 Told = dict[str, Any]
 
@@ -65,14 +65,18 @@ def isolated(
             data = model if isinstance(model, bytes) else model.SerializeToString()
             Path(given).write_bytes(data)
         about = {"model": source, "bytes": given, "folder": str(folder), "options": options}
-        told = _understood(confined(__name__, [call], limits, about), source, limits)
+        told = told_apart(__name__, [call], limits, about)
         if call in _WRITE:
             assert into is not None
             told["path"] = str(_handed_over(folder, Path(into), source))
         return told
 
 
-def _understood(ended: Ended, source: str, limits: Limits) -> Told:
+def told_apart(module: str, arguments: Sequence[str], limits: Limits, about: Told) -> Told:
+    """What a module of this package tells by `tell`, in a process with limits. about: for it; the
+    "model" in it is the name in errors. Raises what it raises there, and ModelError, one line,
+    where it crashes, takes more than its limits or fails inside."""
+    ended, source = confined(module, arguments, limits, about), about["model"]
     said = ended.result if isinstance(ended.result, dict) else {}
     if "error" in said:
         raise error_of(said)
@@ -192,24 +196,33 @@ CALLS: dict[str, Callable[[str | bytes, Path, Told], Told]] = {
 }
 
 
-def child() -> None:
-    """One call, in the process of its own; exits."""
+def tell(work: Callable[[Job], Told]) -> NoReturn:
+    """The other side of `told_apart`: do the work and leave what it gives, or why it gives none;
+    exits."""
     job = Job.begun()
-    about = job.about
     try:
-        call = CALLS[job.arguments[0]]
-        # Bytes stay bytes: they have no folder, and so nothing beside them that could be read.
-        model = about["model"] if about["bytes"] is None else Path(about["bytes"]).read_bytes()
-        job.done({"told": call(model, Path(about["folder"]), dict(about["options"]))})
+        job.done({"told": work(job)})
     except MemoryError:
         job.done({"memory": True})
     except BacklightError as err:
         job.done({"error": type(err).__name__, "message": str(err)})
     except Exception as err:
-        told = f"{about['model']}: failed inside: {type(err).__name__}: {err}"
+        told = f"{job.about['model']}: failed inside: {type(err).__name__}: {err}"
         job.done({"error": "ModelError", "message": told[:1000]})
     sys.stdout.flush()
     os._exit(0)  # what a library does as it goes is of no interest
+
+
+def _called(job: Job) -> Told:
+    call, about = CALLS[job.arguments[0]], job.about
+    # Bytes stay bytes: they have no folder, and so nothing beside them that could be read.
+    model = about["model"] if about["bytes"] is None else Path(about["bytes"]).read_bytes()
+    return call(model, Path(about["folder"]), dict(about["options"]))
+
+
+def child() -> None:
+    """One call, in the process of its own; exits."""
+    tell(_called)
 
 
 if __name__ == "__main__":

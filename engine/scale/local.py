@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import errors
 from ...errors import RunError
-from ..runtime.confined import environment, told_of
+from ..runtime.confined import command_of, started, told_of
+from ..runtime.isolated import error_of
 from .core import Asked
 from .shards import Shard
 
 __all__ = ["Outcome", "Worker", "over_workers"]
 
-# -P: a module of the current folder, where untrusted files lie, is never imported.
-COMMAND = [sys.executable, "-P", "-m", "backlight.engine.scale.worker"]
+COMMAND = command_of(f"{__package__}.worker")
 # How often a shard is begun, where the worker dies of it.
 TRIES = 3
 # Without a batch done: a model that never ends.
@@ -52,11 +49,9 @@ class Worker:
 
     def __init__(self, asked: Asked, stalled: float = STALLED) -> None:
         self._stalled = stalled
-        self.process = subprocess.Popen(
+        self.process = started(
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment(), text=True, encoding="ascii",
-            # A Ctrl-C at the terminal is for the driver alone, which ends its workers.
-            process_group=0 if os.name == "posix" else None,
+            text=True, encoding="ascii",
         )  # fmt: skip
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -67,8 +62,7 @@ class Worker:
             raise RunError(f"a worker of batch can't start: {err}") from err
         if "error" in said:
             self.end()
-            kind = getattr(errors, said["error"], RunError)
-            raise kind(said["message"])
+            raise error_of(said)
         self.ready: dict[str, Any] = said["ready"]
 
     def explain(self, shard: Shard, folder: Path, on_rows: OnRows) -> Outcome:

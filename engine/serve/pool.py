@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..runtime.confined import environment
+from ..runtime.confined import command_of, started
 from . import wire
 from .described import Described
 from .refused import Refused, bad, busy, lost
@@ -219,11 +217,9 @@ class Pool:
     # Below: in the slot's thread.
 
     def _begin(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
-        command = [sys.executable, "-P", "-m", f"{__package__}.worker", str(self.settings.memory)]
-        slot.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-            stderr=subprocess.DEVNULL, env=environment(),
-            process_group=0 if os.name == "posix" else None,
+        slot.process = started(
+            command_of(f"{__package__}.worker", str(self.settings.memory)), bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for stream in (slot.process.stdin, slot.process.stdout):
             _widen(stream)

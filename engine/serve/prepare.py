@@ -12,15 +12,14 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import BacklightError, ModelError, UsageError
 from ..runtime.budget import shown
-from ..runtime.confined import Job, Limits, confined
-from ..runtime.isolated import error_of
+from ..runtime.confined import Job, Limits
+from ..runtime.isolated import tell, told_apart
 from .described import Declared, Described
 
 __all__ = ["Asked", "prepared"]
@@ -52,15 +51,7 @@ def prepared(
     limits = limits or Limits(seconds=300)
     source = os.fspath(model)
     about = {"model": source, "into": str(into), "asked": asdict(asked)}
-    ended = confined(__name__, [], limits, about)
-    said = ended.result if isinstance(ended.result, dict) else {}
-    if "error" in said:
-        raise error_of(said)
-    if said.get("memory"):
-        raise ModelError(f"{source}: more than {shown(limits.bytes)} of memory to read it")
-    if ended.code != 0 or not isinstance(said.get("told"), dict):
-        raise ModelError(f"{source}: {ended.why or 'the process that read it failed'}")
-    return Described.from_dict(said["told"])
+    return Described.from_dict(told_apart(__name__, [], limits, about))
 
 
 def _made(source: Path, into: Path, asked: Asked) -> Described:
@@ -253,25 +244,12 @@ def _memory(
     return each, math.prod(inner), min(most, fits)
 
 
-def child() -> None:
-    """One model, in the process of its own; exits."""
-    job = Job.begun()
-    about = job.about
-    try:
-        given = dict(about["asked"])
-        lists = {k: None if given[k] is None else tuple(given[k]) for k in ("methods", "providers")}
-        made = _made(Path(about["model"]), Path(about["into"]), Asked(**{**given, **lists}))
-        job.done({"told": asdict(made)})
-    except MemoryError:
-        job.done({"memory": True})
-    except BacklightError as err:
-        job.done({"error": type(err).__name__, "message": str(err)})
-    except Exception as err:
-        told = f"{about['model']}: failed inside: {type(err).__name__}: {err}"
-        job.done({"error": "ModelError", "message": told[:1000]})
-    sys.stdout.flush()
-    os._exit(0)
+def _told(job: Job) -> dict[str, Any]:
+    """One model, in the process of its own."""
+    about, given = job.about, dict(job.about["asked"])
+    lists = {k: None if given[k] is None else tuple(given[k]) for k in ("methods", "providers")}
+    return asdict(_made(Path(about["model"]), Path(about["into"]), Asked(**{**given, **lists})))
 
 
 if __name__ == "__main__":
-    child()
+    tell(_told)

@@ -183,8 +183,9 @@ def main() -> None:
     """Serve on stdin and stdout. Arguments: the memory limit in bytes, 0 for none."""
     from PIL import Image
 
-    from ..runtime.confined import limit_memory
+    from ..runtime.confined import ends_with_its_parent, limit_memory
 
+    ends_with_its_parent()
     source = io.FileIO(os.dup(0), "rb")
     sink = io.FileIO(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
