@@ -16,7 +16,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
 from ...kernels import Baseline, BaselineLike, as_baseline, segments
-from ..classifier.intake import Inputs, Score, as_score, finite
+from ..classifier.intake import Inputs, Score, as_score
 from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.session import Providers
@@ -163,22 +163,18 @@ class Attribution(ABC):
         progress: Progress,
     ) -> Fit:  # fmt: skip
         """One image: every row of its table through the model, then the matrix."""
-        scorer, xp = self.scorer, self.scorer.xp
+        scorer = self.scorer
         regression = self.regression(int(labels.max()) + 1)
         shape = scorer.plan_shape(taken.images.shape[1:])
         plan = segments(shape, labels, regression.table)
         image = scorer.planar(taken.images[index])
         if self.baseline is None:
-            base = xp.asarray(segment_means(arrays.to_host(image), labels, scorer.layout))
+            base = scorer.xp.asarray(segment_means(arrays.to_host(image), labels, scorer.layout))
         else:
             base = scorer.baseline(image, self.baseline)
-        chosen = xp.asarray(classes)
-        scores = np.empty((len(plan), len(classes)), np.float64)
-        for which, found in scorer.variants(image, taken.row(index), plan, base):
-            finite(found, xp, "segments hidden")
-            kept = as_score(found, self.score, scorer.closing, xp)[:, chosen]
-            scores[which] = arrays.to_host(kept)
-            progress(len(found))
+        scores = scorer.measured(
+            image, taken.row(index), plan, base, self.score, classes, "segments hidden", progress
+        )
         return regression.fit(scores)
 
 

@@ -5,7 +5,7 @@ Wang et al. 2020, "Score-CAM: Score-Weighted Visual Explanations for Convolution
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,8 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, as_baseline, maps
-from ..classifier.intake import Inputs, Score, as_score, finite
+from ..classifier.intake import Inputs, Score
 from ..classifier.ready import Ready
-from ..runtime import arrays
 from ..runtime.session import Providers
 from .cams import Activations, ChannelCam, Floats
 from .scoring import Progress, Scorer
@@ -76,7 +75,7 @@ class ScoreCam(ChannelCam):
         self, taken: Inputs, index: int, found: Activations, logits: NDArray[np.float32],
         classes: NDArray[np.int64], progress: Progress,
     ) -> tuple[Floats, int]:  # fmt: skip
-        scorer, xp = self.scorer, self.scorer.xp
+        scorer = self.scorer
         plan = maps(scorer.plan_shape(taken.images.shape[1:]), found.maps, stretch=True)
         alive = plan.maps.any(axis=(1, 2))
         # Of those that keep nothing one stands for all.
@@ -84,13 +83,11 @@ class ScoreCam(ChannelCam):
         ran = np.concatenate([dead, np.flatnonzero(alive)])
         image = scorer.planar(taken.images[index])
         base = scorer.baseline(image, self.baseline)
-        chosen = xp.asarray(classes)
         scores = np.empty((len(plan), len(classes)), np.float64)
-        for which, made in scorer.variants(image, taken.row(index), plan.select(ran), base):
-            finite(made, xp, "all but a channel's places hidden")
-            kept: Any = as_score(made, self.score, scorer.closing, xp)[:, chosen]
-            scores[ran[which]] = arrays.to_host(kept)
-            progress(len(made))
+        scores[ran] = scorer.measured(
+            image, taken.row(index), plan.select(ran), base, self.score, classes,
+            "all but a channel's places hidden", progress,
+        )  # fmt: skip
         scores[~alive] = scores[dead]
         power = np.exp(scores - scores.max(axis=0))
         return (power / power.sum(axis=0)).T, len(ran)

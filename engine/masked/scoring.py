@@ -21,7 +21,15 @@ from ...export.seed import class_count
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from ..classifier.extras import InputsLike
-from ..classifier.intake import SCORES, Inputs, Score, check_images, class_targets, finite
+from ..classifier.intake import (
+    SCORES,
+    Inputs,
+    Score,
+    as_score,
+    check_images,
+    class_targets,
+    finite,
+)
 from ..classifier.ready import Fed, Ready, Standing
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
@@ -291,6 +299,22 @@ class Scorer(Standing):
             if used < step:
                 feeds |= {k: v[:used] for k, v in wide.items() if k not in self.fed.whole}
             yield slice(start, stop), self._run(feeds, n)
+
+    def measured(
+        self, image: Any, others: Mapping[str, Any], plan: Plan, base: Any, score: Score,
+        classes: NDArray[np.int64], hidden: str, progress: Progress = no_progress,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """`score` of some classes, [T], of each of a plan's variants: float64 [n, T], in host
+        memory. Arguments: see `variants`. hidden: what they lack, for the message. Raises
+        ImageError for scores that are none."""
+        chosen = self.xp.asarray(classes)
+        made = np.empty((len(plan), len(classes)), np.float64)
+        for which, found in self.variants(image, others, plan, base):
+            finite(found, self.xp, hidden)
+            kept = as_score(found, score, self.closing, self.xp)[:, chosen]
+            made[which] = arrays.to_host(kept)
+            progress(len(found))
+        return made
 
     def _run(self, feeds: dict[str, Any], count: int) -> Any:
         """Scores [count, K] of one run, where the model runs."""

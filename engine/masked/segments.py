@@ -19,9 +19,8 @@ from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, as_baseline, paint, segments
 from ..classifier.extras import InputsLike
-from ..classifier.intake import Score, as_score, finite
+from ..classifier.intake import Score
 from ..classifier.ready import Ready
-from ..runtime import arrays
 from ..runtime.session import Providers
 from .scoring import Progress, Scorer, no_progress, scorer_for
 
@@ -89,7 +88,7 @@ class Segments:
         the baseline. Returns float64 [N, n], or [N, T, n] with `classes`, in host memory. Raises
         ImageError, or UsageError for a map or a table that doesn't fit.
         """
-        scorer, xp = self.scorer, self.scorer.xp
+        scorer = self.scorer
         taken = scorer.take(inputs)
         maps = np.asarray(labels)
         shape = scorer.plan_shape(taken.images.shape[1:])
@@ -105,12 +104,11 @@ class Segments:
             image = scorer.planar(taken.images[index])
             base = scorer.baseline(image, self.baseline)
             plan = plans[index % len(plans)]
-            chosen = xp.asarray(wanted[index])
-            for which, found in scorer.variants(image, taken.row(index), plan, base):
-                finite(found, xp, "segments hidden")
-                kept = as_score(found, self.score, scorer.closing, xp)[:, chosen]
-                result[index, :, which] = arrays.to_host(kept).T
-                progress(len(found))
+            found = scorer.measured(
+                image, taken.row(index), plan, base, self.score, wanted[index], "segments hidden",
+                progress,
+            )  # fmt: skip
+            result[index] = found.T
         return result if classes is not None else result[:, 0]
 
     def paint(self, values: ArrayLike, labels: ArrayLike) -> NDArray[np.float32]:
