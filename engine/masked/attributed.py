@@ -130,22 +130,22 @@ class Attribution(ABC):
         labels = self._cut(taken)  # before the first run: what is wrong with them is said at once
         found = [self._one(taken, i, labels[i], wanted[i], progress) for i in range(len(taken))]
         clean = as_score(logits, self.score, self.scorer.closing, self.scorer.xp)
-        tables = [self.regression(int(one.max()) + 1) for one in labels]
+        fits = [fit for fit, _, _ in found]
         painted = [
-            fit.values.T.astype(np.float32)[:, one] for fit, one in zip(found, labels, strict=True)
+            fit.values.T.astype(np.float32)[:, one] for fit, one in zip(fits, labels, strict=True)
         ]
         return Attributed(
             heat=taken.home(np.stack(painted)),
-            values=tuple(np.ascontiguousarray(f.values.T) for f in found),
-            intercept=np.stack([f.intercept for f in found]),
+            values=tuple(np.ascontiguousarray(f.values.T) for f in fits),
+            intercept=np.stack([f.intercept for f in fits]),
             labels=labels,
             target=wanted,
             score=np.take_along_axis(arrays.to_host(clean), wanted, axis=1),
             logits=arrays.to_host(logits),
-            r2=np.stack([f.r2 for f in found]),
-            gap=np.stack([f.gap for f in found]),
-            masks=np.array([len(t.table) for t in tables], np.int64),
-            exact=np.array([t.exact for t in tables], bool),
+            r2=np.stack([f.r2 for f in fits]),
+            gap=np.stack([f.gap for f in fits]),
+            masks=np.array([masks for _, masks, _ in found], np.int64),
+            exact=np.array([exact for _, _, exact in found], bool),
         )
 
     def _cut(self, taken: Inputs) -> tuple[Labels, ...]:
@@ -161,8 +161,9 @@ class Attribution(ABC):
     def _one(
         self, taken: Inputs, index: int, labels: Labels, classes: NDArray[np.int64],
         progress: Progress,
-    ) -> Fit:  # fmt: skip
-        """One image: every row of its table through the model, then the matrix."""
+    ) -> tuple[Fit, int, bool]:  # fmt: skip
+        """One image: every row of its table through the model, then the matrix. The fit, how many
+        rows there were, and whether those are all subsets."""
         scorer = self.scorer
         regression = self.regression(int(labels.max()) + 1)
         shape = scorer.plan_shape(taken.images.shape[1:])
@@ -175,7 +176,7 @@ class Attribution(ABC):
         scores = scorer.measured(
             image, taken.row(index), plan, base, self.score, classes, "segments hidden", progress
         )
-        return regression.fit(scores)
+        return regression.fit(scores), len(plan), regression.exact
 
 
 def _baseline(given: BaselineLike, space: Literal["input", "pixels"]) -> Baseline:

@@ -287,6 +287,22 @@ def test_images_with_maps_of_their_own():
         lime(X[:1])
 
 
+def test_a_table_is_made_once_however_many_images_there_are(monkeypatch):
+    """More numbers of segments than tables are kept: what is said of each image is its own."""
+    made = []
+    inner = tables.lime_regression
+    monkeypatch.setattr(
+        "backlight.engine.masked.lime.lime_regression",
+        lambda segments, *rest: (made.append(segments), inner(segments, *rest))[1],
+    )
+    x = np.repeat(X[:1], 10, axis=0)
+    labels = np.stack([np.arange(64).reshape(8, 8) % count for count in range(2, 12)])
+    found = backlight.Lime(models.tiny(), segments=labels, masks=16).measure(x, 0)
+    assert made == list(range(2, 12))
+    assert found.masks.tolist() == [4, 8, *[16] * 8]
+    assert found.exact.tolist() == [True] * 3 + [False] * 7
+
+
 # --- superpixels ---------------------------------------------------------------------------------
 
 
