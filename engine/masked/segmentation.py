@@ -119,6 +119,7 @@ class Segment(Reading):
         self.cutter: Cutter = cutter_for(way, iterations, seed)
         self.method, self.foreground, self.background = method, foreground, background
         self.window, self.stride = window, stride
+        self._occlusions: dict[tuple[int, int], Occlusion] = {}
         ready = Ready.of(model, shapes)
         how: dict[str, Any] = {"of": of, "providers": providers, "threads": threads}
         self.engine: Explainer | Scorer
@@ -207,7 +208,11 @@ class Segment(Reading):
         assert isinstance(self.engine, Scorer)
         window = max(min(size) // WINDOWS, 1) if self.window is None else self.window
         stride = max(window // 2, 1) if self.stride is None else self.stride
-        return Occlusion(self.engine, window=window, stride=stride)
+        # Kept: it counts images, and plans and compiles for many.
+        if (window, stride) not in self._occlusions:
+            made = Occlusion(self.engine, window=window, stride=stride)
+            self._occlusions[window, stride] = made
+        return self._occlusions[window, stride]
 
 
 def seeded(

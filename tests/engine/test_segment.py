@@ -15,6 +15,7 @@ from PIL import Image
 import backlight
 from backlight.engine.cli import run
 from backlight.engine.masked.cutting import cutter_for, largest
+from backlight.engine.masked.incremental import Chooser
 from backlight.engine.masked.segmentation import METHODS, seeded
 from backlight.errors import ImageError, UsageError
 
@@ -184,6 +185,22 @@ class TestPlanted:
         segment = backlight.Segment(red_seer(), method="occlusion", window=12, **OPTIONS)
         segment(self.x, progress=told.append)
         assert sum(told) == 2 * segment.work((48, 48)) == 2 * 49
+
+    def test_photos_one_by_one_count_as_many(self, monkeypatch: Any) -> None:
+        """Whether windows are scored incrementally goes by all images seen, not by a call's."""
+        pytest.importorskip("cv2")
+        seen: list[tuple[int, int]] = []
+        inner = Chooser.__call__
+
+        def counted(self: Chooser, windows: Any, images: int, share: float = 1.0) -> Any:
+            seen.append((id(self), images))
+            return inner(self, windows, images, share)
+
+        monkeypatch.setattr(Chooser, "__call__", counted)
+        segment = backlight.Segment(red_seer(), method="occlusion", window=12, **OPTIONS)
+        for row in self.x:
+            segment(row[None])
+        assert len({one for one, _ in seen}) == 1 and sum(n for _, n in seen) == 2
 
     @pytest.mark.parametrize(
         ("given", "says"),
