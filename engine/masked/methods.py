@@ -7,7 +7,8 @@ two together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -107,7 +108,7 @@ class _Segmented:
 
     name: str
     made: Attribution
-    layers: tuple[str, ...] = field(default=())
+    layers: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,20 +155,13 @@ class _Segmented:
         return Drawn({self.name: found.heat[0, 0]}, facts, says, labels)
 
 
-def _lime(name: str, scorer: Scorer, told: Masking) -> Draws:
-    return _Segmented(name, Lime(scorer, **_of_segments(told)))
-
-
-def _kernelshap(name: str, scorer: Scorer, told: Masking) -> Draws:
-    return _Segmented(name, KernelShap(scorer, **_of_segments(told)))
-
-
-def _of_segments(told: Masking) -> dict[str, Any]:
+def _segmented(made: Callable[..., Attribution], name: str, scorer: Scorer, told: Masking) -> Draws:
     given = {
         "segments": told.segments, "masks": told.masks, "seed": told.seed, "baseline": told.hide,
         "score": told.score,
     }  # fmt: skip
-    return {"space": told.space} | {k: v for k, v in given.items() if v is not None}
+    options = {k: v for k, v in given.items() if v is not None}
+    return _Segmented(name, made(scorer, space=told.space, **options))
 
 
 @dataclass(frozen=True)
@@ -227,25 +221,17 @@ def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.tanh(2 * values / (top if top > 0 else 1)), np.float32)
 
 
-def _scorecam(name: str, scorer: Scorer, told: Masking) -> Draws:
-    return _weighing(name, ScoreCam, scorer, told)
-
-
-def _ablationcam(name: str, scorer: Scorer, told: Masking) -> Draws:
-    return _weighing(name, AblationCam, scorer, told)
-
-
-def _weighing(name: str, made: Callable[..., ChannelCam], scorer: Scorer, told: Masking) -> Draws:
+def _weighing(made: Callable[..., ChannelCam], name: str, scorer: Scorer, told: Masking) -> Draws:
     options = {"size": told.size, "signed": told.signed, "score": told.score}
     layers = tuple(dict.fromkeys(told.layer)) or (None,)
     return _Weighing(name, tuple(made(scorer, layer=one, **options) for one in layers), told.fuse)
 
 
 BUILDERS: Mapping[str, Callable[[str, Scorer, Masking], Draws]] = {
-    "lime": _lime,
-    "kernelshap": _kernelshap,
-    "scorecam": _scorecam,
-    "ablationcam": _ablationcam,
+    "lime": partial(_segmented, Lime),
+    "kernelshap": partial(_segmented, KernelShap),
+    "scorecam": partial(_weighing, ScoreCam),
+    "ablationcam": partial(_weighing, AblationCam),
 }
 
 

@@ -316,6 +316,18 @@ class Scorer(Standing):
             progress(len(found))
         return made
 
+    def probabilities(self, scores: Any) -> NDArray[np.float32] | None:
+        """The probabilities [N, K] that class scores [N, K] give. None where there are none to be
+        had: of a single score that nothing closes, and of a layer, whose channels compete for
+        nothing."""
+        if self.layer is not None and self.closing is None:
+            return None
+        try:
+            found = as_score(arrays.to_host(scores), "probability", self.closing)
+        except UsageError:
+            return None
+        return np.asarray(found, np.float32)
+
     def _run(self, feeds: dict[str, Any], count: int) -> Any:
         """Scores [count, K] of one run, where the model runs."""
         if self.on_cuda:

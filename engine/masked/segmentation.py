@@ -20,7 +20,6 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
-from ..classifier.intake import as_score
 from ..classifier.ready import Reading, Ready
 from ..direct.explainer import Explainer
 from ..photos.images import channels_last
@@ -193,16 +192,12 @@ class Segment(Reading):
                 layout = self.input.layout
                 maps = np.stack([np.abs(channels_last(m, layout)).max(axis=-1) for m in maps])
             progress(len(maps))
-            chances = self.engine.probabilities(found.scores)
-            return maps, np.asarray(arrays.to_host(found.target), np.int64), chances
+            chosen = np.asarray(arrays.to_host(found.target), np.int64)
+            return maps, chosen, self.engine.probabilities(found.scores)
         h, w = self.engine.plan_shape(images.shape[1:])[1:]
         made = self._occlusion((h, w)).measure(inputs, target, progress=progress)
-        heat = arrays.to_host(made.heat)[:, 0].astype(np.float32)
-        try:
-            scores = as_score(made.logits, "probability", self.engine.closing)
-        except UsageError:
-            return heat, made.target[:, 0], None
-        return heat, made.target[:, 0], scores.astype(np.float32)
+        maps = arrays.to_host(made.heat)[:, 0].astype(np.float32)
+        return maps, made.target[:, 0], self.engine.probabilities(made.logits)
 
     def _occlusion(self, size: tuple[int, int]) -> Occlusion:
         assert isinstance(self.engine, Scorer)

@@ -17,7 +17,6 @@ from ...export.methods import METHODS, named
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
 from ..classifier.extras import InputsLike
-from ..classifier.intake import as_score
 from ..classifier.ready import Fed, Ready
 from ..direct.explainer import Explainer
 from ..photos.images import InputSpec
@@ -130,10 +129,6 @@ class Together:
         return self.standing.name
 
     @property
-    def metadata(self) -> dict[str, str]:
-        return self.standing.metadata
-
-    @property
     def fed(self) -> Fed:
         return self.standing.fed
 
@@ -206,13 +201,7 @@ class Together:
 
     def probabilities(self, scores: Any) -> NDArray[np.float32] | None:
         """As Explainer.probabilities."""
-        if self.graph is not None:
-            return self.graph.probabilities(scores)
-        try:
-            found = as_score(arrays.to_host(scores), "probability", self.closing)
-        except UsageError:
-            return None
-        return np.asarray(found, np.float32)
+        return self.standing.probabilities(scores)
 
     def __call__(
         self, inputs: Any, target: Any = None, contrast: Any = None,
