@@ -73,8 +73,10 @@ class ChannelCam(ABC):
         if size not in SIZES:
             raise UsageError.unknown("size", size, SIZES)
         self.size, self.signed = size, signed
+        # At hand until the layer is found, so that the model is read and loaded once.
+        ready = model if isinstance(model, Scorer) else Ready.of(model, shapes)
         self.scorer = scorer_for(
-            model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
+            ready, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch, shapes=shapes,
         )  # fmt: skip
         self.score = self.scorer.settled(score)

@@ -3,6 +3,7 @@ that fit a memory budget. Occlusion and RISE both stand on it."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -82,7 +83,9 @@ class Scorer(Standing):
             raise UsageError(f"batch {batch}; expected 1 or more")
         self._memory = None if memory is None else parse_memory(memory)
         ready = Ready.of(model, shapes, inputs)
-        self.source = ready.given if ready.as_given else ready.read
+        self._given = ready.given if ready.as_given else ready.read
+        # Weakly, as it holds the weights, of which the runtime has its own copy.
+        self._ready: Callable[[], Ready | None] = weakref.ref(ready)
         loaded = load(ready.loaded)
         image, scores, self.closing, found = class_scores.leave_scores(loaded, of)
         # A layer that was named: it has channels instead of classes.
@@ -92,7 +95,7 @@ class Scorer(Standing):
             raise ModelError(f"class scores '{scores.name}' have positions; expected [N, classes]")
         self.output = str(scores.name)
         if self.output.startswith("backlight/"):
-            self.source = loaded.clone()  # the file has no such tensor
+            self._given, self._ready = loaded.clone(), lambda: None  # the file has no such tensor
         self.weight_bytes = weight_bytes(loaded)
         super().__init__(ready, Fed.of(loaded.graph, image))
         self._lone = is_lone(image)
@@ -119,6 +122,13 @@ class Scorer(Standing):
         except UsageError as err:
             self.notes.append(f"masks are made on the CPU and copied: {err}")
             return get_backend("auto")
+
+    @property
+    def source(self) -> ModelLike:
+        """The model, for further graphs of it: loaded, while whoever readied it keeps that; else
+        what it was made of, which is read again."""
+        ready = self._ready()
+        return self._given if ready is None else ready.loaded
 
     @property
     def on_cuda(self) -> bool:
