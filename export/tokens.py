@@ -242,18 +242,17 @@ def _turned(node: ir.Node) -> int | None:
     before, made = node.inputs[0], node.outputs[0]
     if before is None or before.shape is None or made.shape is None:
         return None
-    had, got = all_dims(before.shape), all_dims(made.shape)
+    # Behind the batch, which a Reshape by -1 leaves without a name.
+    had, got = all_dims(before.shape)[1:], all_dims(made.shape)[1:]
+    wide = [axis for axis, dim in enumerate(got, 1) if dim != 1]
     if (
         len(had) != len(got)
         or had == got
-        or [d for d in had if d != 1] != [d for d in got if d != 1]
+        or [d for d in had if d != 1] != [got[a - 1] for a in wide]
     ):
         return None
-    channel = channel_axis(before)
-    if had[channel] == 1:
-        return None
-    rank = sum(d != 1 for d in had[:channel])  # of the channels among those of several positions
-    return [a for a, d in enumerate(got) if d != 1][rank]
+    channel = channel_axis(before) - 1
+    return None if had[channel] == 1 else wide[sum(d != 1 for d in had[:channel])]
 
 
 def _of_image(value: ir.Value) -> int:

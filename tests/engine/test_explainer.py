@@ -244,6 +244,11 @@ def test_the_class_said_is_the_class_explained(closing: str):
         for name in methods:
             np.testing.assert_array_equal(found.saliency[name], again.saliency[name])
         assert again.target.tolist() == found.target.tolist()
+    alone = backlight.Explainer(backlight.export(model, methods=["vanilla"]))
+    found = alone(x)
+    np.testing.assert_array_equal(
+        found.saliency["vanilla"], alone(x, target=found.target).saliency["vanilla"]
+    )
     # Compiled here, the scores themselves are at hand.
     assert now(x).target.tolist() == [1, 1, 1] and now(x).contrast.tolist() == [3, 3, 3]
     other = now(x, target=0)

@@ -135,7 +135,50 @@ def test_every_spelling_of_a_global_pool(pool: str):
     np.testing.assert_allclose(found["saliency_gradcam"], cam / 120, **close)
 
 
+def test_what_a_converter_made_of_a_pooled_tensor_is_no_layer():
+    """[N,K,1,1] reshaped to [N,1,1,K] has its channels last, not K columns."""
+
+    class Turned(Net):
+        def head(self, a):
+            return self.out(POOLS["kept"](a))
+
+    model = onnx_of(Turned(deep=False))
+    held = {o: n for n in model.graph.node for o in n.output}
+    (flat,) = (n for n in model.graph.node if n.op_type == "Gemm")
+    turned = held[flat.input[0]].input[0]
+    assert held[turned].op_type == "Reshape"
+    with pytest.raises(UsageError, match="has one position"):
+        backlight.export(model, methods=["gradcam"], layer=turned)
+
+
+def test_a_pool_of_parts_is_no_global_one():
+    class Parts(Net):
+        def __init__(self):
+            super().__init__(deep=False)
+            self.out = torch.nn.Linear(16, 7)
+
+        def head(self, a):
+            return self.out(F.avg_pool2d(a, (12, 5)).flatten(1))
+
+    model = onnx_of(Parts())
+    (pool,) = (n for n in model.graph.node if n.op_type == "AveragePool")
+    with pytest.raises(UnsupportedNode, match="AveragePool .* behind"):
+        backlight.export(model, methods=["cam"], layer=pool.input[0])
+
+
 class TestEveryClassAtOnce:
+    def test_a_head_that_multiplies(self):
+        model = models.tiny()
+        (gemm,) = (n for n in model.graph.node if n.op_type == "Gemm")
+        gemm.attribute.append(onnx.helper.make_attribute("alpha", 2.5))
+        x = models.images(2, 3, 8, 8)
+        every = backlight.export(model, methods=["cam"], target_class="all", signed=True)
+        found = run_runtime(every, {"x": x})["saliency_cam"]
+        one = backlight.export(model, methods=["cam"], signed=True)
+        for c in range(5):
+            want = run_runtime(one, {"x": x, "target": np.full(2, c)})["saliency_cam"]
+            np.testing.assert_allclose(found[:, c], want, rtol=1e-5, atol=1e-6)
+
     @pytest.mark.parametrize("lowering", ["portable", "cpu", "cuda", "tensorrt", "openvino"])
     @pytest.mark.parametrize("size", ["layer", "input"])
     @pytest.mark.parametrize("signed", [False, True])
@@ -165,6 +208,8 @@ class TestEveryClassAtOnce:
         every = backlight.export(model, methods=["cam"], target_class="all", size="layer")
         more = [n.op_type for n in every.graph.node if n.op_type in ("Conv", "ConvTranspose")]
         assert more.count("Conv") == 3 and "ConvTranspose" not in more
+        # Nor does anything ask which class is on top.
+        assert not [n for n in every.graph.node if n.op_type in ("ArgMax", "TopK")]
 
     @pytest.mark.parametrize(
         ("how", "says"),
