@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ImageError, UsageError
+from ...errors import UsageError
 from .console import percent
 from .layers import results_in
 from .masked import Of, Photos
@@ -34,6 +35,7 @@ from .options import (
     named,
     photo_paths,
     preprocess_of,
+    refuse_class,
     shapes_of,
     shown_bands,
 )
@@ -45,9 +47,6 @@ if TYPE_CHECKING:
     from ..photos.outputs import OutputFolder
     from ..targeted.counterfactual import Counterfactual
     from ..targeted.search import Changes, Seen
-
-# Pairs of a picture, in rows of so many, and their sizes.
-SHOWN, ROW, CUT, SIDE = 10, 5, 84, 330
 
 Target = Annotated[
     str | None,
@@ -118,33 +117,38 @@ def counterfactual(
     For each photo a picture of the pairs with the score after each, and summary.json. Where no
     exchange makes it Q, that is said.
     """
+    from ..classifier.ready import Ready
+    from ..photos import images
+    from ..targeted.counterfactual import Counterfactual
+
     if target_class is None and not distractors:
         raise UsageError(
             "no class given; --class Q (a number, or a name from the labels), or --distractors "
             "FOLDER with pictures of one"
         )
     photos = found_photos("counterfactual", image, output, ("{}.png",), force, json)
-    job = _opened(
-        photos, model_path(model), layer, search, edits, pairs, of, preprocess, labels, provider,
-        threads, batch, shape, input_, bands,
+    path = model_path(model)
+    ready = Ready.of(path, shapes_of(shape), inputs_of(input_))
+    record, assumed = preprocess_of(ready, preprocess, bands)
+    change = Counterfactual(
+        ready, layer, search=search, edits=edits, pairs=pairs, of=of, preprocess=record,
+        providers=provider or None, threads=threads, batch=batch,
     )  # fmt: skip
+    names, hint = chosen_labels(labels, change.labels, change.classes, of)
+    photos.note(*change.notes, assumed, hint)
+    job = Job(path, change, images.fitted(record, change.input), names, photos)
     given = None if target_class is None else _number(target_class, job)
     job.choose(given, distractors, batch)
     with results_in(output, results_of(photos, ("{}.png",)), force) as folder:
         each = job.most
         with photos.progress("exchanging", each) as step:
             for group in photos.groups(job.preprocess, job.change.input, batch):
-                for row, index in enumerate(group.index.tolist()):
-                    file, name = photos.files[index], photos.names[index]
-                    try:
-                        seen = job.change.look(group.tensor[row : row + 1])[0]
-                    except ImageError as err:
-                        photos.refuse(file, str(err).replace("image 0", "it"))
-                        step.advance(each)
-                        continue
-                    shown = Shown(file, group.pixels[row], seen)
-                    done = job.one(folder, name, shown, step.advance)
-                    step.advance(max(each - done, 0))
+                for rows, looked in photos.at_once(group, job.change.look):
+                    for row, seen in zip(rows, looked, strict=True):
+                        index = int(group.index[row])
+                        photo = Shown(photos.files[index], group.pixels[row], seen)
+                        done = job.one(folder, photos.names[index], photo, step.advance)
+                        step.advance(max(each - done, 0))
         line = ""
         if photos.entries:
             line = f"{counted(len(photos.entries))} -> {folder.path}/"
@@ -180,50 +184,44 @@ class Job:
     def choose(self, given: int | None, folders: Sequence[str] | None, batch: int) -> None:
         """Look through the distractors for those of the class; the others are passed over, which is
         said of those that were given. Raises UsageError where none is left."""
-        from ..photos.stream import Skipped, found_files, groups
+        from ..photos.stream import found_files
         from ..targeted.counterfactual import HELD
 
         own = folders is None
-        paths: list[str | Path] = (
-            [*self.photos.files, PHOTOS] if own else list(photo_paths(folders))
-        )
+        paths = [*self.photos.files, PHOTOS] if own else photo_paths(folders)
         files, missing = found_files(paths)
         if missing and not own:
             raise missing[0].error
+        others = PhotoJob("counterfactual", files, [], [], quiet=True)
         seen: list[Shown] = []
-        tops: dict[int, int] = {}
-        for group in groups(files, self.preprocess, self.change.input, batch):
-            if not own:
-                self.photos.skipped += group.skipped
-            for row, index in enumerate(group.index.tolist()):
-                try:
-                    one = self.change.look(group.tensor[row : row + 1])[0]
-                except ImageError as err:
-                    if not own:
-                        why = ImageError(f"{files[index]}: {err}")
-                        self.photos.skipped.append(Skipped(str(files[index]), why))
-                    continue
-                tops[one.top] = tops.get(one.top, 0) + 1
-                if given is None or one.top == given:
-                    seen.append(Shown(files[index], group.pixels[row], one))
-                elif not own:
-                    why = ImageError(
-                        f"{files[index]}: taken for {self.name(one.top)}: no distractor, as it is "
-                        f"not of {self.name(given)}"
+        tops: Counter[int] = Counter()
+        for group in others.groups(self.preprocess, self.change.input, batch):
+            for rows, looked in others.at_once(group, self.change.look):
+                tops.update(one.top for one in looked)
+                for row, one in zip(rows, looked, strict=True):
+                    file = files[int(group.index[row])]
+                    if given is None or one.top == given:
+                        seen.append(Shown(file, group.pixels[row], one))
+                        continue
+                    others.refuse(
+                        file,
+                        f"taken for {self.name(one.top)}: no distractor, as it is not of "
+                        f"{self.name(given)}",
                     )
-                    self.photos.skipped.append(Skipped(str(files[index]), why))
             # As many as are tried, those surest of their class.
             if given is not None and len(seen) > 2 * HELD:
                 seen = self._surest(seen, given, HELD)
+        if not own:
+            self.photos.skipped += others.skipped
         target = given
         if target is None:
             if not tops:
-                raise self.photos.skipped[-1].error
-            target = max(tops, key=lambda c: tops[c])
+                raise others.skipped[-1].error
+            target = tops.most_common(1)[0][0]
             self.photos.note(f"--class: {self.name(target)}, what most of the distractors are")
         kept = [one for one in seen if one.seen.top == target]
         if not kept:
-            found = ", ".join(self.name(c) for c in sorted(tops, key=lambda c: -tops[c])[:3])
+            found = ", ".join(self.name(number) for number, _ in tops.most_common(3))
             where = "among the bundled photos and those given" if own else "among the distractors"
             more = "" if not found else f", which the model takes for {found}"
             hint = "; --distractors FOLDER gives some" if own else "; expected one at least"
@@ -232,11 +230,16 @@ class Job:
         self.others = tuple(self._surest(kept, target, HELD))
 
     def _surest(self, seen: Sequence[Shown], target: int, most: int) -> list[Shown]:
-        return sorted(seen, key=lambda one: -self._chance(one.seen.scores, target))[:most]
+        def sure(one: Shown) -> float:
+            chance = self.chance(one.seen.scores, target)
+            return float(one.seen.scores[target]) if chance is None else chance
 
-    def _chance(self, scores: Any, number: int) -> float:
+        return sorted(seen, key=sure, reverse=True)[:most]
+
+    def chance(self, scores: Any, number: int) -> float | None:
+        """A class's probability by the scores [K] of a picture; None where they have none."""
         chances = self.change.scored.probabilities(scores[None])
-        return float(scores[number] if chances is None else chances[0, number])
+        return None if chances is None else float(chances[0, number])
 
     @property
     def most(self) -> int:
@@ -257,7 +260,9 @@ class Job:
         other = None if made.distractor < 0 else others[made.distractor]
         entry = self._entry(made, photo, other, f"{name}.png")
         if other is not None:
-            folder.picture(entry["panel"], _picture(self, made, photo, other))
+            from .exchanged import picture
+
+            folder.picture(entry["panel"], picture(self, made, photo, other))
         cells = made.grid[0] * made.grid[1]
         if other is None:
             what = made.note or ""
@@ -305,14 +310,12 @@ class Job:
         }
 
     def _told(self, scores: Any, made: Changes) -> dict[str, Any]:
-        chances = self.change.scored.probabilities(scores[None])
+        now, before = self.chance(scores, made.target), self.chance(scores, made.source)
         return {
             "top": int(scores.argmax()),
             "score": float(scores[made.target]),
-            "probability": None if chances is None else round(float(chances[0, made.target]), 6),
-            "source_probability": (
-                None if chances is None else round(float(chances[0, made.source]), 6)
-            ),
+            "probability": None if now is None else round(now, 6),
+            "source_probability": None if before is None else round(before, 6),
         }
 
     def _label(self, number: int) -> str | None:
@@ -332,27 +335,6 @@ class Job:
         }
 
 
-def _opened(
-    photos: PhotoJob, path: str, layer: str | None, search: str, edits: int | None, pairs: int,
-    of: str | None, preprocess: str | None, labels: str | None, provider: list[str] | None,
-    threads: int | None, batch: int, shape: list[str] | None, extra: list[str] | None,
-    bands: str | None,
-) -> Job:  # fmt: skip
-    from ..classifier.ready import Ready
-    from ..photos import images
-    from ..targeted.counterfactual import Counterfactual
-
-    ready = Ready.of(path, shapes_of(shape), inputs_of(extra))
-    record, assumed = preprocess_of(ready, preprocess, bands)
-    change = Counterfactual(
-        ready, layer, search=search, edits=edits, pairs=pairs, of=of, preprocess=record,
-        providers=provider or None, threads=threads, batch=batch,
-    )  # fmt: skip
-    names, hint = chosen_labels(labels, change.labels, change.classes, of)
-    photos.note(*change.notes, assumed, hint)
-    return Job(path, change, images.fitted(record, change.input), names, photos)
-
-
 def _number(given: str, job: Job) -> int:
     """What --class says. Raises UsageError."""
     from ..classifier.labels import class_number
@@ -361,83 +343,7 @@ def _number(given: str, job: Job) -> int:
         number = class_number(given, job.labels, "a class")
         if number < 0:
             raise UsageError(f"--target-class '{given}'; accepted: a class number or name")
-        return job.change.target(number, ())
+        refuse_class(number, job.change.classes, "--class")
+        return number
     except UsageError as err:
         raise UsageError(str(err).replace("--target-class", "--class")) from None
-
-
-def _picture(job: Job, made: Changes, photo: Shown, other: Shown) -> Any:
-    """The two pictures with their cells, what it would be in pixels, and the pairs."""
-    from PIL import Image
-
-    from ..pictures.panel import PAPER, Cell, panel
-    from ..pictures.regions import marked, pasted
-
-    boxes = job.change.boxes(photo.seen, photo.pixels.shape[:2])
-    columns = made.grid[1]
-    mine = boxes[made.swaps[:, 0] * columns + made.swaps[:, 1]]
-    theirs = boxes[made.swaps[:, 2] * columns + made.swaps[:, 3]]
-    after = _said(job, made, len(made.swaps))
-    cells = [
-        Cell(
-            marked(photo.pixels, mine, SIDE), f"photo: {_said(job, made, 0, made.source)}",
-            "the cells that are replaced, in order",
-        ),
-        Cell(
-            marked(other.pixels, theirs, SIDE), other.file.name,
-            f"taken for {job.name(made.target)}; the cells that come in their place",
-        ),
-        Cell(
-            pasted(photo.pixels, list(mine), other.pixels, list(theirs)), f"then: {after}",
-            "the same parts pasted, for the eye: the model's layer was changed, not the pixels",
-        ),
-    ]  # fmt: skip
-    cells[2] = replace(cells[2], pixels=marked(cells[2].pixels, mine[:0], SIDE))
-    height, width = made.grid
-    how = "sorted by what each cell adds to the margin" if made.search == "sort" else "greedily"
-    exchanged = "1 cell" if len(made.swaps) == 1 else f"{len(made.swaps)} cells"
-    detail = f"{job.change.name}, {job.change.layer}: {exchanged} of {height} x {width}, {how}" + (
-        "" if made.note is None else f"; {made.note}"
-    )
-    heading = f"{photo.file.name}: what would make it {job.name(made.target)}?"
-    above = panel(heading, detail, cells)
-    below = _pairs(job, made, photo, other, mine, theirs)
-    sheet = Image.new("RGB", (max(above.width, below.width), above.height + below.height), PAPER)
-    sheet.paste(above, (0, 0))
-    sheet.paste(below, (0, above.height))
-    return sheet
-
-
-def _said(job: Job, made: Changes, at: int, number: int | None = None) -> str:
-    """A class and its probability after so many swaps."""
-    number = made.target if number is None else number
-    chances = job.change.scored.probabilities(made.scores[at][None])
-    if chances is None:
-        return f"{job.name(number)}, {float(made.scores[at][number]):.3g}"
-    return f"{job.name(number)}, {percent(float(chances[0, number]))}"
-
-
-def _pairs(job: Job, made: Changes, photo: Shown, other: Shown, mine: Any, theirs: Any) -> Any:
-    """The pairs in order, each with the score after it: of many some, the first and the last."""
-    import numpy as np
-
-    from ..pictures.grid import Tile, sheet, tiled
-    from ..pictures.regions import cut_out
-
-    count = len(made.swaps)
-    gap = np.full((CUT, 2, 3), 255, np.uint8)
-    tiles = []
-    for at in np.unique(np.linspace(0, count - 1, min(count, SHOWN)).round().astype(int)).tolist():
-        pair = [cut_out(photo.pixels, mine[at], CUT), gap, cut_out(other.pixels, theirs[at], CUT)]
-        chances = job.change.scored.probabilities(made.scores[at + 1][None])
-        score = (
-            f"{float(made.scores[at + 1][made.target]):.3g}"
-            if chances is None
-            else f"{100 * float(chances[0, made.target]):.2g} %"
-        )
-        tiles.append(Tile(np.concatenate(pair, axis=1), f"{at + 1}: {score}"))
-    note = f"Each pair: the cell that goes, the cell that comes; {job.name(made.target)} after it."
-    if count > SHOWN:
-        note += f" {SHOWN} of {count}; all are in summary.json."
-    rows = tiled(tiles, ROW)
-    return sheet("The exchanges", [], rows, 2 * CUT + 14, note)

@@ -111,7 +111,8 @@ class PhotoJob:
                     continue
                 if isinstance(err, RunError):
                     raise
-                self.refuse(self.files[int(group.index[rows[0]])], err)
+                why = str(err).replace("image 0", "it")  # alone in its batch
+                self.refuse(self.files[int(group.index[rows[0]])], why)
                 self._step.advance(self._each)
                 continue
             yield rows, made
