@@ -3,11 +3,8 @@ assumed."""
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +12,7 @@ from PIL import Image
 
 from ...errors import ImageError, UsageError
 from ...export.preprocess import Preprocess
+from ..masked.cutting import RandomWalker
 from ..photos import images
 from ..photos.images import Pixels
 
@@ -26,8 +24,8 @@ Region = NDArray[np.bool_]
 OBJECTS = {
     "masks": "given masks",
     "centre": "assumed: the ellipse in the middle, 41 % of the photo (no masks were given)",
-    "seeded": "grown from the strongest evidence, the border being background (no masks were "
-    "given): evidence is inside where it is strong, so that the share outside is a lower bound",
+    "seeded": "grown from the strongest evidence, the largest part of that, the border being "
+    "background (no masks were given): evidence is inside where it is strongest",
     "none": "not looked for: nothing is said of the background",
 }
 # The ellipse's half axes, as shares of the sides.
@@ -103,39 +101,36 @@ def centre(size: tuple[int, int]) -> Region:
 
 
 def seeded(evidence: NDArray[np.floating], pixels: Pixels) -> Region:
-    """The object grown from the strongest evidence by colours, bool [h, w]: a random walk (Grady
-    2006), from above the evidence's 95 % quantile, against what is below 30 % and the border.
+    """The object grown from the strongest evidence by colours, bool [h, w]: the largest part that
+    random walks give it (as in `backlight.Segment`), from above the evidence's 95 % quantile,
+    against what is below 30 % and the border.
 
     evidence: [h, w], not negative. Raises UsageError without scikit-image.
     """
-    walker = _walker()
+    cut = _walker()
     high, wide = pixels.shape[:2]
     factor = min(WALKED / max(high, wide), 1)
     size = (max(round(wide * factor), 8), max(round(high * factor), 8))
-    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX), np.float64) / 255
+    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
     values = np.asarray(
         Image.fromarray(np.asarray(evidence, np.float32)).resize(size, Image.Resampling.BILINEAR)
     )
-    seeds = np.zeros(values.shape, np.int64)
-    seeds[values <= np.quantile(values, BELOW)] = 2
+    seeds = np.zeros(values.shape, np.int8)
+    seeds[values <= np.quantile(values, BELOW)] = -1
     edge = max(round(BORDER * min(values.shape)), 1)
     inner = np.zeros(values.shape, bool)
     inner[edge:-edge, edge:-edge] = True
-    top = inner & (values >= np.quantile(values[inner], ABOVE)) & (values > 0)
-    seeds[top] = 1
-    seeds[~inner] = 2
-    if not (seeds == 1).any() or not (seeds == 2).any():
+    seeds[inner & (values >= np.quantile(values[inner], ABOVE)) & (values > 0)] = 1
+    seeds[~inner] = -1
+    if not (seeds > 0).any():
         return centre((high, wide))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rounding in the solver: the larger share counts
-        found = np.asarray(walker(small, seeds, beta=300, mode="cg_j", channel_axis=-1)) == 1
-    back = Image.fromarray(found.astype(np.uint8) * 255).resize((wide, high))
+    back = Image.fromarray(cut(small, seeds).astype(np.uint8) * 255).resize((wide, high))
     return np.asarray(back) >= 128
 
 
-def _walker() -> Any:
+def _walker() -> RandomWalker:
     try:
-        return importlib.import_module("skimage.segmentation").random_walker
+        return RandomWalker()
     except ImportError as err:
         raise UsageError(
             "scikit-image is not installed; pip install 'backlight[segments]', or take --masks"
@@ -146,10 +141,8 @@ def grown(region: Region, by: float) -> Region:
     """A region with a margin of `by` pixels around it."""
     if by < 0.5:
         return region
-    made = Image.fromarray(region.astype(np.float32))
     # Square steps, by a running maximum along rows and then columns.
-    width = round(by)
-    values = np.asarray(made) > 0
+    width, values = round(by), region
     for axis in (0, 1):
         padded = np.pad(values, [(width, width) if a == axis else (0, 0) for a in (0, 1)])
         total = np.cumsum(np.insert(padded, 0, False, axis=axis), axis=axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,31 @@ def test_objects_seeded_by_the_evidence(planted):
     pytest.importorskip("skimage")
     assert report(planted / "snow", object="seeded").suspects == ["snow"]
     assert report(planted / "corner", object="seeded").suspects == []
+
+
+def test_an_object_is_grown_by_colours_from_where_the_evidence_is():
+    pytest.importorskip("skimage")
+    pixels = np.full((40, 60, 3), 30, np.uint8)
+    red = np.zeros((40, 60), bool)
+    red[10:30, 10:30] = True
+    pixels[red] = (220, 40, 40)
+    pixels[14:26, 42:52] = (220, 40, 40)  # another one, of which the evidence says less
+    y, x = np.mgrid[:40, :60]
+    evidence = np.exp(-np.hypot(y - 20, x - 18) / 10).astype(np.float32)
+    evidence[18:22, 45:49] = 1
+    found = objects.seeded(evidence, pixels)
+    assert (found == red).all(), "all of it, and the largest part alone"
+    border = np.zeros_like(evidence)
+    border[0] = 1
+    np.testing.assert_array_equal(objects.seeded(border, pixels), objects.centre((40, 60)))
+
+
+def test_seeded_without_scikit_image(linear, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert cli(linear, tmp_path / "new" / "out", "--object", "seeded") == 2
+    said = capsys.readouterr().err
+    assert "pip install 'backlight[segments]', or take --masks" in said.splitlines()[-1]
+    assert "Traceback" not in said and not (tmp_path / "new").exists()
 
 
 @pytest.fixture(scope="module")
