@@ -34,6 +34,7 @@ from ..photos.images import Pixels
 from ..photos.passes import listing_of
 from ..photos.rows import RowStore
 from ..photos.stream import Group, Skipped, found_files, groups
+from ..runtime import arrays
 from ..runtime.session import Providers
 from . import background
 from .biasreport import BiasReport, Measured, Tested, report_of
@@ -401,8 +402,8 @@ class BiasFinder:
         """Probabilities [N, K] of pictures as the model sees them."""
         tensors = [images.to_tensor(one, self.preprocess, self.input) for one in pictures]
         logits = self._scorer.logits(self._scorer.take(np.stack(tensors)))
-        host = np.asarray(logits.get() if hasattr(logits, "get") else logits)
-        return np.asarray(as_score(host, "probability", self._scorer.closing), np.float64)
+        chances = as_score(arrays.to_host(logits), "probability", self._scorer.closing)
+        return np.asarray(chances, np.float64)
 
     def variants(self, seen: Seen, others: Sequence[Seen]) -> list[Pixels]:
         """The photo; its background blurred; alone; the photo's mean colour; and the object before

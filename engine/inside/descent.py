@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
+from ..runtime import arrays
 
 __all__ = ["HALF", "Schedule", "Waves", "descend", "noise"]
 
@@ -113,7 +114,7 @@ def descend(
     losses = []
     for step, rate in enumerate(schedule.rates()):
         loss, gradient = evaluate(z, schedule.moves(step))
-        losses.append(np.asarray(loss.get() if hasattr(loss, "get") else loss, np.float64))
+        losses.append(arrays.to_host(loss).astype(np.float64))
         if not np.isfinite(losses[-1]).all():
             raise RunError(f"the loss at step {step} is no finite number; a smaller rate may help")
         gradient = waves(gradient)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ... import arguments as take
 from ...errors import ImageError, UsageError
+from ...export.clone import between
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
@@ -307,10 +308,9 @@ def _from_the_top(
     values = list(dict.fromkeys(named(graph, name) for name in wanted))
     ours = {f"saliency_{name}" for name in exported or ()}
     outputs = [v for v in graph.outputs if v.name not in ours] or list(graph.outputs)
-    needed = _needed(outputs)
     place = {node: at for at, node in enumerate(graph)}
     for value, name in zip(values, wanted, strict=False):
-        if value not in needed:
+        if value not in outputs and not between(outputs, value):
             raise UsageError(
                 f"layer '{value.name or name}': the head doesn't need it, no way leads from it to "
                 f"'{outputs[0].name}'; expected one that the scores are computed from"
@@ -321,18 +321,3 @@ def _from_the_top(
         return -1 if node is None else place[node]
 
     return [v.name or "" for v in sorted(values, key=depth, reverse=True)]
-
-
-def _needed(outputs: Sequence[ir.Value]) -> set[ir.Value]:
-    found: set[ir.Value] = set()
-    waiting = list(outputs)
-    while waiting:
-        value = waiting.pop()
-        if value in found:
-            continue
-        found.add(value)
-        node = value.producer()
-        if node is not None:
-            waiting += [v for v in node.inputs if v is not None]
-            found.update(node.outputs)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ class PartLayer:
         across = self.places(np.array([[0.0, 0.0], [0.0, 1.0]]))
         return float(across[1, 1] - across[0, 1])
 
+    def present(self, at: int) -> float:
+        """In what share of the photos a pattern is there."""
+        return float((self.fitted.score[:, at] >= PRESENT).mean())
+
     def number(self, at: int) -> int:
         """The place of a pattern among its filter's."""
         return int((self.fitted.filter[:at] == self.fitted.filter[at]).sum())
@@ -147,7 +151,7 @@ class PartGraph:
                     "spread": finite(spread, 2),
                     "share": finite(float(fitted.share[at]), 4),
                     "score": finite(float(fitted.score[:, at].mean()), 4),
-                    "present": finite(float((fitted.score[:, at] >= PRESENT).mean()), 4),
+                    "present": finite(layer.present(at), 4),
                 }
 
     def edges(self) -> Iterator[dict[str, Any]]:
@@ -238,17 +242,13 @@ class PartGraph:
         head = '<?xml version="1.0" encoding="utf-8"?>\n'
         return (head + "\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
 
-    def pixels(self, index: Sequence[int]) -> dict[int, images.Pixels]:
-        """Photos as the model sees them, by their place in `files`; without those that have become
+    def photo(self, at: int) -> images.Pixels | None:
+        """A photo as the model sees it, by its place in `files`; None where it has become
         unreadable since."""
-        found = {}
-        for at in index:
-            try:
-                seen = images.read(self.files[at], self.preprocess, self.spec)
-            except ImageError:
-                continue
-            found[at] = seen.pixels
-        return found
+        try:
+            return images.read(self.files[at], self.preprocess, self.spec).pixels
+        except ImageError:
+            return None
 
     def picture(self, layer: str, at: int, *, k: int = 9) -> Image.Image:
         """A pattern's picture: its top patches, its spread, its parents. at: its place in the

@@ -46,8 +46,7 @@ class Gallery:
     def photo(self, at: int) -> Pixels | None:
         """A photo as the model sees it; None where it can't be read any more."""
         if at not in self._seen:
-            pixels = self.graph.pixels([at]).get(at)
-            self._seen[at] = pixels
+            self._seen[at] = pixels = self.graph.photo(at)
             self._size += 0 if pixels is None else pixels.size
             while self._size > _KEPT and len(self._seen) > 1:
                 _, old = self._seen.popitem(last=False)
@@ -112,11 +111,10 @@ class Gallery:
             if others:
                 tiles = [self._other(level, one) for one in others[:SHOWN]]
                 rows.append(Row(tiles, name, f"in {graph.layers[level].name}"))
-        present = float((node.score[:, at] > 0.3).mean())
         expected = "its parents expect it" if parents else "the filter is strongest"
         return sheet(
             f"{layer.name}: {self.title(depth, at)}",
-            [f"in {100 * present:.0f} % of {len(graph.files)} photos"],
+            [f"in {100 * layer.present(at):.0f} % of {len(graph.files)} photos"],
             rows,
             SIDE,
             "Where: a dot for each photo, the darker the stronger, on the image's plane. The "

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from ..photos.images import Pixels
 from .fonts import font
+from .panel import BLANK
 
 __all__ = ["cut_out", "marked", "pasted"]
 
@@ -47,7 +48,7 @@ def cut_out(pixels: Pixels, box: Boxes, side: int) -> Pixels:
     y, x = (top + bottom) / 2, (left + right) / 2
     area = (x - half, y - half, x + half, y + half)
     scale = side / (2 * half)
-    image = Image.new("RGB", (side, side), (226, 226, 230))
+    image = Image.new("RGB", (side, side), BLANK)
     high, wide = pixels.shape[:2]
     inside = (max(area[0], 0), max(area[1], 0), min(area[2], wide), min(area[3], high))
     size = tuple(max(round((inside[a + 2] - inside[a]) * scale), 1) for a in (0, 1))

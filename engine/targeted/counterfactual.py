@@ -13,6 +13,7 @@ mean over places, the swaps are a sort, and no others, as few, raise the margin 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,10 +166,7 @@ class Counterfactual(Reading):
             )
         chosen = [others[at] for at in fit]
         made = [self.change(one, chosen, wanted, progress) for one in self.look(inputs)]
-        return [
-            m if m.distractor < 0 else Changes(**{**vars(m), "distractor": fit[m.distractor]})
-            for m in made
-        ]
+        return [m if m.distractor < 0 else replace(m, distractor=fit[m.distractor]) for m in made]
 
     def target(self, given: int | None, others: Sequence[Seen]) -> int:
         """The class that was asked for, or the commonest on top of distractors. UsageError."""

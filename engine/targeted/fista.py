@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RunError, UsageError
+from ..runtime import arrays
 
 __all__ = ["Found", "Search", "search"]
 
@@ -160,7 +161,7 @@ class _Round:
 
     def _asked(self, rows: NDArray[np.int64], d: Any) -> tuple[NDArray[np.float64], Any]:
         h, by = self.evaluate(rows, d)
-        held = np.asarray(h.get() if hasattr(h, "get") else h, np.float64)
+        held = arrays.to_host(h).astype(np.float64)
         if not np.isfinite(held).all():
             raise RunError("the class's margin is no finite number; a smaller rate may help")
         return held, by
@@ -169,7 +170,7 @@ class _Round:
         """Keep what does it with the least change, and see whether the rows get anywhere."""
         flat = d.reshape(len(rows), -1)
         norms = self.how.beta * self.xp.abs(flat).sum(axis=1) + (flat * flat).sum(axis=1)
-        size = np.asarray(norms.get() if hasattr(norms, "get") else norms, np.float64)
+        size = arrays.to_host(norms).astype(np.float64)
         hinge = np.maximum(self.how.kappa + h, 0)
         loss = self.weight[rows] * hinge + size
         does = (hinge <= 0) & (h < 0)
