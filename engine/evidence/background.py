@@ -6,6 +6,9 @@ or that the object loses with another background, is one of the background.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -13,10 +16,31 @@ from PIL import Image, ImageFilter
 from ..photos.images import Pixels
 from .objects import Region
 
-__all__ = ["alone", "blank", "blurred", "exchanged"]
+__all__ = ["Cut", "alone", "blank", "blurred", "exchanged", "variants"]
 
 # What a background is blurred by, of the photo's longer side.
 BLUR = 0.08
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A photo as the model sees it, uint8 [h, w, 3], and its object, bool [h, w]; None: nobody
+    looked for one."""
+
+    pixels: Pixels
+    region: Region | None
+
+
+def variants(cut: Cut, others: Sequence[Cut]) -> list[Pixels]:
+    """The photo; its background blurred; alone; the photo's mean colour; and the object before each
+    of the others' backgrounds."""
+    pixels, region = cut.pixels, cut.region
+    assert region is not None
+    made = [pixels, blurred(pixels, region), alone(pixels, region), blank(pixels)]
+    for other in others:
+        there = region if other.region is None else other.region
+        made.append(exchanged(pixels, region, other.pixels, there))
+    return made
 
 
 def alone(pixels: Pixels, region: Region) -> Pixels:

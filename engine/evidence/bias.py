@@ -8,7 +8,7 @@ the background is exchanged, blurred or alone, and clusters of like maps (SpRAy,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,17 @@ from ..classifier.ready import Ready
 from ..direct.explainer import Explainer
 from ..masked.scoring import Scorer
 from ..photos import images
-from ..photos.folders import class_folders
 from ..photos.images import Pixels
 from ..photos.passes import listing_of
 from ..photos.rows import RowStore
 from ..photos.stream import Group, Skipped, found_files, groups
 from ..runtime import arrays
 from ..runtime.session import Providers
-from . import background
-from .biasreport import BiasReport, Measured, Tested, report_of
+from .background import Cut
+from .biasfigures import report_of
+from .biasreport import BiasReport, Measured, Tested
+from .biastests import kinds, tested, to_test
+from .naming import classes_named
 from .objects import OBJECTS, Masks, Region, centre, grown, known, seeded
 
 __all__ = ["BiasFinder", "Seen"]
@@ -48,8 +50,6 @@ CELLS = 16
 METHOD, OTHERWISE = "gradcam", "input_x_gradient"
 # A region's margin in cells of the map's layer, which is as sharp as evidence gets there.
 MARGIN = 0.75
-# Photos of a folder that say which class it is, where nothing else does.
-VOTES = 16
 
 Progress = Callable[[str, int, int], None]
 Evidence = NDArray[np.float32]
@@ -60,12 +60,10 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A photo as the model sees it, its evidence [h, w] and its object."""
+class Seen(Cut):
+    """With its evidence [h, w]."""
 
-    pixels: Pixels
     evidence: Evidence
-    region: Region | None
 
 
 class BiasFinder:
@@ -199,21 +197,22 @@ class BiasFinder:
             )
         if self.masks is not None:
             self._refuse_no_masks(files)
-        notes: list[str] = []
-        names, classes = self._named(given, files, notes)
+        named = classes_named(given, files, self.labels, self.classes, self._predicted)
         asked = {
             "model": self.hash, "files": listing_of(files), "method": self.method,
             "layers": list(self.layers), "object": self.object,
             "masks": None if self.masks is None else listing_of(self.masks.files),
             "preprocess": self.preprocess.to_json(), "batch": self._batch,
-            "classes": [int(c) for c in classes],
+            "classes": [int(c) for c in named.number],
         }  # fmt: skip
         first = None if state is None else Path(state) / "explained"
         second = None if state is None else Path(state) / "tested"
-        measured, resumed = self._measured(files, classes, skipped, asked, first, every, progress)
+        measured, resumed = self._measured(
+            files, named.number, skipped, asked, first, every, progress
+        )
         asked |= {"tests": self.tests, "exchanges": self.exchanges}
         tested = self._tested(files, measured, asked, second, every, progress)
-        return report_of(self, files, names, measured, tested, skipped, notes, resumed)
+        return report_of(self, files, named, measured, tested, skipped, resumed)
 
     def _refuse_no_masks(self, files: Sequence[Path]) -> None:
         assert self.masks is not None
@@ -226,66 +225,14 @@ class BiasFinder:
                 first = first or err
         raise first or ImageError(f"{self.masks.folder}: no masks")
 
-    def _named(
-        self, given: Sequence[str | Path], files: Sequence[Path], notes: list[str]
-    ) -> tuple[dict[int, str], NDArray[np.int64]]:
-        """Names of classes by number, and each photo's class by its folder; -1: the predicted."""
-        from ..classifier.labels import class_number
-
-        names = dict(enumerate(self.labels or ()))
-        folders: dict[Path, str | None] = {}
-        for path in given:
-            try:
-                for file, label in class_folders([path]).items():
-                    folders.setdefault(file, label)
-            except ImageError:  # it is among the skipped already
-                continue
-        told = sorted({f for f in folders.values() if f is not None})
-        number: dict[str, int] = {}
-        for name in told:
-            try:
-                found = class_number(name, self.labels)
-            except UsageError:
-                continue
-            if found >= 0 and (self.classes is None or found < self.classes):
-                number[name] = found
-        if not number and self.labels is None and told:
-            number = self._by_prediction(folders, told)
-            names = {at: name for name, at in number.items()}
-            if number:
-                notes.append(
-                    "the model names no classes: each folder is taken for the class that most of "
-                    "its photos are predicted as"
-                )
-        other = [name for name in told if name not in number]
-        if other:
-            some = ", ".join(other[:3]) + (" …" if len(other) > 3 else "")
-            notes.append(
-                f"{len(other)} of {len(told)} folders are named as no class is ({some}): their "
-                "photos go by the predicted one"
-            )
-        of = [number.get(folders.get(file) or "", -1) for file in files]
-        return names, np.array(of, np.int64)
-
-    def _by_prediction(
-        self, folders: dict[Path, str | None], told: Sequence[str]
-    ) -> dict[str, int]:
-        """The class that most of a folder's photos are predicted as, by some of them; empty where
-        two folders would be one class."""
-        number: dict[str, int] = {}
-        for name in told:
-            some = [file for file, folder in folders.items() if folder == name]
-            some = [
-                some[i] for i in np.linspace(0, len(some) - 1, min(len(some), VOTES)).astype(int)
-            ]
-            votes: list[int] = []
-            for group in groups(some, self.preprocess, self.input, self._batch):
-                if len(group.index):
-                    chances, _, _ = self._explained(group.tensor, np.full(len(group.index), -1))
-                    votes += chances.argmax(axis=1).tolist()
-            if votes:
-                number[name] = int(np.bincount(votes).argmax())
-        return number if len(set(number.values())) == len(number) else {}
+    def _predicted(self, files: Sequence[Path]) -> list[int]:
+        """The top classes of those that can be read."""
+        found: list[int] = []
+        for group in groups(files, self.preprocess, self.input, self._batch):
+            if len(group.index):
+                chances, _, _ = self._explained(group.tensor, np.full(len(group.index), -1))
+                found += chances.argmax(axis=1).tolist()
+        return found
 
     def _measured(
         self, files: list[Path], classes: NDArray[np.int64], skipped: list[Skipped],
@@ -396,7 +343,7 @@ class BiasFinder:
         prepared = images.read(file, self.preprocess, self.input)
         _, evidence, _ = self._explained(prepared.tensor[None], np.array([target]))
         region = self._region(file, prepared.pixels, evidence[0])
-        return Seen(prepared.pixels, evidence[0], region)
+        return Seen(prepared.pixels, region, evidence[0])
 
     def chances(self, pictures: Sequence[Pixels]) -> NDArray[np.float64]:
         """Probabilities [N, K] of pictures as the model sees them."""
@@ -405,77 +352,28 @@ class BiasFinder:
         chances = as_score(arrays.to_host(logits), "probability", self._scorer.closing)
         return np.asarray(chances, np.float64)
 
-    def variants(self, seen: Seen, others: Sequence[Seen]) -> list[Pixels]:
-        """The photo; its background blurred; alone; the photo's mean colour; and the object before
-        each of the others' backgrounds."""
-        region = seen.region
-        assert region is not None
-        made = [seen.pixels, background.blurred(seen.pixels, region)]
-        made += [background.alone(seen.pixels, region), background.blank(seen.pixels)]
-        for other in others:
-            there = other.region if other.region is not None else region
-            made.append(background.exchanged(seen.pixels, region, other.pixels, there))
-        return made
-
     def _tested(
         self, files: Sequence[Path], measured: Measured, asked: dict[str, Any],
         state: Path | None, every: float, progress: Progress,
     ) -> Tested:  # fmt: skip
         """Photos of each class with their background exchanged, blurred and alone."""
-        present = measured.present
-        todo = list(_to_test(measured, self.tests, self.exchanges))
-        store = RowStore(
-            state,
-            asked,
-            {
-                "row": (np.int64, ()), "chance": (np.float32, (4,)), "top": (np.int64, (4,)),
-                "alone": (np.float32, (len(present),)), "given": (np.int64, (self.exchanges,)),
-                "donor": (np.int64, (self.exchanges,)),
-                "kept": (np.float32, (self.exchanges,)), "pulled": (np.float32, (self.exchanges,)),
-                "follows": (np.int64, (self.exchanges,)),
-            },
-            every,
-        )  # fmt: skip
+        todo = list(to_test(measured, self.tests, self.exchanges))
+        store = RowStore(state, asked, kinds(len(measured.present), self.exchanges), every)
         start = store.restore([], len(todo))
         for at in range(start, len(todo)):
             row, donors = todo[at]
             progress("testing", at, len(todo))
             try:
-                told = self._tested_one(files, measured, row, donors, present)
+                told = tested(self, files, measured, row, donors)
             except ImageError:  # gone since it was read: there are others
                 told = None
-            rows = {} if told is None else {n: np.array([v]) for n, v in told.items()}
-            if told is not None:
-                rows |= {"index": np.array([at]), "row": np.array([row])}
+            rows = {} if told is None else {"index": np.array([at])}
+            rows |= {n: np.array([v]) for n, v in (told or {}).items()}
             store.add(rows, at + 1, [], last=at + 1 == len(todo))
         progress("testing", len(todo), len(todo))
         held = store.arrays()
         del held["index"]
         return Tested(**held)
-
-    def _tested_one(
-        self, files: Sequence[Path], measured: Measured, row: int, donors: Sequence[int],
-        present: NDArray[np.int64],
-    ) -> dict[str, Any] | None:  # fmt: skip
-        target = int(measured.target[row])
-        seen = self.seen(files[measured.index[row]], target)
-        assert seen.region is not None
-        if not 0.02 <= seen.region.mean() <= 0.98:
-            return None  # no object, or no background
-        others = [self.seen(files[measured.index[d]], int(measured.target[d])) for d in donors]
-        chances = self.chances(self.variants(seen, others))
-        wide = self.exchanges - len(donors)
-        given = [int(measured.target[d]) for d in donors]
-        swapped = chances[4:]
-        empty = [np.nan] * wide
-        return {
-            "chance": chances[:4, target], "top": chances[:4].argmax(axis=1),
-            "alone": chances[2, present], "given": given + [-1] * wide,
-            "donor": [*donors, *[-1] * wide],
-            "kept": [*swapped[:, target], *empty],
-            "pulled": [*(swapped[i, c] for i, c in enumerate(given)), *empty],
-            "follows": [*swapped.argmax(axis=1).tolist(), *[-1] * wide],
-        }  # fmt: skip
 
     def about(self) -> dict[str, Any]:
         """How the report was made, for JSON."""
@@ -497,19 +395,3 @@ def _cells(evidence: Evidence) -> NDArray[np.float32]:
     )
     small = np.maximum(small, 0)
     return np.asarray(small / (small.sum() or 1), np.float32)
-
-
-def _to_test(measured: Measured, tests: int, exchanges: int) -> Iterator[tuple[int, list[int]]]:
-    """Photos of each class, evenly spaced, and photos of other classes whose backgrounds they get,
-    in turn of every class."""
-    by_class = {int(c): np.nonzero(measured.target == c)[0] for c in measured.present}
-    for number, rows in by_class.items():
-        some = np.linspace(0, len(rows) - 1, min(len(rows), tests)).round().astype(int)
-        others = [held for c, held in by_class.items() if c != number]
-        for turn, at in enumerate(some.tolist()):
-            donors = []
-            for one in range(exchanges if others else 0):
-                place = turn * exchanges + one
-                held = others[place % len(others)]
-                donors.append(int(held[(place // len(others)) % len(held)]))
-            yield int(rows[at]), list(dict.fromkeys(donors))

@@ -15,7 +15,9 @@ from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, sheet
 from ..pictures.heat import over_photo, sequential
 from ..pictures.page import Page
-from .biasreport import FOCUS, BiasReport, ClassBias, Cluster, percent
+from .background import variants
+from .biasfigures import FOCUS
+from .biasreport import BiasReport, ClassBias, Cluster, percent
 from .objects import OBJECTS, Region, grown
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def _tested(report: BiasReport, one: ClassBias) -> Iterator[Row]:
             others = [finder.seen(report.file(d), int(held.target[d])) for d in donors]
         except ImageError:
             continue
-        pictures = finder.variants(seen, others)
+        pictures = variants(seen, others)
         chance = [*tested.chance[t].tolist(), *tested.kept[t].tolist()]
         tiles = [
             Tile(_outlined(seen.pixels, seen.region), percent(chance[0])),
