@@ -230,8 +230,7 @@ class BiasFinder:
         found: list[int] = []
         for group in groups(files, self.preprocess, self.input, self._batch):
             if len(group.index):
-                chances, _, _ = self._explained(group.tensor, np.full(len(group.index), -1))
-                found += chances.argmax(axis=1).tolist()
+                found += self._chances(group.tensor).argmax(axis=1).tolist()
         return found
 
     def _measured(
@@ -318,13 +317,16 @@ class BiasFinder:
             values = last.sum(axis=2) if signed else np.abs(last).max(axis=2)
         return np.asarray(np.maximum(values, 0), np.float32)
 
-    def _region(self, file: Path, pixels: Pixels, evidence: Evidence) -> Region | None:
+    def _region(self, file: Path, pixels: Pixels, evidence: Evidence | None) -> Region | None:
+        """evidence: what an object that is seeded is grown from; the others need none."""
         if self.object == "none":
             return None
         if self.masks is not None:
             return self.masks.region(file, self.preprocess, self.input)
-        size = (pixels.shape[0], pixels.shape[1])
-        return centre(size) if self.object == "centre" else seeded(evidence, pixels)
+        if self.object == "centre":
+            return centre((pixels.shape[0], pixels.shape[1]))
+        assert evidence is not None
+        return seeded(evidence, pixels)
 
     def _outside(self, evidence: Evidence, region: Region | None) -> float:
         """The share of the evidence outside the object and a margin of what the map can tell."""
@@ -345,10 +347,21 @@ class BiasFinder:
         region = self._region(file, prepared.pixels, evidence[0])
         return Seen(prepared.pixels, region, evidence[0])
 
+    def cut(self, file: Path, target: int) -> Cut:
+        """A photo again, and its object: nothing is explained that isn't looked at. Raises
+        ImageError."""
+        if self.object == "seeded":
+            return self.seen(file, target)
+        pixels = images.read(file, self.preprocess, self.input).pixels
+        return Cut(pixels, self._region(file, pixels, None))
+
     def chances(self, pictures: Sequence[Pixels]) -> NDArray[np.float64]:
         """Probabilities [N, K] of pictures as the model sees them."""
         tensors = [images.to_tensor(one, self.preprocess, self.input) for one in pictures]
-        logits = self._scorer.logits(self._scorer.take(np.stack(tensors)))
+        return self._chances(np.stack(tensors))
+
+    def _chances(self, tensor: NDArray[Any]) -> NDArray[np.float64]:
+        logits = self._scorer.logits(self._scorer.take(tensor))
         chances = as_score(arrays.to_host(logits), "probability", self._scorer.closing)
         return np.asarray(chances, np.float64)
 

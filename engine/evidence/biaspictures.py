@@ -67,7 +67,7 @@ def _tested(report: BiasReport, one: ClassBias) -> Iterator[Row]:
         try:
             seen = finder.seen(report.file(row), one.number)
             donors = [d for d in tested.donor[t].tolist() if d >= 0]
-            others = [finder.seen(report.file(d), int(held.target[d])) for d in donors]
+            others = [finder.cut(report.file(d), int(held.target[d])) for d in donors]
         except ImageError:
             continue
         pictures = variants(seen, others)

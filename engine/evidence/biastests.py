@@ -54,12 +54,12 @@ def tested(
     """What becomes of a photo, see `Tested`; None where it has no object, or no background. donors:
     rows of photos whose backgrounds it gets. Raises ImageError."""
     target = int(measured.target[row])
-    cut = finder.seen(files[measured.index[row]], target)
+    cut = finder.cut(files[measured.index[row]], target)
     assert cut.region is not None
     if not LEAST <= cut.region.mean() <= MOST:
         return None
     given = [int(measured.target[d]) for d in donors]
-    others = [finder.seen(files[measured.index[d]], c) for d, c in zip(donors, given, strict=True)]
+    others = [finder.cut(files[measured.index[d]], c) for d, c in zip(donors, given, strict=True)]
     chances = finder.chances(variants(cut, others))
     wide = finder.exchanges - len(donors)
     swapped, empty, none = chances[4:], [np.nan] * wide, [-1] * wide

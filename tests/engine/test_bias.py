@@ -14,6 +14,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.direct.explainer import Explainer
 from backlight.engine.evidence import background, objects
 from backlight.engine.evidence.biasreport import BiasReport
 from backlight.engine.evidence.spray import eigen_gap, spectral
@@ -163,6 +164,21 @@ def test_figures_that_are_known(linear):
     assert len(found.tested.row) == 4
     told = found.as_dict()
     assert told["suspects"] == ["yes"] and told["classes"][0]["clusters"][0]["photos"] > 0
+
+
+def test_no_photo_is_explained_twice(linear, monkeypatch):
+    """What becomes of a photo with another background needs its object, not its map."""
+    explained = []
+    inner = Explainer.__call__
+
+    def counted(self, inputs, target=None):
+        explained.append(len(inputs))
+        return inner(self, inputs, target)
+
+    monkeypatch.setattr(Explainer, "__call__", counted)
+    found = report(linear, masks=linear / "masks")
+    assert len(found.tested.row) == 8 and (found.tested.given >= 0).all()
+    assert sum(explained) == 8
 
 
 def test_unlabelled_photos_go_by_the_predicted_class(linear, tmp_path):
