@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,8 @@ __all__ = ["BUILDERS", "Drawn", "Draws", "Masking", "build"]
 class Masking:
     """What these methods are told; None: each one's default.
 
-    segments, masks, seed, hide: of LIME and KernelSHAP, see Lime; hide is their baseline, numbers
-    in `space`. score: of all.
+    segments, masks, seed, hide: of LIME and KernelSHAP, see Lime; hide is their baseline. score: of
+    all.
     layer, fuse, size, signed: of class activation maps, see `backlight.export`.
     """
 
@@ -43,7 +43,6 @@ class Masking:
     masks: int | None = None
     seed: int | None = None
     hide: BaselineLike | None = None
-    space: Literal["input", "pixels"] = "input"
     score: Score | None = None
     layer: Sequence[str] = ()
     fuse: bool = False
@@ -161,7 +160,7 @@ def _segmented(made: Callable[..., Attribution], name: str, scorer: Scorer, told
         "score": told.score,
     }  # fmt: skip
     options = {k: v for k, v in given.items() if v is not None}
-    return _Segmented(name, made(scorer, space=told.space, **options))
+    return _Segmented(name, made(scorer, **options))
 
 
 @dataclass(frozen=True)

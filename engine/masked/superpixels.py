@@ -156,7 +156,8 @@ def as_superpixels(given: SuperpixelsLike, source: str = "") -> Superpixels:
     if isinstance(given, str):
         return _named(given)
     try:
-        labels = np.asarray(arrays.to_host(arrays.taken(given)[0] if _is_array(given) else given))
+        array = hasattr(given, "__dlpack__")
+        labels = np.asarray(arrays.to_host(arrays.taken(given)[0]) if array else given)
     except (TypeError, ValueError):
         raise UsageError(f"segments {given!r}; accepted: {FORMS}") from None
     if labels.ndim not in (2, 3) or labels.size == 0 or labels.dtype.kind not in "iub":
@@ -165,10 +166,6 @@ def as_superpixels(given: SuperpixelsLike, source: str = "") -> Superpixels:
             "whole numbers [H,W], or [N,H,W], one an image"
         )
     return Superpixels("map", labels=labels, source=source)
-
-
-def _is_array(given: Any) -> bool:
-    return hasattr(given, "__dlpack__")
 
 
 def _named(text: str) -> Superpixels:
@@ -182,15 +179,13 @@ def _named(text: str) -> Superpixels:
         if rows < 1 or cols < 1 or not 2 <= rows * cols <= MOST_SEGMENTS:
             raise UsageError(f"segments '{text}'; accepted: 2 to {MOST_SEGMENTS} cells")
         return Superpixels("grid", cells=(rows, cols))
-    if name not in DEFAULTS:
-        raise wrong
-    if not parameter and ":" in text:
+    if name not in DEFAULTS or (not parameter and ":" in text):
         raise wrong
     try:
         size = float(parameter) if parameter else DEFAULTS[name]
     except ValueError:
         raise wrong from None
-    if name == "slic" and (size != int(size) if np.isfinite(size) else True):
+    if name == "slic" and not size.is_integer():
         raise wrong
     least, most = {
         "slic": (2.0, float(MOST_SEGMENTS)), "quickshift": (0.5, 20.0), "felzenszwalb": (1.0, 1e5)
@@ -209,11 +204,12 @@ def picture_of(
     None, and with other numbers of channels than 1 and 3: its own range, or that of its channels'
     mean.
     """
-    values = channels_last(np.asarray(image, np.float64), layout)
-    channels = values.shape[-1]
-    if preprocess is not None and channels in (1, 3):
+    planes = channels_last(image, layout)
+    coloured = planes.shape[-1] in (1, 3)
+    if preprocess is not None and coloured:
         return to_pixels(image, preprocess, layout)
-    if channels not in (1, 3):
+    values = planes.astype(np.float64)
+    if not coloured:
         values = values.mean(axis=-1, keepdims=True)
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / ((high - low) or 1.0)

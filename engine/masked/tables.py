@@ -89,7 +89,7 @@ def lime_regression(segments: int, rows: int, seed: int) -> Regression:
     where there are no more than `rows` of them. Raises UsageError.
     """
     _check(segments, rows)
-    if segments < 62 and 2**segments <= rows:
+    if 2**segments <= rows:
         table, exact = _every(segments), True
     else:
         half = np.random.default_rng(seed).random((-(-rows // 2), segments)) < 0.5
