@@ -119,21 +119,36 @@ BL_FN Tap tap(int pos, int cells, float step) {
   return t;
 }
 
-// A grid or map [rows, cols] at upsampled pixel (y, x).
-template <class G>
-BL_FN float upsampled(const G* grid, int rows, int cols, float step_y, float step_x, int y, int x) {
-  const Tap v = tap(y, rows, step_y), h = tap(x, cols, step_x);
-  const G* upper = grid + v.low * cols;
-  const G* lower = grid + v.high * cols;
+// Masks that are enlarged: k's points [rows, cols], and the pixel that the crop starts at.
+struct GridMasks {
+  const unsigned char* grids;  // [n, rows, cols], 1 = kept
+  const int* shifts;           // [n, 2]
+  int rows, cols;
+  float step_y, step_x;
+  BL_FN const unsigned char* points(long long k) const { return grids + k * rows * cols; }
+  BL_FN int shift_y(long long k) const { return shifts[2 * k]; }
+  BL_FN int shift_x(long long k) const { return shifts[2 * k + 1]; }
+};
+
+struct MapMasks {
+  const float* maps;  // [n, rows, cols]
+  int rows, cols;
+  float step_y, step_x;
+  BL_FN const float* points(long long k) const { return maps + k * rows * cols; }
+  BL_FN int shift_y(long long) const { return 0; }
+  BL_FN int shift_x(long long) const { return 0; }
+};
+
+// How much of pixel (y, x) mask k keeps, 0..1.
+template <class Masks>
+BL_FN float keep_of(const Masks& m, long long k, int y, int x) {
+  const Tap v = tap(y + m.shift_y(k), m.rows, m.step_y);
+  const Tap h = tap(x + m.shift_x(k), m.cols, m.step_x);
+  const auto* upper = m.points(k) + v.low * m.cols;
+  const auto* lower = m.points(k) + v.high * m.cols;
   const float a = lerp(to_float(upper[h.low]), to_float(upper[h.high]), h.weight);
   const float b = lerp(to_float(lower[h.low]), to_float(lower[h.high]), h.weight);
   return lerp(a, b, v.weight);
-}
-
-// How much of pixel (y, x) a RISE grid keeps, 0..1. grid: uint8 [rows, cols], 1 = kept.
-BL_FN float grid_keep(const unsigned char* grid, int rows, int cols, const int* shift, float step_y,
-                      float step_x, int y, int x) {
-  return upsampled(grid, rows, cols, step_y, step_x, y + shift[0], x + shift[1]);
 }
 
 // ---- One CUDA thread's share of each kernel --------------------------------------------------
@@ -159,29 +174,12 @@ struct Windows {
   }
 };
 
-template <class T>
-struct Grids {
-  const unsigned char* grids;
-  const int* shifts;
-  int rows, cols;
-  float step_y, step_x;
+template <class T, class Masks>
+struct Enlarged {
+  Masks masks;
   BL_FN bool untouched(long long, int, int, int, int) const { return false; }
   BL_FN T at(long long k, T x, T base, int, int y, int px) const {
-    const float keep = grid_keep(grids + k * rows * cols, rows, cols, shifts + 2 * k, step_y,
-                                 step_x, y, px);
-    return blend_element(x, base, keep);
-  }
-};
-
-template <class T>
-struct Maps {
-  const float* maps;
-  int rows, cols;
-  float step_y, step_x;
-  BL_FN bool untouched(long long, int, int, int, int) const { return false; }
-  BL_FN T at(long long k, T x, T base, int, int y, int px) const {
-    const float keep = upsampled(maps + k * rows * cols, rows, cols, step_y, step_x, y, px);
-    return blend_element(x, base, keep);
+    return blend_element(x, base, keep_of(masks, k, y, px));
   }
 };
 
@@ -273,34 +271,17 @@ BL_FN void accumulate_windows_thread(long long t, int classes, int planes, int h
   total[t] += sum;
 }
 
-// As above, for grids: what a mask keeps of a pixel times the mask's value.
-BL_FN void accumulate_grids_thread(long long t, int classes, int height, int width, double* total,
-                                   const double* values, const unsigned char* grids,
-                                   const int* shifts, int rows, int cols, float step_y,
-                                   float step_x, int n) {
+// As above, for grids and maps: what a mask keeps of a pixel times the mask's value.
+template <class Masks>
+BL_FN void accumulate_enlarged_thread(long long t, int classes, int height, int width,
+                                      double* total, const double* values, const Masks& masks,
+                                      int n) {
   const long long size = static_cast<long long>(height) * width;
   if (t >= size * classes) return;
   const double* v = values + t / size * n;
   const int rest = static_cast<int>(t % size), y = rest / width, x = rest % width;
   double sum = 0;
-  for (int k = 0; k < n; ++k)
-    sum += v[k] * grid_keep(grids + static_cast<long long>(k) * rows * cols, rows, cols,
-                            shifts + 2 * k, step_y, step_x, y, x);
-  total[t] += sum;
-}
-
-// As above, for maps.
-BL_FN void accumulate_maps_thread(long long t, int classes, int height, int width, double* total,
-                                  const double* values, const float* maps, int rows, int cols,
-                                  float step_y, float step_x, int n) {
-  const long long size = static_cast<long long>(height) * width;
-  if (t >= size * classes) return;
-  const double* v = values + t / size * n;
-  const int rest = static_cast<int>(t % size), y = rest / width, x = rest % width;
-  double sum = 0;
-  for (int k = 0; k < n; ++k)
-    sum += v[k] * upsampled(maps + static_cast<long long>(k) * rows * cols, rows, cols, step_y,
-                            step_x, y, x);
+  for (int k = 0; k < n; ++k) sum += v[k] * keep_of(masks, k, y, x);
   total[t] += sum;
 }
 

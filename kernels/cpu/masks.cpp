@@ -84,8 +84,8 @@ struct Split {
   int n, height, block, parts;
 };
 
-// What each of a grid's or map's rows keeps across the image's width: float [rows, width * inner]. The
-// upsampling is separable, so a mask's row is then one lerp between two of these. weights: room
+// What each of a grid's or map's rows keeps across the image's width: float [rows, width * inner].
+// The upsampling is separable, so a mask's row is then one lerp between two of these. weights: room
 // for [width * inner].
 template <class Masks>
 void widen(float* wide, float* weights, const Masks& m, long long k, int width, int inner) {

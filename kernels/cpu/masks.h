@@ -19,26 +19,6 @@ struct Variants {
   int threads;
 };
 
-// Masks that are enlarged: k's points [rows, cols], and the pixel that the crop starts at.
-struct GridMasks {
-  const unsigned char* grids;  // [n, rows, cols]
-  const int* shifts;           // [n, 2]
-  int rows, cols;
-  float step_y, step_x;
-  const unsigned char* points(long long k) const { return grids + k * rows * cols; }
-  int shift_y(long long k) const { return shifts[2 * k]; }
-  int shift_x(long long k) const { return shifts[2 * k + 1]; }
-};
-
-struct MapMasks {
-  const float* maps;  // [n, rows, cols]
-  int rows, cols;
-  float step_y, step_x;
-  const float* points(long long k) const { return maps + k * rows * cols; }
-  int shift_y(long long) const { return 0; }
-  int shift_x(long long) const { return 0; }
-};
-
 // Elements: std::uint32_t, std::uint16_t, std::uint8_t.
 template <class T>
 void apply_windows(const Variants<T>& v, const int* boxes);

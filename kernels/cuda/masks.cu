@@ -16,16 +16,17 @@ namespace bl = backlight;
       long long total, int head, int planes, int height, int row, int inner, T* out,             \
       const T* image, const T* base, int flat, const unsigned char* grids, const int* shifts,    \
       int rows, int cols, float step_y, float step_x) {                                          \
+    const bl::GridMasks masks{grids, shifts, rows, cols, step_y, step_x};                        \
     bl::apply_thread(THREAD, total, head, bl::Shape{planes, height, row, inner}, out, image,     \
-                     bl::Base<T>{base, flat},                                                    \
-                     bl::Grids<T>{grids, shifts, rows, cols, step_y, step_x});                   \
+                     bl::Base<T>{base, flat}, bl::Enlarged<T, bl::GridMasks>{masks});            \
   }                                                                                              \
   extern "C" __global__ void apply_maps_##SUFFIX(                                                \
       long long total, int head, int planes, int height, int row, int inner, T* out,             \
       const T* image, const T* base, int flat, const float* maps, int rows, int cols,            \
       float step_y, float step_x) {                                                              \
+    const bl::MapMasks masks{maps, rows, cols, step_y, step_x};                                  \
     bl::apply_thread(THREAD, total, head, bl::Shape{planes, height, row, inner}, out, image,     \
-                     bl::Base<T>{base, flat}, bl::Maps<T>{maps, rows, cols, step_y, step_x});    \
+                     bl::Base<T>{base, flat}, bl::Enlarged<T, bl::MapMasks>{masks});             \
   }                                                                                              \
   extern "C" __global__ void apply_segments_##SUFFIX(                                            \
       long long total, int head, int planes, int height, int row, int inner, T* out,             \
@@ -50,15 +51,15 @@ extern "C" __global__ void accumulate_grids(int classes, int height, int width, 
                                             const double* values, const unsigned char* grids,
                                             const int* shifts, int rows, int cols, float step_y,
                                             float step_x, int n) {
-  bl::accumulate_grids_thread(THREAD, classes, height, width, total, values, grids, shifts, rows,
-                              cols, step_y, step_x, n);
+  const bl::GridMasks masks{grids, shifts, rows, cols, step_y, step_x};
+  bl::accumulate_enlarged_thread(THREAD, classes, height, width, total, values, masks, n);
 }
 
 extern "C" __global__ void accumulate_maps(int classes, int height, int width, double* total,
                                            const double* values, const float* maps, int rows,
                                            int cols, float step_y, float step_x, int n) {
-  bl::accumulate_maps_thread(THREAD, classes, height, width, total, values, maps, rows, cols,
-                             step_y, step_x, n);
+  const bl::MapMasks masks{maps, rows, cols, step_y, step_x};
+  bl::accumulate_enlarged_thread(THREAD, classes, height, width, total, values, masks, n);
 }
 
 extern "C" __global__ void accumulate_segments(int classes, int segments, double* total,
