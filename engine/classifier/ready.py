@@ -93,12 +93,15 @@ class Ready:
 
     @cached_property
     def hash(self) -> str:
-        """What tells it from other models, and from itself with other inputs beside the image:
-        see `model_hash`."""
-        own = model_hash(self.given, self.read)
+        """What tells it from other models, and from itself with other inputs beside the image."""
         if not self.inputs:
-            return own
-        return hash_with(own, self.image.extras.arrays)
+            return self.file_hash
+        return hash_with(self.file_hash, self.image.extras.arrays)
+
+    @cached_property
+    def file_hash(self) -> str:
+        """Of the model alone, whatever it is fed: see `model_hash`."""
+        return model_hash(self.given, self.read)
 
     def feeding(self, fed: Fed) -> Fed:
         """What a graph of this model takes, with what is given of it. Raises UsageError."""
@@ -114,7 +117,7 @@ class Ready:
     def placed(self, providers: Providers, form: str | None = None) -> tuple[Providers, list[str]]:
         """Where it runs: what was asked for, or, for "auto", what is stored beside its file, and
         notes of that. form: of the graph (`--for`), where it is given."""
-        return chosen(providers, self.given, lambda: self.hash, form)
+        return chosen(providers, self.given, lambda: self.file_hash, form)
 
     @cached_property
     def image(self) -> Fed:

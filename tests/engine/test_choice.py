@@ -24,6 +24,7 @@ from backlight.engine.runtime.machine import device
 from backlight.engine.runtime.openvino import OpenVino
 
 from .. import models
+from .test_extras import two
 
 pytest.importorskip("onnxruntime")
 X = models.images(2, 3, 8, 8)
@@ -91,6 +92,18 @@ def test_a_stored_choice_is_followed_and_said_wherever_a_model_runs(stored):
     assert backlight.Explainer(models.tiny(), ["vanilla"]).session.provider == "cpu"
     explain = backlight.Explainer(model, ["vanilla"], for_="cpu")
     assert explain.session.provider == "cpu" and "wrong maps" in explain.notes[-1]
+
+
+def test_what_is_fed_beside_the_images_is_no_other_model(tmp_path):
+    """A bench measures a file; a choice is of that file, with whatever inputs it is run."""
+    pytest.importorskip("openvino")
+    path = tmp_path / "two.onnx"
+    onnx.save(two(), path)
+    choice = Choice("openvino", 1.5, "cpu", ("cpu", "openvino"), device(), model_hash(str(path)))
+    file_beside(path).write_text(choice.to_json())
+    ready = Ready(str(path), inputs={"meta": 0.5})
+    assert ready.placed(None)[0] == "openvino"
+    assert ready.hash != ready.file_hash == Ready(str(path)).hash
 
 
 def changed(choice, **fields):
