@@ -25,13 +25,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backlight.engine.runtime.machine import device, versions
+from backlight.engine.runtime.machine import device, installed, versions
 from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 
@@ -199,12 +198,7 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
 
 def said() -> dict[str, str]:
     """The versions, the peers' too; printed with the device."""
-    found = versions()
-    for package in ("torch", "captum", "grad-cam", "lime", "shap", "openvino"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found = versions() | installed(("torch", "captum", "grad-cam", "lime", "shap", "openvino"))
     print(f"{device()}; " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
     return found
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError
 from .interface import one_line
-from .session import Session
+
+if TYPE_CHECKING:
+    from .session import Session
 
 __all__ = ["is_cuda", "run_on_cuda", "taken", "to_host"]
 

@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import UsageError
 from .interface import Provider
 from .machine import device
-from .session import RUNTIMES, Providers, asked
+from .session import Providers, asked, on_cpu
 
 __all__ = ["SETTINGS", "Choice", "chosen", "file_beside"]
 
@@ -58,11 +58,12 @@ class Choice:
             provider = Provider.parse(made.provider)
             asked(made.provider)
             texts = [made.over, made.device, made.model, *made.measured]
-            fine = all(isinstance(text, str) for text in texts) and made.times > 0
+            if not all(isinstance(text, str) for text in texts) or not made.times > 0:
+                raise ValueError("of other types")
+            if not set(provider.settings) <= SETTINGS:
+                raise ValueError("settings that no file may make")
         except (OSError, ValueError, TypeError, KeyError, UsageError, RecursionError) as err:
             raise UsageError(f"{file}: no choice that 'backlight bench --store' wrote") from err
-        if not fine or not set(provider.settings) <= SETTINGS:
-            raise UsageError(f"{file}: no choice that 'backlight bench --store' wrote")
         return made
 
 
@@ -104,7 +105,6 @@ def _against(choice: Choice, digest: Callable[[], str], form: str | None) -> str
     """Why a choice isn't followed; nothing where it is. Raises UsageError for a provider that
     nobody takes."""
     runtime, _, _ = asked(choice.provider)
-    first = RUNTIMES[-1]
     if choice.device != device():
         return f"that was measured on {choice.device}"
     if choice.model != digest():
@@ -113,6 +113,6 @@ def _against(choice: Choice, digest: Callable[[], str], form: str | None) -> str
         return f"{runtime.name} is not installed"
     if form in runtime.wrong_forms:
         return f"a graph for {form} gives wrong maps there"
-    if not first.on_cpu(asked("auto")[1]) and "cuda" not in choice.measured:
+    if not on_cpu("auto") and "cuda" not in choice.measured:
         return "cuda was not measured, which goes first here"
     return ""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError, RunError, UsageError
 from ...export.emit import all_dims
+from .machine import installed
 
 __all__ = [
     "Compiled",
@@ -180,9 +181,10 @@ class Compiled(ABC):
 
 
 class Runtime(ABC):
-    """A runtime. name: for people, and of its wheel."""
+    """A runtime. name: for people; wheels: of which one is installed, or none."""
 
     name: ClassVar[str]
+    wheels: ClassVar[tuple[str, ...]]
     # What it computes wrongly, of `--for`; silently, so that it is never run.
     wrong_forms: ClassVar[frozenset[str]] = frozenset()
 
@@ -214,9 +216,9 @@ class Runtime(ABC):
         """auto: providers were left to us, so that one that can't start is a note. Raises
         UsageError for a provider that isn't there, ModelError for a model that is refused."""
 
-    @abstractmethod
     def describe(self) -> dict[str, str]:
-        """Its version, and what it runs on here; empty where it isn't installed."""
+        """The version of each of its wheels that is there; empty where it isn't installed."""
+        return installed(self.wheels)
 
 
 # "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) ", where the runtime was built.

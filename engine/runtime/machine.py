@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ... import __version__
 from ...lanes import cores
 
-__all__ = ["device", "versions"]
+__all__ = ["device", "installed", "versions"]
 
 
 def device() -> str:
@@ -37,8 +38,14 @@ def _cpuinfo() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Of what takes part."""
-    found = {"backlight": __version__, "python": platform.python_version()}
-    for package in ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"):
+    here = {"backlight": __version__, "python": platform.python_version()}
+    return here | installed(("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"))
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are there."""
+    found = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

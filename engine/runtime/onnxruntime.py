@@ -6,7 +6,6 @@ import importlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 
 from ...errors import ModelError, RunError, UsageError, nearest
-from .interface import Compiled, Provider, Runtime, Source, Use, one_line
+from .arrays import cupy, is_cuda
+from .interface import Compiled, Provider, Runtime, Source, Use, numpy_dtype, one_line
 
 __all__ = ["AUTO", "PROVIDERS", "OnnxRuntime", "runtime"]
 
@@ -65,6 +65,7 @@ class OnnxRuntime(Runtime):
     """Takes every provider that no other runtime does: its own names go beside the short ones."""
 
     name = "onnxruntime"
+    wheels = ("onnxruntime", "onnxruntime-gpu")
 
     def takes(self, provider: Provider) -> bool:
         """Every one: ask the others first."""
@@ -136,16 +137,6 @@ class OnnxRuntime(Runtime):
         ]
         return OnnxCompiled(inner, got, notes)
 
-    def describe(self) -> dict[str, str]:
-        """The version of each of its wheels that is there."""
-        found = {}
-        for wheel in ("onnxruntime", "onnxruntime-gpu"):
-            try:
-                found[wheel] = version(wheel)
-            except PackageNotFoundError:
-                continue
-        return found
-
     def optimized(self, message: bytes) -> tuple[onnx.ModelProto, str]:
         """A graph as the CPU provider runs it, and which version that is. ModelError, OSError."""
         ort = runtime()
@@ -206,8 +197,6 @@ class OnnxCompiled(Compiled):
 
 def bound(inner: Any, feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
     """One run of an InferenceSession with inputs and outputs in CUDA's memory. Raises RunError."""
-    from .arrays import cupy, is_cuda
-
     cp = cupy()
     binding = inner.io_binding()
     device = next((x.device.id for x in feeds.values() if is_cuda(x)), 0)
@@ -234,8 +223,6 @@ def bound(inner: Any, feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[
 
 def _view(cp: Any, value: Any) -> Any:
     """A CuPy array over an OrtValue in device memory."""
-    from .interface import numpy_dtype
-
     if value.device_name() == "cpu":
         return cp.asarray(value.numpy())
     shape = tuple(value.shape())

@@ -12,7 +12,6 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ class OpenVino(Runtime):
     """Runs whole models on one device, or on one of several (AUTO)."""
 
     name = "openvino"
+    wheels = ("openvino",)
     # Both take MaxPool's Indices and share weights between the passes: docs/runtimes.md.
     wrong_forms = frozenset({"cpu", "cuda"})
 
@@ -121,13 +121,6 @@ class OpenVino(Runtime):
         if use.threads is not None and not made.host:
             made.notes.append(f"{provider} takes no threads: the device has its own")
         return made
-
-    def describe(self) -> dict[str, str]:
-        """Its version."""
-        try:
-            return {self.name: version(self.name)}
-        except PackageNotFoundError:
-            return {}
 
 
 class OpenVinoCompiled(Compiled):
