@@ -7,10 +7,7 @@ would slow the other session's first runs. Memory and load time are taken in pro
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,19 +20,20 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import ModelError, RunError, UsageError
+from ...errors import ModelError, UsageError
 from ...export import choose, traits
 from ...export.emit import dim_of
-from ...export.graph import Loaded, ModelLike, read
+from ...export.graph import Loaded
 from ...export.lone import is_lone
 from ...export.methods import RULES, chosen
 from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
-from ...export.sizes import Shapes, fix_shapes
+from ...export.sizes import Shapes
 from ...export.store import save_model
 from ..classifier.extras import NO_EXTRAS, Extras, InputsLike
 from ..classifier.ready import Ready
 from ..runtime.machine import device, versions
 from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype, wrong_form
+from . import processes
 from .contention import busy
 from .recommend import Recommended, recommended
 
@@ -148,12 +146,13 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
         asked = Asked(batches, runs, size, lone, folder, contended, extras)
-        subjects = {
-            provider: _subjects(
-                model, loaded, groups, target or default_lowering([provider]), folder, shapes, wrt
-            )
-            for provider in providers
+        forms = {provider: target or default_lowering([provider]) for provider in providers}
+        plain = _plain(ready, folder)
+        files = {
+            form: {"score": plain, **_explaining(loaded, groups, form, folder, wrt)}
+            for form in dict.fromkeys(forms.values())
         }
+        subjects = {provider: files[form] for provider, form in forms.items()}
         rows = [row for count in threads for row in _measured(subjects, count, asked)]
     at = {provider: number for number, provider in enumerate(providers)}
     rows.sort(key=lambda row: at[row.provider])  # stable: threads and batches as they came
@@ -176,16 +175,17 @@ def _measured(
         for subject, path in files.items()
     }
     first = next(iter(sessions))
-    loads = {provider: _loads(files, provider, threads) for provider, files in subjects.items()}
+    loads = {p: processes.loads(files, p, threads) for p, files in subjects.items()}
     rows = []
     for batch in asked.batches:
         feeds = _feeds(sessions[first], batch, asked.size, asked.lone, asked.extras)
         with busy() if asked.contended else nullcontext():
             times = _alternate(sessions, feeds, asked.runs)
+        held = asked.folder / "feeds.npz"
+        np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
         fastest = min([float(np.median(times[provider, "score"])) for provider in subjects])
         for provider, files in subjects.items():
-            peaks = {s: _peak(path, provider, threads, feeds, asked.folder)
-                     for s, path in files.items()}  # fmt: skip
+            peaks = {s: processes.peak(f, provider, threads, held) for s, f in files.items()}
             own = {subject: times[provider, subject] for subject in files}
             for subject, path in files.items():
                 needs = 0.0 if subject == "score" else _activations(path, feeds)
@@ -210,22 +210,20 @@ def _drift(one: Session, reference: Session, feeds: Mapping[str, NDArray[Any]]) 
     return float(f"{worst:.2g}")
 
 
-def _subjects(
-    model: ModelLike,
-    loaded: Loaded,
-    groups: Sequence[Sequence[str]],
-    lowering: str,
-    folder: Path,
-    shapes: Shapes | None,
-    wrt: str | None,
+def _plain(ready: Ready, folder: Path) -> str:
+    """The file of the model, with the shapes that were given."""
+    if not ready.shapes:
+        return str(ready.given)
+    file = folder / "plain.onnx"
+    save_model(ready.read, file, weight_bytes(ready.read) > PROTO_LIMIT)
+    return str(file)
+
+
+def _explaining(
+    loaded: Loaded, groups: Sequence[Sequence[str]], lowering: str, folder: Path, wrt: str | None
 ) -> dict[str, str]:
-    """Files: the plain model as it is, and an explaining graph per group of methods."""
-    files = {"score": str(model)}
-    if shapes:
-        fixed, _ = read(model)
-        fix_shapes(fixed, shapes)
-        files["score"] = str(folder / "plain.onnx")
-        save_model(fixed, folder / "plain.onnx", weight_bytes(fixed) > PROTO_LIMIT)
+    """Files: a graph per group of methods."""
+    files = {}
     for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
         explain_graph(loaded, group, target_class="top1", lowering=lowering, wrt=wrt).save(path)
@@ -290,63 +288,6 @@ def _alternate(
                 session.run(fed[name])
                 taken[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in taken.items()}
-
-
-_CHILD = """
-import json, resource, sys, time
-import numpy as np
-from backlight.engine.runtime.session import Session
-path, provider, threads, feeds = sys.argv[1:5]
-held = dict(np.load(feeds)) if feeds else None
-start = time.perf_counter()
-session = Session(path, [provider], int(threads) or None)
-load = time.perf_counter() - start
-held = held and {given.name: held[given.name] for given in session.inputs}
-for _ in range(3 if held else 0):
-    session.run(held)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-peak /= 1024 * 1024 if sys.platform == "darwin" else 1024
-try:
-    # Linux counts the parent's peak into a child's ru_maxrss; this it does not.
-    status = open("/proc/self/status").read()
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-except (OSError, IndexError):
-    pass
-print(json.dumps([1000 * load, peak]))
-"""
-LOADS = 3  # processes, subjects taking turns; their median counts
-
-
-def _child(path: str, provider: str, threads: int | None, feeds: str) -> tuple[float, float]:
-    """Load time in ms and peak resident memory in MiB, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), feeds],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(f"a measuring process failed: {done.stderr.strip().splitlines()[-1:]}")
-    load, peak = json.loads(done.stdout.splitlines()[-1])
-    return float(load), float(peak)
-
-
-def _loads(subjects: Mapping[str, str], provider: str, threads: int | None) -> dict[str, float]:
-    """Milliseconds until a session is ready."""
-    taken: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(LOADS):
-        for name, path in subjects.items():
-            taken[name].append(_child(path, provider, threads, "")[0])
-    return {name: float(np.median(values)) for name, values in taken.items()}
-
-
-def _peak(
-    path: str, provider: str, threads: int | None, feeds: Mapping[str, NDArray[Any]], folder: Path
-) -> float:
-    """Peak resident memory of three runs, in MiB."""
-    held = folder / "feeds.npz"
-    np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
-    return _child(path, provider, threads, str(held))[1]
 
 
 def _activations(path: str, feeds: Mapping[str, NDArray[Any]]) -> float | None:

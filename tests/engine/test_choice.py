@@ -15,7 +15,7 @@ from backlight.engine.cli import run
 from backlight.engine.inside.deconvnet import Projector
 from backlight.engine.inside.objective import Objective
 from backlight.engine.inside.taps import Taps
-from backlight.engine.measure import bench
+from backlight.engine.measure import processes
 from backlight.engine.measure.bench import Row
 from backlight.engine.measure.recommend import recommended
 from backlight.engine.runtime.choice import Choice, file_beside
@@ -151,9 +151,8 @@ def test_what_goes_first_anyway_needs_no_note(stored):
 
 def test_the_bench_prints_both_recommends_and_stores(tmp_path, monkeypatch, capsys):
     pytest.importorskip("openvino")
-    monkeypatch.setattr(bench, "LOADS", 1)
-    monkeypatch.setattr(bench, "_peak", lambda *a: 100.0)  # processes of their own: seconds each
-    monkeypatch.setattr(bench, "_loads", lambda files, *a: dict.fromkeys(files, 1.0))
+    monkeypatch.setattr(processes, "peak", lambda *a: 100.0)  # seconds each
+    monkeypatch.setattr(processes, "loads", lambda files, *a: dict.fromkeys(files, 1.0))
     model = tmp_path / "tiny.onnx"
     onnx.save(models.tiny(), model)
     given = ["bench", str(model), "--provider", "cpu", "--provider", "openvino", "--runs", "3",
