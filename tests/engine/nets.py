@@ -51,3 +51,37 @@ vit (float[N,3,16,16] x) => (float[N,16,6] y) {
             "m": rng.standard_normal((6, 6)).astype(np.float32),
         },
     )
+
+
+_RNG = np.random.default_rng(0)
+TWO = {
+    "w": _RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+    "v": _RNG.standard_normal((6, 5)).astype(np.float32),
+}
+TWO_TEXT = """<ir_version: 8, opset_import: ["": 18]>
+two (float[N,3,8,6] x, KIND[ROWS] meta) => (float[N,5] y) {
+    h = Conv<pads=[1,1,1,1]>(x, w)
+    r = Relu(h)
+    p = GlobalAveragePool(r)
+    f = Flatten(p)
+    m = Cast<to=1>(meta)
+    q = JOIN
+    g = Concat<axis=1>(f, q)
+    s = MatMul(g, v)
+    y = Softmax(s)
+}"""
+
+
+def two(kind: str = "float", rows: str = "N,2") -> onnx.ModelProto:
+    """An image and two numbers; of the numbers a row per image, or one for all."""
+    join = "Identity(m)"
+    if rows == "2":
+        join = "Expand(m, shape)"
+    text = TWO_TEXT.replace("KIND", kind).replace("ROWS", rows).replace("JOIN", join)
+    if rows == "2":
+        text = text.replace(
+            "    q =",
+            "    d = Shape<start=0, end=1>(x)\n    t = Constant<value_ints=[2]>()\n"
+            "    shape = Concat<axis=0>(d, t)\n    q =",
+        )
+    return models.parsed(text, TWO)

@@ -24,7 +24,7 @@ from backlight.engine.runtime.machine import device
 from backlight.engine.runtime.openvino import OpenVino
 
 from .. import models
-from .test_extras import two
+from .nets import two
 
 pytest.importorskip("onnxruntime")
 X = models.images(2, 3, 8, 8)

@@ -15,39 +15,7 @@ from backlight.engine.cli import run
 from backlight.engine.photos.arrays import array_in
 
 from ..models import parsed
-
-RNG = np.random.default_rng(0)
-W = {
-    "w": RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
-    "v": RNG.standard_normal((6, 5)).astype(np.float32),
-}
-TEXT = """<ir_version: 8, opset_import: ["": 18]>
-two (float[N,3,8,6] x, KIND[ROWS] meta) => (float[N,5] y) {
-    h = Conv<pads=[1,1,1,1]>(x, w)
-    r = Relu(h)
-    p = GlobalAveragePool(r)
-    f = Flatten(p)
-    m = Cast<to=1>(meta)
-    q = JOIN
-    g = Concat<axis=1>(f, q)
-    s = MatMul(g, v)
-    y = Softmax(s)
-}"""
-
-
-def two(kind: str = "float", rows: str = "N,2") -> onnx.ModelProto:
-    """An image and two numbers; of the numbers a row per image, or one for all."""
-    join = "Identity(m)"
-    if rows == "2":
-        join = "Expand(m, shape)"
-    text = TEXT.replace("KIND", kind).replace("ROWS", rows).replace("JOIN", join)
-    if rows == "2":
-        text = text.replace(
-            "    q =",
-            "    d = Shape<start=0, end=1>(x)\n    t = Constant<value_ints=[2]>()\n"
-            "    shape = Concat<axis=0>(d, t)\n    q =",
-        )
-    return parsed(text, W)
+from .nets import TWO, two
 
 
 @pytest.fixture
@@ -193,7 +161,7 @@ pair (float[N,3,8,6] left, float[N,3,8,6] right) => (float[N,5] y) {
     f = Flatten(p)
     y = MatMul(f, u)
 }"""
-    model = parsed(text, {"w": W["w"], "u": W["v"][:4]})
+    model = parsed(text, {"w": TWO["w"], "u": TWO["v"][:4]})
     onnx.save(model, tmp_path / "two.onnx")
     np.save(tmp_path / "l.npy", np.full((3, 8, 6), 0.25, np.float32))
     np.save(tmp_path / "r.npy", np.full((3, 8, 6), 0.75, np.float32))
