@@ -106,7 +106,7 @@ def _array(of: Beside, given: Any) -> NDArray[Any]:
     wanted = of.dims if of.whole or not of.dims else (1, *of.dims[1:])
     number = _number(given)
     if number is not None:
-        if any(d is None for d in wanted):
+        if None in wanted[1:]:
             raise UsageError(
                 f"--input {of.name}={given}: its sizes are open, {of}; give an .npy file"
             )
@@ -114,7 +114,8 @@ def _array(of: Beside, given: Any) -> NDArray[Any]:
     else:
         path = isinstance(given, (str, os.PathLike))
         made = _loaded(of.name, given) if path else _taken(of, given)
-        if made.ndim == len(wanted) - 1 and not of.whole:
+        one = not of.whole or of.dims[:1] in ((None,), (1,))
+        if one and made.ndim == len(wanted) - 1:
             made = made[None]
     fits = made.ndim == len(wanted) and all(
         d is None or d == have for d, have in zip(wanted, made.shape, strict=True)

@@ -13,6 +13,7 @@ from .console import show, show_json
 from .layers import ModelArgument, drop_older, file_name, results_in, write_page
 from .options import (
     Batch,
+    Extra,
     Force,
     Json,
     Labels,
@@ -24,6 +25,7 @@ from .options import (
     at_least,
     chosen_labels,
     counted,
+    inputs_of,
     model_path,
     path_given,
     photo_paths,
@@ -102,6 +104,7 @@ def bias(
     threads: Threads = None,
     batch: Batch = 8,
     shape: Shape = None,
+    input_: Extra = None,
     html: Annotated[bool, typer.Option("--html/--no-html", help="The report as a page.")] = True,
     force: Force = False,
     json: Json = False,
@@ -131,7 +134,7 @@ def bias(
         state = results.path / STATE
         if force:
             _forgotten(state)
-        ready = Ready.of(path, shapes_of(shape))
+        ready = Ready(path, shapes_of(shape), inputs_of(input_))
         record, assumed = preprocess_of(ready, preprocess)
         finder = BiasFinder(
             ready, masks=masks, object=object_, method=method, layer=layer, tests=tests,

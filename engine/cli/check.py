@@ -12,10 +12,12 @@ from .console import console as clean_console
 from .console import show_json
 from .layers import ModelArgument
 from .options import (
+    Extra,
     Json,
     Methods,
     Rules,
     Shape,
+    inputs_of,
     model_path,
     shapes_of,
 )
@@ -54,6 +56,7 @@ def check(
         str, typer.Option(metavar="TYPE", help="As export's: with --for cuda or tensorrt.")
     ] = "float32",
     shape: Shape = None,
+    input_: Extra = None,
     json: Json = False,
 ) -> None:
     """Say what can be differentiated; exit code 2 when something stands in the way.
@@ -65,16 +68,21 @@ def check(
     from ...export.methods import asked
 
     path = model_path(model)
-    report = run_check(
-        path,
-        of=of,
-        wrt=wrt,
-        methods=asked(rule, method),
-        layer=layer or None,
-        lowering=target,
-        dtype=dtype,
-        shapes=shapes_of(shape),
-    )
+    given, shapes = inputs_of(input_), shapes_of(shape)
+
+    def report_by(wrt: str | None) -> Report:
+        return run_check(
+            path, of=of, wrt=wrt, methods=asked(rule, method), layer=layer or None,
+            lowering=target, dtype=dtype, shapes=shapes,
+        )  # fmt: skip
+
+    report = report_by(wrt)
+    if given:
+        from ..classifier.ready import Ready
+
+        image = Ready(path, shapes, given).image.name  # held against the model
+        if wrt is None and report.input in given:
+            report = report_by(image)
     if json:
         show_json(report.to_dict())
     else:

@@ -20,6 +20,7 @@ from .console import console as clean_console
 from .options import chosen_preprocess, say
 
 if TYPE_CHECKING:
+    from ..classifier.ready import Ready
     from ..direct.explainer import Explainer
 
 __all__ = ["Compared", "measured", "show"]
@@ -61,21 +62,21 @@ class Compared:
 
 def measured(
     graph: ExplainGraph,
-    reference: str,
+    ready: Ready,
     paths: Sequence[Path],
     preprocess: str | None,
     asked: tuple[str, str, str, list[str], list[str]],
     drawn: Mapping[str, Any],
 ) -> Compared:
-    """Explain the images with the graph and with `reference` in its own types, on the CPU.
+    """Explain the images with the graph and with another model in its own types, on the CPU.
 
     asked: target class, cotangent, reduction, of and wrt of the export. drawn: its layers, contrast
     and variants, as an Explainer takes them.
     Raises UsageError where the two can't be compared, ImageError, ModelError.
     """
-    from ..classifier.ready import Ready
     from ..direct.explainer import Explainer
 
+    reference = str(ready.given)
     target_class, cotangent, reduce, of, wrt = asked
     if cotangent != "class" or reduce != "none" or len(of) > 1 or len(wrt) > 1:
         raise UsageError(
@@ -84,14 +85,16 @@ def measured(
         )
     files = images.image_files(paths)
     one_of, one_wrt = (names[0] if names else None for names in (of, wrt))
-    ready = Ready(reference)
     exported = ready.exported is not None
     form = None if exported else "portable"  # what is exported has its operators already
     told = {} if exported else dict(drawn)
     plain = Explainer(
         ready, methods=graph.methods, of=one_of, wrt=one_wrt, providers="cpu", for_=form, **told
     )
-    candidate = Explainer(graph.to_proto(), methods=graph.methods, providers="cpu")
+    candidate = Explainer(
+        graph.to_proto(), methods=graph.methods, providers="cpu", inputs=ready.inputs
+    )
+    plain.fed.needs()
     _check_alike(plain, candidate, reference)
     spec = plain.input
     chosen, note = chosen_preprocess(

@@ -26,6 +26,7 @@ from .asking import (
 from .console import show, show_json
 from .layers import ModelArgument
 from .options import (
+    Extra,
     Force,
     Json,
     Labels,
@@ -33,6 +34,7 @@ from .options import (
     PreprocessOption,
     Rules,
     Shape,
+    inputs_of,
     model_path,
     path_given,
     photo_paths,
@@ -121,6 +123,7 @@ def export(
         str | None,
         typer.Option(metavar="MODEL", help="What to compare with. [default: MODEL as it is]"),
     ] = None,
+    input_: Extra = None,
     json: Json = False,
     optimized: Annotated[
         bool,
@@ -134,6 +137,7 @@ def export(
     from ...export.saliency import explain_graph
     from ...export.sampling import sampled
     from ..classifier import labels as names_of_classes
+    from ..classifier.ready import Ready
     from ..photos.outputs import refuse_existing
     from . import drift
 
@@ -145,8 +149,8 @@ def export(
         refuse_existing(output.with_name(f"{output.name}.data"), force)
     if optimized and external:
         raise UsageError("--optimized and --external exclude each other: an optimised file is one")
-    if not compare and (json or reference):
-        raise UsageError("--json and --reference go with --compare IMAGE")
+    if not compare and (json or reference or input_):
+        raise UsageError("--json, --reference and --input go with --compare IMAGE")
     record = None if preprocess is None else parse(preprocess)
     names = None if labels is None else names_of_classes.load_labels(labels)
     told = asking(
@@ -172,10 +176,15 @@ def export(
         sampling=sampled(**{key: told.pop(key) for key in SAMPLED}),
         **told,
     )
+    given = inputs_of(input_)
+    if graph.input in given:
+        raise UsageError(
+            f"--input {graph.input}: the maps are of this one; --wrt names another image"
+        )
     # A tensor that --of names may have channels instead of classes.
     if labels is not None and not of:
-        given = names_of_classes.load_labels(labels, graph.classes)
-        names = names_of_classes.fitting(given, graph.classes, f"--labels {labels}")
+        found_names = names_of_classes.load_labels(labels, graph.classes)
+        names = names_of_classes.fitting(found_names, graph.classes, f"--labels {labels}")
     if record is not None:
         attach(graph.model, record)
     if names is not None and labels is not None:
@@ -187,10 +196,11 @@ def export(
     if compare:
         # First: where it can't be compared, nothing is written.
         against = model if reference is None else model_path(reference)
+        ready = Ready(against, shapes_of(shape), given)
         photos = [Path(p) for p in photo_paths([str(p) for p in compare])]
         settings = (target_class, cotangent, reduce, of or [], wrt or [])
         found = drift.measured(
-            graph, against, photos, preprocess, settings, varied | {"contrast": rival}
+            graph, ready, photos, preprocess, settings, varied | {"contrast": rival}
         )
     if optimized:
         from ..direct.optimized import save_optimized

@@ -23,6 +23,7 @@ from .layers import (
 )
 from .options import (
     Batch,
+    Extra,
     Force,
     Json,
     OutputDir,
@@ -31,6 +32,7 @@ from .options import (
     Shape,
     Threads,
     at_least,
+    inputs_of,
     model_path,
     photo_paths,
     preprocess_of,
@@ -99,6 +101,7 @@ def graph(
     threads: Threads = None,
     batch: Batch = 8,
     shape: Shape = None,
+    input_: Extra = None,
     list_: List = False,
     html: Annotated[
         bool, typer.Option("--html/--no-html", help="One page to walk the graph.")
@@ -138,7 +141,7 @@ def graph(
         state = results.path / STATE
         if force:
             _forgotten(state)
-        ready = Ready.of(path, shapes_of(shape))
+        ready = Ready(path, shapes_of(shape), inputs_of(input_))
         record, assumed = preprocess_of(ready, preprocess)
         if assumed is not None:
             say(assumed)

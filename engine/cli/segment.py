@@ -123,6 +123,7 @@ def segment(
         window=window, stride=stride, preprocess=record, of=of, providers=provider or None,
         threads=threads,
     )  # fmt: skip
+    engine.fed.needs()
     names, hint = chosen_labels(labels, engine.labels, engine.classes, of)
     photos.note(*engine.notes, assumed, hint)
     job = _Job(path, engine, photos, names)

@@ -24,6 +24,7 @@ from ...export.methods import method as method_named
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.intake import as_score, sound_rows
 from ..classifier.ready import Ready
 from ..direct.explainer import Explainer
@@ -83,7 +84,7 @@ class BiasFinder:
         backgrounds that each of them gets, of photos of other classes.
     clusters: of a class's maps; None: as many as their similarities suggest.
     labels: class names, in place of the model's own.
-    preprocess, providers, threads, batch, shapes: as in `backlight.Explainer`.
+    preprocess, providers, threads, batch, shapes, inputs: as in `backlight.Explainer`.
 
     Raises ModelError, UnsupportedNode, UsageError, or ImageError for a folder without masks.
     """
@@ -110,6 +111,7 @@ class BiasFinder:
         threads: int | None = None,
         batch: int = 8,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         for name, number, least in (
             ("tests", tests, 0), ("exchanges", exchanges, 1), ("batch", batch, 1),
@@ -122,10 +124,11 @@ class BiasFinder:
         self.object = known(wanted, masks)
         self.tests = tests if wanted != "none" else 0
         self.exchanges, self.clusters, self._batch = exchanges, clusters, batch
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         more = {"providers": providers, "threads": threads}
         self.notes: list[str] = []
         self._explainer = self._explaining(ready, method, layer, batch, more)
+        self._explainer.fed.needs()
         self._scorer = Scorer(ready, preprocess=preprocess, **more)  # type: ignore[arg-type]
         if self._scorer.settled(None) != "probability":
             raise UsageError(

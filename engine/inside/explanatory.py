@@ -23,6 +23,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...lanes import in_lanes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Ready
 from ..photos import images
 from ..photos.passes import listing_of
@@ -62,7 +63,7 @@ class ExplanatoryGraph:
     so many `candidates`. iterations: of EM. tau: the density of what no pattern explains.
     deviation: the patterns' first one, a share of the map's longer side. All as the authors have
     them; they take all filters of VGG16's last convolutions, which wants a GPU.
-    preprocess, providers, threads, batch, shapes: as in `backlight.patches`.
+    preprocess, providers, threads, batch, shapes, inputs: as in `backlight.patches`.
 
     Raises ModelError, or UsageError: an unknown layer (with the nearest names), one without rows
     and columns, one that no way leads from to the scores, a filter or a number out of range.
@@ -90,6 +91,7 @@ class ExplanatoryGraph:
         threads: int | None = None,
         batch: int = 8,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         for name, number in (
             ("parents", parents), ("candidates", candidates), ("iterations", iterations),
@@ -110,7 +112,7 @@ class ExplanatoryGraph:
             tau=tau, deviation=deviation,
         )  # fmt: skip
         self._filters = _wanted_filters(filters)
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise UsageError("no layer given; expected the name of a tensor or node, or several")

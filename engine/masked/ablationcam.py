@@ -17,6 +17,7 @@ from ...export.parted import AT
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs, Score, as_score, finite
 from ..classifier.ready import Ready
 from ..runtime.session import Providers
@@ -35,7 +36,7 @@ class AblationCam(ChannelCam):
 
     layer, size, signed: see ScoreCam. score: "probability" (None), "logit" or "logprob": the
         denominator is the score's absolute value, so that a negative one turns no sign.
-    of, providers, threads, memory, batch, shapes: see Occlusion.
+    of, providers, threads, memory, batch, shapes, inputs: see Occlusion.
     Raises ModelError, UnsupportedNode (a rest that can't be run alone) or UsageError.
     """
 
@@ -61,10 +62,12 @@ class AblationCam(ChannelCam):
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         super().__init__(
             model, layer=layer, size=size, signed=signed, score=score, preprocess=preprocess,
             of=of, providers=providers, threads=threads, memory=memory, batch=batch, shapes=shapes,
+            inputs=inputs,
         )  # fmt: skip
         rest = self.parts.rest
         self._rest = None if rest is None else self._compiled(rest)

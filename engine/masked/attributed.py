@@ -16,6 +16,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
 from ...kernels import Baseline, BaselineLike, as_baseline, segments
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs, Score, as_score
 from ..classifier.ready import Ready
 from ..runtime import arrays
@@ -68,7 +69,7 @@ class Attribution(ABC):
         seed: int, baseline: BaselineLike, score: Score | None,
         space: Literal["input", "pixels"], preprocess: Preprocess | str | None, of: str | None,
         providers: Providers, threads: int | None, memory: str | int | None, batch: int | None,
-        shapes: Shapes | None,
+        shapes: Shapes | None, inputs: InputsLike | None,
     ) -> None:  # fmt: skip
         if masks is not None and masks < 2:
             raise UsageError(f"{masks} masks; accepted: 2 or more")
@@ -80,7 +81,7 @@ class Attribution(ABC):
         self.baseline: Baseline | None = None if own else _baseline(baseline, space)
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch, shapes=shapes, inputs=inputs,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
         self._regressions: OrderedDict[int, Regression] = OrderedDict()

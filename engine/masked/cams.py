@@ -18,6 +18,7 @@ from ...export.graph import ModelLike
 from ...export.parted import parted
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs, Score, as_score
 from ..classifier.ready import Ready
 from ..runtime import arrays
@@ -68,16 +69,16 @@ class ChannelCam(ABC):
         self, model: ModelLike | Ready | Scorer, *, layer: str | None, size: str, signed: bool,
         score: Score | None, preprocess: Preprocess | str | None, of: str | None,
         providers: Providers, threads: int | None, memory: str | int | None, batch: int | None,
-        shapes: Shapes | None,
+        shapes: Shapes | None, inputs: InputsLike | None,
     ) -> None:  # fmt: skip
         if size not in SIZES:
             raise UsageError.unknown("size", size, SIZES)
         self.size, self.signed = size, signed
         # At hand until the layer is found, so that the model is read and loaded once.
-        ready = model if isinstance(model, Scorer) else Ready.of(model, shapes)
+        ready = model if isinstance(model, Scorer) else Ready.of(model, shapes, inputs)
         self.scorer = scorer_for(
             ready, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch,
         )  # fmt: skip
         self.score = self.scorer.settled(score)
         self.parts = parted(self.scorer.source, self.scorer.output, layer, rest=self._rest_alone)

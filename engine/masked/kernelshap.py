@@ -13,6 +13,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Score
 from ..classifier.ready import Ready
 from ..runtime.session import Providers
@@ -61,11 +62,12 @@ class KernelShap(Attribution):
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         super().__init__(
             model, segments=segments, masks=masks, seed=seed, baseline=baseline, score=score,
             space=space, preprocess=preprocess, of=of, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch, shapes=shapes, inputs=inputs,
         )  # fmt: skip
 
     def _made(self, segments: int) -> Regression:

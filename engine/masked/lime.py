@@ -13,6 +13,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Score
 from ..classifier.ready import Ready
 from ..runtime.session import Providers
@@ -39,9 +40,9 @@ class Lime(Attribution):
         a number, a colour, "blur:SIGMA", "mean" (of the whole image) … space: of numbers.
     score: "probability", "logit" or "logprob"; None: the probability, but of a single score that
         nothing closes the score itself.
-    preprocess, of, providers, threads, memory, batch, shapes: see Occlusion. Superpixels are cut in
-        the pixels that `preprocess`, or the model's metadata, tells the input from; without either
-        in the input's own range.
+    preprocess, of, providers, threads, memory, batch, shapes, inputs: see Occlusion. Superpixels
+        are cut in the pixels that `preprocess`, or the model's metadata, tells the input from;
+        without either in the input's own range.
 
         lime = backlight.Lime("model.onnx", segments="slic:80")
         heat = lime(x)                                    # [N, H, W]
@@ -73,11 +74,12 @@ class Lime(Attribution):
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         super().__init__(
             model, segments=segments, masks=masks, seed=seed, baseline=baseline, score=score,
             space=space, preprocess=preprocess, of=of, providers=providers, threads=threads,
-            memory=memory, batch=batch, shapes=shapes,
+            memory=memory, batch=batch, shapes=shapes, inputs=inputs,
         )  # fmt: skip
 
     def _made(self, segments: int) -> Regression:

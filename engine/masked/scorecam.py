@@ -16,6 +16,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import BaselineLike, as_baseline, maps
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs, Score
 from ..classifier.ready import Ready
 from ..runtime.session import Providers
@@ -35,7 +36,7 @@ class ScoreCam(ChannelCam):
     baseline: what a masked pixel fades to, "zero" (in the model's input space), see Occlusion.
     score: "probability" (None; its softmax over channels is nearly uniform), "logit" (nearly one
         channel alone) or "logprob".
-    space, preprocess, of, providers, threads, memory, batch, shapes: see Occlusion.
+    space, preprocess, of, providers, threads, memory, batch, shapes, inputs: see Occlusion.
 
     A score of the baseline, which the paper takes off, cancels in the softmax. A channel that is
     the same everywhere masks all of the image; these share one run.
@@ -64,11 +65,13 @@ class ScoreCam(ChannelCam):
         memory: str | int | None = None,
         batch: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         self.baseline = as_baseline(baseline, space)
         super().__init__(
             model, layer=layer, size=size, signed=signed, score=score, preprocess=preprocess,
             of=of, providers=providers, threads=threads, memory=memory, batch=batch, shapes=shapes,
+            inputs=inputs,
         )  # fmt: skip
 
     def _weights(

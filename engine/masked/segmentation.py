@@ -20,6 +20,7 @@ from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
+from ..classifier.extras import InputsLike
 from ..classifier.ready import Reading, Ready
 from ..direct.explainer import Explainer
 from ..photos.images import channels_last
@@ -71,7 +72,7 @@ class Segment(Reading):
     iterations: of GrabCut. seed: of its mixtures of colours.
     window, stride: of occlusion, in pixels; None: a seventh of the shorter side, and half of that.
     preprocess: how pixels became inputs; None: what the model says, else the input's own range.
-    of, providers, threads, shapes: see Explainer.
+    of, providers, threads, shapes, inputs: see Explainer.
 
         segment = backlight.Segment("model.onnx")
         found = segment(segment.load(["cat.jpg"]))
@@ -102,6 +103,7 @@ class Segment(Reading):
         providers: Providers = None,
         threads: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         if method not in METHODS:
             raise UsageError.unknown("method", method, METHODS)
@@ -119,7 +121,7 @@ class Segment(Reading):
         self.method, self.foreground, self.background = method, foreground, background
         self.window, self.stride = window, stride
         self._occlusions: dict[tuple[int, int], Occlusion] = {}
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         how: dict[str, Any] = {"of": of, "providers": providers, "threads": threads}
         self.engine: Explainer | Scorer
         if method == "occlusion":

@@ -21,6 +21,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ...kernels import Baseline, BaselineLike, as_baseline
+from ..classifier.extras import InputsLike
 from ..classifier.intake import Inputs
 from ..classifier.ready import Reading, Ready
 from ..inside.objective import Objective, Pixelwise
@@ -111,7 +112,7 @@ class Cem(Reading):
         baseline.
     c, kappa, beta, rate, rounds, steps, patience: see `fista.Search`; norms in units of black to
         white.
-    preprocess, of, providers, threads, shapes: see Occlusion.
+    preprocess, of, providers, threads, shapes, inputs: see Occlusion.
 
         cem = backlight.Cem("digits.onnx")
         found = cem(x)                                # x: [N, ...] as the model takes it
@@ -149,6 +150,7 @@ class Cem(Reading):
         providers: Providers = None,
         threads: int | None = None,
         shapes: Shapes | None = None,
+        inputs: InputsLike | None = None,
     ) -> None:
         self.kinds = (kinds,) if isinstance(kinds, str) else tuple(dict.fromkeys(kinds))
         wrong = next((k for k in self.kinds if k not in KINDS), None)
@@ -161,7 +163,7 @@ class Cem(Reading):
         if segments is not None and on not in ("auto", "superpixels"):
             raise UsageError(f"segments with on='{on}'; accepted: 'superpixels'")
         self.search = Search(c, rounds, kappa, beta, steps, rate, patience)
-        ready = Ready.of(model, shapes)
+        ready = Ready.of(model, shapes, inputs)
         self.scorer = Scorer(
             ready, of=of, preprocess=preprocess, providers=providers, threads=threads
         )
