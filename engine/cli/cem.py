@@ -10,7 +10,6 @@ import typer
 
 from ...errors import UsageError
 from .console import percent
-from .layers import results_in
 from .masked import Job, Of, Photos, SpaceOption, drawn, photo_cell, segments_given
 from .options import (
     Batch,
@@ -34,7 +33,7 @@ from .options import (
     preprocess_of,
     shapes_of,
 )
-from .photos import found_photos, preprocess_told, results_of
+from .photos import found_photos, preprocess_told
 
 if TYPE_CHECKING:
     from ..pictures.panel import Cell
@@ -113,6 +112,7 @@ def cem(
 
     A pertinent negative is the least that, added, changes the class; a pertinent positive the least
     that has the class alone. A panel, the changes (.npy, in the input's layout) and a summary.
+    Killed, it goes on when started again with the same arguments.
     """
     from ..classifier.ready import Ready
     from ..targeted.cem import KINDS, Cem
@@ -153,7 +153,7 @@ def cem(
         "steps": steps, "patience": patience,
         "target_class": "top1" if target < 0 else target,
     }  # fmt: skip
-    with results_in(output, results_of(photos, files), force) as folder:
+    with photos.results(output, files, force, path) as folder:
         start = time.perf_counter()
         with photos.progress("explaining", engine.work) as step:
 

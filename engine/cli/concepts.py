@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from ..inside.testing import ConceptScore
     from ..pictures.bars import Group
 
+STATE = ".concepts-state"
 CHART, PAGE = "concepts.png", "concepts.html"
 # Pictures of a row, and their size.
 EXAMPLES, SIDE = 4, 112
@@ -139,7 +141,8 @@ def concepts(
 
     The share of the class's images whose score rises with each concept, against random pictures: a
     chart with error bars (concepts.png), a page and summary.json. A star stands where the
-    difference is no chance; where there are too few pictures to tell, that is said.
+    difference is no chance; where there are too few pictures to tell, that is said. Killed, it goes
+    on when started again with the same arguments.
     """
     from ..classifier.labels import class_number
     from ..classifier.ready import Ready
@@ -154,7 +157,11 @@ def concepts(
     given = named_folders(concept)
     others, seen = _folders("--random", random), _folders("--images", images)
     files = [SUMMARY, CHART, *([PAGE] if html else [])]
-    with results_in(output, files, force) as results:
+    killed = (output / STATE).exists() and not force
+    with results_in(output, files, force or killed) as results:
+        state = results.path / STATE
+        if force:
+            _forgotten(state)
         ready = Ready.of(path, shapes_of(shape), inputs_of(input_))
         record, assumed = preprocess_of(ready, preprocess, bands)
         test = Concepts(
@@ -172,8 +179,10 @@ def concepts(
         with track(sum(len(found_files([path])[0]) for path in paths), "looking") as step:
             found = test(
                 seen, target, concepts=given, random=others if len(others) > 1 else others[0],
-                progress=step.advance,
+                state=state, progress=step.advance,
             )  # fmt: skip
+        if found.resumed:
+            say(f"went on from image {found.resumed}, where a run was stopped")
         title = f"Concepts and {_class_name(found.target, names)} in {Path(path).stem}"
         chart = _chart(title, found, test, names)
         results.picture(CHART, chart)
@@ -202,6 +211,7 @@ def concepts(
             page = _page(title, chart, found, record, test)
             list_skipped(page, [bad.error for bad in found.skipped], read)
             write_page(results, PAGE, page)
+        _forgotten(state)
     if json:
         show_json(summary)
     else:
@@ -209,6 +219,18 @@ def concepts(
             show(_line(one))
         show(f"{_of_class(found, names)} -> {output / (PAGE if html else CHART)}")
     report_skipped([bad.error for bad in found.skipped], read)
+
+
+def _forgotten(state: Path) -> None:
+    """Remove what a run keeps while it goes."""
+    from ..photos.rows import RowStore
+
+    if not state.is_dir():
+        return
+    for part in state.iterdir():
+        RowStore(part, {}, {}).remove()
+    with suppress(OSError):
+        state.rmdir()
 
 
 def named_folders(given: Sequence[str] | None) -> dict[str, list[str]]:

@@ -12,7 +12,6 @@ import typer
 
 from ...errors import UsageError
 from .console import percent
-from .layers import results_in
 from .masked import Of, Photos
 from .options import (
     PHOTOS,
@@ -39,7 +38,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, found_photos, preprocess_told, results_of
+from .photos import PhotoJob, found_photos, preprocess_told
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
@@ -115,7 +114,8 @@ def counterfactual(
     """Which cells of a photo, replaced by which of a picture of Q, make it Q (Goyal et al. 2019).
 
     For each photo a picture of the pairs with the score after each, and summary.json. Where no
-    exchange makes it Q, that is said.
+    exchange makes it Q, that is said. Killed, it goes on when started again with the same
+    arguments.
     """
     from ..classifier.ready import Ready
     from ..photos import images
@@ -139,7 +139,7 @@ def counterfactual(
     job = Job(path, change, images.fitted(record, change.input), names, photos)
     given = None if target_class is None else _number(target_class, job)
     job.choose(given, distractors, batch)
-    with results_in(output, results_of(photos, ("{}.png",)), force) as folder:
+    with photos.results(output, ("{}.png",), force, job.path) as folder:
         each = job.most
         with photos.progress("exchanging", each) as step:
             for group in photos.groups(job.preprocess, job.change.input, batch):

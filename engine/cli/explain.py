@@ -31,7 +31,6 @@ from .asking import (
     contrast_class,
 )
 from .console import percent
-from .layers import results_in
 from .masked import ScoreOption, masking
 from .options import (
     Bands,
@@ -63,7 +62,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, found_photos, preprocess_told, results_of, seen_as
+from .photos import PhotoJob, found_photos, preprocess_told, seen_as
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
@@ -169,8 +168,8 @@ def explain(
     run.against = run.rival_of(contrast)
     job.note(*explainer.notes, assumed, hint)
     cut = [SEGMENT_FILE] if explainer.cuts else []
-    expected = results_of(job, ["{}.png", *(_map_file("{}", m) for m in explainer.methods), *cut])
-    with results_in(output, expected, force) as folder:
+    expected = ["{}.png", *(_map_file("{}", m) for m in explainer.methods), *cut]
+    with job.results(output, expected, force, path) as folder:
         run.all(folder, batch)
         line = ""
         if job.entries:

@@ -13,7 +13,6 @@ import typer
 
 from ...errors import ImageError, UsageError
 from .console import percent
-from .layers import results_in
 from .options import (
     chosen_labels,
     chosen_preprocess,
@@ -25,7 +24,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import PhotoJob, preprocess_told, results_of, seen_as
+from .photos import PhotoJob, preprocess_told, seen_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -256,7 +255,7 @@ def run_job(
 ) -> None:  # fmt: skip
     """Go through the photos; a bad one doesn't stop the others. each: variants per photo."""
     photos = job.photos
-    with results_in(output, results_of(photos, RESULTS), force) as folder:
+    with photos.results(output, RESULTS, force, job.path) as folder:
         do = one(folder)
         start = time.perf_counter()
         with photos.progress(title, each) as step:

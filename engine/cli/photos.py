@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from ...errors import BacklightError, ImageError, RunError
+from . import started
 from .console import show, show_json
+from .layers import results_in
 from .options import counted, photo_paths, say
 from .progress import Step, track
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
     from ..photos.images import InputSpec
     from ..photos.outputs import OutputFolder
+    from ..photos.rows import RowStore
     from ..photos.stream import Group, Skipped
 
 __all__ = [
@@ -39,6 +42,8 @@ __all__ = [
 ]
 
 SUMMARY = "summary.json"
+# Seconds between two looks at how far a run is.
+EVERY = 5.0
 Old = tuple[str, dict[str, Any]]
 Made = TypeVar("Made")
 
@@ -57,6 +62,10 @@ class PhotoJob:
     notes: list[str] = field(default_factory=list)
     _step: Step = field(default_factory=Step)
     _each: int = 1
+    _store: RowStore | None = None
+    _start: int = 0  # of the files, where a stopped run got to
+    _kept: tuple[int, int] = (0, 0)  # of entries and notes
+    _held: int = 0  # entries of the stopped run
 
     def note(self, *notes: str | None) -> None:
         """Say what there is to say once, and keep it for the summary."""
@@ -69,11 +78,55 @@ class PhotoJob:
         """The last line, where something came out: how long all took, by photo."""
         if not self.entries:
             return ""
-        each = seconds / len(self.entries)
-        return (
-            f"{counted(len(self.entries))}, {each:.{digits}f} s each on {provider} -> "
-            f"{folder.path}/"
-        )
+        here = len(self.entries) - self._held
+        took = f", {seconds / here:.{digits}f} s each on {provider}" if here else ""
+        return f"{counted(len(self.entries))}{took} -> {folder.path}/"
+
+    @contextmanager
+    def results(
+        self, output: Path, expected: Sequence[str], force: bool, model: str
+    ) -> Iterator[OutputFolder]:
+        """The folder for the results, which `finish` completes; expected: see `results_of`. A run
+        that is stopped goes on from there when it is started again with the same arguments. model:
+        its file."""
+        from ..photos.passes import listing_of
+        from ..photos.rows import RowStore
+
+        state = _state(output, self.command)
+        stopped = state.exists() and not force
+        with results_in(output, results_of(self, expected), force or stopped) as folder:
+            asked = {
+                "model": listing_of([Path(model)]), "files": listing_of(self.files),
+                "arguments": [a for a in started.arguments if a not in ("--json", "--force")],
+            }  # fmt: skip
+            self._store = RowStore(state, asked, {}, EVERY)
+            if force:
+                self._store.remove()
+            self._go_on(self._store)
+            yield folder
+
+    def _go_on(self, store: RowStore) -> None:
+        """Take up what a stopped run has done."""
+        self._start = store.restore(self.skipped, len(self.files))
+        for said in store.said:
+            if not _is_said(said):
+                raise store.damaged()
+            self.entries += said["images"]
+            self.note(*said["notes"])
+        self._held, self._kept = len(self.entries), (len(self.entries), len(self.notes))
+        if self._start:
+            say(f"went on from photo {self._start}, where a run was stopped")
+
+    def _keep(self, done: int) -> None:
+        """What came of the files up to `done` is written: a run that is stopped has it."""
+        from ..photos.plain import as_json
+
+        if self._store is None:
+            return
+        entries, notes = self._kept
+        said = {"images": self.entries[entries:], "notes": self.notes[notes:]}
+        self._store.add({}, done, self.skipped, last=False, said=[json.loads(as_json(said))])
+        self._kept = len(self.entries), len(self.notes)
 
     @contextmanager
     def progress(self, title: str, each: int = 1) -> Iterator[Step]:
@@ -87,11 +140,13 @@ class PhotoJob:
         skipped, and done."""
         from ..photos.stream import groups
 
-        for group in groups(self.files, preprocess, spec, batch):
+        self._step.advance(self._each * self._start)
+        for group in groups(self.files, preprocess, spec, batch, start=self._start):
             # One bad photo doesn't stop the others.
             self.skipped += group.skipped
             self._step.advance(self._each * len(group.skipped))
             yield group
+            self._keep(group.stop)
 
     def at_once(
         self, group: Group, call: Callable[[Any], Made]
@@ -152,6 +207,8 @@ class PhotoJob:
             self.command, folder, about, notes=self.notes, read=self.read,
             images=self.entries, skipped=self.skipped, whole=bool(self.entries), old=old,
         )  # fmt: skip
+        if self._store is not None:
+            self._store.remove()
         if self.quiet:
             show_json(summary)
         elif self.entries and line:
@@ -170,8 +227,25 @@ def found_photos(
 
     files, skipped = some_files(given)
     job = PhotoJob(command, files, names_of(files), skipped, quiet)
-    refuse_results(output, results_of(job, expected), force)
+    stopped = _state(output, command).exists()
+    refuse_results(output, results_of(job, expected), force or stopped)
     return job
+
+
+def _state(output: Path, command: str) -> Path:
+    """Where a run keeps how far it is."""
+    return output / f".{command}-state"
+
+
+def _is_said(said: Any) -> bool:
+    """Whether a state holds entries and notes: somebody else may have written it."""
+    return (
+        isinstance(said, dict)
+        and isinstance(said.get("images"), list)
+        and isinstance(said.get("notes"), list)
+        and all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in said["images"])
+        and all(isinstance(n, str) for n in said["notes"])
+    )
 
 
 def some_files(given: Sequence[str] | None) -> tuple[list[Path], list[Skipped]]:

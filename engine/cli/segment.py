@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import percent
-from .layers import results_in
 from .masked import Of, Photos
 from .options import (
     Batch,
@@ -35,7 +34,7 @@ from .options import (
     preprocess_of,
     shapes_of,
 )
-from .photos import PhotoJob, found_photos, preprocess_told, results_of, seen_as
+from .photos import PhotoJob, found_photos, preprocess_told, seen_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +135,7 @@ def segment(
     }  # fmt: skip
     assert engine.record is not None and engine.record.size is not None
     each = engine.work(engine.record.size)
-    with results_in(output, results_of(photos, RESULTS), force) as folder:
+    with photos.results(output, RESULTS, force, path) as folder:
         start = time.perf_counter()
         with photos.progress("segmenting", each) as step:
 

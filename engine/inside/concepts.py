@@ -37,6 +37,7 @@ from ..photos import stream
 from ..runtime.session import Providers
 from .cavs import ready_fit
 from .derivatives import LayerDerivatives
+from .looks import ImageSet, Looks
 from .testing import ConceptScore, Vectors, random_sets, scored, vectors
 
 __all__ = ["Concepts", "ConceptsFound", "SetOfImages"]
@@ -62,6 +63,7 @@ class ConceptsFound:
     files, class_files: of each concept, and of the class's images; none where batches were given.
     likeness: by layer and concept, float32 [images]: how much of the concept the layer has for each
     image of the class, the cosine with the mean of its vectors.
+    resumed: how many looks at an image an earlier, stopped run had done.
     """
 
     scores: tuple[ConceptScore, ...]
@@ -75,24 +77,13 @@ class ConceptsFound:
     files: Mapping[str, tuple[Path, ...]]
     class_files: tuple[Path, ...]
     likeness: Mapping[str, Mapping[str, NDArray[np.float32]]]
-
-
-@dataclass(frozen=True)
-class _Set:
-    """One set of images: files, or a batch. name: for messages."""
-
-    name: str
-    files: tuple[Path, ...]
-    batch: NDArray[Any] | None
-
-    def __len__(self) -> int:
-        return len(self.files) if self.batch is None else len(self.batch)
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
 class _Look:
-    """Of the class's images: the top class, int64 [n], -1 where scores are no numbers; of the
-    others their files, and how much of each concept is in them."""
+    """Of the class's images: the top class, int64 [n], -1 where scores are no numbers or nothing
+    could be read; of the others their files, and how much of each concept is in them."""
 
     tops: NDArray[np.int64]
     files: tuple[Path, ...]
@@ -156,7 +147,7 @@ class Concepts(Reading):
         names = [one.name for one in self.layers]
         self.scored = Scored(ready, names, of=of, providers=providers, threads=threads)
         super().__init__(ready, self.scored.fed)
-        self.classes = self.scored.classes
+        self.classes, self.of, self.hash = self.scored.classes, of, ready.hash
         self.positions, self.cav, self.runs, self.seed = positions, cav, runs, seed
         self.batch = batch
         self._given = preprocess
@@ -177,6 +168,8 @@ class Concepts(Reading):
         *,
         concepts: Mapping[str, SetOfImages],
         random: SetOfImages | Sequence[SetOfImages],
+        state: str | Path | None = None,
+        every: float = 5.0,
         progress: Progress | None = None,
     ) -> ConceptsFound:
         """Test concepts on the images of a class.
@@ -185,25 +178,56 @@ class Concepts(Reading):
         target: the class; None: the one that most of the images have on top; -1: each image's own.
         concepts: by name, a set of images each, two or more in each.
         random: a set of images of anything, which is split, or a list of such sets.
-        progress: told of each image read.
+        state: a folder to keep the run in, every so many seconds: one that was killed goes on from
+        there. progress: told of each image looked at.
 
         Raises UsageError or ImageError for a set that can't be used, and for a target that is no
-        class. Files that can't be read are left out, and are among `skipped`.
+        class, OutputError for the state of a run with other arguments. Files that can't be read are
+        left out, and are among `skipped`.
         """
         wanted = self._target(target)
         if not concepts:
             raise UsageError("no concept given; expected a name and its images")
-        skipped: list[stream.Skipped] = []
-        step = progress or (lambda _: None)
         named = {n: self._set(f"concept '{n}'", given, 2) for n, given in concepts.items()}
         several = isinstance(random, (list, tuple)) and not _are_files(random)
         others = [self._set("random", given, 2) for given in (random if several else [random])]
         seen = self._set("images", images, 1)
+        asked = self._asked(named, others, seen, wanted)
+        looks = Looks(state, asked, every, self._groups, progress or (lambda _: None))
+        try:
+            found = self._tested(looks, named, others, seen, wanted)
+        except (ImageError, ModelError, UsageError):  # nothing to go on from
+            looks.remove()
+            raise
+        return found
+
+    def _asked(
+        self, named: Mapping[str, ImageSet], others: Sequence[ImageSet], seen: ImageSet,
+        wanted: int | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What a run is told."""
+        sets = [*named.values(), *others, seen]
+        files = any(one.batch is None for one in sets)
+        return {
+            "model": self.hash, "files": [one.listing for one in sets], "concepts": list(named),
+            "layers": [one.name for one in self.layers], "positions": self.positions,
+            "cav": self.cav, "of": self.of, "runs": self.runs, "seed": self.seed,
+            "batch": self.batch, "target": wanted,
+            "preprocess": self.settled(self._given).to_json() if files else None,
+        }  # fmt: skip
+
+    def _tested(
+        self, looks: Looks, named: Mapping[str, ImageSet], others: Sequence[ImageSet],
+        seen: ImageSet, wanted: int | None,
+    ) -> ConceptsFound:  # fmt: skip
+        skipped: list[stream.Skipped] = []
         files: dict[str, tuple[Path, ...]] = {}
         rows = {}
-        for name, one in named.items():
-            rows[name], files[name] = self._features(one, skipped, step)
-        pool = [self._features(one, skipped, step)[0] for one in others]
+        for at, (name, one) in enumerate(named.items()):
+            rows[name], files[name] = self._features(looks, one, f"concept-{at}", skipped)
+        pool = [
+            self._features(looks, one, f"random-{at}", skipped)[0] for at, one in enumerate(others)
+        ]
         rng = np.random.default_rng(self.seed)
         sets = random_sets([len(next(iter(p.values()))) for p in pool], self.runs, rng)
         found = {
@@ -213,11 +237,11 @@ class Concepts(Reading):
             )
             for one in self.layers
         }  # fmt: skip
-        look = self._first_look(seen, found, skipped, step)
+        look = self._first_look(looks, seen, found, skipped)
         tops = look.tops
         if wanted is None:
             wanted = int(np.bincount(tops[tops >= 0]).argmax())
-        derivatives = self._derivatives(seen, wanted, found, tops, step)
+        derivatives = self._derivatives(looks, seen, wanted, found, tops)
         tests = len(rows) * len(self.layers)
         counts = {name: len(next(iter(held.values()))) for name, held in rows.items()}
         answers = [
@@ -232,7 +256,7 @@ class Concepts(Reading):
             tuple(answers), tuple(one.name for one in self.layers), wanted, sound,
             int((tops == wanted).sum()) if wanted >= 0 else sound,
             tuple(len(s) for s in sets), tests, tuple(dict.fromkeys(skipped)), files,
-            look.files, look.likeness,
+            look.files, look.likeness, looks.resumed,
         )  # fmt: skip
 
     def _target(self, given: int | None) -> int | None:
@@ -243,13 +267,13 @@ class Concepts(Reading):
             raise out_of_range(number, self.classes)
         return number
 
-    def _set(self, what: str, given: SetOfImages, least: int) -> _Set:
+    def _set(self, what: str, given: SetOfImages, least: int) -> ImageSet:
         """A set, looked for but not read. Raises ImageError for one without images enough."""
         if hasattr(given, "__array__") and not isinstance(given, (str, os.PathLike)):
             batch = np.asarray(given)
             check_images(batch, self.input)
             _refuse_few(what, len(batch), least)
-            return _Set(what, (), batch)
+            return ImageSet(what, (), batch)
         paths = take.paths(what, given)
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         try:
@@ -258,34 +282,25 @@ class Concepts(Reading):
             raise ImageError(f"{what}: {err}") from None
         name = f"{what}: {paths[0]}" if len(paths) == 1 else what
         _refuse_few(name, len(found), least)
-        return _Set(name, tuple(found), None)
+        return ImageSet(name, tuple(found), None)
 
-    def _batches(
-        self, one: _Set, skipped: list[stream.Skipped]
-    ) -> Iterator[tuple[NDArray[Any], list[Path]]]:
+    def _groups(self, one: ImageSet, start: int) -> Iterator[stream.Group]:
         if one.batch is not None:
-            for at in range(0, len(one.batch), self.batch):
-                yield one.batch[at : at + self.batch], []
-            return
+            return one.groups(start, self.batch)
         settled = self.settled(self._given)
-        for group in stream.groups(one.files, settled, self.input, self.batch):
-            skipped += group.skipped
-            if len(group.index):
-                yield group.tensor, [one.files[i] for i in group.index.tolist()]
+        return stream.groups(one.files, settled, self.input, self.batch, start=start)
 
     def _features(
-        self, one: _Set, skipped: list[stream.Skipped], step: Progress
+        self, looks: Looks, one: ImageSet, part: str, skipped: list[stream.Skipped]
     ) -> tuple[dict[str, NDArray[np.float32]], tuple[Path, ...]]:
         """By layer, a row per image that could be read, [n, D], and these images' files. Raises
         ImageError where fewer than two could."""
-        parts: dict[str, list[NDArray[np.float32]]] = {layer.name: [] for layer in self.layers}
-        kept: list[Path] = []
-        done = 0
-        for x, names in self._batches(one, skipped):
-            _, values = self.scored(x)
-            kept += names
-            for layer in self.layers:
-                rows = layer.rows(values[layer.name])
+
+        def rows_of(group: stream.Group) -> dict[str, NDArray[Any]]:
+            _, values = self.scored(group.tensor)
+            made: dict[str, NDArray[Any]] = {"index": group.index}
+            for at, layer in enumerate(self.layers):
+                rows = made[str(at)] = layer.rows(values[layer.name])
                 if not np.isfinite(rows).all():
                     raise ModelError(
                         f"'{layer.name}' is NaN or infinite for an image of {one.name}: nothing "
@@ -296,71 +311,80 @@ class Concepts(Reading):
                         f"{rows.shape[1]} values of '{layer.name}' for each of {len(one)} images "
                         "don't fit; take positions 'mean', or a smaller layer"
                     )
-                parts[layer.name].append(rows)
-            done += len(x)
-            step(len(x))
+            return made
+
+        kinds = {str(at): (np.float32, (None,)) for at in range(len(self.layers))}
+        held = looks.over(one, part, kinds, rows_of, skipped)
+        done = len(held["index"])
         if done < 2:
             why = f"; {skipped[-1].error}" if skipped else ""
             have = "no image" if done == 0 else "one image"
             raise ImageError(f"{one.name}: {have} that can be read; expected 2 or more{why}")
-        return {name: np.concatenate(found) for name, found in parts.items()}, tuple(kept)
+        kept = tuple(one.files[i] for i in held["index"].tolist()) if one.files else ()
+        return {layer.name: held[str(at)] for at, layer in enumerate(self.layers)}, kept
 
     def _first_look(
-        self, seen: _Set, found: Mapping[str, Vectors], skipped: list[stream.Skipped],
-        step: Progress,
+        self, looks: Looks, seen: ImageSet, found: Mapping[str, Vectors],
+        skipped: list[stream.Skipped],
     ) -> _Look:  # fmt: skip
-        tops: list[int] = []
-        kept: list[Path] = []
-        alike: dict[str, list[NDArray[np.float32]]] = {layer.name: [] for layer in self.layers}
-        means = {
-            name: np.stack(
-                [np.mean([c.normal for c in cavs], axis=0) for cavs in one.whole.values()]
-            )
-            for name, one in found.items()
-        }
-        for x, names in self._batches(seen, skipped):
-            logits, values = self.scored(x)
+        """Every image's top class, and how much of each concept is in it."""
+        means = [
+            np.stack([np.mean([c.normal for c in cavs], axis=0) for cavs in one.whole.values()])
+            for one in (found[layer.name] for layer in self.layers)
+        ]
+
+        def rows_of(group: stream.Group) -> dict[str, NDArray[Any]]:
+            logits, values = self.scored(group.tensor)
             good = self.scored.sound(logits)
-            tops += np.where(good, logits.argmax(axis=1), -1).tolist()
-            for name, fine in zip(names, good.tolist(), strict=False):
-                if fine:
-                    kept.append(name)
-                else:
-                    why = ImageError(f"{name}: the model's scores are NaN or infinite")
-                    skipped.append(stream.Skipped(str(name), why))
-            for layer in self.layers:
-                rows = layer.rows(values[layer.name])[good]
-                alike[layer.name].append(_cosines(rows, means[layer.name]))
-            step(len(x))
-        if all(top < 0 for top in tops):
+            made = {"index": group.index, "top": np.where(good, logits.argmax(axis=1), -1)}
+            for at, layer in enumerate(self.layers):
+                alike = np.zeros((len(good), len(means[at])), np.float32)
+                alike[good] = _cosines(layer.rows(values[layer.name])[good], means[at])
+                made[str(at)] = alike
+            return made
+
+        kinds: dict[str, Any] = {"top": (np.int64, ())}
+        kinds |= {str(at): (np.float32, (len(one),)) for at, one in enumerate(means)}
+        held = looks.over(seen, "images", kinds, rows_of, skipped)
+        tops = np.full(len(seen), -1, np.int64)
+        tops[held["index"]] = held["top"]
+        good = held["top"] >= 0
+        for at in held["index"][~good].tolist() if seen.files else ():
+            file = seen.files[at]
+            why = ImageError(f"{file}: the model's scores are NaN or infinite")
+            skipped.append(stream.Skipped(str(file), why))
+        if not good.any():
             why_not = f"; {skipped[-1].error}" if skipped else ""
             raise ImageError(f"images: none that can be used{why_not}")
-        likeness = {}
-        for layer_name, one in found.items():
-            columns = np.concatenate(alike[layer_name]).T
-            likeness[layer_name] = dict(zip(one.whole, columns, strict=True))
-        return _Look(np.asarray(tops, np.int64), tuple(kept), likeness)
+        likeness = {
+            layer.name: dict(zip(found[layer.name].whole, held[str(at)][good].T, strict=True))
+            for at, layer in enumerate(self.layers)
+        }
+        kept = tuple(seen.files[i] for i in held["index"][good].tolist()) if seen.files else ()
+        return _Look(tops, kept, likeness)
 
     def _derivatives(
-        self, seen: _Set, wanted: int, found: Mapping[str, Vectors], tops: NDArray[np.int64],
-        step: Progress,
+        self, looks: Looks, seen: ImageSet, wanted: int, found: Mapping[str, Vectors],
+        tops: NDArray[np.int64],
     ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
         """By layer, of the class's images along its vectors: [N, T]."""
-        stacked = {name: one.stacked for name, one in found.items()}
-        parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in stacked}
-        at = 0
-        for x, _ in self._batches(seen, []):
-            good = tops[at : at + len(x)] >= 0
-            at += len(x)
-            if good.any():
-                classes = np.full(int(good.sum()), wanted, np.int64)
-                for layer in self.layers:
-                    made = layer(x[good], classes, stacked[layer.name])
-                    if not np.isfinite(made).all():
-                        raise ModelError(f"the gradient by '{layer.name}' is NaN or infinite")
-                    parts[layer.name].append(made)
-            step(len(x))
-        return {name: np.concatenate(made) for name, made in parts.items()}
+        stacked = [found[layer.name].stacked for layer in self.layers]
+
+        def rows_of(group: stream.Group) -> dict[str, NDArray[Any]]:
+            good = tops[group.index] >= 0
+            if not good.any():
+                return {}
+            classes = np.full(int(good.sum()), wanted, np.int64)
+            rows: dict[str, NDArray[Any]] = {"index": group.index[good]}
+            for at, layer in enumerate(self.layers):
+                made = rows[str(at)] = layer(group.tensor[good], classes, stacked[at])
+                if not np.isfinite(made).all():
+                    raise ModelError(f"the gradient by '{layer.name}' is NaN or infinite")
+            return rows
+
+        kinds = {str(at): (np.float32, (len(one),)) for at, one in enumerate(stacked)}
+        held = looks.over(seen, "derivatives", kinds, rows_of, [])
+        return {layer.name: held[str(at)] for at, layer in enumerate(self.layers)}
 
 
 def _are_files(given: Sequence[Any]) -> bool:

@@ -19,7 +19,7 @@ from .archives import arrays_in, expect
 from .outputs import write_bytes
 from .stream import Skipped
 
-__all__ = ["RowStore"]
+__all__ = ["Kinds", "RowStore"]
 
 # Of a row's arrays: dtype, and shape without the rows.
 Kinds = Mapping[str, tuple[Any, tuple[int | None, ...]]]
@@ -30,7 +30,8 @@ class RowStore:
     """The rows of a pass. folder: where its parts lie; None: nowhere. asked: what the pass was
     told, held against what the parts say. kinds: of the arrays. every: seconds between two parts.
 
-    index: int64, each row's place in the list of files, is kept beside them.
+    index: int64, each row's place in the list of files, is kept beside them. said: what parts on
+    disk hold besides, for JSON.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class RowStore:
         self._kinds: Kinds = {"index": (np.int64, ()), **kinds}
         self._rows: dict[str, list[NDArray[Any]]] = {name: [] for name in self._kinds}
         self._fresh = 0  # of the lists: what no part holds yet
+        self.said: list[Any] = []
+        self._waiting: list[Any] = []
         self._done = self._parts = self._told = 0
         self._last = time.monotonic()
 
@@ -61,12 +64,16 @@ class RowStore:
         except (OSError, ValueError, KeyError, RecursionError) as err:
             if isinstance(err, OutputError):
                 raise
-            raise OutputError(
-                f"{self._folder}: not the state of a pass, or damaged; remove it or take --force"
-            ) from err
+            raise self.damaged() from err
         self._fresh = len(self._rows["index"])
         self._told = len(skipped)
         return self._done
+
+    def damaged(self) -> OutputError:
+        """What is raised for a state that no pass could have left."""
+        return OutputError(
+            f"{self._folder}: not the state of a pass, or damaged; remove it or take --force"
+        )
 
     def _take(self, path: Path, skipped: list[Skipped], files: int) -> str | None:
         held = arrays_in(path)
@@ -83,7 +90,11 @@ class RowStore:
         rows = len(held["index"])
         for name, (dtype, shape) in self._kinds.items():
             expect(name, held[name], dtype, (rows, *shape))
-            self._rows[name].append(held[name])
+            if rows:  # without any, what is open in the shape is unknown
+                self._rows[name].append(held[name])
+        if not isinstance(about.get("said", []), list):
+            raise ValueError("nothing said")
+        self.said += about.get("said", [])
         index = held["index"]
         if not self._done <= done <= files or (index < self._done).any() or (index >= done).any():
             raise ValueError("files that aren't there")
@@ -97,9 +108,12 @@ class RowStore:
         return None
 
     def add(
-        self, rows: Mapping[str, NDArray[Any]], done: int, skipped: Sequence[Skipped], *, last: bool
-    ) -> None:
-        """Keep the rows of the files up to `done`; a part is written where it is due."""
+        self, rows: Mapping[str, NDArray[Any]], done: int, skipped: Sequence[Skipped], *,
+        last: bool, said: Sequence[Any] = (),
+    ) -> None:  # fmt: skip
+        """Keep the rows of the files up to `done`, and what is said of them; a part is written
+        where it is due."""
+        self._waiting += said
         for name, values in rows.items():
             self._rows[name].append(np.asarray(values, self._kinds[name][0]))
         due = last or time.monotonic() - self._last >= self._every
@@ -111,13 +125,14 @@ class RowStore:
         }
         about = {
             "asked": self._asked, "start": self._done, "done": done,
-            "skipped": [bad.as_dict() for bad in skipped[self._told :]],
+            "skipped": [bad.as_dict() for bad in skipped[self._told :]], "said": self._waiting,
         }  # fmt: skip
         buffer = io.BytesIO()
         np.savez(buffer, **fresh, about=np.array(json.dumps(about)))  # type: ignore[arg-type]
         self._folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self._folder / f"part-{self._parts:06}.npz", buffer.getvalue())
         self._fresh, self._told = len(self._rows["index"]), len(skipped)
+        self._waiting = []
         self._done, self._parts, self._last = done, self._parts + 1, time.monotonic()
 
     def _empty(self, name: str, held: Sequence[NDArray[Any]]) -> NDArray[Any]:

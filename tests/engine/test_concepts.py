@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from backlight.engine.inside.cavs import FITS, fitted
 from backlight.engine.inside.derivatives import LayerDerivatives
 from backlight.engine.inside.significance import two_sided, welch
 from backlight.engine.inside.testing import random_sets
-from backlight.errors import ImageError, UsageError
+from backlight.errors import ImageError, OutputError, UsageError
 
 from .. import models
 
@@ -459,3 +460,82 @@ class TestCommand:
         assert run(LINE.format(**folders).split()) == 2
         assert "exists already; --force" in capsys.readouterr().err
         assert (tmp_path / "out" / "concepts.png").read_bytes() == b"mine"
+
+
+def test_a_stopped_run_goes_on(folders, tmp_path, capsys):
+    """A picture of each kind can't be read; it is broken off in each of its looks."""
+
+    class StoppedError(Exception):
+        pass
+
+    def make(**given: object) -> backlight.Concepts:
+        return backlight.Concepts(
+            tmp_path / "m.onnx", "h", preprocess="unit", batch=4, providers="cpu", **given
+        )  # fmt: skip
+
+    def stopping(most: int) -> Callable[[int], None]:
+        done = [0]
+
+        def stop(count: int) -> None:
+            done[0] += count
+            if done[0] >= most:
+                raise StoppedError
+
+        return stop
+
+    for name in ("red", "any", "of"):
+        (tmp_path / name / "05-.png").write_bytes(b"no picture")
+    sets = {
+        "concepts": {"red": tmp_path / "red", "blue": tmp_path / "blue"},
+        "random": tmp_path / "any",
+    }
+    want = make()(tmp_path / "of", **sets)
+    assert want.resumed == 0 and len(want.skipped) == 3
+    # Of 13 + 12 + 61 + 10 + 10 looks, in fours.
+    for stop_at, kept in ((8, 4), (30, 25), (90, 86), (103, 100), (106, 104)):
+        state = tmp_path / f"state{stop_at}"
+        with pytest.raises(StoppedError):
+            make()(tmp_path / "of", **sets, state=state, every=0, progress=stopping(stop_at))
+        again = make()(tmp_path / "of", **sets, state=state)
+        assert kept <= again.resumed <= stop_at + 4
+        for got, one in zip(again.scores, want.scores, strict=True):
+            np.testing.assert_array_equal(got.scores, one.scores)
+            assert got.as_dict() == one.as_dict()
+        assert (again.class_files, again.files) == (want.class_files, want.files)
+        assert [s.as_dict() for s in again.skipped] == [s.as_dict() for s in want.skipped]
+    with pytest.raises(OutputError, match="other seed"):
+        make(seed=1)(tmp_path / "of", **sets, state=state)
+    with pytest.raises(StoppedError):  # as the command calls it, killed
+        make()(
+            tmp_path / "of", **sets, state=tmp_path / "out/.concepts-state", every=0,
+            progress=stopping(27),
+        )  # fmt: skip
+    line = [*LINE.format(**folders).split(), "--batch", "4"]
+    assert run([*line, "--seed", "1"]) == 2
+    assert "the state of a pass with other seed" in capsys.readouterr().err
+    assert run(line) == 2
+    assert "went on from image 29, where a run was stopped" in capsys.readouterr().err
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "concepts.html", "concepts.png", "summary.json"
+    }  # fmt: skip
+    assert run([*line, "--force"]) == 2
+    assert "went on" not in capsys.readouterr().err
+
+
+def test_batches_go_on_too(tmp_path):
+    """Arrays are told apart by what is in them; a set that is no good leaves nothing."""
+    test = backlight.Concepts(planted(), "h", providers="cpu", batch=4)
+    sets = {"concepts": {"red": drawn(0, 9, 2)}, "random": drawn(None, 30, 3)}
+    want = test(drawn(0, 6, 1), **sets, state=tmp_path / "state")
+    again = test(drawn(0, 6, 1), **sets, state=tmp_path / "state")
+    assert again.resumed == 9 + 30 + 6 + 6 and want.resumed == 0
+    np.testing.assert_array_equal(again.scores[0].scores, want.scores[0].scores)
+    with pytest.raises(OutputError, match="other files"):
+        test(drawn(0, 6, 9), **sets, state=tmp_path / "state")
+    (tmp_path / "bad").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "bad" / f"{name}.png").write_bytes(b"no picture")
+    test = backlight.Concepts(planted(), "h", preprocess="unit", providers="cpu", batch=4)
+    with pytest.raises(ImageError, match="no image that can be read"):
+        test(drawn(0, 6, 1), **sets | {"random": tmp_path / "bad"}, state=tmp_path / "b")
+    assert not (tmp_path / "b").exists()

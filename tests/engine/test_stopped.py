@@ -1,0 +1,150 @@
+"""Commands over photos that are broken off: started again, they do the rest, and give what a run
+that nobody disturbed does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backlight.engine.cli import photos as job
+from backlight.engine.cli import run
+from backlight.engine.photos import images
+
+COMMANDS = {
+    "cem": "--steps 3 --rounds 1 --batch 1",
+    "counterfactual": "--class 1 --distractors {p}/one.png --distractors {p}/two.png --batch 1",
+    "explain": "--method lime --segments grid:2 --masks 8 --batch 1",
+    "occlude": "--window 4 --stride 4 --way dense",
+    "rise": "--masks 8",
+    "segment": "--method vanilla --way random-walker --batch 1",
+}
+# What a run took, and not what came of it.
+CLOCK = ("seconds", "ms")
+
+
+class StoppedError(BaseException):
+    """As sudden as a signal."""
+
+
+def words(command: str, model: Path, photos: Path, out: Path) -> list[str]:
+    more = COMMANDS[command].format(p=photos)
+    return f"{command} -m {model} {photos} -o {out} --preprocess unit {more}".split()
+
+
+def told(out: Path) -> dict[str, Any]:
+    summary = json.loads((out / "summary.json").read_bytes())
+    summary["images"] = [
+        {k: v for k, v in entry.items() if k not in CLOCK} for entry in summary["images"]
+    ]
+    return summary
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in out.iterdir() if p.name != "summary.json"}
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Break a command off with its third photo."""
+    monkeypatch.setattr(job, "EVERY", 0)
+    add, left = job.PhotoJob.add, [2]
+
+    def stop(self: Any, *given: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            monkeypatch.setattr(job.PhotoJob, "add", add)
+            raise StoppedError
+        add(self, *given)
+
+    def arm() -> None:
+        left[0] = 2
+        monkeypatch.setattr(job.PhotoJob, "add", stop)
+
+    return arm
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stopped_run_goes_on(command, tiny, photos, tmp_path, stopped, monkeypatch, capsys):
+    if command == "segment":
+        pytest.importorskip("skimage", reason="extra 'segments'")
+    # One that can't be read, before the one that it stops at.
+    (photos / "other.png").write_bytes(b"no picture")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(words(command, tiny, photos, whole)) == 2
+    stopped()
+    with pytest.raises(StoppedError):
+        run(words(command, tiny, photos, out))
+    assert not (out / "summary.json").exists()
+    read: list[str] = []
+    decode = images.read
+
+    def counted(file: Path, *given: Any) -> Any:
+        read.append(file.name)
+        return decode(file, *given)
+
+    monkeypatch.setattr(images, "read", counted)
+    capsys.readouterr()
+    assert run(words(command, tiny, photos, out)) == 2
+    said = capsys.readouterr().err
+    assert "went on from photo 3, where a run was stopped" in said
+    if command != "counterfactual":  # its distractors are the same photos
+        assert read == ["two.png"]
+    assert told(out) == told(whole)
+    assert files(out) == files(whole), "and nothing of the stopped run is left"
+
+
+def test_another_run_does_not_go_on(tiny, photos, tmp_path, stopped, capsys):
+    out = tmp_path / "out"
+    stopped()
+    with pytest.raises(StoppedError):
+        run(words("rise", tiny, photos, out))
+    (state,) = (p for p in out.iterdir() if p.is_dir())
+    assert run([*words("rise", tiny, photos, out), "--seed", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "the state of a pass with other arguments; take the same" in said
+    (photos / "new.png").write_bytes((photos / "one.png").read_bytes())
+    assert run(words("rise", tiny, photos, out)) == 2
+    assert "other files in the folder" in capsys.readouterr().err
+    (photos / "new.png").unlink()
+    part = next(state.iterdir())
+    part.write_bytes(b"no archive")
+    assert run(words("rise", tiny, photos, out)) == 2
+    said = capsys.readouterr().err
+    assert "damaged; remove it or take --force" in said and said.count("\n") == 1
+    assert run([*words("rise", tiny, photos, out), "--force"]) == 0
+    assert "went on" not in capsys.readouterr().err
+    assert not state.exists()
+    assert run(words("rise", tiny, photos, out)) == 2, "results are refused as ever"
+
+
+@pytest.mark.parametrize("said", ['"text"', '{"images": [3], "notes": []}', '{"images": []}'])
+def test_a_state_that_somebody_else_wrote(said, tiny, photos, tmp_path, stopped, capsys):
+    from backlight.engine.photos.rows import RowStore
+
+    out = tmp_path / "out"
+    stopped()
+    with pytest.raises(StoppedError):
+        run(words("rise", tiny, photos, out))
+    (state,) = (p for p in out.iterdir() if p.is_dir())
+    held = RowStore(state, {}, {})
+    start = held.restore([], 3)
+    held.remove()
+    asked = json.loads(str(_about(words("rise", tiny, photos, out), tiny, photos)))
+    RowStore(state, asked, {}, 0).add({}, start, [], last=True, said=[json.loads(said)])
+    assert run(words("rise", tiny, photos, out)) == 2
+    assert "not the state of a pass, or damaged" in capsys.readouterr().err
+
+
+def _about(arguments: list[str], model: Path, photos: Path) -> str:
+    from backlight.engine.photos.passes import listing_of
+
+    return json.dumps(
+        {
+            "model": listing_of([model]),
+            "files": listing_of(sorted(photos.iterdir())),
+            "arguments": arguments,
+        }
+    )
