@@ -15,7 +15,7 @@ from .emit import all_dims, dim_of
 from .methods import METHODS
 from .rules.op import constant
 
-__all__ = ["is_lone", "with_batch", "without_batch"]
+__all__ = ["is_lone", "with_batch", "with_rows", "without_batch"]
 
 # The mark of an image tensor, in its `meta`, that had no batch in the file.
 LONE = "backlight.lone"
@@ -40,27 +40,51 @@ def with_batch(model: ir.Model) -> bool:
     """
     graph = model.graph
     image = _found(graph)
-    if image is None or image.shape is None:
+    made = None if image is None else _batched(graph, image)
+    if image is None or image.shape is None or made is None:
         return False
+    _sink(graph, made)
+    reduce, rank = model.metadata_props.get("backlight.reduce", ""), len(image.shape) - 1
+    for at, output in enumerate(graph.outputs):
+        row = METHODS.get((output.name or "").removeprefix("saliency_"))
+        have = None if output.shape is None else len(output.shape)
+        if reduce and row is not None and row.shaped_as_image(reduce) and have == rank:
+            graph.outputs[at] = _unsqueezed(graph, output)
+    return True
+
+
+def with_rows(model: ir.Model, image: str, rank: int) -> bool:
+    """Give a model of one image, such as [3, H, W] or [1, 3, H, W], a row for it in front of its
+    input and of each output, in place, where there is none; whether one was missing. rank: of the
+    image with its batch."""
+    graph = model.graph
+    changed = False
+    for value in graph.inputs:
+        if value.name == image and value.shape is not None and len(value.shape) == rank - 1:
+            changed |= _batched(graph, value) is not None
+    for at, output in enumerate(graph.outputs):
+        first = 1 if output.shape is None else 0 if not len(output.shape) else output.shape[0]
+        if isinstance(first, int) and first != 1:
+            graph.outputs[at] = _unsqueezed(graph, output)
+            changed = True
+    return changed
+
+
+def _batched(graph: ir.Graph, image: ir.Value) -> ir.Node | None:
+    """Put a batch of 1 in front of an input, and a Squeeze behind it for what takes it; None where
+    nothing is there to do so for."""
+    first = next(iter(graph), None)
+    if image.shape is None or first is None:
+        return None
     own = list(image.shape)
     made = ir.node("Squeeze", [image, _axes(graph)], name=_SQUEEZE)
     inner = made.outputs[0]
     inner.name, inner.type, inner.shape = f"{image.name}/own", image.type, ir.Shape(own)
     ir.convenience.replace_all_uses_with(image, inner)
     made.replace_input_with(0, image)
-    first = next(iter(graph), None)
-    if first is None:
-        return False
     graph.insert_before(first, made)
     _widen(image)
-    _sink(graph, made)
-    reduce = model.metadata_props.get("backlight.reduce", "")
-    for at, output in enumerate(graph.outputs):
-        row = METHODS.get((output.name or "").removeprefix("saliency_"))
-        rank = None if output.shape is None else len(output.shape)
-        if reduce and row is not None and row.shaped_as_image(reduce) and rank == len(own):
-            graph.outputs[at] = _unsqueezed(graph, output)
-    return True
+    return made
 
 
 def without_batch(graph: ir.Graph) -> None:

@@ -329,6 +329,7 @@ def explain_graph(
             "backlight.dtype": dtype,
             "backlight.score_output": score_name or "",
             "backlight.classes": "" if classes is None else str(classes),
+            "backlight.ranked": held[0].ranking.name or "",
             "backlight.inputs": ",".join(made.inputs),
             **drawn.metadata(layers),
             **_contrast_metadata(made, rows, contrast),

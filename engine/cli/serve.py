@@ -13,12 +13,14 @@ from ...errors import UsageError
 from .console import show
 from .options import (
     BUNDLED,
+    Extra,
     Labels,
     Methods,
     PreprocessOption,
     Provider,
     Rules,
     Threads,
+    inputs_of,
     is_bundled,
     path_given,
 )
@@ -57,6 +59,7 @@ def serve(
     method: Methods = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
+    input_: Extra = None,
     provider: Provider = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes that run batches. [cores, 4 at most]")
@@ -132,8 +135,9 @@ def serve(
     each = parse_memory(memory) if memory is not None else int(0.8 * free_host()) // lanes
     hard = memory is not None
     asked_for = Asked(
-        names, preprocess, labels, tuple(provider) if provider else None, batch, each, hard
-    )
+        names, preprocess, labels, inputs_of(input_), tuple(provider) if provider else None,
+        batch, each, hard,
+    )  # fmt: skip
     settings = Settings(
         lanes, threads or (max(cores() // lanes, 1) if on_cores else None), asked_for.providers,
         each if hard else 0, max(4 * deadline, 60),

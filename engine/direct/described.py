@@ -127,7 +127,14 @@ def in_file(model: ir.Model, name: str, methods: Sequence[str]) -> Described:
         contrast=meta.get("backlight.contrast", ""),
         contrast_form=meta.get("backlight.contrast_form", "loss"),
         contrasted=_contrasted(meta),
+        ranked=_ranked_by(meta.get("backlight.ranked", ""), outputs),
     )
+
+
+def _ranked_by(name: str, outputs: Mapping[str | None, ir.Value]) -> str | None:
+    """The output of a file that it ranks classes by, where one holds that."""
+    shape = outputs[name].shape if name in outputs else None
+    return name if shape is not None and len(shape) == 2 else None
 
 
 def _contrasted(metadata: Mapping[str, str]) -> tuple[str, ...]:

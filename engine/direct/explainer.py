@@ -203,14 +203,30 @@ class Explainer(Reading):
             return dict(self._said.saliency)
         return {m: self._said.saliency[m] for m in dict.fromkeys(methods)}
 
-    def top(self, scores: Any) -> NDArray[np.int64]:
-        """The top class of each row of what the output `score_output` gives, int64 [N]."""
-        return np.asarray(self._top(np, self._rows(scores)), np.int64)
+    def choose(
+        self, scores: Any, target: Any = None, contrast: Any = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The classes that a call would explain, and those that it would tell them from (None
+        without a contrast), int64 [N]: by what `ranking_output` gives, without a map."""
+        rows = self._rows(scores)
+        wanted = self._targets(target, len(rows))
+        known = self.classes or (rows.shape[1] if rows.ndim > 1 else 1)
+        if wanted.max(initial=-1) >= known:
+            raise out_of_range(int(wanted.max()), known)
+        chosen = np.where(wanted < 0, np.asarray(self._top(np, rows)), wanted).astype(np.int64)
+        against = self._contrasts_of(contrast, len(rows))
+        return chosen, self._told_from(rows, chosen, against)
 
     @property
     def score_output(self) -> str:
         """The model's output that `scores` are."""
         return self._said.scores
+
+    @property
+    def ranking_output(self) -> str:
+        """The output that classes are ranked by: `score_output`, or the scores before a Sigmoid or
+        Softmax that rounds several of them to the same."""
+        return self._said.ranked or self._said.scores
 
     @property
     def takes_target(self) -> bool:

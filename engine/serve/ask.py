@@ -106,7 +106,7 @@ def asked(
         "open": any(d is None for one in model.inputs for d in one.dims[1:]),
     }  # fmt: skip
     most = _most(model, job["inputs"], memory, bool(maps or drawn))
-    whole = [one for one in model.inputs if not one.rows]
+    whole = [one for one in model.inputs if not one.rows and one.name in feeds]
     digest = hashlib.sha256(b"".join(feeds[w.name].tobytes() for w in whole)).hexdigest()
     key = (who, own, maps, drawn, chosen, str(job["inputs"]), digest)
     parts = []
@@ -162,7 +162,7 @@ def _feeds(
     for one in model.inputs:
         tensor = given.get(one.name)
         if tensor is None:
-            if one.name == model.image and pictures is not None:
+            if (one.name == model.image and pictures is not None) or one.name in model.given:
                 continue
             instead = (
                 f", or '{IMAGE}', pictures" if one.name == model.image and model.layout else ""
@@ -171,12 +171,15 @@ def _feeds(
         if tensor.datatype != one.datatype:
             raise bad(f"input '{one.name}' is {tensor.datatype}; expected {_shown(one)}")
         dims = (None, *one.dims[1:]) if one.rows else one.dims
-        fits = len(dims) == len(tensor.shape) and all(
-            d is None or d == have for d, have in zip(dims, tensor.shape, strict=True)
+        shape = tensor.shape
+        if model.lone and one.name == model.image and len(shape) == len(dims) - 1:
+            shape = (1, *shape)  # as the file has it, without a batch
+        fits = len(dims) == len(shape) and all(
+            d is None or d == have for d, have in zip(dims, shape, strict=True)
         )
         if not fits:
             raise bad(f"input '{one.name}' is shaped {list(tensor.shape)}; expected {_shown(one)}")
-        values = np.asarray(tensor.values)
+        values = np.asarray(tensor.values).reshape(shape)
         if one.rows:
             if rows is not None and len(values) != rows:
                 raise bad(f"input '{one.name}' has {len(values)} rows; others have {rows}")
@@ -264,6 +267,8 @@ def _inputs(
     found = []
     for one in model.inputs:
         dtype = DTYPES[one.datatype].str
+        if one.name not in feeds and one.name != model.image:
+            continue
         if one.name in feeds:
             shape = list(feeds[one.name].shape[1 if one.rows else 0 :])
         else:

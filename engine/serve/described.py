@@ -33,8 +33,11 @@ class Described:
     plain, explaining: files of the two sessions. hash: sha256 of the file that it was made of.
     image: the name of its image input. inputs, outputs: its own; maps: by method. scores: the
     output that holds the class scores. batch: rows of a run, where the model fixes them.
+    ranked: the one that ranks the classes, where it is another one and both files have it.
     baked: the class that an exported file explains; "" where a request chooses. contrasts: whether
-    it takes `contrast`. layout: of the image; None where pictures can't be fed to it.
+    it takes `contrast`. lone: whether its image has no batch in
+    the file. given: files with what is fed beside the image where a
+    request says nothing. layout: of the image; None where pictures can't be fed to it.
     preprocess: a record as JSON, with its size settled. about: of each map, what it says and who
     described it. most: rows of one run that the memory
     budget allows; row_bytes: what a row of the explaining pass takes, of `row_elements` values.
@@ -63,6 +66,9 @@ class Described:
     row_bytes: int = 0
     row_elements: int = 0
     most: int = 1
+    ranked: str | None = None
+    lone: bool = False
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """For the other process."""

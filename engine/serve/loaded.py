@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError
-from ..classifier.intake import out_of_range, sound_rows
+from ..classifier.intake import sound_rows
 from ..direct.explainer import Explainer
 from ..photos import images
 from ..runtime import arrays
@@ -54,7 +54,9 @@ class Loaded:
     ) -> None:
         self.described = described
         self.plain = Session(described.plain, providers, threads)
-        self.explainer = Explainer(described.explaining, providers=providers, threads=threads)
+        self.explainer = Explainer(
+            described.explaining, providers=providers, threads=threads, inputs=described.given
+        )
         self.fed = self.explainer.fed
 
     @cached_property
@@ -79,7 +81,7 @@ class Loaded:
         found: dict[str, Any] = {}
         scores_only = wanted.outputs == (self.described.scores,)
         if not wanted.methods:
-            return self._scored(wanted, feeds, target)
+            return self._scored(wanted, feeds, target, contrast)
         taken = {name: self._placed(value) for name, value in feeds.items()}
         image = taken[self.fed.name]
         given: Any = image if len(taken) == 1 else taken
@@ -110,20 +112,23 @@ class Loaded:
         return found
 
     def _scored(
-        self, wanted: Pass, feeds: Mapping[str, NDArray[Any]], target: NDArray[np.int64]
-    ) -> dict[str, Any]:
+        self, wanted: Pass, feeds: Mapping[str, NDArray[Any]], target: NDArray[np.int64],
+        contrast: NDArray[np.int64],
+    ) -> dict[str, Any]:  # fmt: skip
         """Without a map: the class that one would be of costs no explaining pass."""
         if not wanted.chosen:
             return self._plain(feeds, wanted.outputs)
-        scores = self.described.scores
-        found = self._plain(feeds, tuple(dict.fromkeys((*wanted.outputs, scores))))
+        scores, explainer = self.described.scores, self.explainer
+        ranking = self.described.ranked or scores
+        found = self._plain(feeds, tuple(dict.fromkeys((*wanted.outputs, scores, ranking))))
         _sound(found[scores])
-        top = self.explainer.top(found[scores])
-        classes = self.explainer.classes or len(found[scores][0])
-        if target.max(initial=-1) >= classes:
-            raise out_of_range(int(target.max()), classes)
-        chosen = np.where(target < 0, top, target)
-        return {**found, "target": chosen, **self._chance(found[scores], chosen)}
+        chosen, against = explainer.choose(
+            found[ranking],
+            target if explainer.takes_target else None,
+            contrast if explainer.contrasts else None,
+        )
+        found |= {"target": chosen, **self._chance(found[scores], chosen)}
+        return found if against is None else {**found, "contrast": against}
 
     def _chance(self, scores: NDArray[Any], chosen: NDArray[np.int64]) -> dict[str, Any]:
         """The classes' probabilities, where the scores give any."""
@@ -147,11 +152,22 @@ class Loaded:
             parts.append({n: self._rows(n, got[n], rows) for n in outputs})
         if len(parts) == 1:
             return parts[0]
-        return {n: np.concatenate([p[n] for p in parts]) for n in outputs}
+        return {n: self._joined(n, [p[n] for p in parts]) for n in outputs}
+
+    def _joined(self, name: str, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        if name not in self.whole:
+            return np.concatenate(values)
+        if not all(np.array_equal(values[0], value) for value in values):
+            raise ImageError(f"output '{name}' has no row per image: ask for one image at a time")
+        return values[0]
 
     def _rows(self, name: str, values: NDArray[Any], rows: int) -> NDArray[Any]:
-        per_row = next(o.rows for o in self.described.outputs if o.name == name)
-        return values[:rows] if per_row else values
+        return values if name in self.whole else values[:rows]
+
+    @cached_property
+    def whole(self) -> frozenset[str]:
+        """Outputs without a row per image."""
+        return frozenset(o.name for o in self.described.outputs if not o.rows)
 
     def _placed(self, value: NDArray[Any]) -> Any:
         """Where the model runs: on a GPU, inputs and outputs are bound to its memory."""

@@ -49,6 +49,7 @@ def model_metadata(served: Served) -> dict[str, Any]:
             "layers": list(model.layers),
             "target_class": model.baked or "input",
             "max_batch": model.most,
+            "given": sorted(model.given),
         },
     }
 

@@ -327,10 +327,8 @@ def _received(stream: Any, told: dict[str, Any], rows: list[int]) -> dict[int, d
                 dtype, shape = np.dtype(output["dtype"]), tuple(output["shape"])
                 values = np.empty(shape, dtype)
                 wire.read_buffer(stream, values.reshape(-1).view(np.uint8))
-            total = sum(rows[i] for i in run["items"])
             for i in run["items"]:
-                apart = len(values) == total
-                mine = values[at : at + rows[i]] if apart else values
+                mine = values[at : at + rows[i]] if output["rows"] else values
                 found.setdefault(i, {})[output["name"]] = mine
                 at += rows[i]
     return found

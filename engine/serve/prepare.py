@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ class Asked:
     """How models are served: as the command line says.
 
     methods: None: what an exported file has, else the three rules. preprocess, labels: as their
-    options. providers: of the runtime. rows: of one run, at most. memory: of a worker, in bytes;
-    hard: what doesn't fit is refused, where else its runs have one row.
+    options. inputs: what is fed beside the image, to models that have inputs of these names: .npy
+    files or numbers. providers: of the runtime. rows: of one run, at most. memory: of a worker, in
+    bytes; hard: what doesn't fit is refused, where else its runs have one row.
     """
 
     methods: tuple[str, ...] | None = None
     preprocess: str | None = None
     labels: str | None = None
+    inputs: Mapping[str, str] | None = None
     providers: tuple[str, ...] | None = None
     rows: int = 8
     memory: int | None = None
@@ -56,39 +59,90 @@ def prepared(
 
 def _made(source: Path, into: Path, asked: Asked) -> Described:
     from ...export.graph import read
+    from ...export.lone import with_batch, with_rows
     from ...export.saliency import explain_graph
     from ..direct.explainer import Explainer
     from ..runtime.session import Session, default_lowering
 
     plain, explaining = into / "plain.onnx", into / "explaining.onnx"
-    ready = _copied(source, plain)
+    ready = _copied(source, plain, asked.inputs or {})
+    ready.hash  # noqa: B018  # of the file as it came: it is kept
     notes: list[str] = []
     if ready.exported is None:
         graph = explain_graph(
             ready.read, asked.methods, lowering=default_lowering(asked.providers),
         )  # fmt: skip
-        graph.save(explaining)
+        drawn, scores, changed = graph.model, ready.read, False
         notes, of = list(graph.notes), graph.of
     else:
-        plain.rename(explaining)
         if (into / "plain.onnx.data").exists():
             raise UsageError(f"{source}: exported with its weights aside; export it in one file")
-        _stripped(explaining, plain)
+        drawn, scores, changed = read(plain)[0], _stripped(read(plain)[0]), True
         of = ready.metadata.get("backlight.of", "")
-    held = Explainer(explaining, methods=asked.methods, providers=asked.providers)
+    ranked, shown = _ranked(drawn, scores)
+    if ready.exported is None or shown:
+        _saved(drawn, explaining)
+    else:
+        plain.rename(explaining)
+    held = Explainer(explaining, methods=asked.methods, providers=asked.providers,
+                     inputs=ready.inputs)  # fmt: skip
+    lone = with_batch(drawn)
+    if held.fed.batch == 1:
+        changed |= with_rows(scores, held.fed.name, len(held.fed.dims))
+    if changed or shown:
+        _saved(scores, plain)
     Session(plain, asked.providers)
-    models = (read(plain)[0], read(explaining)[0])
-    return _described(source, ready, held, models, asked, of, (plain, explaining), notes)
+    if shown:  # no output of the model's own
+        scores.graph.outputs[:] = [v for v in scores.graph.outputs if v.name != ranked]
+    made = _described(source, ready, held, (scores, drawn), asked, of, (plain, explaining), notes)
+    return replace(made, ranked=ranked, lone=lone, given=_given(held, into))
 
 
-def _copied(source: Path, plain: Path) -> Any:
+def _saved(model: Any, path: Path) -> None:
+    from ...export.saliency import PROTO_LIMIT, weight_bytes
+    from ...export.store import save_model
+
+    save_model(model, path, weight_bytes(model) > PROTO_LIMIT)
+
+
+def _given(held: Any, into: Path) -> dict[str, str]:
+    """What is fed beside the image, in files of the server's own."""
+    import numpy as np
+
+    files = {}
+    for at, (name, array) in enumerate(held.fed.extras.arrays.items()):
+        files[name] = str(into / f"given-{at}.npy")
+        np.save(files[name], array)
+    return files
+
+
+def _ranked(drawn: Any, scores: Any) -> tuple[str | None, bool]:
+    """Have both models give the tensor that ranks the classes, where both have it, so that a class
+    asked for without its map is the one that the map is of: probabilities that round to 1 rank
+    nothing. Its name, and whether it had to be made an output."""
+    import onnx_ir as ir
+
+    name = drawn.metadata_props.get("backlight.ranked", "")
+    first, second = (
+        ir.convenience.create_value_mapping(m.graph).get(name) for m in (drawn, scores)
+    )
+    if first is None or second is None or first.shape is None or len(first.shape) != 2:
+        return None, False
+    shown = False
+    for model, value in ((drawn, first), (scores, second)):
+        if not value.is_graph_output():
+            value.type, value.shape, shown = first.type, first.shape, True
+            model.graph.outputs.append(value)
+    return name, shown
+
+
+def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:
     """The model of a copy, which nobody changes on the way. Tensors beside the file are taken in,
-    by the rules for strangers' files. Raises ModelError."""
+    by the rules for strangers' files. inputs: what is fed beside the image, where it has inputs of
+    these names. Raises ModelError."""
     import onnx_ir as ir
 
     from ...export.graph import read
-    from ...export.saliency import PROTO_LIMIT, weight_bytes
-    from ...export.store import save_model
     from ..classifier.ready import Ready
     from ..runtime.digest import model_hash
 
@@ -97,25 +151,21 @@ def _copied(source: Path, plain: Path) -> Any:
     digest = None
     if any(isinstance(t, ir.ExternalTensor) for t in held):
         digest = model_hash(source, model)
-        save_model(model, plain, weight_bytes(model) > PROTO_LIMIT)
+        _saved(model, plain)
     else:
         shutil.copyfile(source, plain)
-    ready = Ready(plain)
+    names = {v.name for v in model.graph.inputs}
+    ready = Ready(plain, inputs={n: v for n, v in inputs.items() if n in names})
     ready.name, ready.source = source.stem, str(source)
     if digest is not None:
         ready.__dict__["hash"] = digest
     return ready
 
 
-def _stripped(explaining: Path, plain: Path) -> None:
-    """The model that an exported file holds, without what the export added."""
-    import onnx_ir as ir
+def _stripped(model: Any) -> Any:
+    """The model that an exported one holds, without what the export added."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    from ...export.graph import read
-    from ...export.store import save_model
-
-    model, _ = read(explaining)
     added = ("saliency_", "backlight")
     kept = [o for o in model.graph.outputs if not (o.name or "").startswith(added)]
     model.graph.outputs[:] = kept
@@ -123,8 +173,7 @@ def _stripped(explaining: Path, plain: Path) -> None:
     theirs = set((model.metadata_props.get("backlight.inputs") or "target").split(","))
     used = [i for i in model.graph.inputs if i.name not in theirs or i.uses()]
     model.graph.inputs[:] = used
-    ir.external_data.load_to_model(model)
-    save_model(model, plain, False)
+    return model
 
 
 def _described(
@@ -141,8 +190,6 @@ def _described(
     graph, fed = models[0].graph, held.fed
     inputs = {v.name: v for v in graph.inputs}
     image_shape = all_dims(inputs[fed.name].shape)
-    if len(image_shape) != len(fed.dims):
-        raise ModelError(f"{source}: '{fed.name}' has no batch dimension; expected [N, ...]")
 
     def declared(value: Any, rows: bool) -> Declared:
         dims = () if value.shape is None else dims_of(all_dims(value.shape))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import BacklightError, UsageError
+from ...errors import BacklightError, UsageError, nearest
 from .answering import Front, Limits
 from .logs import Handler, Log
 from .metrics import Metrics
@@ -160,8 +160,22 @@ class _Server:
                 self.log.event("reload", "error", model=source.name, error=str(err))
         if not list(self.front.models):
             raise UsageError("no model could be loaded")
+        self._refuse_inputs()
         await self.front.pool.up(_UP)
         self.front.loaded = True
+
+    def _refuse_inputs(self) -> None:
+        """Raise UsageError for an --input that no model has."""
+        known = {o.name for m in self.front.models for o in m.described.inputs}
+        known -= {m.described.image for m in self.front.models}
+        for name in self.options.asked.inputs or ():
+            if name not in known:
+                near = nearest(name, known)
+                raise UsageError(
+                    f"--input '{name}': no such input; besides their images the models have "
+                    f"{', '.join(sorted(known)) or 'none'}"
+                    + (f"; nearest: {near[0]}" if near else "")
+                )
 
     async def _rpc(self) -> Any:
         if self.options.rpc is None:

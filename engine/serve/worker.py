@@ -129,7 +129,7 @@ class Worker:
         good = [item for item in batch.items if item.error is None]
         results = self._results(model, wanted, batch, good)
         took = time.perf_counter() - decoded
-        self._answer(batch, results, decoded - start, took)
+        self._answer(batch, results, decoded - start, took, model.whole)
 
     def _results(
         self, model: Loaded, wanted: Pass, batch: _Batch, items: list[_Item]
@@ -147,21 +147,21 @@ class Worker:
 
     def _answer(
         self, batch: _Batch, results: list[tuple[list[_Item], dict[str, Any]]],
-        decode: float, compute: float,
+        decode: float, compute: float, whole: frozenset[str],
     ) -> None:  # fmt: skip
         errors = {i: _told(item.error) for i, item in enumerate(batch.items) if item.error}
         runs, buffers = [], []
         for items, found in results:
             outputs: list[dict[str, Any]] = []
             for name, values in found.items():
+                rows = name not in whole
                 if isinstance(values, list):
-                    outputs.append({"name": name, "sizes": [len(v) for v in values]})
+                    outputs.append({"name": name, "sizes": [len(v) for v in values], "rows": rows})
                     buffers += values
                 else:
                     array = np.ascontiguousarray(values)
-                    outputs.append(
-                        {"name": name, "dtype": array.dtype.str, "shape": list(array.shape)}
-                    )
+                    outputs.append({"name": name, "dtype": array.dtype.str, "rows": rows,
+                                    "shape": list(array.shape)})  # fmt: skip
                     buffers.append(array.reshape(-1).view(np.uint8))
             runs.append({"items": [batch.items.index(i) for i in items], "outputs": outputs})
         header = {"ok": True, "errors": errors, "runs": runs, "decode": decode, "compute": compute}
