@@ -5,12 +5,17 @@ A signed map [N, h, w] goes out; the closing Relu and the image's size are the b
 
 from __future__ import annotations
 
+from math import prod
+
+import numpy as np
 import onnx_ir as ir
 
 from . import choose
+from .emit import all_dims
 from .enlarge import resized
 from .finish import Walked
 from .head import pooled_linear
+from .places import even, mean
 from .seed import against
 
 __all__ = [
@@ -33,39 +38,46 @@ RIVALS = 5
 
 def grad_cam(w: Walked) -> ir.Value:
     """Channels weighted by the mean of their cotangent (Selvaraju et al. 2017)."""
-    return _weighted(w, w.x.e.ReduceMean(w.ct, PLACES, keepdims=1))
+    return _weighted(w, mean(w.x.e, w.ct))
 
 
 def grad_cam_pp(w: Walked) -> ir.Value:
     """Channels weighted by sum relu(g) / (2 + g sum(A)): the formula of Chattopadhay et al. 2018
     with g squared cancelled, so that nothing underflows. Where the denominator isn't above 0,
     which takes a layer with negative values, a position doesn't count."""
-    e = w.x.e
-    below = e.Add(e.Mul(w.ct, e.ReduceSum(w.primal, PLACES, keepdims=1)), 2.0)
-    sound = e.Greater(below, 0.0)
-    alpha = e.Where(sound, e.Div(e.Relu(w.ct), e.Where(sound, below, 1.0)), 0.0)
-    return _weighted(w, e.ReduceSum(alpha, PLACES, keepdims=1))
+    assert w.layer is not None
+    e, ct = w.x.e, _narrowest(w)
+    above = e.Relu(ct)
+    below = e.Add(e.Mul(above, _total(w, w.primal)), 2.0)
+    if w.layer.never_negative:
+        alpha = e.Div(above, below)
+    else:
+        sound = e.Greater(below, 0.0)
+        alpha = e.Where(sound, e.Div(above, e.Where(sound, below, 1.0)), 0.0)
+    if ct is w.ct:
+        return _weighted(w, _total(w, alpha))
+    places = prod(int(str(d)) for d in all_dims(w.ct.shape)[2:])
+    return _weighted(w, e.Mul(alpha, float(places), _shape=ct.shape))
 
 
 def x_grad_cam(w: Walked) -> ir.Value:
     """Channels weighted by sum(g A) / sum(A), 0 where that sum is 0 (Fu et al. 2020)."""
-    e = w.x.e
-    total = e.ReduceSum(w.primal, PLACES, keepdims=1)
+    e, ct = w.x.e, _narrowest(w)
+    total = _total(w, w.primal)
     empty = e.Equal(total, 0.0)
-    weights = e.Div(
-        e.ReduceSum(e.Mul(w.ct, w.primal), PLACES, keepdims=1), e.Where(empty, 1.0, total)
-    )
-    return _weighted(w, e.Where(empty, 0.0, weights))
+    if ct is w.ct:
+        ct = e.Div(_total(w, e.Mul(ct, w.primal)), e.Where(empty, 1.0, total))
+    return _weighted(w, e.Where(empty, 0.0, ct))
 
 
 def hires_cam(w: Walked) -> ir.Value:
     """sum(g A) over channels, place by place (Draelos and Carin 2020)."""
-    return _weighted(w, w.ct)
+    return _weighted(w, _narrowest(w))
 
 
 def layer_cam(w: Walked) -> ir.Value:
     """sum(relu(g) A) over channels, place by place (Jiang et al. 2021)."""
-    return _weighted(w, w.x.e.Relu(w.ct))
+    return _weighted(w, w.x.e.Relu(_narrowest(w)))
 
 
 def negative(w: Walked) -> ir.Value:
@@ -99,7 +111,7 @@ def causal(w: Walked) -> ir.Value:
     mine = _between_0_and_1(w, e.Relu(grad_cam(w)))
     context: ir.Value | None = None
     for rank in range(RIVALS):
-        rival = _weighted(w, e.ReduceMean(w.seeded(against(rank)), PLACES, keepdims=1))
+        rival = _weighted(w, mean(e, w.seeded(against(rank))))
         one = _between_0_and_1(w, e.Relu(rival))
         context = one if context is None else e.Max(context, one)
     assert context is not None
@@ -125,7 +137,33 @@ def _between_0_and_1(w: Walked, values: ir.Value) -> ir.Value:
     return e.Div(e.Sub(values, low), e.Where(e.Greater(span, 0.0), span, 1.0))
 
 
+def _narrowest(w: Walked) -> ir.Value:
+    """The cotangent; [N, K, 1, 1] where it is known to be the same at every place."""
+    flat = even(w.ct)
+    known = all(isinstance(d, int) for d in all_dims(w.ct.shape)[2:])
+    return w.ct if flat is None or not known else flat
+
+
+def _total(w: Walked, values: ir.Value) -> ir.Value:
+    """The sum over places: [N, K, 1, 1]."""
+    shape = [*all_dims(w.primal.shape)[:2], 1, 1]
+    return w.x.e.ReduceSum(values, PLACES, keepdims=1, _shape=shape)
+
+
 def _weighted(w: Walked, weights: ir.Value) -> ir.Value:
-    """sum over channels of weights times the layer: [N, h, w]."""
-    e = w.x.e
-    return e.ReduceSum(e.Mul(weights, w.primal), [1], keepdims=0)
+    """sum over channels of weights [N, K, h, w] or [N, K, 1, 1] times the layer: [N, h, w]."""
+    e, dims = w.x.e, all_dims(w.primal.shape)
+    sizes = [int(d) for d in dims[1:] if isinstance(d, int)]
+    if len(sizes) < 3:
+        return e.ReduceSum(e.Mul(weights, w.primal), [1], keepdims=0)
+    channels, height, width = sizes
+    batch, places = dims[0], height * width
+    # As a product of matrices: half the passes over the layer.
+    if all_dims(weights.shape)[2:] == [1, 1]:
+        row, maps = e.Reshape(weights, [-1, 1, channels], _shape=[batch, 1, channels]), w.primal
+    else:
+        row = e.const(np.ones((1, 1, channels)), weights.dtype)
+        maps = e.Mul(weights, w.primal, _shape=dims)
+    maps = e.Reshape(maps, [-1, channels, places], _shape=[batch, channels, places])
+    made = e.MatMul(row, maps, _shape=[batch, 1, places])
+    return e.Reshape(made, [-1, height, width], _shape=[batch, height, width])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -20,6 +20,9 @@ from .seed import class_count
 __all__ = ["Drawing"]
 
 SIZES = ("input", "layer")
+
+# (a map, what it is a map of) -> the map, with NaN in rows that can't be explained.
+Mark = Callable[[ir.Value, ir.Value], ir.Value]
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,10 @@ class Drawing:
         return [named_layer(graph, name, x.of, wrt) for name in self.names]
 
     def maps(
-        self, x: Explaining, row: Method, start: Seed, layers: Sequence[Layer]
+        self, x: Explaining, row: Method, start: Seed, layers: Sequence[Layer], mark: Mark
     ) -> list[ir.Value]:
-        """A method's map of each layer, or the one that they are fused to, in float32."""
+        """A method's map of each layer, or the one that they are fused to, in float32. mark: puts
+        NaN into rows that can't be explained."""
         if row.needs == "attention":
             layers = [attended(x).layer]
         # Before the finish: walks are as wide as the model. The layer's is the vanilla one.
@@ -85,22 +89,25 @@ class Drawing:
                 x.walk("vanilla", start, [layer.value])
         walks = [Walked(x, start, "vanilla", layer=layer) for layer in layers]
         with x.e.in_float32():
-            made = [self._map(walk, row) for walk in walks]
-            return [_fused(x, made)] if self.fuse and row.by == "layer" and not row.needs else made
+            if not self.fuse or row.by != "layer" or row.needs:
+                return [self._map(walk, row, mark) for walk in walks]
+            fused = _fused(x, [self._map(walk, row, _unmarked) for walk in walks])
+            return [mark(fused, layers[0].value)]
 
-    def _map(self, walk: Walked, row: Method) -> ir.Value:
+    def _map(self, walk: Walked, row: Method, mark: Mark) -> ir.Value:
         e, layer = walk.x.e, walk.layer
         assert layer is not None
         every = row.every if walk.x.target_class == "all" else None
         value = e.cast((every or row.finish)(walk), ir.DataType.FLOAT)
         if row.by == "both":
-            return value
+            return mark(value, layer.value)
         if not self.signed:
             value = e.Relu(value)
         front = [walk.x.batch]
         if every is not None:
             front.append(class_count(walk.x.of[0]))
         value.shape = ir.Shape([*front, *layer.sizes])
+        value = mark(value, layer.value)  # before it is large: what is NaN stays so
         return value if self.size == "layer" else resized(e, value, layer, walk.x)
 
     def metadata(self, layers: Sequence[Layer]) -> dict[str, str]:
@@ -113,6 +120,10 @@ class Drawing:
             "backlight.signed": str(self.signed).lower(),
             "backlight.fuse": str(self.fuse).lower(),
         }
+
+
+def _unmarked(value: ir.Value, wrt: ir.Value) -> ir.Value:
+    return value
 
 
 def _fused(x: Explaining, maps: Sequence[ir.Value]) -> ir.Value:

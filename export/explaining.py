@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ..errors import UsageError
 from .backward import backward
 from .emit import Emitter, dim_of
+from .one_class import head_of
 from .preprocess import Preprocess
 from .rules import RuleMap
 from .sampling import Sampling
@@ -25,10 +26,13 @@ class Seed:
     build: (the export, the index of the tensor explained) -> its cotangent, shaped and typed like
     the tensor. It may add inputs and outputs to the graph.
     unit: whether its largest absolute value is 1, so that nobody needs to measure it.
+    chosen: of a one-hot one, the class of the first tensor explained: int64 [N, 1], or one for all
+    rows; always a class that there is.
     """
 
     build: Callable[[Explaining, int], ir.Value]
     unit: bool = False
+    chosen: Callable[[Explaining], ir.Value | int] | None = None
 
 
 @dataclass
@@ -111,8 +115,10 @@ class Explaining:
         flows, UnsupportedNode for a node on the way without a rule."""
         key = (rules, seed, *wrt)
         if key not in self._walks:
-            seeds = [(of, self.cotangent(seed, i)) for i, of in enumerate(self.of)]
-            found = backward(self.e, seeds, wrt, self.rule_map(rules), self._scaling(seed))
+            scaling = self._scaling(seed)
+            start = None if scaling is not None else self._behind_head(rules, seed, wrt)
+            seeds = start or [(of, self.cotangent(seed, i)) for i, of in enumerate(self.of)]
+            found = backward(self.e, seeds, wrt, self.rule_map(rules), scaling)
             made = []
             for tensor, ct in zip(wrt, found, strict=True):
                 if ct is None:
@@ -121,6 +127,21 @@ class Explaining:
                 made.append(ct)
             self._walks[key] = made
         return self._walks[key]
+
+    def _behind_head(
+        self, rules: str, seed: Seed, wrt: Sequence[ir.Value]
+    ) -> list[tuple[ir.Value, ir.Value]] | None:
+        """Where a walk from one class goes on behind the head, and with what; None where the head
+        isn't one that a single class goes through alone."""
+        if seed.chosen is None or len(self.of) != 1:
+            return None
+        rule_map = self.rule_map(rules)
+        head = head_of(self.of[0], wrt, rule_map, self.e.opset)
+        if head is None:
+            return None
+        with self.e.rooted(), self.e.scope("head"):
+            ct = head.cotangent(self.e, seed.chosen(self), rule_map)
+        return [(head.source, ct)]
 
     def _scaling(self, seed: Seed) -> Scaling | None:
         """How one walk keeps its cotangents within float16's range, where they are float16."""

@@ -40,37 +40,37 @@ class Faults:
         with e.rooted(), e.scope("finite"), e.in_float32():
             # Of every class at once none is the one explained.
             ofs = () if x.target_class == "all" else x.of
-            seeds = [(of, x.cotangent(seed.ONE_HOT, i)) for i, of in enumerate(ofs)]
+            explained = [(of, seed.explained(x, i)) for i, of in enumerate(ofs)]
             return cls(
-                e, _faults(e, x.image, seeds, x.inputs.get("target")),
+                e, _faults(e, x.image, explained, x.inputs.get("target")),
                 _out_of_range(e, x.of[0], x.inputs.get("contrast"), None),
             )  # fmt: skip
 
     def marked(self, value: ir.Value, wrt: ir.Value, against: bool) -> ir.Value:
         """A map [N, ...] of `wrt`, NaN in rows with a fault; as it is where it has other rows.
         against: whether the class in `contrast` counts."""
+        faults = [self.rows, *([self.against] if against else [])]
+        found = [fault for fault in faults if _fits(fault, value, wrt)]
         with self.e.in_float32():
-            value = _with_faults(self.e, value, wrt, self.rows)
-            return _with_faults(self.e, value, wrt, self.against) if against else value
+            return _with_faults(self.e, value, [fault for fault in found if fault is not None])
 
 
 def _faults(
     e: Emitter,
     image: ir.Value | None,
-    seeds: Sequence[tuple[ir.Value, ir.Value]],
+    explained: Sequence[tuple[ir.Value, ir.Value]],
     target: ir.Value | None,
 ) -> ir.Value | None:
-    """seeds: pairs (scores [N, K, ...], their one-hot cotangent)."""
+    """explained: pairs (scores [N, K, ...], what of them is the explained class's). That class
+    alone: others may well be -inf."""
     parts = [] if image is None or not _float(image) else [_zeros(e, image)]
-    for of, hot in seeds:
+    for of, chosen in explained:
         if image is not None and _same_rows(of, image) and _float(of):
-            # The explained class alone: others may well be -inf.
-            chosen = e.Where(e.Equal(hot, 0.0), 0.0, of, _dtype=of.dtype, _shape=of.shape)
             parts.append(_zeros(e, chosen))
     total: ir.Value | None = None
     for part in parts:
         total = part if total is None else e.Add(total, part)
-    return _out_of_range(e, seeds[0][0], target, total) if seeds else total
+    return _out_of_range(e, explained[0][0], target, total) if explained else total
 
 
 def _out_of_range(
@@ -87,11 +87,18 @@ def _out_of_range(
     return found
 
 
-def _with_faults(e: Emitter, value: ir.Value, wrt: ir.Value, fault: ir.Value | None) -> ir.Value:
+def _fits(fault: ir.Value | None, value: ir.Value, wrt: ir.Value) -> bool:
+    """Whether a map [N, ...] of `wrt` has a row for each row that may have a fault."""
     if fault is None or fault.shape is None or value.shape is None or not len(value.shape):
+        return False
+    return wrt.shape is not None and _rows_alike(dim_of(fault.shape, 0), dim_of(wrt.shape, 0))
+
+
+def _with_faults(e: Emitter, value: ir.Value, faults: Sequence[ir.Value]) -> ir.Value:
+    if not faults:
         return value
-    if wrt.shape is None or not _rows_alike(dim_of(fault.shape, 0), dim_of(wrt.shape, 0)):
-        return value
+    fault = faults[0] if len(faults) == 1 else e.Add(*faults, _shape=faults[0].shape)
+    assert fault.shape is not None and value.shape is not None
     shape = [dim_of(fault.shape, 0), *[1] * (len(value.shape) - 1)]
     across = fault
     if len(shape) > 1:

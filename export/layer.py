@@ -58,6 +58,11 @@ class Layer:
         return dim_of(shape, first), dim_of(shape, first + 1)
 
     @property
+    def never_negative(self) -> bool:
+        """Whether nothing below 0 can be in it, as far as its makers tell."""
+        return _never_negative(self.value)
+
+    @property
     def token_axis(self) -> int:
         """Where the tokens are, of a layer of tokens."""
         return 3 - self.channel_axis

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -271,23 +272,21 @@ def explain_graph(
     for row in () if every else rows:
         for index in range(len(ofs)):
             made.cotangent(starts[row.name], index)
-    faults = Faults.of(made) if start is None else None
+    faults = Faults.of(made) if start is None else Faults(e, None, None)
     saliency: dict[str, str] = {}
     if alone:
         graph.outputs.clear()
     for row in rows:
         with e.scope(row.name):
+            against = contrast is not None or row.seed is seed.CONTRAST
+            mark = partial(faults.marked, against=against)
             if row.takes_layer:
-                values = drawn.maps(made, row, starts[row.name], layers)
+                values = drawn.maps(made, row, starts[row.name], layers, mark)
             else:
                 values = [
-                    _by_image(made, row, starts[row.name], at, reduce) for at in range(len(wrts))
+                    mark(_by_image(made, row, starts[row.name], at, reduce), wrt)
+                    for at, wrt in enumerate(wrts)
                 ]
-            if faults is not None:
-                against = contrast is not None or row.seed is seed.CONTRAST
-                ends = wrts if row.by == "image" else [layer.value for layer in layers]
-                marks = zip(values, ends, strict=False)  # fused layers are one map
-                values = [faults.marked(value, end, against) for value, end in marks]
             if row.shaped_as_image(reduce):
                 by = wrts[:1] * len(values) if row.takes_layer else wrts
                 values = [

@@ -153,6 +153,33 @@ def _one_hot(x: Explaining, index: int) -> ir.Value:
     return class_seed(x.e, of, target_of(x), x.ranking[index])
 
 
+def _chosen(x: Explaining) -> ir.Value | int:
+    """The class that each row explains, or the nearest that there is."""
+    target = target_of(x)
+    if isinstance(target, int):
+        return target
+    chosen = x.chosen if x.chosen is not None else picked(x)
+    if isinstance(target, str):
+        return chosen
+    count = class_count(x.of[0])
+    assert count is not None
+    with x.e.rooted(), x.e.scope("seed"):
+        # Not Clip: TensorRT has it for floats alone.
+        return x.e.Max(x.e.Min(chosen, count - 1), 0, _shape=chosen.shape)
+
+
+def explained(x: Explaining, index: int) -> ir.Value:
+    """The explained class's own score: [N, 1, ...], or [N, K, ...] with 0 for the other classes."""
+    e, of = x.e, x.of[index]
+    if index == 0 and of.shape is not None and len(of.shape) == 2 and class_count(of) is not None:
+        chosen, shape = _chosen(x), [dim_of(of.shape, 0), 1]
+        if isinstance(chosen, int):
+            return e.Slice(of, [chosen], [chosen + 1], [1], _shape=shape, _dtype=of.dtype)
+        return e.GatherElements(of, chosen, axis=1, _shape=shape, _dtype=of.dtype)
+    hot = x.cotangent(ONE_HOT, index)
+    return e.Where(e.Equal(hot, 0.0), 0.0, of, _dtype=of.dtype, _shape=of.shape)
+
+
 def _given(x: Explaining, index: int) -> ir.Value:
     of = x.of[index]
     # With several tensors the names are numbered: cotangent_0, cotangent_1.
@@ -264,7 +291,7 @@ def against(rank: int) -> Seed:
 
 
 # One class a row: the target.
-ONE_HOT = Seed(_one_hot, unit=True)
+ONE_HOT = Seed(_one_hot, unit=True, chosen=_chosen)
 # The graph's input `cotangent`: any vector-Jacobian product.
 CALLER_S = Seed(_given)
 # Of half the squared distance to the input `cotangent` (Mahendran and Vedaldi 2015), with the loss

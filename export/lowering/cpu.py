@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..emit import Emitter
+from ..emit import Emitter, all_dims
 from ..rules import Cotangents, Op, Rule, rectifier, registry
 from ..rules.conv import Window, flipped, kernel_of, window_of
 from .blocked import (
@@ -165,6 +165,10 @@ def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if gated(ct, op.y):
         split = registry()["Concat"](e, op, (ct,))
         return tuple(None if p is None else mark(p, values) for p in split)
+    if _is_row_times_map(made):
+        split = registry()["Concat"](e, op, (ct,))
+        pairs = zip(split, values, strict=True)
+        return tuple(enter(e, p) if p is not None and blocked(v) else p for p, v in pairs)
     if not plain or made is None or made.attributes.get_int("group", 1) != 1 or len(values) == 1:
         return registry()["Concat"](e, op, (ct,))
     if op.attr("axis") not in (1, -3) or not all(blocked(v) for v in (op.y, *values)):
@@ -179,6 +183,13 @@ def concat(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
         parts.append(e.Conv(source, part, **attributes, _shape=value.shape) if wanted else None)
         start = end
     return tuple(parts)
+
+
+def _is_row_times_map(node: ir.Node | None) -> bool:
+    """Whether a node is the gradient of one class's row of a convolution of 1 x 1: made outside."""
+    if node is None or node.op_type != "Mul":
+        return False
+    return any(v is not None and all_dims(v.shape)[1:2] == [1] for v in node.inputs)
 
 
 def global_average_pool(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
