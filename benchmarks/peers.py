@@ -37,6 +37,7 @@ from backlight.export.saliency import explain_graph
 RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"
 NETS = ("resnet50", "vgg16", "squeezenet1_1", "mobilenet_v2", "efficientnet_lite0")
 THREADS, SIZE, PAUSE, BLOCK = 2, 224, 0.05, 3
+SLOW = 3.0  # seconds
 OURS = "Backlight "
 YARDSTICKS = ("ONNX Runtime, forward", "OpenVINO, forward")
 Run = Callable[[], Any]
@@ -135,14 +136,19 @@ def ours(path: Path, array: np.ndarray[Any, Any], folder: Path) -> dict[str, Run
 
 
 def measured(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of each call, sides taking turns in blocks; the first run of a block is free."""
-    alive = {}
+    """Milliseconds of each call, sides taking turns in blocks; the first run of a block is free.
+    Calls of seconds come once a block, and none is free: they are their own warm-up."""
+    alive, slow = {}, set()
     for name, run in runs.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                start = time.perf_counter()
                 run()
-                run()
+                if time.perf_counter() - start > SLOW:
+                    slow.add(name)
+                else:
+                    run()
             alive[name] = run
         except Exception as err:  # a peer's failure is its own
             print(f"without {name}: {' '.join(str(err).split())[:120]}")
@@ -150,12 +156,15 @@ def measured(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
     end = time.perf_counter() + seconds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        while time.perf_counter() < end or min(map(len, taken.values())) < 2 * BLOCK:
+        blocks = 0
+        while time.perf_counter() < end or blocks < 2:
+            blocks += 1
             for name, run in alive.items():
                 # The other runtime's threads spin for a while, and its weights fill the caches.
                 time.sleep(PAUSE)
-                run()
-                for _ in range(BLOCK):
+                if name not in slow:
+                    run()
+                for _ in range(1 if name in slow else BLOCK):
                     start = time.perf_counter()
                     run()
                     taken[name].append(1e3 * (time.perf_counter() - start))

@@ -1,18 +1,22 @@
 """What a targeted explanation costs beside the score, and beside captum and pytorch-grad-cam.
 
     pip install '.[bench]' && pip install --no-deps grad-cam ttach opencv-python-headless
-    python -m benchmarks.targeted [NAME …] [--batch 1 4] [--seconds 10] [--json FILE]
+    python -m benchmarks.targeted [NAME …] [--batch 1 4] [--only cams guided ig] [--seconds 10]
+                                  [--json FILE]
 
 Everything in one process and in turn, two threads, 224x224 (SqueezeNet: torchvision's), random
 weights, `--for cpu`. The plain forward pass is the yardstick of the maps of a layer; the guided
 rule that of guided Grad-CAM; 16 explaining passes at the same batch that of integrated gradients of
 16 steps; what the peers draw is Grad-CAM of the layer that we take. Figures are medians. Results of
-networks and batches that weren't asked for stay in FILE as they are.
+networks, batches and parts that weren't asked for stay in FILE as they are: `--only` takes a part,
+cams (with the peers), guided (guided Grad-CAM) or ig. Of a transformer captum draws no map: it
+takes tokens for channels.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,9 +33,12 @@ LAYERS = {
     "resnet50": lambda n: n.layer4[-1],
     "mobilenet_v2": lambda n: n.features[-1],
     "squeezenet1_1": lambda n: n.features[-1],
+    "vit_b_16": lambda n: n.encoder.layers[-1].ln_1,
 }
+TRANSFORMERS = ("vit_b_16",)
 THREADS, SIZE, STEPS = 2, 224, 16
 ALL = ("gradcam", "gradcampp", "hirescam", "layercam", "xgradcam", "contrastcam")
+FORWARD = "forward"
 SUBJECTS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("gradcam", "gradcampp", "contrastcam", "counterfactualcam")},
     "all of a layer": ALL,
@@ -40,7 +47,11 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "vanilla": ("vanilla",),
     "integrated_gradients": ("integrated_gradients",),
 }
-FORWARD = "forward"
+PARTS = {
+    "cams": (FORWARD, "gradcam", "gradcampp", "contrastcam", "counterfactualcam", "all of a layer"),
+    "guided": ("guided", "guided_gradcam"),
+    "ig": ("vanilla", "integrated_gradients"),
+}
 # Subject, yardstick, how many runs of that, at most so many times as much.
 BOUNDS = (
     ("gradcam", FORWARD, 1, 1.15),
@@ -54,8 +65,8 @@ BOUNDS = (
 LEAST = 1.6  # times as fast as each peer
 
 
-def ours(path: Path, x: Any, folder: Path) -> dict[str, Run]:
-    """The plain model, and a graph per subject."""
+def ours(path: Path, x: Any, folder: Path, wanted: set[str]) -> dict[str, Run]:
+    """The plain model, and a graph per subject, of those that are wanted."""
     import numpy as np
 
     def session(file: Path) -> Run:
@@ -65,8 +76,10 @@ def ours(path: Path, x: Any, folder: Path) -> dict[str, Run]:
             feeds[given.name] = np.full(len(x), -1, np.int64)
         return lambda: held.run(feeds)
 
-    found = {FORWARD: session(path)}
+    found = {FORWARD: session(path)} if FORWARD in wanted else {}
     for subject, methods in SUBJECTS.items():
+        if subject not in wanted:
+            continue
         file = folder / f"{path.stem}-{subject}.onnx"
         sampling = Sampling(steps=STEPS) if subject == "integrated_gradients" else None
         explain_graph(path, methods, target_class="top1", lowering="cpu", sampling=sampling).save(
@@ -76,7 +89,13 @@ def ours(path: Path, x: Any, folder: Path) -> dict[str, Run]:
     return found
 
 
-def peers(model: Any, layer: Any, x: Any) -> dict[str, Run]:
+def patches(tokens: Any) -> Any:
+    """A vision transformer's tokens [N, 1 + side side, K] as a map [N, K, side, side]."""
+    side = round((tokens.shape[1] - 1) ** 0.5)
+    return tokens[:, 1:].reshape(len(tokens), side, side, -1).permute(0, 3, 1, 2)
+
+
+def peers(model: Any, layer: Any, x: Any, transformer: bool) -> dict[str, Run]:
     """Grad-CAM by the others, told the class."""
     import torch
 
@@ -91,9 +110,10 @@ def peers(model: Any, layer: Any, x: Any) -> dict[str, Run]:
         from captum.attr import LayerAttribution, LayerGradCam
 
         by_captum = LayerGradCam(model, layer)
-        found["captum, LayerGradCam"] = lambda: LayerAttribution.interpolate(
-            by_captum.attribute(x, target=top, relu_attributions=True), x.shape[2:]
-        )
+        if not transformer:
+            found["captum, LayerGradCam"] = lambda: LayerAttribution.interpolate(
+                by_captum.attribute(x, target=top, relu_attributions=True), x.shape[2:]
+            )
     except ImportError as err:
         print(f"without captum: {err}")
     torchvision_models()  # pytorch-grad-cam imports torchvision, whose operators may be missing
@@ -101,7 +121,8 @@ def peers(model: Any, layer: Any, x: Any) -> dict[str, Run]:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        cam = GradCAM(model=model, target_layers=[layer])
+        reshape = patches if transformer else None
+        cam = GradCAM(model=model, target_layers=[layer], reshape_transform=reshape)
         targets = [ClassifierOutputTarget(int(t)) for t in top]
         found["pytorch-grad-cam, GradCAM"] = lambda: cam(input_tensor=x, targets=targets)
     except ImportError as err:
@@ -109,7 +130,9 @@ def peers(model: Any, layer: Any, x: Any) -> dict[str, Run]:
     return found
 
 
-def examined(name: str, batches: list[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
+def examined(
+    name: str, batches: list[int], parts: list[str], seconds: float, folder: Path
+) -> list[dict[str, Any]]:
     """A row per batch."""
     import torch
 
@@ -122,13 +145,18 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
     rows = []
     for batch in batches:
         x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-        beside = peers(model, LAYERS[name](model), x)
-        taken = measured({**ours(path, x, folder), **beside}, seconds)
+        wanted = {subject for part in parts for subject in PARTS[part]}
+        beside = {}
+        if "cams" in parts:
+            beside = peers(model, LAYERS[name](model), x, name in TRANSFORMERS)
+        taken = measured({**ours(path, x, folder, wanted), **beside}, seconds)
         times = spread(taken)
         middle = times["median_ms"]
         print(f"\n{name}, batch {batch}, {times['runs']} runs", flush=True)
         ratios = {}
         for subject, base, passes, most in BOUNDS:
+            if subject not in wanted:
+                continue
             ratio = ratios[subject] = round(middle[subject] / (passes * middle[base]), 3)
             unit = base if passes == 1 else f"{passes} x {base}"
             missed = "" if ratio <= most else "MISSED"
@@ -144,21 +172,34 @@ def examined(name: str, batches: list[int], seconds: float, folder: Path) -> lis
     return rows
 
 
+def merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with what the file holds of parts that weren't measured now."""
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    held = {(r["network"], r["batch"]): r for r in before}
+    found = []
+    for row in rows:
+        old = held.get((row["network"], row["batch"]), {})
+        tables = ("median_ms", "range_ms", "ratios")
+        found.append({**row, **{t: {**old.get(t, {}), **row[t]} for t in tables}})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(LAYERS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+                        help=f"{', '.join(PARTS)} [all]")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--json", type=Path, default=RESULTS)
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(LAYERS)):
         parser.error(f"unknown: {unknown[0]}; one of {', '.join(LAYERS)}")
     found = said()
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
         for name in given.names or LAYERS:
-            rows += examined(name, given.batch, given.seconds, Path(folder))
-            keep(given.json, rows, found)
+            rows = examined(name, given.batch, given.only, given.seconds, Path(folder))
+            keep(given.json, merged(given.json, rows), found)
 
 
 if __name__ == "__main__":
