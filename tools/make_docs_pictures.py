@@ -69,6 +69,11 @@ def titled(cell: pictures.Cell, title: str) -> pictures.Cell:
     return pictures.Cell(cell.pixels, title, cell.caption)
 
 
+def blank(cell: pictures.Cell) -> pictures.Cell:
+    """An empty place, as large as a cell."""
+    return pictures.Cell(np.full_like(cell.pixels, 255), "", "")
+
+
 def explained(out: Path) -> None:
     """One photo, Grad-CAM and the three rules."""
     cat = Cat(methods=("gradcam", "vanilla", "deconv", "guided"))
@@ -84,16 +89,16 @@ def two_classes(out: Path) -> None:
     one, first = cat.cells(), cat.found.saliency
     name = cat.top
     two, second = cat.cells("espresso"), cat.found.saliency
-    cells, alike = [cat.photo()], {}
+    above, below, alike = [cat.photo()], [blank(cat.photo())], {}
     for at, method in enumerate(first):
         maps = [np.abs(s[method][0]) for s in (first, second)]
         flat = [(m.max(0) if m.ndim == 3 else m).ravel() for m in maps]
         alike[method] = float(np.corrcoef(*flat)[0, 1])
-        cells += [titled(one[at], f"{method}: {name}"), titled(two[at], f"{method}: espresso")]
+        above.append(titled(one[at], f"{method}: {name}"))
+        below.append(titled(two[at], f"{method}: espresso"))
     detail = "correlation of the two maps: " + ", ".join(f"{r} {c:.2f}" for r, c in alike.items())
-    pictures.panel("Asked for a cat, asked for an espresso", detail, cells).save(
-        out / "two-classes.png"
-    )
+    heading = "Asked for a cat, asked for an espresso"
+    pictures.panel(heading, detail, [*above, *below], len(above)).save(out / "two-classes.png")
     print(detail)
 
 
@@ -121,7 +126,7 @@ def targeted(out: Path) -> None:
         titled(espresso, "contrastcam: than espresso"),
         titled(other, "causalcam"),
     ]
-    pictures.panel("Why P, rather than Q? Egyptian cat against others", "", cells).save(
+    pictures.panel("Why P, rather than Q? Egyptian cat against others", "", cells, 3).save(
         out / "targeted-contrast.png"
     )
 

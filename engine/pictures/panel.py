@@ -219,33 +219,40 @@ def enlarged(pixels: Pixels, smallest: int = SMALLEST) -> Pixels:
     return np.repeat(np.repeat(pixels, factor, axis=0), factor, axis=1)
 
 
-def panel(heading: str, detail: str, cells: Sequence[Cell]) -> Image.Image:
+def panel(
+    heading: str, detail: str, cells: Sequence[Cell], columns: int | None = None
+) -> Image.Image:
     """Pictures side by side, a heading of two lines at most above, a title and a caption under
-    each."""
+    each. columns: how many in a row; default: all of them."""
     shown = [enlarged(cell.pixels) for cell in cells]
     big, middle, small = font(20), font(15), font(12)
-    widths = [max(s.shape[1], 150) for s in shown]
-    captions = [wrapped(c.caption, small, w) for c, w in zip(cells, widths, strict=True)]
-    width = sum(widths) + MARGIN * (len(cells) + 1)
+    each = columns or max(len(cells), 1)
+    widths = [max([s.shape[1] for s in shown[at::each]] + [150]) for at in range(each)]
+    wide = [widths[at % each] for at in range(len(cells))]
+    captions = [wrapped(c.caption, small, w) for c, w in zip(cells, wide, strict=True)]
+    width = sum(widths) + MARGIN * (each + 1)
     inner = width - 2 * MARGIN
     first, *rest = wrapped(heading, big, inner) or [""]
     lines_above = [first, " ".join(rest)] if rest else [heading]
     below_heading = MARGIN + 26 * len(lines_above)
     top = below_heading + (22 if detail else 0) + 6
-    tall = max(s.shape[0] for s in shown)
-    height = top + tall + 6 + 20 + 15 * max(map(len, captions)) + MARGIN
-    sheet = Image.new("RGB", (width, height), PAPER)
+    rows = [slice(at, at + each) for at in range(0, len(cells), each)]
+    tall = [max(s.shape[0] for s in shown[row]) for row in rows]
+    under = [6 + 20 + 15 * max(map(len, captions[row])) + MARGIN for row in rows]
+    sheet = Image.new("RGB", (width, top + sum(tall) + sum(under)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for row, line in enumerate(lines_above):
-        big.write(draw, (MARGIN, MARGIN - 2 + 26 * row), shortened(line, big, inner), INK)
+    for at, line in enumerate(lines_above):
+        big.write(draw, (MARGIN, MARGIN - 2 + 26 * at), shortened(line, big, inner), INK)
     if detail:
         middle.write(draw, (MARGIN, below_heading - 1), shortened(detail, middle, inner), FAINT)
-    left = MARGIN
-    for cell, picture, lines, wide in zip(cells, shown, captions, widths, strict=True):
-        sheet.paste(Image.fromarray(picture), (left, top))
-        below = top + tall + 6
-        middle.write(draw, (left, below), shortened(cell.title, middle, wide), INK)
-        for row, line in enumerate(lines):
-            small.write(draw, (left, below + 20 + 15 * row), line, FAINT)
-        left += wide + MARGIN
+    for row, height, more in zip(rows, tall, under, strict=True):
+        left, below = MARGIN, top + height + 6
+        parts = zip(cells[row], shown[row], captions[row], wide[row], strict=True)
+        for cell, picture, lines, span in parts:
+            sheet.paste(Image.fromarray(picture), (left, top))
+            middle.write(draw, (left, below), shortened(cell.title, middle, span), INK)
+            for at, line in enumerate(lines):
+                small.write(draw, (left, below + 20 + 15 * at), line, FAINT)
+            left += span + MARGIN
+        top += height + more
     return sheet

@@ -289,3 +289,22 @@ def test_a_question_takes_a_second_line_in_place_of_an_ellipsis():
     long = panel.panel("why espresso (967), rather than tiger cat (282)?", "", cells)
     assert (long.width, long.height) == (short.width, short.height + 26)
     assert panel.panel("w" * 10_000, "", cells).height == short.height
+
+
+def test_a_panel_in_rows() -> None:
+    """Cells of a column are below each other, and a row is as tall as its tallest."""
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 0), (0, 90, 90)]
+    cells = [
+        panel.Cell(np.full((240 + 20 * at, 230, 3), colour, np.uint8), "", "")
+        for at, colour in enumerate(colours)
+    ]
+    line = np.asarray(panel.panel("five", "", cells))
+    rows = np.asarray(panel.panel("five", "", cells, 2))
+    assert line.shape[1] > 2 * rows.shape[1]
+    for at, colour in enumerate(colours):
+        ys, xs = np.nonzero((rows == colour).all(2))
+        assert (np.ptp(ys) + 1, np.ptp(xs) + 1) == cells[at].pixels.shape[:2]
+        assert xs.min() == panel.MARGIN + at % 2 * (230 + panel.MARGIN)
+        if at:
+            before = np.nonzero((rows == colours[at - 1]).all(2))[0]
+            assert ys.min() == before.min() if at % 2 else ys.min() > before.max()
