@@ -2,12 +2,15 @@
 
     pip install '.[bench]'
     python -m benchmarks.superpixels [NAME …] [--masks 1000] [--classes 1 10] [--rounds 3]
+        [--only lime shap captum]
 
 Everything in one process and in turn, two threads, 224x224, random weights, 49 segments of a grid,
 hidden by their mean colour, batches of 64. Each peer runs twice over: on PyTorch, as its
 documentation has it, and on our own session, which leaves what it does besides running the model.
 lime fits every class anew, captum runs all masks anew for each, shap and we do neither. One photo;
 figures are medians over rounds. A peer that is not installed, or fails, is left out and says why.
+The whole table takes hours: it can be run in parts, by network, number of classes and peer, each
+beside ours in one run; the JSON file collects them.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from .peers import Run, built, keep, said
 RESULTS = Path(__file__).resolve().parent / "results" / "superpixels.json"
 NAMES = ("squeezenet1_1", "resnet50", "mobilenet_v2")
 THREADS, SIZE, ROWS, CELLS = 2, 224, 64, 7
+PEERS = ("lime", "shap", "captum")
 LEAST = 3.0  # times as fast as each peer
 OURS = {"lime": "Backlight, Lime", "shap": "Backlight, KernelShap"}
 
@@ -138,7 +142,7 @@ def measured(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 
 
 def examined(
-    name: str, masks: int, classes: list[int], rounds: int, folder: Path
+    name: str, masks: int, classes: list[int], rounds: int, only: list[str], folder: Path
 ) -> list[dict[str, Any]]:
     """A row for each number of classes."""
     import torch
@@ -166,12 +170,14 @@ def examined(
         feeds = {scorer.input.name: np.ascontiguousarray(rows, np.float32)}
         return softmax(scorer.session.run(feeds)[scorer.output])
 
+    beside = "" if set(only) == set(PEERS) else f", beside {' and '.join(only)}"
     made = []
     for count in classes:
         some = list(range(count))
         runs = ours(scorer, x, labels, masks, some)
         for predict, where in ((by_torch, "PyTorch"), (by_session, "our session")):
-            runs |= peers(predict, where, x, labels, masks, some)
+            found = peers(predict, where, x, labels, masks, some)
+            runs |= {side: run for side, run in found.items() if side.startswith(tuple(only))}
         taken = measured(runs, rounds)
         middle = {side: statistics.median(t) for side, t in taken.items()}
         print(f"\n{name}, {masks} masks, {count} class{'es' * (count > 1)}", flush=True)
@@ -186,7 +192,8 @@ def examined(
             print(f"  {side:32}{took:8.2f} s: {ratios[side]} times ours"
                   f" (at least {LEAST:g}) {missed}", flush=True)  # fmt: skip
         made.append({
-            "network": f"{name}, {masks} masks, {count} classes", "batch": 1, "rounds": rounds,
+            "network": f"{name}, {masks} masks, {count} classes{beside}",
+            "batch": 1, "rounds": rounds,
             "median_s": {side: round(t, 3) for side, t in middle.items()},
             "range_s": {side: [round(min(t), 3), round(max(t), 3)] for side, t in taken.items()},
             "ratios": ratios,
@@ -200,6 +207,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=1000)
     parser.add_argument("--classes", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--json", type=Path, default=RESULTS)
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(NAMES)):
@@ -208,7 +216,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
         for name in given.names or NAMES:
-            rows += examined(name, given.masks, given.classes, given.rounds, Path(folder))
+            rows += examined(
+                name, given.masks, given.classes, given.rounds, given.only, Path(folder)
+            )
             keep(given.json, rows, found)
 
 
