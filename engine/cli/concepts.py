@@ -171,9 +171,9 @@ def concepts(
         names, hint = chosen_labels(labels, test.labels, test.classes, of)
         shown = shown_bands(record, test.input.channels)
         notes = [n for n in (*test.notes, assumed, hint, shown) if n is not None]
+        target = None if target_class is None else class_number(target_class, names)
         for note in notes:
             say(note)
-        target = None if target_class is None else class_number(target_class, names)
         # Pictures of concepts and of anything are looked at once, those of the class twice.
         paths = [path for folder in given.values() for path in folder] + others + seen + seen
         with track(sum(len(found_files([path])[0]) for path in paths), "looking") as step:

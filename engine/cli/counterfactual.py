@@ -135,10 +135,10 @@ def counterfactual(
         providers=provider or None, threads=threads, batch=batch,
     )  # fmt: skip
     names, hint = chosen_labels(labels, change.labels, change.classes, of)
-    photos.note(*change.notes, assumed, hint)
     job = Job(path, change, images.fitted(record, change.input), names, photos)
     given = None if target_class is None else _number(target_class, job)
     job.choose(given, distractors, batch)
+    photos.note(*change.notes, assumed, hint)
     with photos.results(output, ("{}.png",), force, job.path) as folder:
         each = job.most
         with photos.progress("exchanging", each) as step:
