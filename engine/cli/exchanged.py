@@ -82,10 +82,15 @@ def _pairs(job: Job, made: Changes, photo: Shown, other: Shown, mine: Any, their
         pair = [cut_out(photo.pixels, mine[at], CUT), gap, cut_out(other.pixels, theirs[at], CUT)]
         scores = made.scores[at + 1]
         chance = job.chance(scores, made.target)
-        score = f"{float(scores[made.target]):.3g}" if chance is None else f"{100 * chance:.2g} %"
+        score = f"{float(scores[made.target]):.3g}" if chance is None else _percent(chance)
         tiles.append(Tile(np.concatenate(pair, axis=1), f"{at + 1}: {score}"))
     note = f"Each pair: the cell that goes, the cell that comes; {job.name(made.target)} after it."
     if count > SHOWN:
         note += f" {SHOWN} of {count}; all are in summary.json."
     rows = tiled(tiles, ROW)
     return sheet("The exchanges", [], rows, 2 * CUT + 14, note)
+
+
+def _percent(chance: float) -> str:
+    """A probability that may be very small."""
+    return f"{100 * chance:.2g} %" if chance >= 1e-4 else "under 0.01 %"
