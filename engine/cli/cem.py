@@ -224,7 +224,9 @@ def _one(
         }
         cells += _cells(job, engine, one, at, prepared, job.titled(now, after), note)
         told += _told(job, one, at)
-    heading = f"{file.name}: what {job.name(target)} lacks for another class, and needs for its own"
+    asked = {"negative": "lacks for another class", "positive": "needs for its own"}
+    what = ", and ".join(text for kind, text in asked.items() if kind in engine.kinds)
+    heading = f"{file.name}: what {job.name(target)} {what}"
     folder.picture(entry["panel"], drawn(job, heading, _look(engine), cells))
     chance = "" if entry["probability"] is None else percent(entry["probability"])
     line = f"{file.name:<20} {job.name(target):<30} {chance:>7}{told} {seconds:6.1f} s"

@@ -215,8 +215,9 @@ def concepts(
     if json:
         show_json(summary)
     else:
+        wide = max(20, *(len(one.concept) for one in found.scores))
         for one in found.scores:
-            show(_line(one))
+            show(_line(one, wide))
         show(f"{_of_class(found, names)} -> {output / (PAGE if html else CHART)}")
     report_skipped([bad.error for bad in found.skipped], read)
 
@@ -279,13 +280,13 @@ def _chance(p: float | None) -> str:
     return "no test" if p is None else "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
 
 
-def _line(one: ConceptScore) -> str:
+def _line(one: ConceptScore, wide: int) -> str:
     star = "*" if one.significant else " "
     tells = "" if one.accuracy is None else f" accuracy {percent(one.accuracy)}"
     remark = _against(one) or one.note
     note = "" if remark is None else f"  {remark}"
     return (
-        f"{one.concept:<20} {one.layer:<24} {one.score:.2f} ± {one.deviation:.2f} {star} "
+        f"{one.concept:<{wide}} {one.layer:<24} {one.score:.2f} ± {one.deviation:.2f} {star} "
         f"{_chance(one.p_bonferroni)}{tells}{note}"
     )
 

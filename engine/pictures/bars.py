@@ -15,7 +15,9 @@ __all__ = ["Bar", "Group", "bars"]
 
 # Of CIELAB lightness 55 and 75: told apart in grey as well.
 STARRED, PLAIN, REFERENCE = (0, 110, 190), (145, 189, 228), (176, 176, 184)
-LINE, BESIDE, TALL, GAP = 460, 150, 22, 10
+LINE, TALL, GAP = 460, 22, 10
+# For the names beside the bars, at least and at most.
+BESIDE, MOST_BESIDE = 150, 300
 NOTE = 300
 
 
@@ -43,7 +45,9 @@ class Group:
 def bars(heading: str, detail: Sequence[str], groups: Sequence[Group], note: str) -> Image.Image:
     """A chart, from left (0) to right (1); a heading and lines of detail above, a note below."""
     big, middle, small = font(20), font(14), font(13)
-    left = MARGIN + BESIDE
+    names = [middle.getlength(bar.name) for group in groups for bar in group.bars]
+    beside = math.ceil(min(max([BESIDE, *(n + 12 for n in names)]), MOST_BESIDE))
+    left = MARGIN + beside
     width = left + LINE + MARGIN + NOTE + MARGIN
     inner = width - 2 * MARGIN
     heads = wrapped(heading, big, inner)[:3]
@@ -76,7 +80,7 @@ def bars(heading: str, detail: Sequence[str], groups: Sequence[Group], note: str
             at = across(tick) - small.getlength(text) / 2
             small.write(draw, (at, bottom + 2), text, FAINT)
         for bar, tall, remark in zip(group.bars, step, said, strict=True):
-            name = shortened_inside(bar.name, middle, BESIDE - 12)
+            name = shortened_inside(bar.name, middle, beside - 12)
             at = left - 8 - middle.getlength(name)
             middle.write(draw, (at, top + 1), name, FAINT if bar.reference else INK)
             colour = REFERENCE if bar.reference else STARRED if bar.starred else PLAIN
