@@ -68,7 +68,8 @@ class Seen(Cut):
 
 
 class BiasFinder:
-    """Which classes of a model go by the background, on photos of a set.
+    """Which classes of a model go by the background, on photos of a set (after Ribeiro et al. 2016
+    and SpRAy, Lapuschkin et al. 2019).
 
         finder = backlight.BiasFinder("model.onnx", masks="masks/")
         report = finder("photos/")      # .classes, the most suspicious first; .suspects
@@ -78,8 +79,8 @@ class BiasFinder:
     object: how the object is found without: "centre" (the default: the ellipse in the middle is
         assumed), "seeded" (grown from the evidence; needs scikit-image) or "none".
     method: whose positive values are the evidence, as `backlight methods` lists them; None:
-    gradcam,
-        and input_x_gradient for a model that has no layer for it. layer: of class activation maps.
+        gradcam, and input_x_gradient for a model that has no layer for it. layer: of class
+        activation maps.
     tests: photos of a class whose background is exchanged, blurred and alone; 0: none. exchanges:
         backgrounds that each of them gets, of photos of other classes.
     clusters: of a class's maps; None: as many as their similarities suggest.

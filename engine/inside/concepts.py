@@ -91,7 +91,7 @@ class _Look:
 
 
 class Concepts(Reading):
-    """Tests concepts against a classifier.
+    """Tests concepts against a classifier (TCAV, Kim et al. 2018).
 
     model: a path, bytes or an onnx.ModelProto. layer: tensors or nodes by name; None: the last one
     with rows and columns before the head, as for class activation maps.

@@ -50,7 +50,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 class ExplanatoryGraph:
-    """Part patterns of a model's filters, linked over layers.
+    """Part patterns of a model's filters, linked over layers (Zhang et al. 2018).
 
         graph = backlight.ExplanatoryGraph("model.onnx", ["fire9", "fire6", "fire4"])
         found = graph("photos/")      # .layers, .networkx(), .as_dict(), .picture("fire9", 0)

@@ -28,8 +28,8 @@ __all__ = ["AblationCam"]
 
 
 class AblationCam(ChannelCam):
-    """Ablation-CAM: a channel's weight is the share of the class's score that goes with it,
-    (f - f without it) / |f|, where "without" sets all of the channel to 0.
+    """Ablation-CAM (Desai and Ramaswamy 2020): a channel's weight is the share of the class's score
+    that goes with it, (f - f without it) / |f|, where "without" sets all of the channel to 0.
 
     Only what follows the layer is run, once a channel; where that is a global average pool and one
     linear layer, the scores without a channel are known in closed form, and nothing is run.

@@ -26,8 +26,9 @@ __all__ = ["KernelShap"]
 
 
 class KernelShap(Attribution):
-    """Shapley values of an image's superpixels: what each adds to a class's score, on average over
-    all orders in which they may be uncovered. They sum to f(image) - f(all hidden).
+    """Shapley values of an image's superpixels (Lundberg and Lee 2017): what each adds to a class's
+    score, on average over all orders in which they may be uncovered. They sum to f(image) - f(all
+    hidden).
 
     masks: variants of an image. None: every subset of up to 12 segments, whose values are exact,
         else 2 S + 2048 of them.

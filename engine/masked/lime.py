@@ -26,7 +26,8 @@ __all__ = ["Lime"]
 
 
 class Lime(Attribution):
-    """LIME on images: the weight of each superpixel in a local linear model of a class's score.
+    """LIME on images (Ribeiro et al. 2016): the weight of each superpixel in a local linear model
+    of a class's score.
 
     model: a path, bytes, an onnx.ModelProto, or a Scorer (whose settings then count).
     segments: "slic" or "slic:COUNT" (50 or so), "quickshift" or "quickshift:KERNEL" (4 pixels, as

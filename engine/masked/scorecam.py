@@ -27,8 +27,9 @@ __all__ = ["ScoreCam"]
 
 
 class ScoreCam(ChannelCam):
-    """Score-CAM: each channel of a layer, enlarged to the image and stretched to 0..1, masks it;
-    the class's scores of all these images, through a softmax over channels, weight the channels.
+    """Score-CAM (Wang et al. 2020): each channel of a layer, enlarged to the image and stretched to
+    0..1, masks it; the class's scores of all these images, through a softmax over channels, weight
+    the channels.
 
     model: a path, bytes, an onnx.ModelProto, or a Scorer (whose settings then count).
     layer: a tensor or node with rows and columns; None: the last before the head, as of gradcam.

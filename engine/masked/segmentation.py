@@ -60,7 +60,7 @@ class Segmentation:
 
 
 class Segment(Reading):
-    """Masks of what a class is seen in.
+    """Masks of what a class is seen in (Simonyan et al. 2014).
 
     model: a path, bytes or an onnx.ModelProto: a classifier.
     method: whose map gives the seeds: "vanilla" (the largest absolute value over channels, as in

@@ -96,7 +96,8 @@ class Contrastive:
 
 
 class Cem(Reading):
-    """Pertinent negatives and positives of images, the images of a call all at once.
+    """Pertinent negatives and positives of images, the images of a call all at once (CEM,
+    Dhurandhar et al. 2018).
 
     model: a path, bytes or an onnx.ModelProto: a classifier of two classes or more, with one float
         image input.

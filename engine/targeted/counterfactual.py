@@ -48,7 +48,7 @@ HELD = 20
 
 
 class Counterfactual(Reading):
-    """Finds the cells to exchange.
+    """Finds the cells to exchange (Goyal et al. 2019).
 
     model: a path, bytes or an onnx.ModelProto. layer: a tensor or node with rows and columns that
     every way to the score goes through; None: the last one before the head.
