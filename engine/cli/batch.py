@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from .asking import Layer
+from .asking import (
+    Baseline,
+    Contrast,
+    ContrastForm,
+    Fuse,
+    Layer,
+    Noise,
+    Samples,
+    Signed,
+    Size,
+    Steps,
+    asking,
+)
 from .console import show, show_json
 from .options import (
     Batch,
@@ -25,6 +37,7 @@ from .options import (
     Shape,
     TargetClass,
     Threads,
+    Wrt,
     counted,
     inputs_of,
     model_path,
@@ -59,6 +72,22 @@ def batch(
     method: Methods = None,
     target_class: TargetClass = "top1",
     layer: Layer = None,
+    fuse: Fuse = False,
+    size: Size = "input",
+    signed: Signed = False,
+    contrast: Contrast = None,
+    contrast_form: ContrastForm = "loss",
+    samples: Samples = None,
+    noise: Noise = None,
+    steps: Steps = None,
+    baseline: Baseline = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
+        ),
+    ] = None,
+    wrt: Wrt = None,
     maps: Annotated[
         str, typer.Option(metavar="FORM", help="grid (of numbers), float16 or png.")
     ] = "grid",
@@ -129,10 +158,14 @@ def batch(
     limits = Limits(
         isolate_seconds, None if isolate_memory is None else parse_memory(isolate_memory)
     )
+    drawn = asking(
+        layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
+        samples=samples, noise=noise, steps=steps, baseline=baseline,
+    )  # fmt: skip
     with track(2, "reading the model") as step:
         result = engine.batch(
             path, photo_paths(shards), output, rules=rule or None, methods=method or None,
-            target=target_class, layer=layer or None,
+            target=target_class, of=of, wrt=wrt, contrast=contrast, **drawn,
             preprocess=None if preprocess is None else parse(preprocess),
             labels=None if labels is None else load_labels(labels), maps=maps, grid=grid, top=top,
             shard_size=shard_size, column=column, key=key, providers=provider or None,

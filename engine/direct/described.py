@@ -118,7 +118,7 @@ def in_file(model: ir.Model, name: str, methods: Sequence[str]) -> Described:
         saliency=saliency,
         scores=score,
         classes=classes,
-        **_read(model.graph, score, None),
+        **_read(model.graph, score, score if meta.get("backlight.channels") else None),
         takes_target=takes,
         baked=meta.get("backlight.target_class", "top1"),
         notes=(),

@@ -118,9 +118,13 @@ def error_of(said: Told) -> BacklightError:
 
 def _export(model: str | bytes, folder: Path, options: Told) -> Told:
     from ...export.saliency import explain_graph
+    from ...export.sampling import sampled
 
     external, probe = bool(options.pop("external", False)), bool(options.pop("probe", True))
-    graph = explain_graph(model, **options)
+    sampling = sampled(**options.pop("sampling", {}))
+    graph = explain_graph(model, sampling=sampling, **options)
+    if options.get("of"):
+        _shown(graph)
     file = folder / "explaining.onnx"
     graph.save(file, external=external)
     if probe:
@@ -139,6 +143,19 @@ def _export(model: str | bytes, folder: Path, options: Told) -> Told:
     }
 
 
+def _shown(graph: Any) -> None:
+    """Have a tensor that was named, and that no output holds, be one: its channels are read in
+    place of scores."""
+    import onnx_ir as ir
+
+    if graph.score_output is None:
+        graph.model.graph.outputs.append(
+            ir.convenience.create_value_mapping(graph.model.graph)[graph.of]
+        )
+        graph.model.metadata_props["backlight.score_output"] = graph.of
+        graph.model.metadata_props["backlight.channels"] = "true"
+
+
 def explaining_file(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto,
     into: str | os.PathLike[str],
@@ -155,6 +172,10 @@ def explaining_file(
     return told | {"path": str(Path(into) / "explaining.onnx")}
 
 
+# What says nothing, of options that are in a file which is exported already.
+_UNSAID: tuple[Any, ...] = (None, False, {}, [], "input", "loss")
+
+
 def _explaining(model: str | bytes, folder: Path, options: Told) -> Told:
     from ...export import choose
     from ...export.graph import read
@@ -166,7 +187,10 @@ def _explaining(model: str | bytes, folder: Path, options: Told) -> Told:
     told = {"sha256": model_hash(model, held), "name": name}
     if choose.exported(dict(held.metadata_props)) is None:
         return told | _export(model, folder, options)
-    refused = next((k for k in ("layer", "shapes") if options.get(k)), None)
+    ours = ("methods", "lowering", "probe", "external", "contrast")
+    refused = next(iter(options.pop("sampling", {})), None) or next(
+        (k for k, v in options.items() if k not in ours and v not in _UNSAID), None
+    )
     if refused is not None:
         raise UsageError(f"{name} is exported already; {refused} is in the file")
     save_model(held, folder / "explaining.onnx", weight_bytes(held) > PROTO_LIMIT)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, RunError, UsageError
 from ...export.preprocess import ASSUMED, from_json, preset
+from ...export.sampling import Sampling
 from ..classifier import labels as names_of_classes
 from ..classifier.intake import sound_rows
 from ..direct.explainer import Explainer
@@ -51,7 +52,9 @@ class Asked:
     """What is asked of every shard, JSON through and through: it goes to other processes.
 
     model: the explaining file, with its name for people and the sha256 of the model that it was
-    made of. target: "top1", a class's number or name. preprocess: a record as JSON; None: the
+    made of. made: the options that it was made with, where they aren't the usual ones. target:
+    "top1", a class's number or name. contrast: "second" or the like, the class that it is told
+    from; None: what the file has. preprocess: a record as JSON; None: the
     model's own. labels: class names; None: the model's own. maps, grid: see `maps`. top: classes
     of `top_classes`. inputs: what the model takes besides the image, .npy files or numbers.
     batch, threads, providers: of the runs; they are no part of what is asked.
@@ -61,6 +64,8 @@ class Asked:
     name: str
     sha256: str
     methods: tuple[str, ...] | None = None
+    made: dict[str, Any] = field(default_factory=dict)
+    contrast: str | None = None
     target: str = "top1"
     preprocess: str | None = None
     labels: tuple[str, ...] | None = None
@@ -134,10 +139,45 @@ class Explaining:
                 f"--target-class {self.target} is out of range; "
                 f"the model has classes 0 to {known - 1}"
             )
+        self.against = self._rival()
         self.columns = [
             MapColumns(method, asked.maps, asked.grid, spec) for method in self.explainer.methods
         ]
-        self.batch = self.explainer.fed.batch or fitting(asked.batch, self.preprocess, spec, 3)
+        # Of an image that is varied more often than usual, fewer.
+        varied = max(asked.made.get("samples", 1), asked.made.get("steps", 1)) / Sampling.samples
+        rows = max(1, int(asked.batch / max(varied, 1)))
+        self.batch = self.explainer.fed.batch or fitting(rows, self.preprocess, spec, 3)
+
+    def _rival(self) -> int | None:
+        """The class of `contrast`; None where the model says it. Raises UsageError."""
+        given, classes = self.asked.contrast, self.explainer.classes
+        if given is None:
+            return None
+        if not self.explainer.contrasts:
+            raise UsageError(
+                f"--contrast {given}: {self.asked.name} is exported already and takes none; "
+                "'backlight export --contrast input' makes one that does"
+            )
+        if given in ("second", "-1"):
+            return -1
+        try:
+            found = names_of_classes.class_number(given, self.labels)
+        except UsageError as err:
+            raise UsageError(str(err).replace("--target-class", "--contrast")) from err
+        if classes is not None and found >= classes:
+            raise UsageError(
+                f"--contrast {found} is out of range; the model has classes 0 to {classes - 1}"
+            )
+        if found == self.target and self.explainer.contrast_form == "logit":
+            raise UsageError(
+                f"--contrast {given}: the target itself; their difference is 0 everywhere"
+            )
+        return found
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the maps tell the class from another one."""
+        return bool(self.explainer.contrasted)
 
     def _record(self, spec: images.InputSpec) -> Any:
         if self.asked.preprocess is not None:
@@ -175,6 +215,8 @@ class Explaining:
                 for name, array in sorted(self.explainer.fed.extras.arrays.items())
             },
             "columns": [self.asked.image_column, self.asked.key_column],
+            **self.asked.made,
+            **({} if self.against is None else {"contrast": self.against}),
         }
 
     @property
@@ -286,9 +328,11 @@ class Explaining:
 
     def _run(self, rows: list[_Row], batch: NDArray[Any]) -> dict[int, dict[str, Any]]:
         """One run: by its place, each picture's row of the table."""
-        result = self.explainer(batch, None if self.target < 0 else self.target)
+        result = self.explainer(batch, None if self.target < 0 else self.target, self.against)
         layer = self.explainer.layer is not None
         flat = np.asarray(result.scores).reshape(len(rows), -1)
+        if layer and result.scores.ndim > 2:  # a channel's score is the sum over its positions
+            flat = flat.reshape(*result.scores.shape[:2], -1).sum(axis=2)
         chances = None if layer else self.explainer.probabilities(result.scores)
         scores = flat if chances is None else chances
         finite = sound_rows(flat)
@@ -307,6 +351,10 @@ class Explaining:
                 "top_classes": best.astype(np.int32),
                 "top_scores": scores[at][best].astype(np.float32),
             }
+            if result.contrast is not None:
+                other = int(result.contrast[at])
+                one["contrast"] = other
+                one["contrast_name"] = self.labels[other] if self.labels else None
             for column in self.columns:
                 values = np.asarray(result.saliency[column.method][at], np.float32)
                 one |= column.cells(values)
@@ -326,6 +374,8 @@ class Explaining:
             pa.field("top_classes", pa.list_(number)),
             pa.field("top_scores", pa.list_(score)),
         ]
+        if self.told_apart:
+            fields += [pa.field("contrast", pa.int32()), pa.field("contrast_name", pa.string())]
         for column in self.columns:
             fields += column.fields(self._shape(column.method))
         return pa.schema([*fields, pa.field("error", pa.string())])
@@ -336,8 +386,13 @@ class Explaining:
             assert self.preprocess.size is not None
             spec = self.explainer.input
             blank = np.zeros((1, *spec.shape(self.preprocess.size)), spec.dtype)
-            found = self.explainer(blank, None if self.target < 0 else self.target)
+            found = self.explainer(blank, None if self.target < 0 else self.target, self.against)
             self._shapes = {m: np.asarray(v).shape[1:] for m, v in found.saliency.items()}
+            for shape in self._shapes.values():
+                if not 2 <= len(shape) <= 3:
+                    shown = ",".join(["N", *map(str, shape)])
+                    raise UsageError(f"--wrt: a tensor of [{shown}] has no picture; expected rows "
+                                     "and columns")  # fmt: skip
         return self._shapes[method]
 
 

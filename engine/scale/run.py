@@ -23,6 +23,7 @@ from ...export.graph import ModelLike
 from ...export.methods import asked as asked_methods
 from ...export.preprocess import Preprocess, preset
 from ...export.preprocess import given as given_preprocess
+from ...export.sampling import sampled
 from ...export.sizes import Shapes
 from ...export.store import temporary_folder
 from ...lanes import cores
@@ -95,9 +96,32 @@ def _class(name: str, value: Any) -> str:
     return take.text(name, value) if isinstance(value, str) else str(take.whole(name, value))
 
 
+def _drawn(
+    of: str | None, wrt: str | None, layer: Sequence[str] | None, fuse: bool, size: str,
+    signed: bool, contrast: object, contrast_form: str, **sampling: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What the model is exported with, as JSON."""
+    asked = {k: v for k, v in sampling.items() if v is not None}
+    sampled(**asked)  # its checks, before all work
+    return {
+        "of": of, "wrt": wrt, "layer": _list(layer), "fuse": fuse, "size": size, "signed": signed,
+        "contrast": None if contrast is None else "input", "contrast_form": contrast_form,
+        "sampling": asked,
+    }  # fmt: skip
+
+
+def _made_with(drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Of that, what isn't as usual: parts are known by it. The layer is the model's own matter."""
+    usual = {"layer": None, "size": "input", "contrast_form": "loss"}
+    flat = {**drawn, **drawn["sampling"], "sampling": None, "contrast": None}
+    return {k: v for k, v in flat.items() if v is not None and v is not False and v != usual.get(k)}
+
+
 @take.accepts(
     shards=take.paths, output=take.path, rules=take.names, methods=take.names, target=_class,
-    layer=take.names, preprocess=given_preprocess, labels=take.names, maps=take.text,
+    of=take.text, wrt=take.text, layer=take.names, fuse=take.flag, size=take.text,
+    signed=take.flag, contrast=_class, contrast_form=take.text,
+    preprocess=given_preprocess, labels=take.names, maps=take.text,
     grid=take.whole, top=take.whole, shard_size=take.whole, column=take.text, key=take.text,
     providers=take.names, workers=take.whole, threads=take.whole, batch=take.whole,
     force=take.flag, verify=take.flag, isolate=take.flag,
@@ -110,7 +134,18 @@ def batch(
     rules: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
     target: str | int = "top1",
+    of: str | None = None,
+    wrt: str | None = None,
     layer: str | Sequence[str] | None = None,
+    fuse: bool = False,
+    size: str = "input",
+    signed: bool = False,
+    contrast: str | int | None = None,
+    contrast_form: str = "loss",
+    samples: int | None = None,
+    noise: float | None = None,
+    steps: int | None = None,
+    baseline: str | float | None = None,
     preprocess: Preprocess | str | None = None,
     labels: Sequence[str] | None = None,
     maps: str = FORMS[0],
@@ -135,9 +170,11 @@ def batch(
     """Explain shards of pictures: of each a Parquet part in the folder `output`, and a manifest.
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
-        wrote. rules, methods, layer, shapes, providers: as in `backlight.Explainer`.
+        wrote. rules, methods, of, wrt, layer, fuse, size, signed, contrast_form, samples, noise,
+        steps, baseline, shapes, providers: as in `backlight.Explainer`.
     shards: folders, tar files, Parquet files with pictures' bytes, lists of files, pictures.
-    target: "top1", or the class to explain everywhere, by number or name.
+    target: "top1", or the class to explain everywhere, by number or name. contrast: why this class
+        rather than that one: "second", or a class by number or name.
     preprocess: a preset's name or a record; default: the model's own. labels: class names;
         default: the model's own. inputs: what the model takes besides the image, by name: an .npy
         file, or a number, the same for every picture.
@@ -170,19 +207,22 @@ def batch(
     if not found:
         raise skipped[0].error
     counts = _counts(providers, workers, threads)
+    drawn = _drawn(of, wrt, _list(layer), fuse, size, signed, contrast, contrast_form,
+                   samples=samples, noise=noise, steps=steps, baseline=baseline)  # fmt: skip
     record = preset(preprocess) if isinstance(preprocess, str) else preprocess
     result = Batched(folder, failed={bad.file: str(bad.error) for bad in skipped})
     with _made(folder), alone(folder), _temporary(folder) as own:
         held: Any = model
         told = explaining_file(
             held, own, isolate=isolate, limits=limits,
-            methods=_list(asked_methods(rules, methods)), layer=_list(layer),
+            methods=_list(asked_methods(rules, methods)), **drawn,
             lowering=default_lowering(providers),
             shapes={k: list(v) for k, v in (shapes or {}).items()},
         )  # fmt: skip
         asked = Asked(
             str(Path(told["path"]).absolute()), told["name"], told["sha256"],
-            asked_methods(rules, methods), str(target),
+            asked_methods(rules, methods), _made_with(drawn),
+            None if contrast is None else str(contrast), str(target),
             None if record is None else record.to_json(),
             None if labels is None else tuple(labels), maps, grid, top,
             _inputs(inputs), column, key, batch, counts.threads, _names(providers), counts.decoders,
