@@ -16,6 +16,7 @@ from .emit import Emitter, broadcast_shape, dim_of
 from .rules import COMPUTED_FROM, NO_GRADIENT, Cotangents, Op, RuleMap, guarded
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
+from .rules.spelled import all_spelled, release
 from .scaling import Scaling
 
 FLOATS = frozenset(
@@ -133,6 +134,7 @@ def backward(
     Raises UnsupportedNode for a node on the way without a rule.
     """
     nodes, leads = path([tensor for tensor, _ in seeds], wrt)
+    spelled = {s.y: s for s in all_spelled(nodes) if s.x in leads}
     apart = Apart(e.graph)
     pending: dict[ir.Value, list[ir.Value]] = {}
     for tensor, ct in seeds:
@@ -147,14 +149,19 @@ def backward(
         why = None if blocked is None else obstacle(node, rules, e.opset)
         if why is not None:
             raise _unsupported(node, why)
-        rule = rules[node.op_type]
+        whole = spelled.get(node.outputs[0])
+        if whole is None:
+            op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
+            primals: Sequence[ir.Value | None] = node.inputs
+        else:  # past the nodes inside
+            op, primals, cts = whole.alike(e), (whole.x,), cts[:1]
+        rule = rules[op.node.op_type]
         if rule.outputs == "first" and any(ct is not None for ct in cts[1:]):
             raise _unsupported(node, FURTHER)
         if scaling is not None:
             pairs = zip(node.outputs, cts, strict=True)
             cts = tuple(None if ct is None else scaling.at(v, ct) for v, ct in pairs)
             scaling.passed(node)
-        op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
         # The walk too trusts shapes to fit each other.
         with e.scope(node.name or node.op_type), guarded(op):
             try:
@@ -165,7 +172,7 @@ def backward(
                 # Behind an operator that nobody knows shapes are unknown too: name the cause.
                 why = obstacle(blocked, rules, e.opset)
                 raise _unsupported(blocked, why or "") from None
-            for primal, found in zip(node.inputs, cotangents, strict=False):
+            for primal, found in zip(primals, cotangents, strict=False):
                 if primal is None or found is None or primal not in leads:
                     continue
                 if found.shape is None and all(v.shape is None for v in node.outputs):
@@ -174,6 +181,8 @@ def backward(
                 pending.setdefault(primal, []).append(_fit(e, found, primal, unsure))
                 if scaling is not None:
                     scaling.arrive(primal)
+        if whole is not None:
+            release(op)
     ends = [_collect(e, pending, v) for v in wrt]
     if scaling is None:
         return ends

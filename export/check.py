@@ -26,6 +26,7 @@ from .methods import asked, chosen
 from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
+from .rules.spelled import Spelled, all_spelled
 from .saliency import explain_graph
 from .sizes import Shapes, fix_shapes
 
@@ -184,7 +185,7 @@ def check(
             Finding("obstacle", last.name or "", last.op_type, why, "shapes that fit each other")
         )
         blocked.add(last)
-    findings += _notes(nodes, maps, declared, opset)
+    findings += _notes(nodes, all_spelled(nodes), maps, declared, opset)
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
@@ -314,9 +315,14 @@ def _accepted(node: ir.Node, rules: RuleMap) -> str:
 
 
 def _notes(
-    nodes: Sequence[ir.Node], maps: dict[str, RuleMap], declared: int, opset: int
-) -> list[Finding]:
+    nodes: Sequence[ir.Node], together: Sequence[Spelled], maps: dict[str, RuleMap],
+    declared: int, opset: int,
+) -> list[Finding]:  # fmt: skip
+    """together: rectifiers of several nodes."""
     notes = []
+    inside = {node for one in together for node in one.inside}
+    ends = {one.y: one.slope for one in together}
+    nodes = [n for n in nodes if n not in inside or n.outputs[0] in ends]
     if declared != opset:
         notes.append(Finding("note", "", "", f"opset {declared} is upgraded to {opset}"))
     rectifying = [
@@ -331,7 +337,8 @@ def _notes(
         notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
     spelled: dict[str, list[str]] = {}
     for node in nodes:
-        if node.op_type not in _PLAIN and _rectifies(node):
+        whole = ends.get(node.outputs[0]) == 0
+        if whole or (node.op_type not in _PLAIN and _rectifies(node)):
             spelled.setdefault(node.op_type, []).append(node.name or node.outputs[0].name or "")
     for op_type, found in spelled.items():
         many = f" ({len(found)} nodes)" if len(found) > 1 else ""
@@ -352,20 +359,26 @@ def _notes(
     smooth: dict[str, list[str]] = {}
     for node in nodes:
         rule = vanilla.get(node.op_type)
-        if rule is not None and rule.smooth:
+        if rule is not None and rule.smooth and node.outputs[0] not in ends:
             smooth.setdefault(node.op_type, []).append(node.name or "")
     for op_type, found in smooth.items():
         many = f" ({len(found)} nodes)" if len(found) > 1 else ""
         reason = f"smooth: keeps its own derivative under deconv and guided{many}"
         notes.append(Finding("note", found[0], op_type, reason))
-    clips = [n for n in nodes if _holds(lambda op: is_clipped(op.node), n)]
+    clips = [
+        n for n in nodes if n.outputs[0] not in ends and _holds(lambda op: is_clipped(op.node), n)
+    ]
     if clips:
         many = f" ({len(clips)} nodes)" if len(clips) > 1 else ""
         reason = (
             "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
         )
         notes.append(Finding("note", clips[0].name or "", "Clip", reason))
-    leaky = [n for n in nodes if n.op_type in traits.LEAKS and not _rectifies(n)]
+    leaky = [
+        n
+        for n in nodes
+        if ends.get(n.outputs[0]) or (n.op_type in traits.LEAKS and not _rectifies(n))
+    ]
     if leaky:
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"
         notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))

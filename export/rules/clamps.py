@@ -1,12 +1,11 @@
-"""What is max(x, 0), or min(max(x, 0), 6), however an exporter spells it.
+"""Operators that are max(x, 0), or min(max(x, 0), 6), alone or one behind the other.
 
-    Relu(x)   Clip(x, 0)   Max(x, 0)   Where(x > 0, x, 0)   Where(x <= 0, 0, x)   x * Cast(x > 0)
-    LeakyRelu, PRelu, ThresholdedRelu of 0          (x + Abs(x)) / 2          x - Min(x, 0)
-    x[x < 0] = 0: ScatterND(x, Transpose(NonZero(x < 0)), 0)
+    Relu(x)   Clip(x, 0)   Max(x, 0)   LeakyRelu, PRelu, ThresholdedRelu of 0
     Min(Max(x, 0), 6)   Max(Min(x, 6), 0)   Min(Relu(x), 6)   Clip(Relu(x), , 6)   ...
 
 in either order of operands, with zeros as a number, a map of them, or made to x's shape in the run,
-and with QuantizeLinear and DequantizeLinear between any two of these nodes.
+and with QuantizeLinear and DequantizeLinear between any two of these nodes. What other operators
+spell together: see `spelled.py`.
 """
 
 from __future__ import annotations
@@ -21,10 +20,8 @@ from .. import traits
 from ..emit import EMITTED
 from .op import constant
 
-__all__ = ["Clamp", "clamp", "is_clipped", "rectifies", "uniform"]
+__all__ = ["Clamp", "clamp", "is_clipped", "is_gate", "rectifies", "uniform"]
 
-_ABOVE = frozenset(("Greater", "GreaterOrEqual"))
-_BELOW = frozenset(("Less", "LessOrEqual"))
 # What makes no other number of one that is the same everywhere, of its first input.
 _REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Slice", "Tile", "Transpose"}
 # Not a Cast: a whole number's bounds are others.
@@ -114,75 +111,6 @@ def _extremum(node: ir.Node) -> Clamp | None:
     return Clamp(node, tensors[0], high=min(known))
 
 
-def _where(node: ir.Node) -> Clamp | None:
-    """Where(x > c, x, c) and its mirror images."""
-    tested = _tested(node.inputs[0])
-    if tested is None:
-        return None
-    value, bound, above = tested
-    for index, other in ((1, 2), (2, 1)):
-        if not _same(node.inputs[index], value) or uniform(node.inputs[other]) != bound:
-            continue
-        # x stays above the bound: where the test holds, or where it doesn't.
-        stays_above = above == (index == 1)
-        return Clamp(node, index, bound) if stays_above else Clamp(node, index, high=bound)
-    return None
-
-
-def _gated(node: ir.Node) -> Clamp | None:
-    """x * [x > 0], the test as a number."""
-    for index, other in ((0, 1), (1, 0)):
-        tested = _as_number(node.inputs[other])
-        if tested is None:
-            continue
-        value, bound, above = tested
-        if bound == 0 and _same(node.inputs[index], value):
-            return Clamp(node, index, low=0.0) if above else Clamp(node, index, high=0.0)
-    return None
-
-
-def _doubled(node: ir.Node) -> Clamp | None:
-    """x + |x|: twice max(x, 0)."""
-    for index, other in ((0, 1), (1, 0)):
-        value = node.inputs[other]
-        made = None if value is None else value.producer()
-        absolute = made is not None and made.op_type == "Abs" and made.domain == ""
-        if absolute and _same(made.inputs[0], node.inputs[index]):  # type: ignore[union-attr]
-            return Clamp(node, index, low=0.0)
-    return None
-
-
-def _without_negative(node: ir.Node) -> Clamp | None:
-    """x - min(x, 0)."""
-    value = node.inputs[1]
-    lesser = None if value is None else clamp(value.producer())
-    if lesser is None or lesser.low is not None or lesser.high != 0:
-        return None
-    return Clamp(node, 0, low=0.0) if _same(lesser.x, node.inputs[0]) else None
-
-
-def _assigned(node: ir.Node) -> Clamp | None:
-    """x[x < c] = c, by the places where the test holds."""
-    if node.attributes.get_string("reduction", "none") != "none":
-        return None
-    places = None if node.inputs[1] is None else node.inputs[1].producer()
-    while places is not None and places.op_type in ("Identity", "Cast") and places.inputs[0]:
-        places = places.inputs[0].producer()
-    if places is None or places.op_type != "Transpose" or places.inputs[0] is None:
-        return None
-    turned = tuple(places.attributes.get_ints("perm", (1, 0))) == (1, 0)
-    found = places.inputs[0].producer()
-    if not turned or found is None or found.op_type != "NonZero" or found.domain:
-        return None
-    tested = _tested(found.inputs[0])
-    if tested is None or not _same(node.inputs[0], tested[0]):
-        return None
-    _, bound, above = tested
-    if uniform(node.inputs[2]) != bound:
-        return None
-    return Clamp(node, 0, high=bound) if above else Clamp(node, 0, low=bound)
-
-
 def _sloped(node: ir.Node) -> Clamp | None:
     if node.op_type == "PRelu":
         slope = uniform(node.inputs[1])
@@ -192,89 +120,18 @@ def _sloped(node: ir.Node) -> Clamp | None:
 
 
 _KINDS = {
-    "Add": _doubled,
     "Clip": _clip,
     "LeakyRelu": _sloped,
     "Max": _extremum,
     "Min": _extremum,
-    "Mul": _gated,
     "PRelu": _sloped,
     "Relu": _relu,
-    "ScatterND": _assigned,
-    "Sub": _without_negative,
     "ThresholdedRelu": _sloped,
-    "Where": _where,
 }
 
 
-def _tested(value: ir.Value | None) -> tuple[ir.Value, float, bool] | None:
-    """A condition that compares a tensor with a number: (tensor, number, whether it says above)."""
-    flipped = False
-    for _ in range(_DEPTH):
-        node = None if value is None else value.producer()
-        if node is None or node.domain not in ("", "ai.onnx"):
-            return None
-        if node.op_type in ("Not", "Identity", "Cast", "Expand"):
-            flipped ^= node.op_type == "Not"
-            value = node.inputs[0]
-            continue
-        if node.op_type not in _ABOVE | _BELOW:
-            return None
-        above = node.op_type in _ABOVE
-        for index, other in ((0, 1), (1, 0)):
-            tensor, bound = node.inputs[index], uniform(node.inputs[other])
-            if tensor is not None and bound is not None:
-                return tensor, bound, above ^ flipped ^ (index == 1)
-        return None
-    return None
-
-
-def _as_number(value: ir.Value | None) -> tuple[ir.Value, float, bool] | None:
-    """The same of a condition as 1 and 0: by a Cast, or by a Where between the two."""
-    for _ in range(_DEPTH):
-        node = None if value is None else value.producer()
-        if node is None or node.domain not in ("", "ai.onnx"):
-            return None
-        if node.op_type == "Where":
-            found = _tested(node.inputs[0])
-            ends = uniform(node.inputs[1]), uniform(node.inputs[2])
-            if found is None or ends not in ((1, 0), (0, 1)):
-                return None
-            return found[0], found[1], found[2] == (ends == (1, 0))
-        if node.op_type in ("Cast", "CastLike"):
-            source = node.inputs[0]
-            if source is not None and source.dtype == ir.DataType.BOOL:
-                return _tested(source)
-            value = source
-        elif node.op_type in _BETWEEN:
-            value = node.inputs[0]
-        else:
-            return None
-    return None
-
-
-def _same(a: ir.Value | None, b: ir.Value | None) -> bool:
-    """Whether two values are one tensor: quantizers write a DequantizeLinear per reader."""
-    if a is None or b is None:
-        return False
-    if a is b:
-        return True
-    first, second = a.producer(), b.producer()
-    for node, other in ((first, b), (second, a)):
-        if node is not None and node.op_type == "Identity":
-            return _same(node.inputs[0], other)
-    if first is None or second is None or first.op_type != second.op_type:
-        return False
-    if first.op_type not in ("DequantizeLinear", "QuantizeLinear"):
-        return False
-    pairs = zip(first.inputs[1:], second.inputs[1:], strict=False)
-    alike = all(p is q or (uniform(p) is not None and uniform(p) == uniform(q)) for p, q in pairs)
-    return alike and _same(first.inputs[0], second.inputs[0])
-
-
-def _before(found: Clamp) -> ir.Value:
-    """What a clamp reads, before the nodes that only pass it on."""
-    value = found.x
+def _before(value: ir.Value) -> ir.Value:
+    """What a value was before the nodes that only pass it on."""
     for _ in range(_DEPTH):
         node = value.producer()
         source = node.inputs[0] if node is not None and node.inputs else None
@@ -299,15 +156,15 @@ def _chain(found: Clamp) -> list[Clamp]:
     """A clamp with those right before and right behind it, in order."""
     chain = [found]
     while len(chain) < _DEPTH:
-        earlier = clamp(_before(chain[0]).producer())
+        earlier = clamp(_before(chain[0].x).producer())
         if earlier is None:
             break
         chain.insert(0, earlier)
     while len(chain) < 2 * _DEPTH:
         made = chain[-1].node.outputs[0]
-        readers = [n for n in _readers(made) if n.op_type not in _ABOVE | _BELOW | {"Shape"}]
+        readers = [n for n in _readers(made) if n.op_type not in traits.COMPARES | {"Shape"}]
         later = clamp(readers[0]) if len(readers) == 1 else None
-        if later is None or later.node.op_type == "Add" or made.is_graph_output():
+        if later is None or made.is_graph_output():
             break
         chain.append(later)
     return chain
@@ -328,27 +185,22 @@ def rectifies(node: ir.Node) -> bool:
     highs = [c.high for c in chain if c.high is not None]
     if not lows or max(lows) != 0 or min(highs, default=1.0) <= 0:
         return False
-    return not _is_hard_sigmoid(chain, min(highs, default=None))
+    return not is_gate(chain[0].x, chain[-1].node.outputs[0], min(highs, default=None))
 
 
-def _is_hard_sigmoid(chain: list[Clamp], high: float | None) -> bool:
-    before = _before(chain[0]).producer()
+def is_gate(x: ir.Value, y: ir.Value, high: float | None) -> bool:
+    """Whether y, which is x between 0 and a bound, is part of a HardSigmoid that is written out."""
+    before = _before(x).producer()
     if before is None or before.op_type != "Add" or high not in (1.0, 6.0):
         return False
     added = [uniform(v) for v in before.inputs]
     if high == 1.0:
         scaled = [None if v is None else v.producer() for v in before.inputs]
         return 0.5 in added and any(n is not None and n.op_type in ("Div", "Mul") for n in scaled)
-    readers = _readers(chain[-1].node.outputs[0])
+    readers = _readers(y)
     return 3.0 in added and any(n.op_type in ("Div", "Mul") for n in readers)
 
 
 def is_clipped(node: ir.Node) -> bool:
     """Whether a node is a Clip, the operator, that is no rectifier."""
-    if node.op_type != "Clip" or node.domain not in ("", "ai.onnx") or rectifies(node):
-        return False
-    # x - Clip(x, , 0) rectifies, and this is a part of it.
-    return not any(
-        use.idx == 1 and use.node.op_type == "Sub" and rectifies(use.node)
-        for use in node.outputs[0].uses()
-    )
+    return node.op_type == "Clip" and node.domain in ("", "ai.onnx") and not rectifies(node)

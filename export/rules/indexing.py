@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..emit import fits
 from . import Cotangents, Emitter, Op, vjp
 from .crop import LAST, placed, scatter_back
-from .rectifier import spelled
 from .shape import INT64, minus, shape_of, size_of, vector, zeros_like
 
 Ints = NDArray[np.int64]
@@ -21,9 +20,6 @@ REPEATS = 4
 
 @vjp("Where", 16)
 def where(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    rectified = spelled(e, op, ct)
-    if rectified is not None:
-        return rectified
     mask = op.need(0)
     first = e.Where(mask, ct, 0.0, _dtype=ct.dtype, _shape=op.y.shape) if op.wants[1] else None
     second = e.Where(mask, 0.0, ct, _dtype=ct.dtype, _shape=op.y.shape) if op.wants[2] else None
@@ -130,9 +126,6 @@ def scatter_elements(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @vjp("ScatterND", 18)
 def scatter_nd(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    rectified = spelled(e, op, ct)
-    if rectified is not None:
-        return rectified
     indices, like = op.need(1), op.need(2).shape
 
     def pick(value: ir.Value) -> ir.Value:

@@ -167,6 +167,7 @@ def _counts_of_run(e: Emitter, op: Op, win: Window, ct: ir.Value) -> ir.Value:
         out = e.Squeeze(e.Shape(ct, start=2 + i, end=3 + i), [0])
         starts = e.op("Range", [0, out, 1], _dtype=INT64)[0]
         starts = e.Sub(e.Mul(starts, win.strides[i]), win.begins[i])
+        op.bounded("a window", win.kernel[i])
         taps = e.const(np.arange(win.kernel[i], dtype=np.int64) * win.dilations[i])
         at = e.Add(e.Unsqueeze(starts, [1]), taps)
         low, high = (-win.begins[i], win.ends[i]) if include else (0, 0)

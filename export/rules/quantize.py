@@ -36,6 +36,7 @@ from . import Cotangents, Op, Rule, rule, vjp
 from .clamps import clamp
 from .op import constant
 from .rectifier import gate
+from .spelled import spelled
 
 VERSIONS = (13, 19, 21, 23, 24, 25)
 # What a Relu follows, and after what ONNX Runtime's quantizer drops it.
@@ -167,12 +168,16 @@ def _bounds_by_node(value: ir.Value, depth: int, found: dict[ir.Value, Ends]) ->
         return low, high
     if node.op_type in ("Sigmoid", "Softmax", "HardSigmoid"):
         return 0.0, 1.0
-    held = None if node.op_type == "Add" else clamp(node)
+    held = clamp(node)
     if held is not None:
         low, high = _bounds(held.x, depth - 1)
         low = low if held.low is None else max(low, held.low)
         high = high if held.high is None else min(high, held.high)
         return low, max(low, high)
+    whole = spelled(node)
+    if whole is not None and not whole.slope:
+        high = min(_bounds(whole.x, depth - 1, found)[1], whole.high or np.inf)
+        return 0.0, max(0.0, high)
     several = node.op_type in ("Add", "Concat", "Mul", "Sum")
     inner = [_bounds(v, depth - 1, found) for v in node.inputs[: None if several else 1]]
     if node.op_type in ("Add", "Sum"):

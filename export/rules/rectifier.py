@@ -45,34 +45,29 @@ def _alone(op: Op, ct: ir.Value) -> Cotangents:
     return tuple(ct if i == found.index else None for i in range(len(op)))
 
 
-def _whole(e: Emitter, op: Op, ct: ir.Value) -> ir.Value:
-    """(x + |x|) passes on twice what max(x, 0) does."""
-    return e.Mul(ct, 2.0, _shape=ct.shape) if op.node.op_type == "Add" else ct
-
-
 def spelled(e: Emitter, op: Op, ct: ir.Value) -> Cotangents | None:
-    """Max, Min, Where, Mul, Add, Sub, ScatterND where they rectify: strictly between the bounds
-    the cotangent passes. None where they don't, or where a bound's own gradient is asked for."""
-    return _alone(op, _whole(e, op, _open(e, op, ct))) if _is_spelled(op) else None
+    """Max and Min where they rectify: strictly between the bounds the cotangent passes. None where
+    they don't, or where a bound's own gradient is asked for."""
+    return _alone(op, _open(e, op, ct)) if _is_spelled(op) else None
 
 
 def spelled_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if not _is_spelled(op):
         return registry()[op.node.op_type](e, op, (ct,))
-    return _alone(op, _whole(e, op, e.Relu(ct)))
+    return _alone(op, e.Relu(ct))
 
 
 def spelled_guided(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     if not _is_spelled(op):
         return registry()[op.node.op_type](e, op, (ct,))
-    return _alone(op, _whole(e, op, e.Relu(_open(e, op, ct))))
+    return _alone(op, e.Relu(_open(e, op, ct)))
 
 
 def _is_spelled(op: Op) -> bool:
     found = clamp(op.node)
     if found is None or not rectifies(op.node):
         return False
-    # A bound's own gradient is no rectifier's; tests and |x| pass nothing on.
+    # A bound's own gradient is no rectifier's.
     bounds = (i for i in range(len(op)) if i != found.index and op.wants[i])
     return not any(uniform(op.input(i)) is not None for i in bounds)
 
@@ -187,7 +182,7 @@ def thresholded_relu_deconv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return (e.Relu(ct),)
 
 
-_SPELLED = {"Add": 14, "Max": 13, "Min": 13, "Mul": 14, "ScatterND": 18, "Sub": 14, "Where": 16}
+_SPELLED = {"Max": 13, "Min": 13}
 
 DECONV: dict[str, Rule] = {
     "Relu": relu_deconv,

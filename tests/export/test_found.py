@@ -23,9 +23,19 @@ g (float[N,3,70000,70000] x) => (float[N,3,2,2] y) {
     y = MaxPool<kernel_shape = [3, 3], strides = [69000, 69000]>(x)
 }"""
 
+WINDOW = """<ir_version: 9, opset_import: ["": 22]>
+g (float[N,3,H,W] x) => (float[N,3,P,Q] y) {
+    y = AveragePool<kernel_shape = [3, 2147483647], ceil_mode = 1>(x)
+}"""
+
 
 @pytest.mark.parametrize(
-    ("text", "says"), [(UNROLLED, "1000000 steps"), (PHASES, "positions between windows")]
+    ("text", "says"),
+    [
+        (UNROLLED, "1000000 steps"),
+        (PHASES, "positions between windows"),
+        (WINDOW, "a window of 2147483647 elements"),
+    ],
 )
 def test_what_would_take_a_node_or_a_number_each(text: str, says: str) -> None:
     weights = {"w": np.zeros((1, 12, 2), np.float32), "r": np.zeros((1, 12, 3), np.float32)}
