@@ -18,10 +18,12 @@ from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.engine.measure import bench
 from backlight.engine.runtime.session import Session
 from backlight.errors import ModelError, RunError, UsageError
+from backlight.export.saliency import explain_graph
 from tools import openvino_quantised
 from tools.openvino_weights import model as sharing
 
 from .. import models
+from ..networks.backward import backward_alone
 from ..runtimes.nets import NETS
 
 openvino = pytest.importorskip("openvino")
@@ -165,6 +167,10 @@ def test_quantised_as_a_whole_network(tmp_path):
     pairs = [(found.scores, want.scores), *((found.saliency[r], want.saliency[r]) for r in rules)]
     for one, other in pairs:
         assert np.linalg.norm(one - other) < 0.1 * np.linalg.norm(other)
+    # And the backward pass adds nothing to that.
+    made = tmp_path / "explained.onnx"
+    explain_graph(path, ["vanilla", *rules], lowering="openvino").save(made)
+    assert backward_alone(str(made), {"data": x, "target": want.target}, "openvino") < 1e-5
     with pytest.raises(ModelError, match="quantised models run on openvino's CPU alone"):
         backlight.Explainer(path, rules, providers="openvino:AUTO")
 

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backlight.export.saliency import explain_graph
 
 from . import nets, reference
+from .backward import relative
 
 RULES = ("vanilla", "deconv", "guided")
 LIMIT = 1e-3  # float32
@@ -63,12 +64,6 @@ class Outcome:
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
-
-
-def relative(got: np.ndarray, want: np.ndarray) -> float:
-    """Norm of the difference over the norm of what is wanted, in float64."""
-    want = want.astype(np.float64)
-    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
 def session(data: bytes | str) -> ort.InferenceSession:

@@ -24,7 +24,7 @@ import backlight
 
 from ..builders import torchvision_models
 from ..export.harness import run_reference
-from .compare import relative
+from .backward import relative
 
 TARGETS = [1, 3]
 # VOLO's fold is beyond PyTorch's older exporter ("Occurred when translating col2im").
