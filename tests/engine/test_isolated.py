@@ -259,14 +259,16 @@ def test_ctrl_c_ends_both(hostile: Path) -> None:
         "confined.confined = lambda _, *a: real('tests.engine.hostile', *a)\n"
         "from backlight.engine.cli import main\nmain(sys.argv[1:])\n"
     )
-    given = ["check", str(hostile / "hang.onnx"), "--isolate"]
+    # Limits that no busy machine reaches before the hang is there.
+    limits = ["--isolate", "--isolate-seconds", "600", "--isolate-memory", "4GB"]
+    given = ["check", str(hostile / "hang.onnx"), *limits]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *given], stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
     )  # fmt: skip
     while not left():
         time.sleep(0.1)
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()[1]
     interrupt = threading.Timer(0.1, process.send_signal, [2])
     interrupt.start()
     _, err = process.communicate(timeout=60)

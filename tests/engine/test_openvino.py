@@ -15,7 +15,7 @@ import backlight
 from backlight.engine.classifier.ready import Ready
 from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
-from backlight.engine.measure import bench
+from backlight.engine.measure import processes
 from backlight.engine.runtime.session import Session
 from backlight.errors import ModelError, RunError, UsageError
 from backlight.export.saliency import explain_graph
@@ -246,7 +246,7 @@ def test_every_command_that_runs_a_model(command, tmp_path, photos, monkeypatch,
     onnx.save(model, tmp_path / "m.onnx")
     places = {"M": tmp_path / "m.onnx", "P": photos / "one.png", "F": photos, "O": tmp_path / "out"}
     compiled = []
-    monkeypatch.setattr(bench, "LOADS", 1)
+    monkeypatch.setattr(processes, "LOADS", 1)
     real = openvino.Core.compile_model
     monkeypatch.setattr(
         openvino.Core, "compile_model", lambda *a, **k: compiled.append(a[2]) or real(*a, **k)
