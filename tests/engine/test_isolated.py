@@ -56,7 +56,9 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[object], *says: s
 
 def left() -> list[str]:
     """Processes of a hang that go on."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=False
+    )
     return [line for line in found.stdout.splitlines() if "# left behind" in line]
 
 

@@ -113,7 +113,7 @@ class Server:
     def workers(self) -> list[int]:
         """The processes that run batches."""
         listed = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],
+            ["ps", "-ww", "--ppid", str(self.process.pid), "-o", "pid=,args="],
             capture_output=True, text=True, check=False,
         ).stdout.splitlines()  # fmt: skip
         return [int(line.split()[0]) for line in listed if "serve.worker" in line]
