@@ -34,7 +34,7 @@ from .preprocess import Preprocess, of_metadata
 from .rules import RuleMap
 from .sampling import Sampling, sampled
 from .sizes import Shapes
-from .store import save_model
+from .store import fits_message, save_model
 from .variants import VARIANTS
 from .variations import GAP
 
@@ -46,8 +46,6 @@ VARIED_NAMES: Mapping[str, Sequence[str]] = {
     "noise": ("noise",),
     "path": ("alphas", "weights", "baseline", GAP),
 }
-# Protobuf ends at 2 GiB; the rest is for the graph beside its weights.
-PROTO_LIMIT = 2**31 - 2**26
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class ExplainGraph:
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a message, weights included. Raises ModelError above 2 GB."""
-        if weight_bytes(self.model) > PROTO_LIMIT:
+        if not fits_message(self.model):
             raise ModelError(
                 "the model is larger than 2 GB, more than a ModelProto holds; "
                 "write it with 'backlight export', which keeps the weights in a file beside it"
@@ -80,17 +78,11 @@ class ExplainGraph:
     def save(self, path: str | os.PathLike[str], *, external: bool = False) -> None:
         """Write the model, whole or not at all; above 2 GB (or with external=True) the weights
         go to `<name>.data` beside it. Raises OutputError."""
-        save_model(self.model, Path(path), self.keeps_data_aside(external))
+        save_model(self.model, Path(path), external)
 
     def keeps_data_aside(self, external: bool = False) -> bool:
         """Whether `save` writes `<name>.data`: because it was asked to, or above 2 GB."""
-        return external or weight_bytes(self.model) > PROTO_LIMIT
-
-
-def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers."""
-    values = model.graph.initializers.values()
-    return sum(v.const_value.nbytes for v in values if v.const_value is not None)
+        return external or not fits_message(self.model)
 
 
 @accepts(

@@ -19,6 +19,8 @@ try:
 except ImportError:  # Windows: nothing there tells a folder in use from one left behind
     fcntl = None  # type: ignore[assignment]
 
+# Protobuf ends at 2 GiB; the rest is for the graph beside its weights.
+PROTO_LIMIT = 2**31 - 2**26
 PREFIX = ".backlight-"
 _LOCK = ".lock"
 
@@ -69,12 +71,25 @@ def _clear(parent: Path) -> None:
             continue
 
 
-def save_model(model: ir.Model, path: Path, external: bool) -> None:
-    """Write `model` to `path`; with `external`, its weights to `<name>.data` beside it.
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers."""
+    values = model.graph.initializers.values()
+    return sum(v.const_value.nbytes for v in values if v.const_value is not None)
+
+
+def fits_message(model: ir.Model) -> bool:
+    """Whether a ModelProto holds the model with its weights."""
+    return weight_bytes(model) <= PROTO_LIMIT
+
+
+def save_model(model: ir.Model, path: Path, external: bool = False) -> None:
+    """Write `model` to `path`; with `external`, or above 2 GB, its weights to `<name>.data` beside
+    it.
 
     Everything is written to a temporary folder beside the target, synced, and renamed into place.
     Raises OutputError when that folder can't be written.
     """
+    external = external or not fits_message(model)
     for file in (path, *([path.with_name(f"{path.name}.data")] if external else [])):
         # As root, a rename would take the place of a device.
         if file.exists() and not (file.is_file() or file.is_dir()):

@@ -13,7 +13,8 @@ from pathlib import Path
 import onnx
 
 from ...errors import ModelError, OutputError, UsageError
-from ...export.saliency import PROTO_LIMIT, ExplainGraph, weight_bytes
+from ...export.saliency import ExplainGraph
+from ...export.store import PROTO_LIMIT, weight_bytes
 from ..photos.outputs import write_bytes
 from ..runtime.machine import device
 from ..runtime.session import as_it_runs

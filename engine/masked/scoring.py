@@ -17,9 +17,9 @@ from ...export import scores as class_scores
 from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
 from ...export.preprocess import Preprocess, preset
-from ...export.saliency import weight_bytes
 from ...export.seed import class_count
 from ...export.sizes import Shapes
+from ...export.store import weight_bytes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from ..classifier.extras import InputsLike
 from ..classifier.intake import (

@@ -26,7 +26,7 @@ from ...export.emit import dim_of
 from ...export.graph import Loaded
 from ...export.lone import is_lone
 from ...export.methods import RULES, chosen
-from ...export.saliency import PROTO_LIMIT, explain_graph, weight_bytes
+from ...export.saliency import explain_graph
 from ...export.sizes import Shapes
 from ...export.store import save_model
 from ..classifier.extras import NO_EXTRAS, Extras, InputsLike
@@ -215,7 +215,7 @@ def _plain(ready: Ready, folder: Path) -> str:
     if not ready.shapes:
         return str(ready.given)
     file = folder / "plain.onnx"
-    save_model(ready.read, file, weight_bytes(ready.read) > PROTO_LIMIT)
+    save_model(ready.read, file)
     return str(file)
 
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ...export.graph import read_message
-from ...export.saliency import PROTO_LIMIT, weight_bytes
-from ...export.store import save_model
+from ...export.store import fits_message, save_model
 from .interface import (
     ModelSource,
     Provider,
@@ -200,7 +199,7 @@ class Session:
 def _source(model: ModelSource, stack: ExitStack) -> Source:
     """What a runtime takes; models above protobuf's limit go through a temporary file."""
     if isinstance(model, ir.Model):
-        if weight_bytes(model) <= PROTO_LIMIT:
+        if fits_message(model):
             ir.external_data.load_to_model(model)
             return Source(bytes(ir.to_proto(model).SerializeToString()), model)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="backlight-"))

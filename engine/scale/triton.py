@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from ...errors import ModelError, OutputError, UsageError
 from ...export.preprocess import Preprocess, of_metadata
-from ...export.saliency import PROTO_LIMIT, ExplainGraph, explain_graph, weight_bytes
+from ...export.saliency import ExplainGraph, explain_graph
 from ...export.store import save_model, temporary_folder
 from ..classifier.labels import fitting, of_model
 from ..classifier.ready import Ready
@@ -224,8 +224,7 @@ class _Repository:
         self.graph.save(explaining / "1" / "model.onnx")
         self._config(explaining, self._model(self.name, self.inputs, self.outputs))
         plain = self._folder(folder, f"{self.name}_plain")
-        held = self.ready.read
-        save_model(held, plain / "1" / "model.onnx", weight_bytes(held) > PROTO_LIMIT)
+        save_model(self.ready.read, plain / "1" / "model.onnx")
         self._config(plain, self._model(plain.name, self.own, self.plain))
         scores = self._folder(folder, f"{self.name}_scores")
         # A version without a file is no folder in git, nor in an object store.

@@ -61,6 +61,7 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
     from ...export.graph import read
     from ...export.lone import with_batch, with_rows
     from ...export.saliency import explain_graph
+    from ...export.store import save_model
     from ..direct.explainer import Explainer
     from ..runtime.session import Session, default_lowering
 
@@ -81,7 +82,7 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
         of = ready.metadata.get("backlight.of", "")
     ranked, shown = _ranked(drawn, scores)
     if ready.exported is None or shown:
-        _saved(drawn, explaining)
+        save_model(drawn, explaining)
     else:
         plain.rename(explaining)
     held = Explainer(explaining, methods=asked.methods, providers=asked.providers,
@@ -90,19 +91,12 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
     if held.fed.batch == 1:
         changed |= with_rows(scores, held.fed.name, len(held.fed.dims))
     if changed or shown:
-        _saved(scores, plain)
+        save_model(scores, plain)
     Session(plain, asked.providers)
     if shown:  # no output of the model's own
         scores.graph.outputs[:] = [v for v in scores.graph.outputs if v.name != ranked]
     made = _described(source, ready, held, (scores, drawn), asked, of, (plain, explaining), notes)
     return replace(made, ranked=ranked, lone=lone, given=_given(held, into))
-
-
-def _saved(model: Any, path: Path) -> None:
-    from ...export.saliency import PROTO_LIMIT, weight_bytes
-    from ...export.store import save_model
-
-    save_model(model, path, weight_bytes(model) > PROTO_LIMIT)
 
 
 def _given(held: Any, into: Path) -> dict[str, str]:
@@ -143,6 +137,7 @@ def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:
     import onnx_ir as ir
 
     from ...export.graph import read
+    from ...export.store import save_model
     from ..classifier.ready import Ready
     from ..runtime.digest import model_hash
 
@@ -151,7 +146,7 @@ def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:
     digest = None
     if any(isinstance(t, ir.ExternalTensor) for t in held):
         digest = model_hash(source, model)
-        _saved(model, plain)
+        save_model(model, plain)
     else:
         shutil.copyfile(source, plain)
     names = {v.name for v in model.graph.inputs}
@@ -181,7 +176,7 @@ def _described(
     files: tuple[Path, Path], notes: list[str],
 ) -> Described:  # fmt: skip
     from ...export.emit import all_dims
-    from ...export.saliency import weight_bytes
+    from ...export.store import weight_bytes
     from ..classifier.intake import shares_batch
     from ..pictures.reading import base
     from ..runtime.session import dims_of, dtype_of

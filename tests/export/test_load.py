@@ -406,9 +406,9 @@ table (float[N,7] a) => (float[N,7] y) { y = Relu(a) }"""
 
 def test_above_two_gigabytes_goes_to_external_data(tmp_path: Path, monkeypatch):
     """The limit is lowered: what happens above it must not need 2 GB to be seen."""
-    from backlight.export import saliency
+    from backlight.export import store
 
-    monkeypatch.setattr(saliency, "PROTO_LIMIT", 100)
+    monkeypatch.setattr(store, "PROTO_LIMIT", 100)
     graph = explain_graph(models.tiny())
     with pytest.raises(ModelError, match="larger than 2 GB.*backlight export"):
         graph.to_proto()
