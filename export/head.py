@@ -13,6 +13,7 @@ from ..errors import UnsupportedNode
 from . import traits
 from .emit import Emitter, all_dims, dim_of
 from .layer import Layer
+from .rules.conv import is_pointwise
 from .rules.op import constant, is_fixed
 from .tokens import channel_axis, merged, token_axis
 
@@ -143,11 +144,8 @@ def _linear(node: ir.Node, source: ir.Value) -> dict[str, Any] | None:
     shape = None if weight is None else weight.shape
     if node.op_type == "MatMul" and shape is not None and len(shape) == 2:
         return {"weight": weight, "transposed": True}
-    if node.op_type == "Conv" and shape is not None and len(shape) == 4:
-        pointwise = dim_of(shape, 2) == dim_of(shape, 3) == 1
-        plain = not any(attributes.get_ints("pads", ())) and attributes.get_int("group", 1) == 1
-        if pointwise and plain and set(attributes.get_ints("strides", (1,))) == {1}:
-            return {"weight": weight, "bias": extra}
+    if is_pointwise(node) and attributes.get_int("group", 1) == 1:
+        return {"weight": weight, "bias": extra}
     return None
 
 

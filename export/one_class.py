@@ -18,6 +18,7 @@ from .backward import obstacle
 from .emit import Emitter, all_dims
 from .rules import RuleMap
 from .rules.clamps import rectifies
+from .rules.conv import is_pointwise
 from .rules.op import Op, constant, guarded, is_fixed
 
 __all__ = ["Head", "head_of"]
@@ -104,12 +105,7 @@ def _mixes(node: ir.Node, source: ir.Value, y: ir.Value) -> bool:
     dims = all_dims(weight.shape)
     if node.op_type in ("Gemm", "MatMul"):
         return len(dims) == rank == 2 and not node.attributes.get_int("transA", 0)
-    if node.op_type != "Conv" or rank != 4 or dims[2:] != [1, 1]:
-        return False
-    whole = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    bare = whole and not any(node.attributes.get_ints("pads", ()))
-    steps = set(node.attributes.get_ints("strides", (1,)))
-    return bare and steps == {1} and node.attributes.get_int("group", 1) == 1
+    return is_pointwise(node) and node.attributes.get_int("group", 1) == 1
 
 
 def _class_axis(mixer: ir.Node) -> int:

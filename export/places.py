@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from .emit import EMITTED, Emitter, all_dims
 from .rules.clamps import uniform
+from .rules.conv import is_pointwise
 
 __all__ = ["even", "mean"]
 
@@ -24,7 +25,7 @@ def mean(e: Emitter, value: ir.Value) -> ir.Value:
     shape = [*dims[:2], 1, 1] if len(dims) == 4 else None
     if node is not None:
         a, b, c, *_ = *node.inputs, None, None, None
-        if _is_pointwise(node) and a is not None:
+        if is_pointwise(node) and len(node.inputs) == 2 and a is not None:
             inner = mean(e, a)
             if (made := _product(e, inner, node)) is not None:
                 return made
@@ -79,14 +80,3 @@ def _product(e: Emitter, value: ir.Value, node: ir.Node) -> ir.Value | None:
     row = e.Flatten(value, axis=1, _shape=[batch, outer])
     product = e.MatMul(row, e.Flatten(weight, axis=1, _shape=[outer, inner]), _shape=[batch, inner])
     return e.Unsqueeze(product, PLACES, _shape=[batch, inner, 1, 1])
-
-
-def _is_pointwise(node: ir.Node) -> bool:
-    """Whether a node is a convolution of 1 x 1 without a bias, of any groups."""
-    if node.op_type != "Conv" or len(node.inputs) != 2 or node.inputs[1] is None:
-        return False
-    attributes = node.attributes
-    bare = attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-    bare = bare and not any(attributes.get_ints("pads", ()))
-    pointwise = all_dims(node.inputs[1].shape)[2:] == [1, 1]
-    return bare and pointwise and set(attributes.get_ints("strides", (1,))) == {1}

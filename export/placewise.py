@@ -19,6 +19,7 @@ from .backward import path
 from .emit import dim_of
 from .head import pooled_linear, pooled_over
 from .layer import Layer
+from .rules.conv import is_pointwise
 from .rules.op import constant, is_fixed
 from .tokens import channel_axis
 
@@ -87,16 +88,10 @@ def _by_place(node: ir.Node, axis: int) -> bool:
     everywhere."""
     if node.domain not in ("", "ai.onnx"):
         return False
-    attributes = node.attributes
     if node.op_type in traits.SAME | traits.UNARY or node.op_type == "BatchNormalization":
         return True
     if node.op_type == "Conv" and axis == 1:
-        weight = node.inputs[1]
-        shape = None if weight is None else weight.shape
-        if shape is None or len(shape) != 4 or dim_of(shape, 2) != 1 or dim_of(shape, 3) != 1:
-            return False
-        plain = not any(attributes.get_ints("pads", ()))
-        return plain and set(attributes.get_ints("strides", (1,))) == {1}
+        return is_pointwise(node)
     if node.op_type in traits.ELEMENTWISE:
         return all(_same_everywhere(v, axis) for v in node.inputs if v is not None and is_fixed(v))
     return False

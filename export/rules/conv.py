@@ -120,6 +120,16 @@ def _slides(
     return found[0], found[1], found[2]
 
 
+def is_pointwise(node: ir.Node) -> bool:
+    """Whether a node is a convolution of 1 x 1 that moves by one, over the image alone, of any
+    groups: each place of its output is made of that place."""
+    weight = node.inputs[1] if node.op_type == "Conv" and len(node.inputs) > 1 else None
+    if weight is None or len(dims := all_dims(weight.shape)) != 4 or dims[2:] != [1, 1]:
+        return False
+    steps = set(node.attributes.get_ints("strides", (1,)))
+    return steps == {1} and not any(node.attributes.get_ints("pads", ()))
+
+
 def kernel_of(op: Op, w: ir.Value) -> tuple[int, ...]:
     """The spatial kernel: from the weight's shape, else the attribute."""
     if w.shape is not None:
