@@ -17,9 +17,14 @@ from .methods import Method
 from .rollout import attended, cotangents
 from .seed import class_count
 
-__all__ = ["Drawing"]
+__all__ = ["USUAL", "Drawing"]
 
 SIZES = ("input", "layer")
+# What of the options of maps and contrasts says nothing: `backlight.export`'s defaults.
+USUAL = {
+    "layer": None, "fuse": False, "size": "input", "signed": False, "contrast": None,
+    "contrast_form": "loss",
+}  # fmt: skip
 
 # (a map, what it is a map of) -> the map, with NaN in rows that can't be explained.
 Mark = Callable[[ir.Value, ir.Value], ir.Value]

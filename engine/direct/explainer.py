@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ... import arguments as take
 from ...errors import ImageError, ModelError, UsageError
 from ...export import choose
+from ...export.drawing import USUAL
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.lone import with_batch
@@ -148,9 +149,7 @@ class Explainer(Reading):
         if held is not None:
             if of is not None or wrt is not None or for_ is not None:
                 raise UsageError(f"{name} is exported already; of, wrt and for_ are in the file")
-            plain = {"layer": None, "fuse": False, "size": "input", "signed": False,
-                     "contrast": None, "contrast_form": "loss"}  # fmt: skip
-            told = next((k for k, v in drawn.items() if v != plain[k]), None)
+            told = next((k for k, v in drawn.items() if v != USUAL[k]), None)
             if told is not None or sampling is not None:
                 told = told or "samples"
                 raise UsageError(f"{name} is exported already; {told} is in the file")

@@ -173,13 +173,13 @@ def explaining_file(
 
 
 # What says nothing, of options that are in a file which is exported already.
-_UNSAID: tuple[Any, ...] = (None, False, {}, [], "input", "loss")
+_UNSAID: tuple[Any, ...] = (None, False, {}, [])
 
 
 def _explaining(model: str | bytes, folder: Path, options: Told) -> Told:
     from ...export import choose
+    from ...export.drawing import USUAL
     from ...export.graph import read
-    from ...export.saliency import PROTO_LIMIT, weight_bytes
     from ...export.store import save_model
     from .digest import model_hash
 
@@ -189,11 +189,12 @@ def _explaining(model: str | bytes, folder: Path, options: Told) -> Told:
         return told | _export(model, folder, options)
     ours = ("methods", "lowering", "probe", "external", "contrast")
     refused = next(iter(options.pop("sampling", {})), None) or next(
-        (k for k, v in options.items() if k not in ours and v not in _UNSAID), None
+        (k for k, v in options.items() if k not in ours and v != USUAL.get(k) and v not in _UNSAID),
+        None,
     )
     if refused is not None:
         raise UsageError(f"{name} is exported already; {refused} is in the file")
-    save_model(held, folder / "explaining.onnx", weight_bytes(held) > PROTO_LIMIT)
+    save_model(held, folder / "explaining.onnx")
     return told
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from ... import __version__
 from ... import arguments as take
 from ...errors import OutputError, UsageError
+from ...export.drawing import USUAL
 from ...export.graph import ModelLike
 from ...export.methods import asked as asked_methods
 from ...export.preprocess import Preprocess, preset
@@ -112,9 +113,8 @@ def _drawn(
 
 def _made_with(drawn: Mapping[str, Any]) -> dict[str, Any]:
     """Of that, what isn't as usual: parts are known by it. The layer is the model's own matter."""
-    usual = {"layer": None, "size": "input", "contrast_form": "loss"}
     flat = {**drawn, **drawn["sampling"], "sampling": None, "contrast": None}
-    return {k: v for k, v in flat.items() if v is not None and v is not False and v != usual.get(k)}
+    return {k: v for k, v in flat.items() if v != USUAL.get(k)}
 
 
 @take.accepts(
