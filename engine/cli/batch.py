@@ -23,6 +23,7 @@ from .asking import (
     asking,
 )
 from .console import show, show_json
+from .masked import Of
 from .options import (
     Batch,
     Extra,
@@ -81,12 +82,7 @@ def batch(
     noise: Noise = None,
     steps: Steps = None,
     baseline: Baseline = None,
-    of: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
-        ),
-    ] = None,
+    of: Of = None,
     wrt: Wrt = None,
     maps: Annotated[
         str, typer.Option(metavar="FORM", help="grid (of numbers), float16 or png.")

@@ -31,7 +31,7 @@ from .asking import (
     contrast_class,
 )
 from .console import percent
-from .masked import ScoreOption, masking
+from .masked import Of, ScoreOption, masking
 from .options import (
     Bands,
     Batch,
@@ -112,12 +112,7 @@ def explain(
     masks: Masks = None,
     seed: Seed = None,
     score: ScoreOption = None,
-    of: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T", help="Tensor to explain; T:as-is: not before its Softmax. [class scores]"
-        ),
-    ] = None,
+    of: Of = None,
     wrt: Wrt = None,
     shape: Shape = None,
     input_: Extra = None,

@@ -90,7 +90,7 @@ Of = Annotated[
     typer.Option(
         "--of",
         metavar="T",
-        help="Tensor with the scores; T:as-is: not before its Softmax. [class scores]",
+        help="Tensor to explain; T:as-is: not before its Softmax. [class scores]",
     ),
 ]
 
