@@ -18,37 +18,38 @@ from pathlib import Path
 from typing import Any
 
 
-def crash() -> None:
+def crash(_: str) -> None:
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
     ctypes.string_at(0)
 
 
-def abort() -> None:
+def abort(_: str) -> None:
     os.write(2, b"free(): invalid pointer\n")
     os.abort()
 
 
-def hang() -> None:
+def hang(model: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)  # left behind"])
+    # What it leaves behind is told by the model from what others leave at the same time.
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "left behind", model])
     time.sleep(60)
 
 
-def fill() -> None:
+def fill(_: str) -> None:
     held = []
     while True:
         held.append(b"x" * (64 << 20))
 
 
-def bug() -> None:
+def bug(_: str) -> None:
     raise IndexError("tuple index out of range\nand more")
 
 
-def leave() -> None:
+def leave(_: str) -> None:
     os._exit(0)
 
 
-DEEDS: dict[str, Callable[[], None]] = {
+DEEDS: dict[str, Callable[[str], None]] = {
     f.__name__: f for f in (crash, abort, hang, fill, bug, leave)
 }
 
@@ -59,7 +60,7 @@ def hostile(real: Callable[..., Any]) -> Callable[..., Any]:
     def read(model: Any) -> Any:
         deed = DEEDS.get(Path(model).stem) if isinstance(model, str) else None
         if deed is not None:
-            deed()
+            deed(model)
         return real(model)
 
     return read

@@ -54,12 +54,12 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[object], *says: s
         assert text in err, err
 
 
-def left() -> list[str]:
-    """Processes of a hang that go on."""
+def left(model: Path) -> list[str]:
+    """Processes of a model's hang that go on."""
     found = subprocess.run(
         ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=False
     )
-    return [line for line in found.stdout.splitlines() if "# left behind" in line]
+    return [line for line in found.stdout.splitlines() if line.endswith(f"left behind {model}")]
 
 
 @pytest.mark.parametrize("command", ["check", "export", "explain"])
@@ -116,8 +116,9 @@ def test_a_command_whose_model_crashes(
 
 def test_a_command_whose_model_hangs(hostile: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What the model's process has started ends with it."""
-    refused(capfd, ["check", hostile / "hang.onnx", "--isolate", *FEW], "nothing done in 2 seconds")
-    assert not left()
+    file = hostile / "hang.onnx"
+    refused(capfd, ["check", file, "--isolate", *FEW], "nothing done in 2 seconds")
+    assert not left(file)
 
 
 @linux
@@ -191,7 +192,7 @@ def test_the_function_s_model_is_hostile(hostile: Path, deed: str, says: str) ->
     with pytest.raises(ModelError) as caught:
         isolated.isolated(str(file), "export", limits=limits, into=folder)
     assert says in str(caught.value) and str(file) in str(caught.value)
-    assert not list(folder.iterdir()) and not left()
+    assert not list(folder.iterdir()) and not left(file)
 
 
 def test_what_the_child_leaves_is_not_trusted(tmp_path: Path) -> None:
@@ -263,16 +264,17 @@ def test_ctrl_c_ends_both(hostile: Path) -> None:
     )
     # Limits that no busy machine reaches before the hang is there.
     limits = ["--isolate", "--isolate-seconds", "600", "--isolate-memory", "4GB"]
-    given = ["check", str(hostile / "hang.onnx"), *limits]
+    file = hostile / "hang.onnx"
+    given = ["check", str(file), *limits]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *given], stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
     )  # fmt: skip
-    while not left():
+    while not left(file):
         time.sleep(0.1)
         assert process.poll() is None, process.communicate()[1]
     interrupt = threading.Timer(0.1, process.send_signal, [2])
     interrupt.start()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err == "backlight: interrupted\n"
-    assert not left()
+    assert not left(file)
