@@ -18,7 +18,8 @@ from .metadata import model_metadata, server_metadata
 from .openapi import document
 from .pictures import of_body, of_instances, read_instances
 from .protocol import Inference, parse, written
-from .refused import Refused, bad, busy
+from .refused import Refused, bad, busy, unknown
+from .sizes import MAGIC
 from .traced import span
 from .waiting import now
 
@@ -100,6 +101,10 @@ class Endpoints:
     async def explain(self, request: Request) -> Response:
         return await self._answered(request, self._infer, explains=True)
 
+    async def v1_other(self, request: Request) -> Response:
+        name, verb = self._model(request).name, request.path_params["verb"]
+        raise unknown(f"'{name}:{verb[:40]}'; V1 has {name}:explain alone, scores are V2's infer")
+
     async def v1_explain(self, request: Request) -> Response:
         return await self._answered(request, self._v1, explains=True)
 
@@ -141,7 +146,8 @@ class Endpoints:
         self, request: Request, model: Any, data: bytes, begun: float, explains: bool, body: Body
     ) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        raw = explains and kind.startswith("image/")
+        # curl says of a file that it is a form, unless it is told otherwise.
+        raw = explains and (kind.startswith("image/") or data.startswith(MAGIC))
         if raw:
             asked = of_body(data, request.query_params, model.described)
         else:
@@ -287,6 +293,7 @@ def app(front: Front, token: str | None) -> ASGIApp:
         ("/v2/models", at.index, get),
         ("/v2/repository/index", at.index, post),
         ("/v1/models/{model}:explain", at.v1_explain, post),
+        ("/v1/models/{model}:{verb}", at.v1_other, post),
         ("/v1/models/{model}", at.v1_model, get),
         ("/metrics", at.metrics, get),
         ("/openapi.json", at.openapi, get),

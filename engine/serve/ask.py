@@ -75,7 +75,8 @@ def unasked(model: Described, explains: bool) -> list[str]:
     if not explains:
         return own
     drawn = HEATMAP if model.layout is not None else ""
-    return [*own, TARGET, *(drawn + m if drawn else model.maps[m].name for m in model.maps)]
+    said = [TARGET, CONTRAST] if model.contrasts else [TARGET]
+    return [*own, *said, *(drawn + m if drawn else model.maps[m].name for m in model.maps)]
 
 
 def asked(

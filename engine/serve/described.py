@@ -86,6 +86,13 @@ class Described:
         return cls(**fields)
 
     @property
+    def methods(self) -> frozenset[str]:
+        """Of its maps, without the numbers of several layers: "gradcam" for "gradcam_1"."""
+        from ..pictures.reading import base
+
+        return frozenset(base(name)[0].name for name in self.maps)
+
+    @property
     def by_name(self) -> dict[str, Declared]:
         """The model's own inputs."""
         return {one.name: one for one in self.inputs}

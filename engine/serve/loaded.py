@@ -22,11 +22,9 @@ from ..photos import images
 from ..runtime import arrays
 from ..runtime.session import Session
 from .described import Described
+from .sizes import MAGIC
 
 __all__ = ["Loaded", "Pass"]
-
-# What a request's `image` may be: what cameras and browsers write, and no rarer decoder.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Loaded:
     def picture(self, data: bytes, row: int) -> images.Prepared:
         """A picture as the model sees it. Raises ImageError."""
         name = f"image {row}"
-        if not data.startswith(_MAGIC):
+        if not data.startswith(MAGIC):
             raise ImageError(f"{name}: neither JPEG nor PNG")
         return images.read_bytes(data, name, self._preprocess, self.explainer.input)
 

@@ -162,6 +162,7 @@ def _schemas() -> dict[str, Schema]:
     answered = _object(("name", "datatype", "shape"), name=text, datatype=kinds,
                        shape=_list(whole), data={"type": "array"}, parameters=free)  # fmt: skip
     picture = _object(("b64",), b64=text)
+    chosen: Schema = {"type": ["integer", "string"]}
     return {
         "Error": _object(("error",), error=text),
         "Live": _object(("live",), live={"type": "boolean"}),
@@ -180,9 +181,9 @@ def _schemas() -> dict[str, Schema]:
         "Inferred": _object(("model_name", "model_version", "outputs"), model_name=text,
                             model_version=text, id=text, outputs=_list(answered), parameters=free),
         "Instances": _object(("instances",), instances=_list(
-            _object(("image",), image=picture, target={"type": ["integer", "string"]}), minItems=1),
-            methods=_list(text, minItems=1)),
+            _object(("image",), image=picture, target=chosen, contrast=chosen), minItems=1),
+            target=chosen, contrast=chosen, methods=_list(text, minItems=1)),
         "Explanations": _object(("explanations",), explanations=_list(
-            _object(("class", "heatmaps"), **{"class": whole}, name=text,
+            _object(("class", "heatmaps"), **{"class": whole}, contrast=whole, name=text,
                     probability={"type": "number"}, heatmaps=free))),
     }  # fmt: skip

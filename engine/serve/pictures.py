@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .answering import Reply
-from .ask import HEATMAP, IMAGE, TARGET
+from .ask import CONTRAST, HEATMAP, IMAGE, TARGET, number_of
 from .described import Described
 from .protocol import MOST_NAME, Inference, Wanted, text_of
-from .refused import bad
+from .refused import Refused, bad
 from .tensors import Tensor
 
 __all__ = ["of_body", "of_instances", "read_instances"]
@@ -44,12 +44,14 @@ def _outputs(methods: list[Any] | None, model: Described) -> tuple[Wanted, ...]:
             shown = str(name)[:MOST_NAME]
             raise bad(f"method '{shown}'; the model was loaded with {', '.join(model.maps)}")
     own = [one.name for one in model.outputs]
-    return tuple(Wanted(n, False) for n in (*own, TARGET, *(HEATMAP + n for n in names)))
+    said = [TARGET, CONTRAST] if model.contrasts else [TARGET]
+    return tuple(Wanted(n, False) for n in (*own, *said, *(HEATMAP + n for n in names)))
 
 
 def read_instances(data: bytes, model: Described) -> Inference:
     """V1: `{"instances": [{"image": {"b64": …}, "target": 281}], "methods": […]}`. An instance's
-    picture is `{"b64": …}` or a string, also without `image` around it. Raises Refused."""
+    picture is `{"b64": …}` or a string, also without `image` around it; `target` and `contrast` may
+    stand beside `instances` for all of them. Raises Refused."""
     import orjson
 
     try:
@@ -61,24 +63,32 @@ def read_instances(data: bytes, model: Described) -> Inference:
         raise bad("the request has no 'instances'; expected a list of pictures")
     if len(listed) > _MOST:
         raise bad(f"{len(listed)} instances; at most {_MOST}")
-    pictures, targets = [], []
-    for at, one in enumerate(listed):
-        target = one.get("target", -1) if isinstance(one, dict) else -1
-        targets.append(_target(target, model, at))
-        pictures.append(_instance(one, at))
+    pictures = [_instance(one, at) for at, one in enumerate(listed)]
     methods = said.get("methods")
     if methods is not None and not (
         isinstance(methods, list) and methods and all(isinstance(m, str) for m in methods)
     ):
         raise bad("'methods' is no list of names")
+    inputs = {IMAGE: Tensor(IMAGE, "BYTES", (len(pictures),), pictures)}
+    for name in (TARGET, CONTRAST):
+        chosen = _classes(name, said, listed, model)
+        if chosen is not None:
+            inputs[name] = chosen
+    return Inference(inputs, _outputs(methods, model))
+
+
+def _classes(
+    name: str, said: Mapping[str, Any], listed: list[Any], model: Described
+) -> Tensor | None:
+    """The classes that instances ask for; None where none does."""
     import numpy as np
 
-    count = (len(pictures),)
-    inputs = {
-        IMAGE: Tensor(IMAGE, "BYTES", count, pictures),
-        TARGET: Tensor(TARGET, "INT64", count, np.array(targets, np.int64)),
-    }
-    return Inference(inputs, _outputs(methods, model))
+    every = said.get(name)
+    asked = [one.get(name, every) if isinstance(one, dict) else every for one in listed]
+    if all(one is None for one in asked):
+        return None
+    numbers = [_class_of(one, name, model, at) for at, one in enumerate(asked)]
+    return Tensor(name, "INT64", (len(numbers),), np.array(numbers, np.int64))
 
 
 def _instance(one: Any, at: int) -> bytes:
@@ -91,24 +101,23 @@ def _instance(one: Any, at: int) -> bytes:
     return text_of(found.encode("utf-8", "surrogatepass"), f"instance {at}")
 
 
-def _target(target: Any, model: Described, at: int) -> int:
-    from .ask import number_of
-
-    if target is None:
-        return -1
-    number = number_of(target, "target", model)
-    if number >= 2**62:
-        raise bad(f"instance {at}: target out of range")
-    return number
+def _class_of(said: Any, name: str, model: Described, at: int) -> int:
+    try:
+        return -1 if said is None else number_of(said, name, model)
+    except Refused as err:
+        raise bad(f"instance {at}: {err}", err.reason) from None
 
 
 def of_instances(reply: Reply) -> dict[str, Any]:
     """V1's answer: an explanation of each instance, its heat maps as base64 PNG."""
     found = {tensor.name: tensor for tensor, _ in reply.tensors}
     targets: Any = found[TARGET].values
+    rivals: Any = found[CONTRAST].values if CONTRAST in found else None
     explanations = []
     for row in range(reply.rows):
         told: dict[str, Any] = {"class": int(targets[row])}
+        if rivals is not None:
+            told["contrast"] = int(rivals[row])
         if reply.names is not None:
             told["name"] = reply.names[row]
         if reply.probabilities is not None:

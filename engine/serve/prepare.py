@@ -30,9 +30,10 @@ __all__ = ["Asked", "prepared"]
 class Asked:
     """How models are served: as the command line says.
 
-    methods: None: what an exported file has, else the three rules. preprocess, labels: as their
-    options. inputs: what is fed beside the image, to models that have inputs of these names: .npy
-    files or numbers. providers: of the runtime. rows: of one run, at most. memory: of a worker, in
+    methods: None: what an exported file has, else the three rules; of an exported file those of
+    them that it has, where it has any, else its own. preprocess, labels: as their options. inputs:
+    what is fed beside the image, to models that have inputs of these names: .npy files or numbers.
+    providers: of the runtime. rows: of one run, at most. memory: of a worker, in
     bytes; hard: what doesn't fit is refused, where else its runs have one row.
     """
 
@@ -85,7 +86,8 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
         save_model(drawn, explaining)
     else:
         plain.rename(explaining)
-    held = Explainer(explaining, methods=asked.methods, providers=asked.providers,
+    methods = asked.methods if ready.exported is None else _own(ready.exported, asked.methods)
+    held = Explainer(explaining, methods=methods, providers=asked.providers,
                      inputs=ready.inputs)  # fmt: skip
     lone = with_batch(drawn)
     if held.fed.batch == 1:
@@ -97,6 +99,12 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
         scores.graph.outputs[:] = [v for v in scores.graph.outputs if v.name != ranked]
     made = _described(source, ready, held, (scores, drawn), asked, of, (plain, explaining), notes)
     return replace(made, ranked=ranked, lone=lone, given=_given(held, into))
+
+
+def _own(exported: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Of an exported file's methods those that are asked for; None for all: it stands beside other
+    models, which have them."""
+    return tuple(m for m in asked or () if m in exported) or None
 
 
 def _given(held: Any, into: Path) -> dict[str, str]:

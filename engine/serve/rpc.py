@@ -86,25 +86,27 @@ class _Service:
         call: Callable[[Any, Any], Any] = getattr(self, f"_{name}")
         asked, answered = self.messages[f"{name}Request"], self.messages[f"{name}Response"]
 
-        async def answer(request: Any, context: Any) -> Any:
-            return await self._guarded(name, call, request, context)
+        async def answer(data: bytes, context: Any) -> Any:
+            return await self._guarded(name, call, asked, data, context)
 
+        # Messages are read in here: gRPC would answer what is none with UNKNOWN, and a line about
+        # its own insides.
         return self.grpc.unary_unary_rpc_method_handler(
-            answer,
-            request_deserializer=asked.FromString,
-            response_serializer=answered.SerializeToString,
+            answer, response_serializer=answered.SerializeToString
         )
 
     async def _guarded(
-        self, name: str, call: Callable[[Any, Any], Any], request: Any, context: Any
+        self, name: str, call: Callable[[Any, Any], Any], asked: Any, data: bytes, context: Any
     ) -> Any:
         begun, status, reason, error = now(), "OK", None, None
+        request = None
         metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
         with span(f"backlight/{name}", metadata) as trace:
             if trace is not None:
                 await context.send_initial_metadata((("traceparent", trace.header),))
             try:
                 self._check(name, metadata)
+                request = _read(asked, data)
                 return await call(request, context)
             except Refused as refused:
                 status, reason, error = (
@@ -200,6 +202,15 @@ class _Service:
             pieces, _ = raw_of(tensor)
             made.raw_output_contents.append(b"".join(pieces))
         return made
+
+
+def _read(kind: Any, data: bytes) -> Any:
+    """A message of a kind. Raises Refused."""
+    wrong = importlib.import_module("google.protobuf.message").DecodeError
+    try:
+        return kind.FromString(data)
+    except wrong:
+        raise bad(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}") from None
 
 
 def _number(status: str) -> int:

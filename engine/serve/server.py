@@ -161,6 +161,7 @@ class _Server:
         if not list(self.front.models):
             raise UsageError("no model could be loaded")
         self._refuse_inputs()
+        self._refuse_methods()
         await self.front.pool.up(_UP)
         self.front.loaded = True
 
@@ -175,6 +176,17 @@ class _Server:
                     f"--input '{name}': no such input; besides their images the models have "
                     f"{', '.join(sorted(known)) or 'none'}"
                     + (f"; nearest: {near[0]}" if near else "")
+                )
+
+    def _refuse_methods(self) -> None:
+        """Raise UsageError for a --method that no model has: exported files have what they have."""
+        known = {name for m in self.front.models for name in m.described.methods}
+        for name in self.options.asked.methods or ():
+            if name not in known:
+                names = ", ".join(m.name for m in self.front.models)
+                raise UsageError(
+                    f"--method '{name}': {names} {'was' if ',' not in names else 'were'} exported "
+                    f"with {', '.join(sorted(known))}"
                 )
 
     async def _rpc(self) -> Any:

@@ -10,6 +10,7 @@ grow.
 from __future__ import annotations
 
 import argparse
+import copy
 import http.client
 import json
 import os
@@ -75,19 +76,23 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def _change_json(rng: random.Random, said: dict[str, Any]) -> None:
     holder, key = rng.choice(list(_places(said)))
+
+    def odd() -> Any:
+        return copy.deepcopy(rng.choice(ODD))  # else the next mutation would change ODD itself
+
     what = rng.randrange(6)
     if what == 0:
-        holder[key] = rng.choice(ODD)
+        holder[key] = odd()
     elif what == 1:
         del holder[key]
     elif what == 2 and isinstance(holder, dict):
-        holder[rng.choice(KEYS)] = rng.choice(ODD)
+        holder[rng.choice(KEYS)] = odd()
     elif what == 3 and isinstance(holder, list):
         holder.append(holder[key])
     elif what == 4:
         holder[key] = rng.choice((*NAMES, *TYPES))
     else:
-        holder[key] = [rng.choice(ODD) for _ in range(rng.randint(0, 4))]
+        holder[key] = [odd() for _ in range(rng.randint(0, 4))]
 
 
 def _change_raw(rng: random.Random, raw: bytearray) -> None:

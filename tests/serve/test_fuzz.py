@@ -13,6 +13,12 @@ from .running import Server
 def test_the_mutator_makes_what_it_is_told_to() -> None:
     assert mutated(3) == mutated(3) != mutated(4)
     assert len({mutated(seed)[0] for seed in range(50)}) > 45
+    # A seed is the same request whatever came before it. (7466 asks for an answer within 1 µs: the
+    # one 504 among the first 20,000.)
+    late = mutated(7466)
+    for seed in range(300):
+        mutated(seed)
+    assert mutated(7466) == late and b'"timeout": 1}' in late[0]
 
 
 def test_mutated_requests_end_in_answers(server: Server) -> None:

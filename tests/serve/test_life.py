@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import re
@@ -24,10 +25,11 @@ import pytest
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.cli.options import PHOTOS
 
 from .. import models
 from ..engine.commands import SRC
-from .running import Server, binary
+from .running import UP, Server, binary
 
 X = models.images(1, 3, 8, 8)
 INFER = "/v2/models/m/infer"
@@ -329,8 +331,39 @@ def test_several_models_exported_ones_open_sizes_and_a_token(tmp_path: Path, mod
         cam, target, contrast, pictures = (o["data"] for o in answer["outputs"])
         np.testing.assert_allclose(cam, want.saliency["contrastcam"].ravel(), rtol=1e-4, atol=1e-5)
         assert target == want.target.tolist() and contrast == [3, 3, 3] and len(pictures) == 3
+        # The class and its rival are said where they are, unasked; in V1 too.
+        body, header = binary([("x", "FP32", x)], parameters={"contrast": 2})
+        answer = server.post("/v2/models/why/explain", body, header | token).json()
+        assert [o["name"] for o in answer["outputs"]] == [
+            "prob", "target", "contrast", "heatmap_contrastcam"
+        ]  # fmt: skip
+        assert answer["outputs"][2]["data"] == [2, 2, 2]
+        photo = base64.b64encode((PHOTOS / "coffee.jpg").read_bytes()).decode()
+        told = {"instances": [{"image": photo, "contrast": 1}, photo], "contrast": 2}
+        answer = server.post("/v1/models/why:explain", told, token).json()
+        assert [one["contrast"] for one in answer["explanations"]] == [1, 2]
         assert server.end(signal.SIGINT) == 130
         assert not any("s3cret" in line for line in server.lines)
+
+
+def test_methods_of_exported_files_are_their_own(tmp_path: Path, model: Path) -> None:
+    two, one = tmp_path / "two.onnx", tmp_path / "one.onnx"
+    onnx.save(backlight.export(model, ["guided", "vanilla"]), two)
+    onnx.save(backlight.export(model, ["deconv"]), one)
+    with Server(str(model), str(two), str(one), "--method", "vanilla") as server:
+        found = {
+            name: [
+                m["name"] for m in server.get(f"/v2/models/{name}").json()["parameters"]["methods"]
+            ]
+            for name in ("tiny", "two", "one")
+        }
+        assert found == {"tiny": ["vanilla"], "two": ["vanilla"], "one": ["deconv"]}
+        assert server.end() == 0
+    nobody = Server(str(one), str(two), "--method", "gradcam")
+    assert nobody.process.wait(UP) == 2
+    assert nobody.lines == [
+        "backlight: --method 'gradcam': one, two were exported with deconv, guided, vanilla"
+    ]
 
 
 BAD: list[tuple[list[str], str]] = [

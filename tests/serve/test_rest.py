@@ -172,6 +172,33 @@ def test_v1_explain(server: Server) -> None:
     assert base64.b64decode(cat["heatmaps"]["gradcam"]["b64"]).startswith(b"\x89PNG")
 
 
+def test_v1_says_the_class_of_each_or_of_all(server: Server) -> None:
+    picture = {"image": {"b64": base64.b64encode(CHELSEA.read_bytes()).decode()}}
+    told = {"instances": [picture, {**picture, "target": "espresso"}, {**picture, "target": -1}],
+            "methods": ["gradcam"], "target": 3}  # fmt: skip
+    answer = server.post("/v1/models/bundled:explain", told)
+    top = server.post("/v1/models/bundled:explain", {"instances": [picture]}).json()
+    classes = [one["class"] for one in answer.json()["explanations"]]
+    assert classes == [3, 967, top["explanations"][0]["class"]] == [3, 967, 285]
+    for more, says in (
+        ({"target": 1000}, "target 1000 is out of range"), ({"target": True}, "instance 0: "),
+        ({"contrast": 3}, "input 'contrast'; the model takes"),
+    ):  # fmt: skip
+        answer = server.post("/v1/models/bundled:explain", {"instances": [picture], **more})
+        assert answer.status == 400 and says in answer.json()["error"], answer.json()
+    answer = server.post("/v1/models/bundled:predict", told)
+    assert answer.status == 404 and "explain alone" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", None])
+def test_a_picture_is_one_whatever_curl_says_of_it(server: Server, kind: str | None) -> None:
+    header = {"Accept": "image/png"} | ({} if kind is None else {"Content-Type": kind})
+    answer = server.post("/v2/models/bundled/explain?method=gradcam", CHELSEA.read_bytes(), header)
+    assert answer.status == 200 and answer.bytes.startswith(b"\x89PNG")
+    answer = server.post("/v2/models/bundled/infer", CHELSEA.read_bytes(), header)
+    assert answer.status == 400 and "no JSON" in answer.json()["error"]
+
+
 def test_a_label_or_a_number_for_all_rows(server: Server, photos: Any) -> None:
     for said in (967, "espresso"):
         body, header = binary(

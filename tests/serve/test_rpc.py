@@ -77,6 +77,30 @@ def test_tritonclient_s_defaults(server: Server) -> None:
     assert server.last("request", method="gRPC", trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
 
 
+GARBAGE = """
+import grpc, json, sys
+channel = grpc.insecure_channel(f"127.0.0.1:{sys.argv[1]}")
+found = []
+for call in ("ModelInfer", "ModelMetadata", "ServerLive"):
+    asked = channel.unary_unary(f"/inference.GRPCInferenceService/{call}")
+    try:
+        asked(b"\\xff\\xff\\xff\\xff\\x01no message", timeout=60)
+    except grpc.RpcError as err:
+        found.append([err.code().name, err.details()])
+print(json.dumps(found))
+"""
+
+
+def test_what_is_no_message(server: Server) -> None:
+    done = subprocess.run([sys.executable, "-c", GARBAGE, str(server.grpc_port)],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert json.loads(done.stdout) == [
+        ["INVALID_ARGUMENT", f"15 bytes that are no {call}Request"]
+        for call in ("ModelInfer", "ModelMetadata", "ServerLive")
+    ]
+    assert not server.events("library")
+
+
 def test_the_messages_are_the_protocol_s() -> None:
     """The same bytes as tritonclient's copy reads, which would be refused in this process."""
     pytest.importorskip("tritonclient.http")
