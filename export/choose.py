@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -157,6 +157,14 @@ def shown(value: ir.Value) -> str:
         return "of unknown shape"
     dims = all_dims(value.shape)
     return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
+
+
+def unreached(name: str, ofs: Sequence[ir.Value], so: str) -> UsageError:
+    """Of a tensor that the scores don't depend on. so: what follows from that."""
+    return UsageError(
+        f"{name} has no way to the score '{ofs[0].name}': {so}; expected a tensor that the score "
+        "is computed from"
+    )
 
 
 def exported(metadata: Mapping[str, str]) -> tuple[str, ...] | None:

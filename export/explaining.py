@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..errors import UsageError
 from .backward import backward
+from .choose import unreached
 from .emit import Emitter, dim_of
 from .one_class import head_of
 from .preprocess import Preprocess
@@ -122,8 +122,7 @@ class Explaining:
             made = []
             for tensor, ct in zip(wrt, found, strict=True):
                 if ct is None:
-                    names = ", ".join(f"'{v.name}'" for v in self.of)
-                    raise UsageError(f"no gradient flows from {names} to '{tensor.name}'")
+                    raise unreached(f"'{tensor.name}'", self.of, "no gradient flows to it")
                 made.append(ct)
             self._walks[key] = made
         return self._walks[key]

@@ -99,10 +99,7 @@ def named_layer(graph: ir.Graph, name: str, ofs: Sequence[ir.Value], wrt: ir.Val
             "expected one before the global pool"
         )
     if not path(ofs, [value])[0]:
-        raise UsageError(
-            f"layer '{name}' has no way to the score '{ofs[0].name}': its map would be 0 "
-            "everywhere; expected a tensor that the score is computed from"
-        )
+        raise choose.unreached(f"layer '{name}'", ofs, "its map would be 0 everywhere")
     grid, axis = layer.grid, layer.token_axis
     if grid is not None and not any(Flow(of, value, axis, grid).arrives for of in ofs):
         raise UsageError(

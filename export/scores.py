@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from ..errors import ModelError, UsageError
 from . import choose
 from .backward import FLOATS
+from .bare import bare
 from .emit import Emitter, all_dims, dim_of
 from .graph import opset_of
 from .heads import LAYOUT, PICKING, Reading, read
@@ -474,8 +475,7 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     was found.
     """
     graph = model.graph
-    if "backlight.rules" in model.metadata_props:
-        graph.outputs[:] = [v for v in graph.outputs if not (v.name or "").startswith("saliency_")]
+    bare(model)
     image = choose.image_input(graph).input
     found = score(model, of, codes=True)
     scores, closed, reading = found.of, None, found.reading

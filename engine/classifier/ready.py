@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError, UsageError
 from ...export import choose
+from ...export.bare import bare
 from ...export.emit import all_dims
 from ...export.graph import Loaded, ModelLike, load, read
 from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
@@ -87,9 +88,12 @@ class Ready:
 
     @cached_property
     def loaded(self) -> Loaded:
-        """The model in the transform's form. Nobody changes it: `load` copies it. ModelError."""
+        """The model in the transform's form, without what an export added. Nobody changes it:
+        `load` copies it. ModelError."""
         as_it_is = isinstance(self.given, Loaded) and self.as_given
-        return load(self.given if as_it_is else self.read)
+        made = load(self.given if as_it_is else self.read)
+        bare(made)
+        return made
 
     @cached_property
     def hash(self) -> str:

@@ -16,9 +16,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ... import arguments as take
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, ModelError, UsageError
+from ...export import choose, scores
 from ...export.clone import between
-from ...export.graph import ModelLike
+from ...export.graph import Loaded, ModelLike, load
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
@@ -116,7 +117,7 @@ class ExplanatoryGraph:
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise UsageError("no layer given; expected the name of a tensor or node, or several")
-        ordered = _from_the_top(ready.loaded.graph, wanted, ready.exported)
+        ordered = _from_the_top(ready.loaded, wanted)
         self._lanes, own = lanes_of(providers, threads)
         self._turn = turn_of(providers)
         self._taps = Taps(ready, ordered, providers=providers, threads=own)
@@ -302,24 +303,29 @@ def _wanted_filters(given: Any) -> int | tuple[int, ...]:
     return numbers
 
 
-def _from_the_top(
-    graph: ir.Graph, wanted: Sequence[str], exported: Sequence[str] | None
-) -> list[str]:
-    """The layers' tensors, the one nearest to the scores first. Raises UsageError for one that no
-    output needs."""
+def _from_the_top(loaded: Loaded, wanted: Sequence[str]) -> list[str]:
+    """The layers' tensors, the one nearest to the scores first. Raises UsageError for one that the
+    scores don't need."""
+    graph = loaded.graph
     values = list(dict.fromkeys(named(graph, name) for name in wanted))
-    ours = {f"saliency_{name}" for name in exported or ()}
-    outputs = [v for v in graph.outputs if v.name not in ours] or list(graph.outputs)
+    outputs = _scores(loaded)
     place = {node: at for at, node in enumerate(graph)}
-    for value, name in zip(values, wanted, strict=False):
+    for value in values:
         if value not in outputs and not between(outputs, value):
-            raise UsageError(
-                f"layer '{value.name or name}': the head doesn't need it, no way leads from it to "
-                f"'{outputs[0].name}'; expected one that the scores are computed from"
-            )
+            raise choose.unreached(f"layer '{value.name}'", outputs, "the head doesn't need it")
 
     def depth(value: ir.Value) -> int:
         node = value.producer()
         return -1 if node is None else place[node]
 
     return [v.name or "" for v in sorted(values, key=depth, reverse=True)]
+
+
+def _scores(loaded: Loaded) -> list[ir.Value]:
+    """The output that holds the class scores; all of a model that has no such."""
+    outputs = {v.name: v for v in loaded.graph.outputs}
+    try:
+        found = scores.score(load(loaded), maps=True).output
+    except ModelError:  # parts are found of any network
+        found = None
+    return [outputs[found.name]] if found is not None else list(outputs.values())

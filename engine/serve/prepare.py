@@ -59,6 +59,7 @@ def prepared(
 
 
 def _made(source: Path, into: Path, asked: Asked) -> Described:
+    from ...export.bare import bare
     from ...export.graph import read
     from ...export.lone import with_batch, with_rows
     from ...export.saliency import explain_graph
@@ -79,7 +80,8 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
     else:
         if (into / "plain.onnx.data").exists():
             raise UsageError(f"{source}: exported with its weights aside; export it in one file")
-        drawn, scores, changed = read(plain)[0], _stripped(read(plain)[0]), True
+        drawn, scores, changed = read(plain)[0], read(plain)[0], True
+        bare(scores)
         of = ready.metadata.get("backlight.of", "")
     ranked, shown = _ranked(drawn, scores)
     if ready.exported is None or shown:
@@ -163,20 +165,6 @@ def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:
     if digest is not None:
         ready.__dict__["hash"] = digest
     return ready
-
-
-def _stripped(model: Any) -> Any:
-    """The model that an exported one holds, without what the export added."""
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    added = ("saliency_", "backlight")
-    kept = [o for o in model.graph.outputs if not (o.name or "").startswith(added)]
-    model.graph.outputs[:] = kept
-    RemoveUnusedNodesPass()(model)
-    theirs = set((model.metadata_props.get("backlight.inputs") or "target").split(","))
-    used = [i for i in model.graph.inputs if i.name not in theirs or i.uses()]
-    model.graph.inputs[:] = used
-    return model
 
 
 def _described(

@@ -261,7 +261,10 @@ def test_a_stopped_pass_goes_on(at_hand, tmp_path, found, capsys):
         ("--layers whole,,parts", "an empty name in it"),
         ("--layers whole,part", "nearest: parts"),
         ("--layers p", "no spatial extent"),
-        ("--layers whole,unused", "layer 'unused': the head doesn't need it"),
+        (
+            "--layers whole,unused",
+            "layer 'unused' has no way to the score 'prob': the head doesn't need it; expected",
+        ),
         ("--layers whole -k 99", "-k 99: the set has 24 photos; expected 1 to 24"),
         ("--layers whole -k 0", "-k 0"),
         ("--layers whole --filters 2", "filter 2 is out of range; 'whole' has 0 to 1"),

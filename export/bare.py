@@ -1,0 +1,27 @@
+"""The model that a file which `backlight export` wrote was made of."""
+
+from __future__ import annotations
+
+import re
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from . import choose
+
+__all__ = ["bare"]
+
+
+def bare(model: ir.Model) -> None:
+    """Take out, in place, what an export added: outputs, the nodes behind them, and the inputs that
+    these read. A model that says nothing of an export stays as it is."""
+    methods = choose.exported(model.metadata_props)
+    if methods is None:
+        return
+    maps = "|".join(map(re.escape, methods))
+    ours = re.compile(rf"(saliency|gap)_({maps})(_[0-9]+)?|backlight.*")
+    graph = model.graph
+    graph.outputs[:] = [v for v in graph.outputs if not ours.fullmatch(v.name or "")]
+    RemoveUnusedNodesPass()(model)
+    theirs = set(model.metadata_props.get("backlight.inputs", "target").split(","))
+    graph.inputs[:] = [v for v in graph.inputs if v.name not in theirs or v.uses()]
