@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from .. import models
+from ..models import parsed, weights
 
 # Two convolutions, a pool and a residual branch, over 20 x 17 pixels.
 BODY = """
@@ -18,7 +19,13 @@ BODY = """
     f = Flatten(p)
     scores = Gemm<transB=1>(f, v, c)
 """
+
+
+# How many pictures there are in `folders`.
+COUNT = 21
 X = models.images(2, 3, 20, 17)
+
+
 # Of one tile of 80 pixels: the heading and two lines of detail end above row 86.
 TILE = (slice(86, 166), slice(12, 92))
 
@@ -54,10 +61,14 @@ vit (float[N,3,16,16] x) => (float[N,16,6] y) {
 
 
 _RNG = np.random.default_rng(0)
+
+
 TWO = {
     "w": _RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
     "v": _RNG.standard_normal((6, 5)).astype(np.float32),
 }
+
+
 TWO_TEXT = """<ir_version: 8, opset_import: ["": 18]>
 two (float[N,3,8,6] x, KIND[ROWS] meta) => (float[N,5] y) {
     h = Conv<pads=[1,1,1,1]>(x, w)
@@ -85,3 +96,26 @@ def two(kind: str = "float", rows: str = "N,2") -> onnx.ModelProto:
             "    shape = Concat<axis=0>(d, t)\n    q =",
         )
     return models.parsed(text, TWO)
+
+
+MATMUL = """
+    h = Conv<pads=[1,1,1,1]>(x, w, b)
+    r = Relu(h)
+    p = ReduceMean<axes=[2,3], keepdims=0>(r)
+    d = Dropout(p)
+    m = MatMul(d, u)
+    scores = Add(m, c)
+"""
+
+
+def with_body(body: str, classes: int = 5) -> onnx.ModelProto:
+    rng = np.random.default_rng(1)
+    more = {
+        "u": rng.standard_normal((4, 5)).astype(np.float32),
+        "q": rng.standard_normal((5, 4, 1, 1)).astype(np.float32),
+    }
+    return parsed(
+        f"""<ir_version: 8, opset_import: ["": 13]>
+m (float[N,3,8,8] x) => (float[N,{classes}] prob) {{ {body} prob = Softmax(scores) }}""",
+        weights() | more,
+    )

@@ -15,11 +15,12 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.photos import bands, images, tiff
+from backlight.engine.photos import bands, images
 from backlight.errors import ImageError, UsageError
 from backlight.export.preprocess import PRESETS, Preprocess
 
 from ..models import parsed
+from .tiffs import written
 
 
 def net(depth: int) -> onnx.ModelProto:
@@ -54,47 +55,6 @@ def spec(depth: int, layout: str = "nchw") -> images.InputSpec:
 RECORD = images.fitted(Preprocess(size=(16, 16), crop=1.0), spec(13))
 
 
-def written(values: np.ndarray, order: str = "<", planar: bool = False, deflate: bool = False,
-            predictor: int = 1, floats: bool = False) -> bytes:  # fmt: skip
-    """A TIFF of a strip a plane, by hand: [H, W, C]."""
-    import zlib
-
-    height, width, depth = values.shape
-    held = values.astype(values.dtype.newbyteorder(order))
-    planes = [held[..., i] for i in range(depth)] if planar else [held]
-    data = [p.tobytes() for p in planes]
-    if predictor == 2:
-        data = [
-            np.diff(p, axis=1, prepend=np.zeros_like(p[:, :1])).astype(held.dtype).tobytes()
-            for p in planes
-        ]
-    data = [zlib.compress(d) if deflate else d for d in data]
-    at, offsets = 8, []
-    for piece in data:
-        offsets.append(at)
-        at += len(piece)
-    bits, kind = values.dtype.itemsize * 8, 3 if floats else 1
-    tags = [(256, [width]), (257, [height]), (258, [bits] * depth), (259, [8 if deflate else 1]),
-            (262, [1]), (273, offsets), (277, [depth]), (278, [height]),
-            (279, [len(d) for d in data]), (284, [2 if planar else 1]), (317, [predictor]),
-            (339, [kind] * depth)]  # fmt: skip
-    body = b"".join(data)
-    body += b"\0" * (len(body) % 2)
-    first = 8 + len(body)
-    beyond, more = first + 2 + 12 * len(tags) + 4, b""
-    entries = b""
-    for tag, held_values in tags:
-        packed = struct.pack(f"{order}{len(held_values)}I", *held_values)
-        if len(packed) > 4:
-            entries += struct.pack(f"{order}HHII", tag, 4, len(held_values), beyond + len(more))
-            more += packed
-        else:
-            entries += struct.pack(f"{order}HHI", tag, 4, len(held_values)) + packed
-    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", first)
-    count = struct.pack(f"{order}H", len(tags))
-    return start + body + count + entries + b"\0\0\0\0" + more
-
-
 @pytest.mark.parametrize("depth", [1, 2, 4, 13])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("form", ["HWC", "CHW", "Fortran", "big-endian", "tiff", "tiff planes"])
@@ -117,32 +77,6 @@ def test_what_the_model_is_fed(depth: int, dtype: str, form: str, tmp_path: Path
         assert images.fitted(record, spec(1)).color == "L"
     np.testing.assert_allclose(seen.tensor, want.transpose(2, 0, 1), rtol=1e-5, atol=1e-5)
     assert seen.pixels.shape == (16, 16, 3) and seen.pixels.dtype == np.uint8
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
-@pytest.mark.parametrize("deflate", [False, True])
-@pytest.mark.parametrize("predictor", [1, 2])
-@pytest.mark.parametrize("planar", [False, True])
-def test_tiff(order: str, dtype: str, deflate: bool, predictor: int, planar: bool) -> None:
-    floats = dtype.startswith("float")
-    if floats and predictor == 2:
-        pytest.skip("differences of floats are of their bits")
-    values = np.random.default_rng(2).integers(0, 200, (11, 7, 5)).astype(dtype)
-    stream = io.BytesIO(written(values, order, planar, deflate, predictor, floats))
-    (page,) = tiff.pages_of(stream)
-    np.testing.assert_array_equal(tiff.array_of(stream, page), values)
-
-
-@pytest.mark.parametrize("packed", ["tiff_lzw", "packbits", "tiff_adobe_deflate", None])
-def test_tiff_of_another_writer(packed: str | None) -> None:
-    """Pillow's, by libtiff: what repeats as in pictures, and noise that fills LZW's table."""
-    rng = np.random.default_rng(3)
-    for values in (rng.integers(0, 255, (90, 80, 4)), rng.integers(0, 3, (90, 80, 4)) * 9):
-        stream = io.BytesIO()
-        Image.fromarray(values.astype(np.uint8)).save(stream, "TIFF", compression=packed)
-        (page,) = tiff.pages_of(stream)
-        np.testing.assert_array_equal(tiff.array_of(stream, page), values)
 
 
 def test_bytes_of_an_array_are_a_photo(tmp_path: Path) -> None:

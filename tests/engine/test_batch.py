@@ -18,11 +18,9 @@ import pytest
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.photos.images import InputSpec
-from backlight.engine.scale import local, maps
+from backlight.engine.scale import local
 from backlight.engine.scale import run as scale
-from backlight.engine.scale.maps import MapColumns, decoded
-from backlight.engine.scale.shards import found_shards
+from backlight.engine.scale.maps import decoded
 from backlight.errors import ModelError, OutputError, UsageError
 
 from .. import models
@@ -30,8 +28,14 @@ from .batching import Here, manifest_of, rows_of, tar, tars, thumbnail
 from .commands import SRC
 
 pa = pytest.importorskip("pyarrow")
+
+
 pq = pytest.importorskip("pyarrow.parquet")
+
+
 HOW: dict[str, Any] = {"preprocess": "unit", "methods": ["guided"], "workers": 1, "threads": 1}
+
+
 # Of a run in this process alone: what starts quickly.
 QUICK: dict[str, Any] = HOW | {"isolate": False}
 
@@ -84,36 +88,6 @@ def test_a_part_holds_what_the_explainer_says(tiny: Path, tmp_path: Path) -> Non
     assert field.metadata == {b"form": b"float16", b"shape": b"3,8,8"}
 
 
-@pytest.mark.parametrize("form", maps.FORMS)
-@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
-@pytest.mark.parametrize("shape", ["nchw", "nhwc", "map", "signed map"])
-def test_forms_of_a_map(form: str, scale: float, shape: str) -> None:
-    """Whatever its size: half precision has no values like 1e-9, nor like 1e9."""
-    rng = np.random.default_rng(0)
-    layout = "nhwc" if shape == "nhwc" else "nchw"
-    spec = InputSpec("x", np.dtype(np.float32), layout, 3, (8, 12), None)
-    size = {"nchw": (3, 8, 12), "nhwc": (8, 12, 3)}.get(shape, (8, 12))
-    values = (scale * rng.standard_normal(size)).astype(np.float32)
-    values = np.abs(values) if shape == "map" else values
-    made = MapColumns("m", form, 4, spec)
-    cells = made.cells(values)
-    assert list(cells) == list(made.names)
-    (field, *_) = made.fields(size)
-    said = {k.decode(): v.decode() for k, v in field.metadata.items()}
-    held = tuple(int(n) for n in said["shape"].split(","))
-    got = decoded(cells["saliency_m"], cells.get("scale_m"), said["form"], held)
-    plane = values if "map" in shape else np.abs(values).max(axis=0 if layout == "nchw" else 2)
-    want = {
-        "float16": values, "png": plane,
-        "grid": plane.reshape(4, 2, 4, 3).mean(axis=(1, 3)),
-    }[form]  # fmt: skip
-    off = {"float16": 5e-4, "png": 0.5 / 127, "grid": 1e-6}[form] * np.abs(values).max()
-    np.testing.assert_allclose(got, want, rtol=0, atol=off)
-    assert (made.cells(np.zeros(size, np.float32)).get("scale_m", 0)) == 0
-    zero = made.cells(np.zeros(size, np.float32))
-    assert not decoded(zero["saliency_m"], zero.get("scale_m"), form, held).any()
-
-
 @pytest.mark.usefixtures("here")
 def test_every_kind_of_shard_gives_the_same_rows(tiny: Path, tmp_path: Path) -> None:
     pictures = {f"{n}.jpg": thumbnail(n) for n in range(6)}
@@ -146,30 +120,6 @@ def test_every_kind_of_shard_gives_the_same_rows(tiny: Path, tmp_path: Path) -> 
     assert all(rows == first for rows in others) and len(first) == 6
     table = found.table(["key", "class"])
     assert table.num_rows == 36 and table.column_names == ["key", "class"]
-
-
-def test_a_folder_and_a_long_list_are_cut_into_shards(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    (folder / "deep").mkdir(parents=True)
-    for n in range(5):
-        (folder / "deep" / f"{n}.jpg").write_bytes(thumbnail(n))
-    (folder / "readme.txt").write_text("no list of files")
-    found, skipped = found_shards([folder], 2)
-    assert not skipped and [s.name for s in found] == [f"files-00000{n}" for n in range(3)]
-    assert [s.files for s in found][2] == ("deep/4.jpg",)
-    (tmp_path / "all.txt").write_text("".join(f"pictures/deep/{n}.jpg\n" for n in range(5)))
-    found, _ = found_shards([tmp_path / "all.txt"], 3)
-    assert [(s.name, len(s.files)) for s in found] == [("all.txt-000000", 3), ("all.txt-000001", 2)]
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    for name in ("a.txt", "b.list"):
-        (lists / name).write_text("../pictures/deep/0.jpg\n")
-    assert [s.kind for s in found_shards([lists])[0]] == ["list", "list"]
-    other = tmp_path / "other"
-    shutil.copytree(lists, other)
-    names = [s.name for s in found_shards([lists, other])[0]]
-    assert len(set(names)) == 4 and all(n.startswith(("a.txt-", "b.list-")) for n in names)
-    assert names == [s.name for s in found_shards([lists, other])[0]]
 
 
 @pytest.mark.usefixtures("here")

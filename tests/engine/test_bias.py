@@ -15,9 +15,8 @@ from PIL import Image
 import backlight
 from backlight.engine.cli import run
 from backlight.engine.direct.explainer import Explainer
-from backlight.engine.evidence import background, objects
+from backlight.engine.evidence import objects
 from backlight.engine.evidence.biasreport import BiasReport
-from backlight.engine.evidence.spray import eigen_gap, spectral
 from backlight.errors import ImageError, ModelError, OutputError, UsageError
 from backlight.export.preprocess import preset
 
@@ -87,23 +86,6 @@ def test_objects_seeded_by_the_evidence(planted):
     pytest.importorskip("skimage")
     assert report(planted / "snow", object="seeded").suspects == ["snow"]
     assert report(planted / "corner", object="seeded").suspects == []
-
-
-def test_an_object_is_grown_by_colours_from_where_the_evidence_is():
-    pytest.importorskip("skimage")
-    pixels = np.full((40, 60, 3), 30, np.uint8)
-    red = np.zeros((40, 60), bool)
-    red[10:30, 10:30] = True
-    pixels[red] = (220, 40, 40)
-    pixels[14:26, 42:52] = (220, 40, 40)  # another one, of which the evidence says less
-    y, x = np.mgrid[:40, :60]
-    evidence = np.exp(-np.hypot(y - 20, x - 18) / 10).astype(np.float32)
-    evidence[18:22, 45:49] = 1
-    found = objects.seeded(evidence, pixels)
-    assert (found == red).all(), "all of it, and the largest part alone"
-    border = np.zeros_like(evidence)
-    border[0] = 1
-    np.testing.assert_array_equal(objects.seeded(border, pixels), objects.centre((40, 60)))
 
 
 def test_seeded_without_scikit_image(linear, monkeypatch, tmp_path, capsys):
@@ -190,64 +172,6 @@ def test_unlabelled_photos_go_by_the_predicted_class(linear, tmp_path):
     found = finder(tmp_path)  # masks by the photos' names alone
     assert {one.name: len(one.rows) for one in found.classes} == {"a": 4, "b": 4}
     assert found.suspects == ["b"]
-
-
-def test_backgrounds():
-    pixels = np.zeros((20, 20, 3), np.uint8)
-    pixels[..., 2] = 200
-    region = objects.centre((20, 20))
-    assert 0.35 < region.mean() < 0.45
-    pixels[region] = (255, 0, 0)
-    alone = background.alone(pixels, region)
-    assert (abs(alone.astype(int) - (0, 0, 200)) <= 1).all(), "nothing of the object is left"
-    blurred = background.blurred(pixels, region)
-    assert (blurred[region] == pixels[region]).all() and (blurred[~region][:, 0] == 0).all()
-    other = np.full((20, 20, 3), 90, np.uint8)
-    made = background.exchanged(pixels, region, other, region)
-    assert (made[region] == pixels[region]).all() and (made[~region] == 90).all()
-    whole = np.ones((20, 20), bool)
-    assert (background.alone(pixels, whole) == background.blank(pixels)).all()
-    assert (background.alone(pixels, ~whole) == pixels).all()
-
-
-@pytest.mark.parametrize("by", [0, 1, 3.2])
-def test_a_margin_around_a_region(by):
-    region = np.zeros((11, 13), bool)
-    region[5, 6] = True
-    grown = objects.grown(region, by)
-    step = round(by)
-    want = np.zeros_like(region)
-    want[5 - step : 6 + step, 6 - step : 7 + step] = True
-    np.testing.assert_array_equal(grown, want)
-
-
-def blobs(counts: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Maps with a spot in another place for each group."""
-    rng = np.random.default_rng(seed)
-    maps = rng.random((sum(counts), 8, 8)) * 0.2
-    label = np.repeat(np.arange(len(counts)), counts)
-    for row, group in enumerate(label):
-        maps[row, 2 * group, 2 * group : 2 * group + 2] += 5
-    return maps, label
-
-
-def test_clusters_are_the_planted_ones():
-    maps, label = blobs((14, 9, 5))
-    order = np.random.default_rng(1).permutation(len(maps))
-    np.testing.assert_array_equal(spectral(maps[order]), label[order])  # the largest is 0
-    assert len(np.unique(spectral(maps, 5))) == 5
-    assert spectral(maps[:3]).tolist() == [0, 0, 0]
-    assert eigen_gap(np.array([0, 0, 0.01, 0.9, 1])) == 3
-
-
-def test_clusters_are_scikit_learn_s():
-    cluster = pytest.importorskip("sklearn.cluster")
-    maps, _ = blobs((12, 12, 7), seed=3)
-    flat = maps.reshape(len(maps), -1)
-    want = cluster.SpectralClustering(3, affinity="nearest_neighbors", random_state=0)
-    want = want.fit_predict(flat / flat.sum(axis=1, keepdims=True))
-    got = spectral(maps, 3)
-    assert len({*zip(got.tolist(), want.tolist(), strict=True)}) == 3
 
 
 def cli(linear: Path, out: Path, *words: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import onnx
 import pytest
@@ -16,8 +15,6 @@ from backlight.engine.inside.deconvnet import Projector
 from backlight.engine.inside.objective import Objective
 from backlight.engine.inside.taps import Taps
 from backlight.engine.measure import processes
-from backlight.engine.measure.bench import Row
-from backlight.engine.measure.recommend import recommended
 from backlight.engine.runtime.choice import Choice, file_beside
 from backlight.engine.runtime.digest import model_hash
 from backlight.engine.runtime.machine import device
@@ -27,40 +24,9 @@ from .. import models
 from .nets import two
 
 pytest.importorskip("onnxruntime")
+
+
 X = models.images(2, 3, 8, 8)
-
-
-def row(provider: str, p50: float, subject: str = "score + vanilla", **more: object) -> Row:
-    return Row(subject, provider, 2, 1, 5, p50, p50, p50, 1, 1, 1, 1, 1, None, None, **more)
-
-
-@pytest.mark.parametrize(
-    ("rows", "provider", "times", "why"),
-    [
-        ([row("cpu", 4), row("openvino", 2)], "openvino", 2.0, "2.00 times as fast as cpu"),
-        ([row("cpu", 4), row("openvino", 3.9)], "cpu", 1.0, "nothing is clearly faster"),
-        ([row("cpu", 4), row("openvino", 5)], "cpu", 1.0, "the fastest"),
-        # Explanations count, not scores; each graph as much as any other.
-        (
-            [row("cpu", 4), row("openvino", 2), row("cpu", 1, "score"),
-             row("openvino", 9, "score")],
-            "openvino", 2.0, "2.00 times",
-        ),
-        (
-            [row("cpu", 4), row("cpu", 100), row("openvino", 1), row("openvino", 200)],
-            "openvino", 1.41, "1.41 times",
-        ),
-        (
-            [row("cpu", 4), row("openvino", 1, drift=0.3)],
-            "cpu", 1.0, "openvino's maps drift by 0.3",
-        ),
-    ],
-)  # fmt: skip
-def test_what_is_recommended(rows, provider, times, why):
-    found = recommended(rows, ["cpu", "openvino"])
-    assert (found.provider, found.times, found.over) == (provider, times, "cpu")
-    assert why in found.why
-    assert recommended(rows, ["cpu"]) is None
 
 
 @pytest.fixture
@@ -193,13 +159,3 @@ def test_bad_use_of_the_bench(given, says, tiny, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert not file_beside(tiny).exists()
-
-
-def test_the_machine_says_how_wide_its_vectors_are():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = [line for line in lines if line.startswith("flags")]
-    if not flags:
-        pytest.skip("no x86 flags to read")
-    wide = "AVX-512" if "avx512f" in flags[0] else "AVX2" if "avx2" in flags[0] else ""
-    assert device().endswith(f", {wide}" if wide else "cores")

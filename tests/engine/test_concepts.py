@@ -13,24 +13,12 @@ import pytest
 from PIL import Image
 
 import backlight
-from backlight.engine.classifier.ready import Ready
 from backlight.engine.cli import run
-from backlight.engine.inside.cavs import FITS, fitted
-from backlight.engine.inside.derivatives import LayerDerivatives
-from backlight.engine.inside.significance import two_sided, welch
-from backlight.engine.inside.testing import random_sets
+from backlight.engine.inside.significance import welch
 from backlight.errors import ImageError, OutputError, UsageError
 
 from .. import models
 
-# z0 = half the sum of squares of the activations, so that its gradient is the activations.
-SQUARES = """<ir_version: 8, opset_import: ["": 18]>
-squares (float[N,3,1,1] x) => (float[N,2] scores) {
-    a = Flatten(x)
-    s = Mul(a, a)
-    scores = MatMul(s, m)
-}"""
-HALVES = {"m": np.array([[0.5, 0.1], [0.5, 0.2], [0.5, 0.3]], np.float32)}
 # Class 0 is the mean red of the photo, class 1 its mean green; blue is no class.
 PLANTED = """<ir_version: 8, opset_import: ["": 18]>
 planted (float[N,3,8,8] x) => (float[N,2] prob) {
@@ -41,6 +29,8 @@ planted (float[N,3,8,8] x) => (float[N,2] prob) {
     scores = Gemm(f, m)
     prob = Softmax(scores)
 }"""
+
+
 RED_GREEN = {"m": np.array([[1, -1], [-1, 1], [0, 0]], np.float32)}
 
 
@@ -54,131 +44,6 @@ def drawn(channel: int | None, count: int, seed: int) -> np.ndarray:
     if channel is not None:
         x[:, channel] += 1
     return x
-
-
-class TestDerivatives:
-    def test_the_case_of_tensorflow_tcav(self):
-        """A7: activations (0, 1, 2), gradient the same, vector (1, 2, 3): 8."""
-        layer = LayerDerivatives(
-            Ready(models.parsed(SQUARES, HALVES)), "a", None, True, "cpu", None
-        )
-        x = np.array([[0, 1, 2], [0, -1, -2]], np.float32).reshape(2, 3, 1, 1)
-        found = layer(x, np.array([0, 0]), np.array([[1, 2, 3], [0, 1, 0]], np.float32))
-        # The gradient of the logit: along it the score rises.
-        np.testing.assert_allclose(found, [[8, 1], [-8, -1]], rtol=1e-6)
-        other = layer(x, np.array([1, -1]), np.array([[1, 2, 3]], np.float32))
-        # Class 1: gradients .2, .4, .6 of the activations; -1: the class on top, which is 0.
-        np.testing.assert_allclose(other, [[4.4], [-8]], rtol=1e-6)
-
-    @pytest.mark.parametrize("pooled", [True, False])
-    def test_finite_differences(self, pooled):
-        ready = Ready(models.tiny())
-        layer = LayerDerivatives(ready, "r", None, pooled, "cpu", None)
-        x = models.images(2, 3, 8, 8)
-        size = 4 if pooled else 4 * 64
-        directions = np.random.default_rng(1).standard_normal((3, size)).astype(np.float32)
-        found = layer(x, np.array([2, 4]), directions)
-        w = models.weights()
-        # Behind the layer all is linear: the mean over places, times v.
-        spread = directions.reshape(3, 4, -1).sum(axis=2) / (1 if pooled else 64)
-        np.testing.assert_allclose(found, w["v"][[2, 4]] @ spread.T, rtol=1e-4, atol=1e-5)
-
-    def test_a_vector_is_the_same_at_every_place_whatever_the_layout(self):
-        ready = Ready(models.tiny())
-        layer = LayerDerivatives(ready, "h", None, True, "cpu", None)
-        assert layer.axes == (2, 3)
-        values = np.arange(2 * 4 * 3 * 5, dtype=np.float32).reshape(2, 4, 3, 5)
-        np.testing.assert_allclose(layer.rows(values), values.mean(axis=(2, 3)))
-        flat = LayerDerivatives(ready, "h", None, False, "cpu", None)
-        assert flat.rows(values).shape == (2, 60)
-
-
-class TestVectors:
-    A = np.array([[2, 0], [4, 0], [3, 1], [3, -1]], np.float32)
-    B = np.array([[-2, 0], [-4, 0], [-3, 1], [-3, -1]], np.float32)
-
-    @pytest.mark.parametrize("kind", FITS)
-    def test_tells_the_two_sides(self, kind):
-        if kind != "mean":
-            pytest.importorskip("sklearn")
-        a, b = np.tile(self.A, (6, 1)), np.tile(self.B, (6, 1))
-        cav = fitted(kind, a, b, np.random.default_rng(0))
-        assert cav.accuracy == 1
-        assert cav.normal.dtype == np.float32
-        np.testing.assert_allclose(np.linalg.norm(cav.normal), 1, rtol=1e-6)
-        np.testing.assert_allclose(cav.normal, [1, 0], atol=0.15)
-        turned = fitted(kind, b, a, np.random.default_rng(0))
-        assert turned.normal[0] < -0.9 and turned.accuracy == 1
-
-    @pytest.mark.parametrize("kind", ["logistic", "svm"])
-    def test_few_rows_of_many_units_are_fitted_in_their_span(self, kind):
-        models_of = pytest.importorskip("sklearn.linear_model"), pytest.importorskip("sklearn.svm")
-        rng = np.random.default_rng(0)
-        a, b = rng.standard_normal((2, 6, 300)) + np.array([0.3, 0])[:, None, None]
-        found, border = FITS[kind](a.astype(np.float32), b.astype(np.float32), 0)
-        rows = np.concatenate([a, b]).astype(np.float32).astype(np.float64)
-        scale = np.sqrt((rows**2).mean())
-        make = {
-            "logistic": lambda: models_of[0].LogisticRegression(max_iter=1000, tol=1e-8),
-            "svm": lambda: models_of[1].LinearSVC(max_iter=50000, tol=1e-8),
-        }[kind]
-        plain = make().fit(rows / scale, [1] * 6 + [0] * 6)
-        cosine = found @ plain.coef_[0] / np.linalg.norm(found) / np.linalg.norm(plain.coef_[0])
-        assert cosine > 0.9999 and border == pytest.approx(-plain.intercept_[0], abs=0.01)
-
-    def test_is_the_difference_of_means(self):
-        cav = fitted("mean", self.A[:1], self.B[2:3], np.random.default_rng(0))
-        np.testing.assert_allclose(cav.normal, np.array([5, -1]) / 26**0.5, rtol=1e-6)
-        assert cav.accuracy is None  # one row a side: nothing to hold back
-
-    def test_two_sides_that_are_one_have_no_direction(self):
-        same = np.ones((6, 2), np.float32)
-        flat = fitted("mean", same, same, np.random.default_rng(0))
-        assert not flat.normal.any() and flat.accuracy == 0.5
-
-    def test_accuracy_is_of_rows_that_were_held_back(self):
-        """On noise a vector tells what it has seen, and nothing else."""
-        rng = np.random.default_rng(0)
-        found = [
-            fitted("mean", *rng.standard_normal((2, 12, 400)).astype(np.float32), rng).accuracy
-            for _ in range(60)
-        ]
-        assert abs(np.mean(found) - 0.5) < 0.05  # the mean of 60 x 8: its error is 0.02
-
-    def test_one_random_folder_is_split_and_several_are_sets(self):
-        rng = np.random.default_rng(0)
-        split = random_sets([60], 10, rng)
-        assert [len(s) for s in split] == [6] * 10
-        assert sorted(np.concatenate(split)) == list(range(60))
-        assert [len(s) for s in random_sets([23], 10, rng)] == [4, 4, 3, 3, 3, 3, 3]
-        assert [len(s) for s in random_sets([5], 10, rng)] == [3, 2]
-        assert [len(s) for s in random_sets([3], 10, rng)] == [3]
-        several = random_sets([3, 2, 4], 10, rng)
-        assert [s.tolist() for s in several] == [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
-
-
-class TestSignificance:
-    def test_is_scipys(self):
-        stats = pytest.importorskip("scipy.stats")
-        rng = np.random.default_rng(0)
-        for _ in range(50):
-            a = rng.normal(size=rng.integers(2, 30)) * rng.uniform(0.1, 5)
-            b = rng.normal(size=rng.integers(2, 90)) + rng.uniform(-2, 2)
-            want = stats.ttest_ind(a, b, equal_var=False).pvalue
-            assert welch(a, b) == pytest.approx(want, rel=1e-9)
-        for t in (1e-8, 0.5, 3, 40):
-            for freedom in (1, 1.5, 10, 1e5):
-                assert two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-7)
-
-    def test_closed_forms(self):
-        # One degree of freedom is Cauchy's distribution; two have a square root.
-        assert two_sided(1, 1) == pytest.approx(0.5)
-        assert two_sided(2**0.5, 2) == pytest.approx(1 - 0.5**0.5)
-
-    def test_without_spread(self):
-        assert welch([1, 1, 1], [1, 1]) == 1
-        assert welch([1, 1, 1], [0, 0]) == 0
-        assert welch([1], [0, 1, 0]) is None
 
 
 class TestConcepts:

@@ -8,13 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from backlight.engine.cli import run
 from backlight.engine.photos import outputs
-from backlight.engine.pictures.fonts import font
-from backlight.engine.pictures.panel import shortened, wrapped
 from backlight.errors import ModelError, OutputError
 from backlight.export import store
 from backlight.export.saliency import explain_graph
@@ -31,24 +28,6 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], *says: 
     assert err.count("\n") == 1 and err.startswith("backlight: "), err
     for text in says:
         assert text in err, err
-
-
-def test_a_file_written_in_pieces_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "made.bin"
-    with outputs.written_whole(file) as out:
-        out.write(b"one ")
-        assert not file.exists()
-        out.write(b"two")
-    assert file.read_bytes() == b"one two"
-
-    def half() -> None:
-        with outputs.written_whole(file) as out:
-            out.write(b"half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        half()
-    assert file.read_bytes() == b"one two" and list(tmp_path.iterdir()) == [file]
 
 
 @posix
@@ -133,6 +112,8 @@ from pathlib import Path
 from backlight.engine.cli import main
 main(sys.argv[1:])
 """
+
+
 BEFORE_RENAMING = """
 import os
 def stop(*_):
@@ -178,69 +159,6 @@ def test_the_next_run_clears_what_a_killed_one_left(tiny: Path, tmp_path: Path) 
     assert not list(folder.glob(".*"))
     (folder / ".mine-12345678").write_text("not ours")
     assert run([*explain, "--force"]) == 0 and (folder / ".mine-12345678").exists()
-
-
-@posix
-@pytest.mark.parametrize("external", [False, True])
-def test_files_are_on_the_disk_before_they_have_their_names(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
-) -> None:
-    """fsync of each file before its rename, of an export and of results."""
-    synced: set[int] = set()
-    renamed: list[str] = []
-    fsync, replace = os.fsync, os.replace
-
-    def noted(handle: int) -> None:
-        synced.add(os.fstat(handle).st_ino)
-        fsync(handle)
-
-    def checked(old: str, new: str) -> None:
-        if Path(new).parent == tmp_path:  # else onnx-ir's own, inside the temporary folder
-            assert os.stat(old).st_ino in synced, new
-            renamed.append(Path(new).name)
-        replace(old, new)
-
-    monkeypatch.setattr(os, "fsync", noted)
-    monkeypatch.setattr(os, "replace", checked)
-    graph = explain_graph(str(tiny), "vanilla")
-    graph.save(tmp_path / "out.onnx", external=external)
-    outputs.write_bytes(tmp_path / "a.png", b"x")
-    data = ["out.onnx.data"] if external else []
-    assert renamed == [*data, "out.onnx", "a.png"]
-    assert tmp_path.stat().st_ino in synced  # the folder: the names
-
-
-def test_a_long_label_is_cut_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cut is what cutting letter by letter gives, in few measurements."""
-    face = font(13)
-    rng = np.random.default_rng(0)
-    for width in (0, 1, 5, 40, 200, 900):
-        for length in (0, 1, 3, 20, 60, 200):
-            for letters in ("iW. m", "abc é", "中文", "\u0301a"):
-                text = "".join(rng.choice(list(letters), length))
-                want = text
-                if face.getlength(text) > width:
-                    while want and face.getlength(want + "…") > width:
-                        want = want[:-1]
-                    want = want.rstrip() + "…"
-                got = shortened(text, face, width)
-                assert got == want or face.getlength(got) <= width, (text, width)
-                assert "\u0301" in letters or got == want, (text, width)
-    count = 0
-    real = type(face).getlength
-
-    def counted(self: object, text: str) -> float:
-        nonlocal count
-        count += len(text)
-        return real(self, text)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(type(face), "getlength", counted)
-    for text in ("W" * 100_000, "\u0301" * 100_000, "W " * 50_000):
-        shortened(text, face, 200)
-        wrapped(text, face, 200)
-        lines = wrapped("word " * 100_000, face, 200)
-        assert sum(map(len, lines)) <= 4000
-    assert count < 2_000_000
 
 
 def test_a_model_with_labels_of_10000_letters(tiny: Path, tmp_path: Path) -> None:

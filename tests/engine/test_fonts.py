@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from backlight.engine.pictures import fonts
-from backlight.engine.pictures.fonts import font
+from backlight.engine.pictures import fonts, grid
+from backlight.engine.pictures.fonts import DEJAVU, _has, font
 
 
 def drawn(text: str, size: int = 20) -> np.ndarray:
@@ -60,3 +61,13 @@ def test_the_length_is_what_is_written() -> None:
     for text in ("cat", "kočička", "кошка и cat"):
         columns = np.nonzero(drawn(text).any(axis=0))[0]
         assert abs(columns[-1] - 5 - font(20).getlength(text)) < 4
+
+
+class TestCommonParts:
+    def test_the_fonts_have_every_character_that_is_written(self) -> None:
+        """Without one of the system's: elsewhere there may be none."""
+        package = Path(grid.__file__).parent
+        texts = [file.read_text(encoding="utf-8") for file in package.rglob("*.py")]
+        beyond = sorted({c for c in "".join(texts) if ord(c) > 127})
+        lacking = [c for c in beyond if not (_has("", c) or _has(str(DEJAVU), c))]
+        assert "…" in beyond and not lacking, lacking

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import sys
-from math import comb, factorial
 
 import numpy as np
 import pytest
@@ -15,196 +14,15 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.masked import tables
 from backlight.engine.masked.attributed import segment_means
-from backlight.engine.masked.superpixels import as_superpixels, picture_of
-from backlight.engine.photos.images import label_map
 from backlight.errors import ImageError, UsageError
-from backlight.export.preprocess import preset
 
 from .. import models
 from ..export.cases import APART, FEATURES, layers3
 from ..export.harness import run_runtime
+from .games import X, logits, shapley
 
-X = models.images(2, 3, 8, 8)
 RNG = np.random.default_rng(5)
-
-
-def logits(x):
-    model = models.tiny(tail="", output="float[N,5] scores")
-    return run_runtime(model, {"x": x})["scores"].astype(np.float64)
-
-
-# --- tables and matrices -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [40, 301])
-def test_lime_s_matrix_is_a_weighted_ridge_regression_by_hand(rows):
-    made = tables.lime_regression(12, rows, seed=3)
-    z = made.table.astype(float)
-    assert z.shape == (rows, 12) and z[0].all() and not z[1].any() and not made.exact
-    pairs = z[: rows // 2 * 2].reshape(-1, 2, 12)
-    assert (pairs.sum(axis=1) == 1).all(), "each row with its opposite"
-    d = 1 - z.sum(axis=1) / np.sqrt(12 * np.maximum(z.sum(axis=1), 1))
-    np.testing.assert_allclose(made.weights, np.exp(-(d**2) / 0.25**2) ** 0.5)
-    y = RNG.normal(size=(rows, 3)) + z @ RNG.normal(size=(12, 3))
-    fit = made.fit(y)
-    # Ridge with an unpenalised intercept, as one system of normal equations.
-    full = np.c_[z, np.ones(rows)]
-    ridge = np.diag([1.0] * 12 + [0.0])
-    want = np.linalg.solve((full.T * made.weights) @ full + ridge, (full.T * made.weights) @ y)
-    np.testing.assert_allclose(fit.values, want[:-1], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(fit.intercept, want[-1], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(fit.gap, want[:-1].sum(axis=0) - (y[0] - y[1]), atol=1e-9)
-    w, mean = made.weights[:, None], (made.weights @ y) / made.weights.sum()
-    r2 = 1 - (w * (y - full @ want) ** 2).sum(axis=0) / (w * (y - mean) ** 2).sum(axis=0)
-    np.testing.assert_allclose(fit.r2, r2, rtol=1e-9)
-
-
-def test_lime_s_fit_is_scikit_learn_s():
-    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
-    made = tables.lime_regression(20, 200, seed=1)
-    y = RNG.random((200, 2))
-    model = linear.Ridge(1.0).fit(made.table, y, sample_weight=made.weights)
-    fit = made.fit(y)
-    np.testing.assert_allclose(fit.values.T, model.coef_, atol=1e-8)
-    np.testing.assert_allclose(fit.intercept, model.intercept_, atol=1e-8)
-    for k in range(2):
-        one = linear.Ridge(1.0).fit(made.table, y[:, k], sample_weight=made.weights)
-        assert fit.r2[k] == pytest.approx(one.score(made.table, y[:, k], made.weights))
-
-
-def test_lime_s_fit_is_the_authors_own_on_the_same_rows():
-    base = pytest.importorskip("lime.lime_base", reason="lime is not installed")
-    pairwise = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
-    made = tables.lime_regression(15, 120, seed=6)
-    z, y = made.table.astype(float), RNG.random((120, 2))
-    distances = pairwise.pairwise_distances(z, z[:1], metric="cosine").ravel()
-    theirs = base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)))
-    fit = made.fit(y)
-    for k in range(2):
-        intercept, values, r2, _ = theirs.explain_instance_with_data(
-            z, y, distances, k, 15, feature_selection="none"
-        )
-        np.testing.assert_allclose(fit.values[:, k], [v for _, v in sorted(values)], atol=1e-8)
-        assert fit.intercept[k] == pytest.approx(intercept)
-        assert fit.r2[k] == pytest.approx(r2)
-
-
-def test_all_subsets_give_what_shap_gives():
-    shap = pytest.importorskip("shap", reason="shap is not installed")
-    weights = RNG.normal(size=(6, 4))
-
-    def game(z):
-        return np.tanh(z @ weights).sum(axis=1)
-
-    made = tables.shap_regression(6, None, seed=0)
-    found = made.fit(game(made.table.astype(float))[:, None]).values[:, 0]
-    explainer = shap.KernelExplainer(game, np.zeros((1, 6)))
-    want = explainer.shap_values(np.ones((1, 6)), nsamples=64, l1_reg=False, silent=True)[0]
-    np.testing.assert_allclose(found, want, atol=1e-8)
-
-
-def shapley(values, segments):
-    """By the definition, over all subsets. values: from a tuple of 0/1 to a number."""
-    found = np.zeros(segments)
-    for s in range(segments):
-        for row in itertools.product((0, 1), repeat=segments):
-            if not row[s]:
-                size = sum(row)
-                weight = factorial(size) * factorial(segments - size - 1) / factorial(segments)
-                more = (*row[:s], 1, *row[s + 1 :])
-                found[s] += weight * (values[more] - values[row])
-    return found
-
-
-def test_all_subsets_give_the_shapley_values_of_the_definition():
-    made = tables.shap_regression(6, None, seed=0)
-    assert made.exact and len(made.table) == 64 and len(np.unique(made.table, axis=0)) == 64
-    game = {row: float(v) for row, v in zip(map(tuple, made.table.tolist()),
-                                            RNG.normal(size=64), strict=True)}  # fmt: skip
-    fit = made.fit(np.array([[game[tuple(row)]] for row in made.table.tolist()]))
-    np.testing.assert_allclose(fit.values[:, 0], shapley(game, 6), atol=1e-12)
-    assert abs(fit.gap[0]) < 1e-12
-    # And the same by weighted least squares under the kernel, through both ends.
-    solved = tables._constrained(made.table, made.weights)
-    np.testing.assert_allclose(solved, made.matrix, atol=1e-12)
-
-
-@pytest.mark.parametrize(("segments", "rows"), [(2, 4), (12, 4096), (13, 2074), (50, 2148)])
-def test_how_many_subsets_kernelshap_takes(segments, rows):
-    made = tables.shap_regression(segments, None, seed=0)
-    assert made.table.shape == (rows, segments) and made.exact == (segments <= 12)
-    assert made.table[0].all() and not made.table[1].any() and (made.weights[:2] == 0).all()
-    assert len(np.unique(made.table, axis=0)) == rows
-
-
-def test_the_kernel_s_masses_by_size_are_the_paper_s():
-    """(M - 1) / (s (M - s)): 1, 2/3, 2/3, 1 for M = 5, in proportion; and of a sampled table the
-    sizes that are enumerated, and all of them together, keep theirs."""
-    made = tables.shap_regression(5, None, seed=0)
-    sizes = made.table.sum(axis=1)
-    mass = np.array([made.weights[sizes == s].sum() for s in range(1, 5)])
-    np.testing.assert_allclose(mass, [1, 2 / 3, 2 / 3, 1], rtol=1e-12)
-    sampled = tables.shap_regression(20, 2000, seed=0)
-    sizes = sampled.table.sum(axis=1)
-    share = 1 / (np.arange(1, 20) * (20 - np.arange(1, 20)))
-    share /= share.sum()
-    for s in (1, 2, 18, 19):
-        assert (sizes == s).sum() == comb(20, int(s))
-        assert sampled.weights[sizes == s].sum() == pytest.approx(share[s - 1])
-    assert sampled.weights.sum() == pytest.approx(1)
-    drawn = sampled.table[(sizes > 2) & (sizes < 18)]
-    both = {tuple(r) for r in drawn.tolist()}
-    assert sum(tuple(1 - np.array(r)) in both for r in drawn) >= len(drawn) - 1
-
-
-@pytest.mark.parametrize("rows", [2, 5, 30, 400, 3000])
-def test_sampled_values_always_sum_to_the_whole(rows):
-    made = tables.shap_regression(30, rows, seed=2)
-    assert len(made.table) == rows
-    fit = made.fit(RNG.normal(size=(rows, 4)))
-    np.testing.assert_allclose(fit.gap, 0, atol=1e-12)
-    assert np.isfinite(fit.values).all()
-
-
-def test_a_linear_game_is_found_exactly_whatever_is_sampled():
-    weights = RNG.normal(size=(25, 2))
-    for made in (tables.shap_regression(25, 200, seed=1), tables.shap_regression(25, 200, seed=9)):
-        fit = made.fit(made.table @ weights + 3)
-        np.testing.assert_allclose(fit.values, weights, atol=1e-10)
-        np.testing.assert_allclose(fit.r2, 1, atol=1e-10)
-
-
-def test_scores_that_never_change_have_no_fit_to_speak_of():
-    for made in (tables.lime_regression(9, 100, 0), tables.shap_regression(9, None, 0)):
-        fit = made.fit(np.full((len(made.table), 2), 0.3))
-        assert not fit.values.any() and not fit.gap.any() and np.isnan(fit.r2).all()
-
-
-def test_opposite_rows_say_more_than_as_many_single_ones():
-    """Of a game with pairs in it: half the variance, or less, that independent coins give."""
-    a, b = RNG.normal(size=12), RNG.normal(size=(12, 12)) / 4
-
-    def game(z):
-        return (z @ a + np.einsum("ni,ij,nj->n", z, b, z))[:, None]
-
-    def spread(coins):
-        found = []
-        for seed in range(60):
-            z = tables.lime_regression(12, 200, seed).table
-            if coins:
-                z = np.random.default_rng(seed).integers(0, 2, z.shape)
-                z[0] = 1
-            w = np.ones(len(z))
-            c = z - z.mean(axis=0)
-            found.append(np.linalg.solve((c.T * w) @ c + np.eye(12), c.T @ game(z))[:, 0])
-        return np.var(found, axis=0).sum()
-
-    assert spread(coins=False) < 0.75 * spread(coins=True)
-
-
-# --- the classes ---------------------------------------------------------------------------------
 
 
 def test_values_intercept_and_fit_of_captum_s_model():
@@ -250,103 +68,6 @@ def test_a_seed_is_a_map_and_few_masks_are_enough_to_ask():
 
     np.testing.assert_array_equal(heat(1), heat(1))
     assert np.abs(heat(1) - heat(2)).max() > 1e-6
-
-
-@pytest.mark.parametrize("baseline", ["segment", "mean", 0.5, "blur:2"])
-def test_what_hides_a_segment(baseline):
-    lime = backlight.Lime(models.tiny(), segments="grid:2", baseline=baseline, score="logit")
-    found = lime.measure(X[:1], 1)
-    if baseline == "segment":
-        base = segment_means(X[0], found.labels[0], "nchw")
-    else:
-        base = lime.scorer.baseline(X[0], lime.baseline)
-        base = base[:, None, None] if base.ndim == 1 else base
-    table = lime.regression(4).table
-    shown = np.stack([np.where(row[found.labels[0]] == 1, X[0], base) for row in table])
-    want = lime.regression(4).fit(logits(shown.astype(np.float32))[:, 1:2]).values[:, 0]
-    np.testing.assert_allclose(found.values[0][0], want, atol=2e-6)
-
-
-def test_segment_means_in_both_layouts_and_in_bytes():
-    labels = np.array([[0, 0, 1], [1, 1, 1]], np.int32)
-    image = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
-    want = np.stack([np.where(labels == 0, p[labels == 0].mean(), p[labels == 1].mean())
-                     for p in image])  # fmt: skip
-    np.testing.assert_allclose(segment_means(image, labels, "nchw"), want)
-    turned = np.ascontiguousarray(image.transpose(1, 2, 0))
-    np.testing.assert_allclose(segment_means(turned, labels, "nhwc"), want.transpose(1, 2, 0))
-    assert segment_means(image.astype(np.uint8), labels, "nchw")[0, 0, 0] == 1  # 0.5, up
-
-
-def test_images_with_maps_of_their_own():
-    one = np.arange(8)[:, None] // 4 * 2 + np.arange(8) // 4
-    lime = backlight.Lime(models.tiny(), segments=np.stack([one, one.T * 5 - 3]), masks=50)
-    found = lime.measure(X)
-    np.testing.assert_array_equal(found.labels[1], one.T)
-    with pytest.raises(UsageError, match="segments 'own map': 2 maps; accepted: 1, or 1"):
-        lime(X[:1])
-
-
-def test_a_table_is_made_once_however_many_images_there_are(monkeypatch):
-    """More numbers of segments than tables are kept: what is said of each image is its own."""
-    made = []
-    inner = tables.lime_regression
-    monkeypatch.setattr(
-        "backlight.engine.masked.lime.lime_regression",
-        lambda segments, *rest: (made.append(segments), inner(segments, *rest))[1],
-    )
-    x = np.repeat(X[:1], 10, axis=0)
-    labels = np.stack([np.arange(64).reshape(8, 8) % count for count in range(2, 12)])
-    found = backlight.Lime(models.tiny(), segments=labels, masks=16).measure(x, 0)
-    assert made == list(range(2, 12))
-    assert found.masks.tolist() == [4, 8, *[16] * 8]
-    assert found.exact.tolist() == [True] * 3 + [False] * 7
-
-
-# --- superpixels ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def photo():
-    from backlight.engine.cli.options import PHOTOS
-
-    return np.array(Image.open(PHOTOS / "coffee.jpg").convert("RGB").resize((120, 90)))
-
-
-@pytest.mark.parametrize("how", ["slic:40", "slic", "quickshift", "felzenszwalb:200", "grid:4x5"])
-def test_segments_are_numbered_from_0_without_gaps(photo, how):
-    if not how.startswith("grid"):
-        pytest.importorskip("skimage", reason="scikit-image is not installed")
-    labels = as_superpixels(how).cut(photo)
-    assert labels.shape == (90, 120) and labels.dtype == np.int32
-    np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
-    assert 5 <= labels.max() < 400
-    np.testing.assert_array_equal(labels, as_superpixels(how).cut(photo))
-
-
-def test_segments_follow_the_picture_and_not_the_normalised_input(photo):
-    """What is cut is the photo in pixels, told from the input by the preprocessing."""
-    record = preset("imagenet-torch")
-    tensor = (photo / 255 - record.mean) / record.std
-    planes = tensor.transpose(2, 0, 1).astype(np.float32)
-    assert np.abs(picture_of(planes, "nchw", record).astype(int) - photo).max() <= 1
-    plain = picture_of(planes[:1], "nchw", None)
-    assert plain.shape == photo.shape and plain.min() == 0 and plain.max() == 255
-    assert picture_of(np.zeros((5, 4, 6)), "nchw", None).shape == (4, 6, 3)
-    assert not picture_of(np.zeros((4, 6)), "nhw", None).any()
-
-
-def test_maps_in_files(tmp_path):
-    labels = RNG.integers(0, 5, (8, 8))
-    Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "grey.png")
-    Image.fromarray((labels * 1000).astype(np.uint16)).save(tmp_path / "deep.png")
-    colours = RNG.integers(0, 256, (5, 3)).astype(np.uint8)
-    Image.fromarray(colours[labels]).save(tmp_path / "colours.png")
-    for name in ("grey", "deep", "colours"):
-        cut = as_superpixels(label_map(tmp_path / f"{name}.png")).cut(np.zeros((8, 8, 3), "u1"))
-        for k in range(5):  # the same partition, whatever the numbers
-            assert len(np.unique(cut[labels == k])) == 1
-        assert cut.max() == 4
 
 
 @pytest.mark.parametrize(
@@ -404,9 +125,6 @@ def test_without_scikit_image_the_extra_is_named(monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'backlight\[segments\]', or take 'grid:7'"):
         backlight.Lime(models.tiny(), segments="slic:5")(X)
     assert backlight.Lime(models.tiny(), segments="grid:2", masks=8)(X).shape == (2, 8, 8)
-
-
-# --- the command ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

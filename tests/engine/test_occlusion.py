@@ -7,24 +7,20 @@ import onnx
 import pytest
 
 import backlight
-from backlight.engine.masked import scoring
-from backlight.engine.masked.necessity import margins
 from backlight.engine.masked.occlusion import Occlusion
-from backlight.engine.masked.scoring import Scorer
-from backlight.engine.runtime import arrays
-from backlight.engine.runtime.budget import Footprint, parse_memory, rows_within, shown
-from backlight.engine.runtime.session import Session
 from backlight.errors import ImageError, ModelError, UsageError
-from backlight.export.graph import load
 from backlight.export.preprocess import PRESETS
-from backlight.kernels import Baseline, get_backend
-from backlight.kernels.reference import ReferenceBackend
+from backlight.kernels import Baseline
 
 from .. import models
 from ..export.harness import run_runtime
 
 X = models.images(3, 3, 8, 8)
+
+
 LOGITS = {"tail": "", "output": "float[N,5] scores"}
+
+
 # Float32 scores of a few units, from batches of different sizes.
 CLOSE = {"rtol": 0, "atol": 2e-6}
 
@@ -88,67 +84,6 @@ def test_one_class_several_and_all():
     several = occlude(X, classes=[3, -1])
     np.testing.assert_array_equal(several[:, 0], every[:, 3])
     np.testing.assert_array_equal(several[:, 1], every[np.arange(3), top])
-
-
-def test_all_classes_take_the_runs_of_one(monkeypatch):
-    rows = []
-    run = Scorer._run
-    monkeypatch.setattr(
-        Scorer, "_run", lambda self, feeds, count: rows.append(count) or run(self, feeds, count)
-    )
-    occlude = Occlusion(models.tiny(), window=4, stride=2)
-    seen = {}
-    for classes in (None, [0, 3], "all"):
-        rows.clear()
-        occlude(X, classes=classes)
-        seen[str(classes)] = list(rows)
-    assert sum(seen["None"]) == 3 * (1 + 9), "each image, and its variants, once"
-    assert seen["None"] == seen["[0, 3]"] == seen["all"]
-
-
-@pytest.mark.parametrize("tail", ["prob = LogSoftmax(scores)", "q = Softmax(scores) prob = Log(q)"])
-def test_scores_are_taken_before_what_closes_them(tail):
-    for kind in ("logit", "probability"):
-        want = Occlusion(models.tiny(**LOGITS), window=4, score=kind)(X)
-        for model in (models.tiny(), models.tiny(tail=tail)):
-            np.testing.assert_array_equal(Occlusion(model, window=4, score=kind)(X), want)
-    named = Occlusion(models.tiny(), window=4, of="prob")
-    assert named.scorer.output == "scores" and named.scorer.closing == "Softmax"
-
-
-def integers(name):
-    """`tiny` with scores in 8 bits, closed by an operator on codes or on real numbers."""
-    model = models.tiny(**LOGITS)
-    for key, value in {"s": np.float32(0.1), "z": np.uint8(99), "t": np.float32(1 / 256)}.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), key))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(0), "u"))
-    node = onnx.helper.make_node
-    model.graph.node.append(node("QuantizeLinear", ["scores", "s", "z"], ["codes"]))
-    if name.startswith("QLinear"):
-        attributes = {"axis": -1, "opset": 13} if name == "QLinearSoftmax" else {}
-        inputs = ["codes", "s", "z", "t", "u"]
-        closes = node(name, inputs, ["closed"], domain="com.microsoft", **attributes)
-        model.graph.node.extend([closes, node("DequantizeLinear", ["closed", "t", "u"], ["prob"])])
-    else:
-        real = node("DequantizeLinear", ["codes", "s", "z"], ["real"])
-        model.graph.node.extend([real, node(name, ["real"], ["prob"])])
-    model.graph.output[0].name = "prob"
-    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    return model
-
-
-@pytest.mark.parametrize("closing", ["Softmax", "Sigmoid"])
-def test_a_head_of_integers_is_read_as_real_numbers(closing):
-    """Not its probabilities as scores, for another softmax over them."""
-    for kind in ("logit", "probability"):
-        want = Occlusion(integers(closing), window=4, score=kind)(X)
-        occlude = Occlusion(integers("QLinear" + closing), window=4, score=kind)
-        np.testing.assert_array_equal(occlude(X), want)
-        assert np.abs(want).max() > 1e-3
-    boxes = Occlusion(integers("QLinear" + closing), window=2, stride=2, method="incremental")
-    want = Occlusion(boxes.scorer, window=2, stride=2, method="dense")(X)
-    # A score on the edge between two codes may fall on the other: 0.1 of the 5 that they span.
-    np.testing.assert_allclose(boxes(X), want, atol=0.03)
 
 
 def test_a_sigmoid_gives_each_class_its_own_probability():
@@ -311,61 +246,6 @@ def test_measured_says_what_was_seen_on_the_way():
     assert found.top[0, 1] == score(hidden[None])[0].argmax()
 
 
-def quadrants():
-    """Class 0: the sum over the left half; class 1: the constant 12. 4x4 images, one channel."""
-    left = np.zeros((1, 16), np.float32)
-    left.reshape(4, 4)[:, :2] = 1
-    return models.parsed(
-        """<ir_version: 8, opset_import: ["": 18]>
-q (float[N,1,4,4] x) => (float[N,2] prob) {
-    f = Flatten(x)
-    s = Gemm<transB=1>(f, v, c)
-    prob = Softmax(s)
-}""",
-        {"v": np.concatenate([left, 0 * left]), "c": np.array([0, 12], np.float32)},
-    )
-
-
-def test_the_fewest_windows_that_change_the_class():
-    """Quadrants of 2x2 pixels; those at the left (0 and 2) hold what class 0 sums up."""
-    x = np.full((2, 1, 4, 4), 2.0, np.float32)
-    x[1] = 5.0
-    occlude = Occlusion(quadrants(), window=2, stride=2, baseline="zero")
-    one, other = occlude.necessity(x)
-    # 16 against 12: without one quadrant it is 8.
-    assert one.predicted == 0 and one.after == 1 and one.changes and one.strongest_changes
-    assert one.windows == (0,) and one.share == 0.25 and one.after_strongest == 1
-    assert one.boxes.tolist() == [[0, 1, 0, 2, 0, 2]]
-    np.testing.assert_array_equal(one.hidden[:, :2, :2], 0)
-    # 40 against 12: without one it is 20, without both 0.
-    assert other.changes and not other.strongest_changes and set(other.windows) == {0, 2}
-    assert other.after_strongest == 0 and other.share == 0.5
-    np.testing.assert_array_equal(other.logits, [0, 12])
-    (stuck,) = occlude.necessity(x[1:], limit=1)
-    assert not stuck.changes and stuck.after == 0 and len(stuck.windows) == 1
-
-
-def test_windows_that_are_not_needed_are_taken_back():
-    """Pixels of a row worth 3, 4, 4, 3: greedy hides the middle two first, then both sides, and
-    sees that these alone hide all four."""
-    v = np.zeros((2, 16), np.float32)
-    v[0, :4] = [3, 4, 4, 3]
-    model = quadrants()
-    del model.graph.initializer[:]
-    for value, name in ((v, "v"), (np.float32([0, 1]), "c")):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-    x = np.ones((1, 1, 4, 4), np.float32)
-    found = Occlusion(model, window=(1, 2), stride=1, baseline="zero").necessity(x)[0]
-    assert found.changes and found.share == 4 / 16
-    assert sorted(box[4] for box in found.boxes.tolist()) == [0, 2]
-
-
-def test_margins_of_a_single_score_keep_their_sign():
-    z = np.float32([[2.0], [-1.0]])
-    np.testing.assert_array_equal(margins(z, np.float32([3.0])), [2, -1])
-    np.testing.assert_array_equal(margins(z, np.float32([-3.0])), [-2, 1])
-
-
 @pytest.fixture(scope="module")
 def peer():
     """A network in torch, the same in ONNX, and images."""
@@ -419,56 +299,6 @@ def test_half_precision_images():
     np.testing.assert_allclose(got, want, **CLOSE)
 
 
-def test_on_a_gpu_images_go_in_once_and_scores_stay(monkeypatch):
-    """The device path, with NumPy standing in for CuPy: every run goes through run_on_cuda."""
-
-    class Device(ReferenceBackend):
-        name = "cuda"
-
-    bound = []
-
-    def run_on_cuda(session, feeds, outputs):
-        bound.append(len(feeds["x"]))
-        return session.run(feeds, outputs)
-
-    want = Occlusion(models.tiny(), window=3, stride=2)(X)
-    monkeypatch.setattr(Session, "provider", "cuda")
-    monkeypatch.setattr(scoring, "get_backend", lambda name: Device())
-    monkeypatch.setattr(arrays, "run_on_cuda", run_on_cuda)
-    occlude = Occlusion(models.tiny(), window=3, stride=2, memory="1GB")
-    np.testing.assert_allclose(occlude(X), want, **CLOSE)
-    assert sum(bound) == 3 + 3 * len(occlude.plan((3, 8, 8)))
-
-
-def test_without_cupy_masks_are_made_on_the_cpu_and_it_says_so(monkeypatch):
-    def no_cuda(name):
-        if name == "cuda":
-            raise UsageError("backend 'cuda' needs CuPy")
-        return get_backend(name)
-
-    monkeypatch.setattr(Session, "provider", "cuda")
-    monkeypatch.setattr(scoring, "get_backend", no_cuda)
-    occlude = Occlusion(models.tiny(), window=3)
-    assert any("needs CuPy" in note for note in occlude.scorer.notes)
-    assert occlude(X).shape == (3, 8, 8)
-
-
-@pytest.mark.gpu
-def test_on_a_real_gpu():
-    try:
-        get_backend("cuda")
-        on_gpu = Occlusion(models.tiny(), window=3, stride=2, providers="cuda")
-    except UsageError as err:
-        pytest.skip(str(err))
-    cupy = pytest.importorskip("cupy")
-    want = Occlusion(models.tiny(), window=3, stride=2, providers="cpu")
-    np.testing.assert_allclose(on_gpu(X), want(X), rtol=0, atol=1e-3)  # TF32 convolutions
-    heat = on_gpu(cupy.asarray(X))
-    assert isinstance(heat, cupy.ndarray)
-    found = on_gpu.necessity(cupy.asarray(X), limit=4)
-    assert len(found) == 3 and isinstance(found[0].hidden, np.ndarray)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -494,15 +324,6 @@ def test_on_a_real_gpu():
 def test_what_is_wrong_is_said_before_any_image_comes(arguments, says):
     with pytest.raises(UsageError, match=says):
         Occlusion(models.tiny(), **{"window": 4, **arguments})
-
-
-def test_a_gpu_that_is_not_there():
-    from backlight.engine.runtime.session import runtime
-
-    if "CUDAExecutionProvider" in runtime().get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(UsageError, match="provider 'cuda' is not in this onnxruntime"):
-        Occlusion(models.tiny(), window=4, providers="cuda")
 
 
 @pytest.mark.parametrize(
@@ -546,67 +367,3 @@ def test_models_that_cannot_be_occluded():
     spatial = models.tiny(body="scores = Conv(x, w, b)", tail="", output="float[N,4,6,6] scores")
     with pytest.raises(ModelError, match="positions"):
         Occlusion(spatial, window=4)
-
-
-def test_a_budget_that_is_too_small_says_what_would_do():
-    with pytest.raises(UsageError, match="too small for one variant: accepted: .* or more") as err:
-        Occlusion(models.tiny(), window=4, memory="2kB")(X)
-    # What it names is enough.
-    enough = str(err.value).split("accepted: ")[1].removesuffix(" or more").replace(" ", "")
-    assert Occlusion(models.tiny(), window=4, memory=enough)(X).shape == (3, 8, 8)
-    fixed = models.tiny(shape="50,3,8,8", output="float[50,5] prob")
-    with pytest.raises(UsageError, match="too small for the model's batch of 50 variants"):
-        Occlusion(fixed, window=4, memory="20kB")(X)
-
-
-def test_the_budget_chooses_the_rows():
-    each = Scorer(models.tiny())._footprint((3, 8, 8))
-    scorer = Scorer(models.tiny(), memory=10 * each + 1)
-    assert scorer.rows((3, 8, 8)) == 10
-    assert Scorer(models.tiny(), memory=10 * each, batch=3).rows((3, 8, 8)) == 3
-
-
-def test_the_footprint_counts_what_is_alive_at_once():
-    """x [3,8,8] -> two maps [4,8,8] that live together, the Relu in the place of the first."""
-    body = """
-    h = Conv<pads=[1,1,1,1]>(x, w, b)
-    r = Relu(h)
-    g = Conv<pads=[1,1,1,1]>(x, w, b)
-    j = Concat<axis=1>(r, g)
-    p = GlobalAveragePool(j)
-    f = Flatten(p)
-    scores = Gemm<transB=1>(f, v2, c)
-"""
-    model = models.tiny(body=body)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((5, 8), np.float32), "v2"))
-    from backlight.engine.runtime.budget import SLACK
-
-    loaded = load(model)
-    plane = 4 * 8 * 8 * 4
-    # r, g and their Concat (twice a plane) at once.
-    assert Footprint(loaded, "x", 4)((3, 8, 8)) == 3 * 64 * 4 + SLACK * 4 * plane
-
-
-@pytest.mark.parametrize(
-    ("given", "want"),
-    [("512", 512), (7, 7), ("2kB", 2000), ("1.5 GB", 15 * 10**8), ("2GiB", 2**31), ("1m", 10**6)],
-)
-def test_memory_as_people_write_it(given, want):
-    assert parse_memory(given) == want
-
-
-@pytest.mark.parametrize("given", ["", "-1", "0", "GB", "5 parsec", "1.2.3", "iB", "nan"])
-def test_memory_that_is_none(given):
-    with pytest.raises(UsageError, match="accepted: bytes"):
-        parse_memory(given)
-
-
-def test_rows_and_sizes():
-    assert rows_within(100, 30, at_least=1, at_most=64) == 3
-    assert rows_within(10**9, 30, at_least=1, at_most=64) == 64
-    assert [shown(v) for v in (999, 1500, 25e6, 3.21e9)] == [
-        "999 bytes",
-        "1.5 kB",
-        "25 MB",
-        "3.2 GB",
-    ]

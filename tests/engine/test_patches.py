@@ -11,48 +11,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
-import backlight
 from backlight.engine.cli import run
-from backlight.engine.inside.deconvnet import Projector
 from backlight.engine.inside.patches import Patches, patches
 from backlight.engine.inside.taps import Taps
 from backlight.errors import BacklightError, ImageError, OutputError, UsageError
-from backlight.export.preprocess import Preprocess
 
 from ..kernels.sorting import by_sorting
-from ..models import model_m, parsed, tiny
-
-COUNT = 21
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise of several sizes in two folders, and two files that are no pictures."""
-    path = tmp_path_factory.mktemp("pictures")
-    (path / "more").mkdir()
-    rng = np.random.default_rng(5)
-    for index in range(COUNT):
-        size = (*rng.integers(8, 30, 2), 3)
-        picture = Image.fromarray(rng.integers(0, 256, size).astype(np.uint8))
-        picture.save(path / ("more" if index % 3 else ".") / f"{index:02}.png")
-    (path / "05-empty.png").touch()
-    (path / "more" / "99-broken.jpg").write_bytes(b"no picture")
-    return path
+from ..models import parsed, tiny
+from .nets import COUNT
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
-    onnx.save(tiny(), path)
-    return path
-
-
-def found_in(model: Path, folder: Path, **changes: object) -> Patches:
+def found_in(model: Path, folders: Path, **changes: object) -> Patches:
     arguments = {"preprocess": "unit", "batch": 4, "threads": 1, "k": 5} | changes
     layers = arguments.pop("layers", ["h", "r"])
-    return patches(model, folder, layers, **arguments)  # type: ignore[arg-type]
+    return patches(model, folders, layers, **arguments)  # type: ignore[arg-type]
 
 
 def same(a: Patches, b: Patches) -> None:
@@ -66,9 +39,9 @@ def same(a: Patches, b: Patches) -> None:
 
 @pytest.mark.parametrize("one_per_image", [False, True])
 def test_equals_a_full_sort_of_all_activations(
-    model: Path, folder: Path, one_per_image: bool
+    model: Path, folders: Path, one_per_image: bool
 ) -> None:
-    found = found_in(model, folder, one_per_image=one_per_image)
+    found = found_in(model, folders, one_per_image=one_per_image)
     assert found.count == COUNT
     assert [Path(s.file).name for s in found.skipped] == ["05-empty.png", "99-broken.jpg"]
     bad = {s.file for s in found.skipped}
@@ -91,9 +64,9 @@ def test_equals_a_full_sort_of_all_activations(
                 assert v == pytest.approx(want_v, rel=1e-5)
 
 
-def test_boxes_hold_all_that_a_unit_sees(model: Path, folder: Path) -> None:
+def test_boxes_hold_all_that_a_unit_sees(model: Path, folders: Path) -> None:
     """What lies outside its box doesn't change an activation; what lies inside does."""
-    found = found_in(model, folder, layers=["h"], k=3)
+    found = found_in(model, folders, layers=["h"], k=3)
     top = found.layers["h"]
     taps = Taps(model, ["h"], providers="cpu", threads=1)
     for channel in range(4):
@@ -108,24 +81,26 @@ def test_boxes_hold_all_that_a_unit_sees(model: Path, folder: Path) -> None:
             assert taps(x - alone)["h"][unit] != pytest.approx(top.values[channel, rank], rel=1e-2)
 
 
-def test_one_pass_gives_several_layers_what_each_would_get_alone(model: Path, folder: Path) -> None:
-    both = found_in(model, folder)
+def test_one_pass_gives_several_layers_what_each_would_get_alone(
+    model: Path, folders: Path
+) -> None:
+    both = found_in(model, folders)
     for name in ("h", "r"):
-        alone = found_in(model, folder, layers=[name]).layers[name]
+        alone = found_in(model, folders, layers=[name]).layers[name]
         np.testing.assert_array_equal(alone.values, both.layers[name].values)
         np.testing.assert_array_equal(alone.image, both.layers[name].image)
 
 
-def test_chosen_channels_are_those_of_the_whole(model: Path, folder: Path) -> None:
-    whole = found_in(model, folder).layers["h"]
-    part = found_in(model, folder, channels=[2, 0]).layers["h"]
+def test_chosen_channels_are_those_of_the_whole(model: Path, folders: Path) -> None:
+    whole = found_in(model, folders).layers["h"]
+    part = found_in(model, folders, channels=[2, 0]).layers["h"]
     np.testing.assert_array_equal(part.channels, [2, 0])
     np.testing.assert_array_equal(part.values, whole.values[[2, 0]])
     assert part.place(0) == 1
     with pytest.raises(UsageError, match="wasn't asked for"):
         part.place(1)
     with pytest.raises(UsageError, match="channel 4 is out of range; 'h' has 0 to 3"):
-        found_in(model, folder, channels=[4])
+        found_in(model, folders, channels=[4])
 
 
 class StoppedError(Exception):
@@ -134,9 +109,9 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", [4, 12, 23])
 def test_a_stopped_pass_goes_on_with_the_same_result(
-    model: Path, folder: Path, tmp_path: Path, after: int
+    model: Path, folders: Path, tmp_path: Path, after: int
 ) -> None:
-    want = found_in(model, folder)
+    want = found_in(model, folders)
     state = tmp_path / "state.npz"
     seen: list[int] = []
 
@@ -145,14 +120,14 @@ def test_a_stopped_pass_goes_on_with_the_same_result(
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        found_in(model, folder, state=state, every=0, progress=stop)
-    again = found_in(model, folder, state=state, progress=lambda done, _: seen.append(done))
+        found_in(model, folders, state=state, every=0, progress=stop)
+    again = found_in(model, folders, state=state, progress=lambda done, _: seen.append(done))
     same(again, want)
     assert all(done > after for done in seen)  # nothing is done twice
 
 
 def test_a_killed_pass_goes_on_with_the_same_result(
-    model: Path, folder: Path, tmp_path: Path
+    model: Path, folders: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of writing a state: the one before it stands."""
     script = f"""
@@ -170,22 +145,22 @@ def killed(path, data):
         os.kill(os.getpid(), signal.SIGKILL)
     whole(path, data)
 passes.write_bytes = killed
-patches({str(model)!r}, {str(folder)!r}, ["h", "r"], preprocess="unit", batch=4, threads=1, k=5,
+patches({str(model)!r}, {str(folders)!r}, ["h", "r"], preprocess="unit", batch=4, threads=1, k=5,
         state={str(tmp_path / "state.npz")!r}, every=0)
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     seen: list[int] = []
     again = found_in(
-        model, folder, state=tmp_path / "state.npz", progress=lambda done, _: seen.append(done)
+        model, folders, state=tmp_path / "state.npz", progress=lambda done, _: seen.append(done)
     )
     assert seen[0] == 12  # two batches of four were saved
-    same(again, found_in(model, folder))
+    same(again, found_in(model, folders))
 
 
-def test_a_state_of_something_else_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_state_of_something_else_is_refused(model: Path, folders: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.npz"
-    want = found_in(model, folder, state=state)
+    want = found_in(model, folders, state=state)
     for changes, said in (
         ({"k": 4}, "other k"),
         ({"batch": 3}, "other batch"),
@@ -193,32 +168,32 @@ def test_a_state_of_something_else_is_refused(model: Path, folder: Path, tmp_pat
         ({"preprocess": "tf"}, "other preprocess"),
     ):
         with pytest.raises(OutputError, match=said):
-            found_in(model, folder, state=state, **changes)
+            found_in(model, folders, state=state, **changes)
     other = tmp_path / "other.onnx"
     onnx.save(tiny(tail="prob = Sigmoid(scores)"), other)
     with pytest.raises(OutputError, match="other model"):
-        found_in(other, folder, state=state)
+        found_in(other, folders, state=state)
     state.write_bytes(state.read_bytes()[:200])
     with pytest.raises(OutputError, match="damaged"):
-        found_in(model, folder, state=state)
-    same(found_in(model, folder, state=state, fresh=True), want)
+        found_in(model, folders, state=state)
+    same(found_in(model, folders, state=state, fresh=True), want)
 
 
-def test_other_weights_beside_the_file_are_another_model(folder: Path, tmp_path: Path) -> None:
+def test_other_weights_beside_the_file_are_another_model(folders: Path, tmp_path: Path) -> None:
     """A state that went on with them would mix two models' activations."""
     file, weights, state = tmp_path / "m.onnx", tmp_path / "m.data", tmp_path / "state.npz"
     onnx.save(tiny(), file, save_as_external_data=True, location=weights.name, size_threshold=0)
-    found_in(file, folder, state=state)
+    found_in(file, folders, state=state)
     held = np.frombuffer(weights.read_bytes(), np.float32) * np.float32(1.5)
     weights.write_bytes(held.tobytes())
     with pytest.raises(OutputError, match="other model"):
-        found_in(file, folder, state=state)
+        found_in(file, folders, state=state)
 
 
-def test_k_larger_than_the_set_is_said(model: Path, folder: Path) -> None:
-    few = found_in(model, folder, one_per_image=True, k=100)
+def test_k_larger_than_the_set_is_said(model: Path, folders: Path) -> None:
+    few = found_in(model, folders, one_per_image=True, k=100)
     assert few.notes == [f"k is 100, but {COUNT} images give {COUNT} for a channel"]
-    assert found_in(model, folder, k=9).notes == []
+    assert found_in(model, folders, k=9).notes == []
 
 
 def test_nothing_to_read(model: Path, tmp_path: Path) -> None:
@@ -232,7 +207,7 @@ def test_nothing_to_read(model: Path, tmp_path: Path) -> None:
             found_in(model, tmp_path, layers=[layer])
 
 
-def test_nhwc_inputs_and_tensors(folder: Path) -> None:
+def test_nhwc_inputs_and_tensors(folders: Path) -> None:
     rng = np.random.default_rng(0)
     weights = {"w": rng.standard_normal((4, 3, 3, 3)).astype(np.float32)}
     proto = parsed(
@@ -244,7 +219,7 @@ g (float[N,12,10,3] x) => (float[N,5,4,4] y) {
 }""",
         weights,
     )
-    found = patches(proto, folder, ["h", "y"], preprocess="unit", k=4, threads=1)
+    found = patches(proto, folders, ["h", "y"], preprocess="unit", k=4, threads=1)
     first, last = found.layers.values()
     for field in ("values", "image", "row", "column", "boxes"):
         np.testing.assert_array_equal(getattr(first, field), getattr(last, field))
@@ -252,10 +227,10 @@ g (float[N,12,10,3] x) => (float[N,5,4,4] y) {
 
 
 def test_command(
-    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = ["patches", str(model), str(folder), "-l", "r", "-l", "h", "-k", "4", "-o", str(out)]
+    command = ["patches", str(model), str(folders), "-l", "r", "-l", "h", "-k", "4", "-o", str(out)]
     command += ["--preprocess", "unit", "--threads", "1", "--one-per-image", "--html"]
     assert run(command) == 2  # two files can't be read
     err = capsys.readouterr().err
@@ -265,7 +240,7 @@ def test_command(
         "r.png", "h.png", "summary.json", "patches.json", "patches.html",
     }  # fmt: skip
     about = json.loads((out / "patches.json").read_text())
-    want = found_in(model, folder, k=4, one_per_image=True)
+    want = found_in(model, folders, k=4, one_per_image=True)
     channel = about["layers"]["h"]["channels"][3]
     np.testing.assert_array_equal(
         np.float32([p["activation"] for p in channel["patches"]]), want.layers["h"].values[3]
@@ -278,83 +253,6 @@ def test_command(
     assert not (tmp_path / "new").exists()
 
 
-# Grey values as they are.
-PLAIN = Preprocess(
-    color="L", mean=(0.0,), std=(1.0,), resize="stretch", interpolation="nearest", size=(4, 4)
-)
-
-
-class TestDeconvNet:
-    """Model M: a convolution of ones with biases -50 and -75, a Relu, a dense layer, a Relu."""
-
-    @pytest.fixture
-    def ramp(self, tmp_path: Path) -> Path:
-        """0 to 15, as a picture."""
-        folder = tmp_path / "ramp"
-        folder.mkdir()
-        Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(folder / "ramp.png")
-        return folder
-
-    def test_literal_case(self) -> None:
-        x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
-        seed = np.array([[1, 0, 0, 0]], np.float32)
-        back = Projector(model_m(), "y", providers="cpu", threads=1)(x, seed)
-        deconv = [[2, 3, 3, 1], [3, 5, 5, 2], [3, 5, 5, 2], [1, 2, 2, 1]]
-        guided = [[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]]
-        np.testing.assert_array_equal(back["deconv"][0, 0], deconv)
-        np.testing.assert_array_equal(back["guided"][0, 0], guided)
-
-    def test_each_activation_alone(self, ramp: Path) -> None:
-        found = patches(model_m(), ramp, "r", k=4, preprocess=PLAIN, threads=1)
-        top = found.layers["r"]
-        # 3x3 sums of 0..15 are 45, 54, 81, 90; the biases take 50 and 75.
-        np.testing.assert_array_equal(top.values, [[40, 31, 4, 0], [15, 6, 0, 0]])
-        np.testing.assert_array_equal(top.boxes[0, 0], [1, 1, 4, 4])
-        proto = model_m()
-        node = next(n for n in proto.graph.node if "r" in n.output)
-        node.name = "rectified"
-        made = list(backlight.deconvnet(proto, found, "rectified", [0, 1], threads=1))
-        for rule in ("deconv", "guided"):
-            # A row of ones times the activation, under its 3x3 field; nothing for one that is 0.
-            want = np.array([40, 31, 4, 0], np.float32)[:, None, None, None]
-            np.testing.assert_array_equal(made[0].maps[rule], np.broadcast_to(want, (4, 3, 3, 1)))
-        np.testing.assert_array_equal(
-            made[0].patches[0][..., 0], [[5, 6, 7], [9, 10, 11], [13, 14, 15]]
-        )
-        assert made[0].patches[3] is None
-
-    def test_switches_are_those_of_the_forward_pass(self, ramp: Path) -> None:
-        proto = parsed(
-            """<ir_version: 8, opset_import: ["": 18]>
-g (float[N,1,4,4] x) => (float[N,1,2,2] y) { y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) }"""
-        )
-        found = patches(proto, ramp, "y", k=2, preprocess=PLAIN, threads=1)
-        made = next(backlight.deconvnet(proto, found, "y", [0], ["deconv"], threads=1))
-        np.testing.assert_array_equal(
-            made.maps["deconv"][..., 0], [[[0, 0], [0, 15]], [[0, 0], [0, 13]]]
-        )
-
-    def test_command(
-        self, model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        out = tmp_path / "out"
-        command = ["reconstruct", str(model), str(folder), "-l", "r", "-k", "3", "-o", str(out)]
-        command += ["--preprocess", "unit", "--threads", "1", "--limit", "2", "--html"]
-        assert run(command) == 2  # two files can't be read
-        assert {f.name for f in out.iterdir()} == {
-            "r.png", "r.npz", "reconstruct.json", "reconstruct.html",
-        }  # fmt: skip
-        with np.load(out / "r.npz") as maps:
-            assert set(maps) == {"deconv-0", "deconv-1", "guided-0", "guided-1"}
-            assert maps["deconv-1"].shape == (3, 3, 3, 3)
-            assert np.abs(maps["deconv-1"]).max() > 0
-        capsys.readouterr()
-        assert run([*command, "--method", "magic"]) == 2
-        assert "--method 'magic'; accepted: deconvnet" in capsys.readouterr().err
-        assert run([*command, "--force", "--rule", "magic"]) == 2
-        assert "magic" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -365,25 +263,25 @@ g (float[N,1,4,4] x) => (float[N,1,2,2] y) { y = MaxPool<kernel_shape=[2,2], str
     ],
 )
 def test_numbers_out_of_range(
-    more: list[str], said: str, model: Path, folder: Path, tmp_path: Path,
+    more: list[str], said: str, model: Path, folders: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    given = ["patches", str(model), str(folder), "-l", "r", "--preprocess", "unit", "-o", str(out)]
+    given = ["patches", str(model), str(folders), "-l", "r", "--preprocess", "unit", "-o", str(out)]
     assert run([*given, *more]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
     assert not out.exists()
 
 
-def test_errors_are_one_line(model: Path, folder: Path) -> None:
+def test_errors_are_one_line(model: Path, folders: Path) -> None:
     with pytest.raises(BacklightError) as caught:
-        found_in(model, folder, k=0)
+        found_in(model, folders, k=0)
     assert str(caught.value) == "k 0; expected 1 or more"
 
 
 def test_several_layers_cost_one_forward_pass(
-    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runs of the session, and the rows of each, are the same for one layer and for two."""
     from backlight.engine.runtime.session import Session
@@ -398,21 +296,21 @@ def test_several_layers_cost_one_forward_pass(
         return found
 
     monkeypatch.setattr(Session, "run", counted)
-    found_in(model, folder, layers=["h"])
+    found_in(model, folders, layers=["h"])
     one, runs[:] = list(runs), []
-    found_in(model, folder, layers=["h", "r"])
+    found_in(model, folders, layers=["h", "r"])
     assert sum(rows for rows, _ in one) == COUNT
     assert [rows for rows, _ in runs] == [rows for rows, _ in one]
     assert {outputs for _, outputs in runs} == {2}
 
 
 def test_a_command_killed_between_its_files_can_be_started_again(
-    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from backlight.engine.photos.outputs import OutputFolder
 
     out = tmp_path / "out"
-    command = ["patches", str(model), str(folder), "-l", "r", "-o", str(out)]
+    command = ["patches", str(model), str(folders), "-l", "r", "-o", str(out)]
     command += ["--preprocess", "unit", "--threads", "1"]
 
     def killed(*_: object) -> None:

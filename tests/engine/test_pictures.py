@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from PIL import Image
 
 from backlight.engine.cli import run
 from backlight.engine.photos import images
-from backlight.engine.pictures import grid, heat, panel
-from backlight.engine.pictures.fonts import font
+from backlight.engine.pictures import grid, panel
 from backlight.engine.similar import atlas
 from backlight.export.preprocess import parse
 
@@ -47,29 +45,6 @@ def blind(tmp_path: Path) -> str:
     return saved(tmp_path, model)
 
 
-# Labels
-
-
-@pytest.mark.parametrize("label", [LAYER, "a" * 10_000, "fire2", ""])
-def test_a_label_keeps_its_figure(label: str):
-    face = font(13)
-    shown = grid.Tile(None, label, ": error 0.0123").fitted(face, 227)
-    assert shown.endswith(": error 0.0123") and face.getlength(shown) <= 227
-    if label == LAYER:  # of a layer's name the end says most
-        assert shown.startswith("/") and "Relu_output_0: error" in shown and "…" in shown
-    if label == "fire2":
-        assert shown == "fire2: error 0.0123"
-
-
-@pytest.mark.parametrize("width", range(0, 300, 7))
-def test_a_text_cut_inside_fits_or_is_an_ellipsis(width: int):
-    face = font(13)
-    shown = panel.shortened_inside(LAYER, face, width)
-    assert face.getlength(shown) <= width or shown == "…"
-    longer = panel.shortened_inside(LAYER, face, width + 40)
-    assert len(longer) >= len(shown)
-
-
 def test_inversion_writes_the_error_of_long_layers(tmp_path: Path, photo: Path, monkeypatch):
     model = models.tiny()
     for node in model.graph.node:
@@ -88,45 +63,6 @@ def test_inversion_writes_the_error_of_long_layers(tmp_path: Path, photo: Path, 
     assert run(words) == 0
     (entry,) = json.loads((tmp_path / "o" / "inversion.json").read_text())["images"]
     assert labels[-1].endswith(f": error {grid.figure(entry['errors'][0])}"), labels
-
-
-# Colours
-
-
-@pytest.mark.parametrize("text", ["+1 pt", "+0.00123 pt", "-1.23e-05 pt", "0.000595 %"])
-def test_the_labels_of_a_bar_are_whole(text: str):
-    """Nothing is drawn at the right edge, and more room changes nothing else."""
-    bar = heat.diverging(np.linspace(-1, 1, 256), 1)
-    made = heat.with_bar(np.zeros((227, 227, 3), np.uint8), bar, [(0.5, text)])
-    assert (made[:, -1] == 255).all()
-    left = 227 + heat.GAP + heat.BAR + 5
-    inked = np.nonzero((made[:, left:] < 200).any(axis=(0, 2)))[0]
-    assert inked.max() + 1 >= 0.9 * font(11).getlength(text)
-
-
-@pytest.mark.parametrize(
-    ("largest", "score", "value", "full"),
-    [
-        (0.27, "probability", 0.4, 0.27),
-        (1e-10, "probability", 1e-6, 0.01),
-        (0.0, "probability", 0.4, 0.01),
-        (3.0, "logit", 8.0, 3.0),
-        (1e-6, "logit", 8.0, 0.01),
-        (1e-6, "logit", -0.1, 1e-3),
-        (1e-4, "logprob", -9.0, 0.01),
-    ],
-)
-def test_weak_maps_are_drawn_weakly(largest: float, score: str, value: float, full: float):
-    found, note = heat.strength(largest, score, value)
-    assert found == pytest.approx(full)
-    if largest == 0:
-        assert note is not None and "nothing here" in note
-    elif largest < full:
-        assert note is not None and note.startswith("weak: ")
-        faint = heat.diverging(np.array([largest]), found)
-        assert np.abs(faint - heat.diverging(np.zeros(1), 1.0)).max() < 30
-    else:
-        assert note is None
 
 
 def test_many_labels_have_colours_that_differ():
@@ -194,21 +130,6 @@ def test_panels_and_patches_of_a_grey_model_are_grey(tmp_path: Path, photo: Path
         assert np.ptp(drawn, axis=2).max() < 12, name  # the ink is a little blue
 
 
-# Nothing to see
-
-
-def test_an_empty_map_is_words():
-    for rule, layout in (("vanilla", "nchw"), ("guided", "nchw"), ("guided", "nhwc")):
-        shape = (3, 60, 90) if layout == "nchw" else (60, 90, 3)
-        empty = panel.saliency_picture(rule, np.zeros(shape, np.float32), layout, "RGB")
-        assert np.percentile(empty, 50) == panel.BLANK[0] and empty.min() < 60
-        assert empty.shape[1] == 270  # enlarged, as the others are
-        assert "all 0" in panel.caption_of(rule, layout, blank=True)
-        some = np.zeros(shape, np.float32)
-        some.flat[0] = 1e-30
-        assert not np.array_equal(panel.saliency_picture(rule, some, layout, "RGB"), empty)
-
-
 def test_no_gradient_is_said(tmp_path: Path, photo: Path, capsys):
     words = ["explain", "-m", blind(tmp_path), str(photo), "-o", str(tmp_path / "o")]
     assert run([*words, "--preprocess", "unit"]) == 0
@@ -228,9 +149,6 @@ def test_nothing_to_hide_is_said(tmp_path: Path, photo: Path, capsys):
     assert "nothing here" in capsys.readouterr().out
     (entry,) = json.loads((tmp_path / "o" / "summary.json").read_text())["images"]
     assert "nothing here" in entry["classes"][0]["note"]
-
-
-# The terminal
 
 
 @pytest.mark.parametrize("command", ["occlude", "rise"])
@@ -259,52 +177,3 @@ def test_a_run_of_several_images_has_no_time_of_one(tmp_path: Path, photo: Path,
         summary = json.loads((tmp_path / "o" / "summary.json").read_text())
         assert [e["images_in_run"] for e in summary["images"]] == [run_of] * 2
         assert "by the number of images" in summary["ms"]
-
-
-def test_a_scatter_without_labels_names_the_files(monkeypatch):
-    written: list[str] = []
-    monkeypatch.setattr(
-        atlas, "font", lambda size: SimpleNamespace(
-            getlength=lambda text: 7.0 * len(text),
-            write=lambda draw, at, text, ink, **_: written.append(text),
-        ),
-    )  # fmt: skip
-    points = np.random.default_rng(0).normal(size=(12, 2))
-    files = [f"/a/photo-{i}.png" for i in range(12)]
-    atlas.scatter(points, [None] * 12, "h", "d", None, files)
-    assert {f"photo-{i}" for i in range(12)} <= set(written)
-    written.clear()
-    atlas.scatter(points, ["a", "b"] * 6, "h", "d", None, files)
-    assert not any(text.startswith("photo") for text in written)
-    written.clear()
-    many = np.random.default_rng(0).normal(size=(101, 2))
-    atlas.scatter(many, [None] * 101, "h", "d", None, [f"{i}.png" for i in range(101)])
-    assert " ".join(written) == "h d; which file is where: map.json"
-
-
-def test_a_question_takes_a_second_line_in_place_of_an_ellipsis():
-    """Of one map the panel is narrow; the question is what the picture answers."""
-    cells = [panel.Cell(np.zeros((227, 227, 3), np.uint8), "gradcam", "")]
-    short = panel.panel("why espresso?", "", cells)
-    long = panel.panel("why espresso (967), rather than tiger cat (282)?", "", cells)
-    assert (long.width, long.height) == (short.width, short.height + 26)
-    assert panel.panel("w" * 10_000, "", cells).height == short.height
-
-
-def test_a_panel_in_rows() -> None:
-    """Cells of a column are below each other, and a row is as tall as its tallest."""
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 0), (0, 90, 90)]
-    cells = [
-        panel.Cell(np.full((240 + 20 * at, 230, 3), colour, np.uint8), "", "")
-        for at, colour in enumerate(colours)
-    ]
-    line = np.asarray(panel.panel("five", "", cells))
-    rows = np.asarray(panel.panel("five", "", cells, 2))
-    assert line.shape[1] > 2 * rows.shape[1]
-    for at, colour in enumerate(colours):
-        ys, xs = np.nonzero((rows == colour).all(2))
-        assert (np.ptp(ys) + 1, np.ptp(xs) + 1) == cells[at].pixels.shape[:2]
-        assert xs.min() == panel.MARGIN + at % 2 * (230 + panel.MARGIN)
-        if at:
-            before = np.nonzero((rows == colours[at - 1]).all(2))[0]
-            assert ys.min() == before.min() if at % 2 else ys.min() > before.max()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,35 +17,10 @@ from backlight.engine.classifier.ready import Fed, Ready
 from backlight.engine.cli import run
 from backlight.engine.inside import deconvnet, objective
 from backlight.engine.inside.taps import Taps
-from backlight.engine.runtime import onnxruntime, session
-from backlight.engine.runtime.session import default_lowering
+from backlight.engine.runtime import session
 from backlight.engine.similar.embed import Embedder
 
 from .. import models
-
-CPU, CUDA, TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
-
-
-@pytest.mark.parametrize(
-    ("providers", "there", "want"),
-    [
-        (None, [CPU], "cpu"),
-        ("auto", [CUDA, CPU], "cuda"),
-        (["auto"], [CUDA, CPU], "cuda"),
-        ("cpu", [CUDA, CPU], "cpu"),
-        ("cuda", [CUDA, CPU], "cuda"),
-        (["cpu", "cuda"], [CUDA, CPU], "cuda"),
-        ("tensorrt", [TENSORRT, CUDA, CPU], "tensorrt"),
-        (["cuda", "tensorrt"], [TENSORRT, CUDA, CPU], "cuda"),
-        (["DmlExecutionProvider", "cpu"], [CPU], "cpu"),
-        (["OpenVINOExecutionProvider", "cpu"], [CPU], "openvino"),
-    ],
-)
-def test_the_form_of_a_graph_follows_from_where_it_will_run(monkeypatch, providers, there, want):
-    monkeypatch.setattr(
-        onnxruntime, "runtime", lambda: SimpleNamespace(get_available_providers=lambda: there)
-    )
-    assert default_lowering(providers) == want
 
 
 @pytest.mark.parametrize(
@@ -97,6 +71,8 @@ COUNTS = {
     "embed": (1, 1),
     "neighbors": (1, 1),
 }
+
+
 ARGUMENTS = {
     "check": "check M",
     "check --for cuda": "check M --for cuda",

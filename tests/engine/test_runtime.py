@@ -8,24 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 
 import backlight
 from backlight.engine.runtime import session
-from backlight.engine.runtime.interface import Compiled, Provider, Runtime
-from backlight.engine.runtime.session import (
-    Session,
-    asked,
-    default_lowering,
-    provider_names,
-    threads_of_lane,
-)
-from backlight.errors import RunError, UsageError
+from backlight.engine.runtime.interface import Compiled, Runtime
+from backlight.errors import RunError
 
 from .. import models
 from ..export.harness import run_reference
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 X = models.images(5, 3, 8, 8)
 
 
@@ -53,64 +47,6 @@ def test_only_the_runtimes_room_imports_one():
     assert not wrong
     inside = {f.name for f in room.glob("*.py") if {"onnxruntime", "openvino"} & set(named(f))}
     assert inside == {"onnxruntime.py", "openvino.py", "session.py"}
-
-
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        ("cpu", Provider("cpu")),
-        ("openvino:GPU", Provider("openvino", "GPU")),
-        ("openvino:AUTO:GPU,CPU", Provider("openvino", "AUTO:GPU,CPU")),
-        ("openvino:GPU.1,precision=f16", Provider("openvino", "GPU.1", {"precision": "f16"})),
-        ("openvino,cache=/a=b", Provider("openvino", "", {"cache": "/a=b"})),
-    ],
-)
-def test_a_provider_as_people_write_it(text, want):
-    assert Provider.parse(text) == want
-    assert str(want) == text
-
-
-@pytest.mark.parametrize(
-    ("providers", "says"),
-    [
-        ([], "no provider given; accepted: auto, cpu.*openvino"),
-        ("openvino,", "expected NAME"),
-        ("openvino,bf16", "'bf16'; expected NAME.*SETTING=VALUE"),
-        ("openvino,precision=f64", "precision 'f64'; accepted: f32, bf16, f16"),
-        ("openvino,threads=2", "no setting 'threads'; accepted: precision, cache"),
-        ("openvino,precision=f32,precision=f32", "each setting once"),
-        (["openvino", "cpu"], "'openvino' and 'cpu' are of two runtimes"),
-        (["cuda", "openvino:GPU"], "'cuda' and 'openvino:GPU' are of two runtimes"),
-        (["openvino", "openvino:GPU"], "runs a model on one"),
-        ("cpu:1", "'cpu' takes no device"),
-        ("cpu,spin=no", "spin 'no'; accepted: on, off"),
-        ("cuda,spin=off", "no setting 'spin'; accepted: none"),
-    ],
-)
-def test_what_no_runtime_takes(providers, says):
-    with pytest.raises(UsageError, match=says):
-        asked(providers)
-
-
-def test_names_and_forms():
-    assert provider_names(["openvino:gpu"]) == (["openvino:gpu"], False)
-    assert provider_names("OpenVINOExecutionProvider") == (["OpenVINOExecutionProvider"], False)
-    # Another wheel's provider, but the same plugin under it: the same form is right.
-    assert default_lowering("OpenVINOExecutionProvider") == "openvino"
-
-
-def test_spinning_off_is_a_setting():
-    pytest.importorskip("onnxruntime")
-    held = Session(models.tiny(), "cpu,spin=off", 1)
-    assert held.provider == "cpu" and held.providers == ["CPUExecutionProvider"]
-    key = "session.intra_op.allow_spinning"
-    assert held.inner.get_session_options().get_session_config_entry(key) == "0"
-
-
-def test_lanes_share_the_threads():
-    assert threads_of_lane("cpu", 4, 2) == 3  # one pool, and the callers' own threads
-    assert threads_of_lane("openvino", 4, 2) == 2  # of each stream
-    assert threads_of_lane("openvino", 2, 4) == 1
 
 
 class Evaluated(Compiled):

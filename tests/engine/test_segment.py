@@ -14,37 +14,14 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.masked.cutting import cutter_for, largest
 from backlight.engine.masked.incremental import Chooser
-from backlight.engine.masked.segmentation import METHODS, seeded
+from backlight.engine.masked.segmentation import METHODS
 from backlight.errors import ImageError, UsageError
 
 from ..models import images, parsed, tiny
+from .coloured import LIBRARIES, coloured, disc, overlap
 
-LIBRARIES = {"grabcut": "cv2", "random-walker": "skimage"}
 OPTIONS: dict[str, Any] = {"preprocess": "unit", "providers": "cpu", "threads": 1}
-
-
-@pytest.fixture(params=LIBRARIES)
-def way(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(LIBRARIES[request.param], reason="in an extra of its own")
-    return str(request.param)
-
-
-def disc(size: int, row: int, column: int, radius: int) -> Any:
-    y, x = np.indices((size, size))
-    return (y - row) ** 2 + (x - column) ** 2 <= radius**2
-
-
-def coloured(mask: Any, seed: int = 0) -> Any:
-    """Red where the mask is, else blue, with some noise: uint8 [H, W, 3]."""
-    noise = np.random.default_rng(seed).integers(-12, 13, (*mask.shape, 3))
-    colour = np.where(mask[..., None], (200, 40, 40), (40, 60, 200))
-    return (colour + noise).astype(np.uint8)
-
-
-def overlap(one: Any, other: Any) -> float:
-    return float((one & other).sum() / (one | other).sum())
 
 
 def red_seer(shape: str = "N,3,48,48", head: str = "") -> onnx.ModelProto:
@@ -65,78 +42,6 @@ red (float[{shape}] {source}) => (float[N,3] prob) {{
 }}""",
         {"w": kernel, "v": np.float32([[0], [20], [0]]), "c": np.float32([0, -1, -9])},
     )
-
-
-class TestSeeds:
-    def test_quantiles_by_hand(self) -> None:
-        heat = np.zeros((6, 6))
-        heat[1:5, 1:5] = np.arange(16).reshape(4, 4)
-        found = seeded(heat, 0.9, 0.6, (6, 6))
-        # Sorted: 21 zeros, 1 .. 15. Quantile 0.9 is at 31.5: 11.5; 0.6 at 21: 1.
-        want = np.full((6, 6), -1)
-        want[1:5, 1:5] = np.where(np.arange(16) > 11.5, 1, np.where(np.arange(16) > 1, 0, -1)
-                                  ).reshape(4, 4)  # fmt: skip
-        np.testing.assert_array_equal(found, want)
-
-    def test_the_border_is_background_but_where_the_object_is(self) -> None:
-        heat = np.random.default_rng(0).random((8, 8))
-        heat[0, 3] = 9
-        found = seeded(heat, 0.95, 0.0, (8, 8))
-        assert found[0, 3] == 1 and (np.delete(found[0], 3) < 1).all()
-        assert (found[-1] != 0).all() and (found[:, 0] != 0).all()
-
-    def test_a_plateau_is_the_object_and_a_flat_map_has_none(self) -> None:
-        heat = np.where(disc(9, 4, 4, 2), 2.5, 0)
-        np.testing.assert_array_equal(seeded(heat, 0.95, 0.3, (9, 9)) > 0, heat > 0)
-        assert not (seeded(np.full((4, 4), 7.0), 0.95, 0.3, (4, 4)) > 0).any()
-
-    def test_maps_that_are_none(self) -> None:
-        with pytest.raises(ImageError, match=r"\[3, 3\]; expected \[4, 4\]"):
-            seeded(np.zeros((3, 3)), 0.9, 0.1, (4, 4))
-        with pytest.raises(ImageError, match="NaN"):
-            seeded(np.full((4, 4), np.nan), 0.9, 0.1, (4, 4))
-
-
-class TestCuts:
-    def test_colours_decide_what_seeds_leave_open(self, way: str) -> None:
-        want = disc(64, 30, 34, 17)
-        seeds = np.where(disc(64, 30, 34, 4), 1, 0).astype(np.int8)
-        seeds[[0, -1]] = seeds[:, [0, -1]] = -1
-        cut = cutter_for(way, 5, 0)
-        found = cut(coloured(want), seeds)
-        assert found.dtype == bool and overlap(found, want) > 0.97
-        np.testing.assert_array_equal(cut(coloured(want), seeds), found)  # and once more
-
-    def test_the_largest_part_is_kept(self, way: str) -> None:
-        large, small = disc(64, 20, 20, 13), disc(64, 50, 50, 7)
-        seeds = np.where(disc(64, 20, 20, 3) | disc(64, 50, 50, 2), 1, 0).astype(np.int8)
-        seeds[[0, -1]] = seeds[:, [0, -1]] = -1
-        found = cutter_for(way, 5, 0)(coloured(large | small), seeds)
-        assert overlap(found, large) > 0.95 and not (found & small).any()
-
-    def test_nothing_but_the_object(self, way: str) -> None:
-        seeds = np.ones((8, 8), np.int8)
-        assert cutter_for(way, 1, 0)(coloured(seeds > 0), seeds).all()
-
-    def test_the_largest_label(self) -> None:
-        found = largest(np.array([[0, 0, 0], [1, 1, 2], [0, 3, 3]]))
-        np.testing.assert_array_equal(found, [[0, 0, 0], [1, 1, 0], [0, 0, 0]])
-        assert not largest(np.zeros((2, 2), int)).any()
-
-    @pytest.mark.parametrize(("name", "extra"), [("grabcut", "grabcut"),
-                                                 ("random-walker", "segments")])  # fmt: skip
-    def test_a_library_that_is_missing_is_named(self, name: str, extra: str, monkeypatch: Any):
-        monkeypatch.setitem(sys.modules, LIBRARIES[name], None)
-        with pytest.raises(UsageError, match=rf"pip install 'backlight\[{extra}\]'"):
-            cutter_for(name, 5, 0)
-
-    def test_auto_takes_what_is_there(self, monkeypatch: Any) -> None:
-        pytest.importorskip("skimage")
-        monkeypatch.setitem(sys.modules, "cv2", None)
-        assert cutter_for("auto", 5, 0).name == "random-walker"
-        monkeypatch.setitem(sys.modules, "skimage", None)
-        with pytest.raises(UsageError, match=r"OpenCV.*grabcut.*scikit-image.*segments"):
-            cutter_for("auto", 5, 0)
 
 
 class TestPlanted:

@@ -1,0 +1,42 @@
+"""A process confined in time, memory and files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from backlight.engine.runtime import confined
+
+
+class Busy:
+    """A process that works for `steps` looks at it, with a beat at each of `beats`."""
+
+    def __init__(self, beat: Path, beats: set[int], steps: int) -> None:
+        self.beat, self.beats, self.steps, self.at = beat, beats, steps, 0
+
+    def wait(self, timeout: float) -> int:
+        self.at += 1
+        if self.at > self.steps:
+            return 0
+        if self.at in self.beats:
+            self.beat.write_bytes(self.beat.read_bytes() + b".")
+        raise subprocess.TimeoutExpired("busy", timeout)
+
+
+@pytest.mark.parametrize(
+    ("beats", "through"),
+    [(range(1, 100), True), (range(1, 100, 3), True), ((1, 2), False), ((), False)],
+)  # fmt: skip
+def test_pieces_of_work_start_the_clock_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beats: range, through: bool
+) -> None:
+    """100 seconds in all with a limit of 5, never without a beat for so long: a clock of a second
+    a look."""
+    beat = tmp_path / "beat"
+    beat.touch()
+    process = Busy(beat, set(beats), 100)
+    monkeypatch.setattr(confined.time, "monotonic", lambda: float(process.at))
+    assert confined._waited(process, beat, 5) is through  # type: ignore[arg-type]
+    assert through or process.at < 10
