@@ -10,7 +10,7 @@ import typer
 
 from ...errors import UsageError
 from .console import percent
-from .masked import Job, Of, Photos, SpaceOption, drawn, photo_cell, segments_given
+from .masked import Of, Photos, SpaceOption, segments_given
 from .options import (
     Batch,
     Extra,
@@ -33,9 +33,12 @@ from .options import (
     preprocess_of,
     shapes_of,
 )
-from .photos import found_photos, preprocess_told
+from .photos import PhotoJob, found_photos, preprocess_told
+from .scored import Scored
 
 if TYPE_CHECKING:
+    from ..photos.images import Prepared
+    from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
     from ..targeted.cem import Cem, Contrastive, Pertinent
 
@@ -139,7 +142,7 @@ def cem(
     own = None if engine.scorer.layer is not None else engine.scorer.labels
     names, hint = chosen_labels(labels, own, engine.classes, of)
     photos.note(*engine.notes, assumed, hint)
-    job = Job(path, engine.scorer, engine.record, names, photos)
+    job = Scored(path, engine.scorer, engine.record, names)
     if baseline is not None:
         engine.baseline = job.baseline(baseline, baseline_space)
     job.rehearse(engine.baseline)
@@ -162,12 +165,10 @@ def cem(
                 found = engine(images, None if target < 0 else target, progress=step.advance)
                 return found, (time.perf_counter() - begun) / len(images)
 
-            for group in photos.groups(engine.record, engine.input, batch):
-                for rows, (found, seconds) in photos.at_once(group, explained):
-                    for at, row in enumerate(rows):
-                        prepared = group.prepared(row)
-                        _one(job, engine, folder, int(group.index[row]), prepared, found, at,
-                             seconds)  # fmt: skip
+            for index, prepared, (found, seconds), at in photos.each(
+                engine.record, engine.input, batch, explained
+            ):
+                _one(job, photos, engine, folder, index, prepared, found, at, seconds)
         ran_on = engine.objective.session.provider
         line = photos.timed(time.perf_counter() - start, 1, ran_on, folder)
         about = {
@@ -184,11 +185,10 @@ def _delta_file(name: str, kind: str) -> str:
 
 
 def _one(
-    job: Job, engine: Cem, folder: Any, index: int, prepared: Any, found: Contrastive, at: int,
-    seconds: float,
+    job: Scored, photos: PhotoJob, engine: Cem, folder: OutputFolder, index: int,
+    prepared: Prepared, found: Contrastive, at: int, seconds: float,
 ) -> None:  # fmt: skip
     """One photo: written, and told in a line."""
-    photos = job.photos
     file, name = photos.files[index], photos.names[index]
     chances = job.probabilities(found.logits[at])
     target = int(found.target[at])
@@ -199,7 +199,7 @@ def _one(
         "seconds": round(seconds, 3),
         "top": None if chances is None else job.top(chances),
     }
-    cells = [photo_cell(job, prepared)]
+    cells = [job.cell(prepared)]
     told = ""
     for one in (found.negative, found.positive):
         if one is None:
@@ -227,7 +227,7 @@ def _one(
     asked = {"negative": "lacks for another class", "positive": "needs for its own"}
     what = ", and ".join(text for kind, text in asked.items() if kind in engine.kinds)
     heading = f"{file.name}: what {job.name(target)} {what}"
-    folder.picture(entry["panel"], drawn(job, heading, _look(engine), cells))
+    folder.picture(entry["panel"], job.drawn(heading, _look(engine), cells))
     chance = "" if entry["probability"] is None else percent(entry["probability"])
     line = f"{file.name:<20} {job.name(target):<30} {chance:>7}{told} {seconds:6.1f} s"
     photos.add(entry, line)
@@ -239,7 +239,7 @@ def _host(values: Any) -> Any:
     return arrays.to_host(arrays.taken(values)[0])
 
 
-def _told(job: Job, one: Pertinent, at: int) -> str:
+def _told(job: Scored, one: Pertinent, at: int) -> str:
     amount = percent(one.amount[at])
     if one.kind == "negative":
         after = job.name(int(one.after[at]))
@@ -271,7 +271,13 @@ def _look(engine: Cem) -> str:
 
 
 def _cells(
-    job: Job, engine: Cem, one: Pertinent, at: int, prepared: Any, after: str, note: str | None
+    job: Scored,
+    engine: Cem,
+    one: Pertinent,
+    at: int,
+    prepared: Prepared,
+    after: str,
+    note: str | None,
 ) -> list[Cell]:
     """Where it lies, and the picture that the model was shown."""
     import numpy as np

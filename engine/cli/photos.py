@@ -22,7 +22,7 @@ from .progress import Step, track
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
-    from ..photos.images import InputSpec
+    from ..photos.images import InputSpec, Prepared
     from ..photos.outputs import OutputFolder
     from ..photos.rows import RowStore
     from ..photos.stream import Group, Skipped
@@ -171,6 +171,16 @@ class PhotoJob:
                 self._step.advance(self._each)
                 continue
             yield rows, made
+
+    def each(
+        self, preprocess: Preprocess, spec: InputSpec, batch: int, call: Callable[[Any], Made]
+    ) -> Iterator[tuple[int, Prepared, Made, int]]:
+        """Of every photo: its number, what the model sees of it, what `call` makes of the batch
+        that it is in, and its row there. See `groups` and `at_once`."""
+        for group in self.groups(preprocess, spec, batch):
+            for rows, made in self.at_once(group, call):
+                for at, row in enumerate(rows):
+                    yield int(group.index[row]), group.prepared(row), made, at
 
     def refuse(self, file: Path, why: object) -> None:
         """Skip a photo that could be read, and say why."""

@@ -10,10 +10,7 @@ import typer
 
 from .console import percent
 from .masked import (
-    RESULTS,
-    SHOWN,
     BaselineOption,
-    Job,
     Memory,
     MostRows,
     Of,
@@ -21,12 +18,7 @@ from .masked import (
     ScoreOption,
     SpaceOption,
     Targets,
-    drawn,
     numbers,
-    open_job,
-    photo_cell,
-    run_job,
-    told_lines,
 )
 from .options import (
     Bands,
@@ -40,15 +32,20 @@ from .options import (
     Provider,
     Shape,
     Threads,
+    shown_bands,
 )
-from .photos import found_photos
+from .photos import PhotoJob, found_photos
+from .scored import SHOWN, Scored
 
 if TYPE_CHECKING:
-    from ..masked.rise import Rise
-    from ..masked.scoring import Progress
+    from ..masked.rise import Rise, Risen
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
+
+
+# Of each photo.
+RESULTS = ("{}.png", "{}.npy")
 
 
 def register(app: typer.Typer) -> None:
@@ -97,9 +94,9 @@ def rise(
 
     grid = numbers(cells, "--cells")
     photos = found_photos("rise", image, output, RESULTS, force, json)
-    job = open_job(
-        photos, model, preprocess, labels, of, provider, threads, memory, batch, shape, input_,
-        bands,
+    job = Scored.opened(
+        photos, model, preprocess=preprocess, labels=labels, of=of, provider=provider,
+        threads=threads, memory=memory, batch=batch, shape=shape, extra=input_, bands=bands,
     )  # fmt: skip
     engine = Rise(
         job.scorer,
@@ -111,7 +108,7 @@ def rise(
         baseline=job.baseline(baseline, baseline_space),
         score=score,  # type: ignore[arg-type]
     )
-    job.say_new()
+    photos.note(*job.scorer.notes)
     classes = job.classes(target_class)
     engine.plan(job.shape)
     job.rehearse(engine.baseline)
@@ -128,25 +125,31 @@ def rise(
     rest = f"the rest {Path(baseline).name}"
     look = f"RISE, {cells} cells, {percent(probability)} kept, {rest}, seed {seed}"
 
-    def one(folder: OutputFolder) -> Any:
-        def each(
-            job: Job, file: Path, name: str, prepared: Prepared, progress: Progress
-        ) -> tuple[dict[str, Any], list[str]]:
-            return _one(engine, classes, look, folder, file, name, prepared, progress, job)
+    with photos.results(output, RESULTS, force, job.path) as folder:
+        start = time.perf_counter()
+        with photos.progress("masking", masks) as step:
 
-        return each
+            def risen(image: Any) -> tuple[Risen, float]:
+                begun = time.perf_counter()
+                found = engine.measure(image, classes=classes, progress=step.advance)
+                return found, time.perf_counter() - begun
 
-    run_job(job, output, force, masks, "masking", settings, one)
+            for index, prepared, (found, seconds), _ in photos.each(
+                job.preprocess, job.scorer.input, 1, risen
+            ):
+                _one(job, photos, engine, look, folder, index, prepared, found, seconds)
+        ran_on = job.scorer.session.provider
+        line = photos.timed(time.perf_counter() - start, 1, ran_on, folder)
+        note = shown_bands(job.preprocess, job.scorer.input.channels)
+        photos.finish(folder, job.about(settings), line, count=False, note=note)
 
 
 def _one(
-    engine: Rise, classes: Any, look: str, folder: OutputFolder, file: Path, name: str,
-    prepared: Prepared, progress: Progress, job: Job,
-) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
-    """One photo: measured, written, and told in a line."""
-    start = time.perf_counter()
-    found = engine.measure(job.fed(prepared), classes=classes, progress=progress)
-    seconds = time.perf_counter() - start
+    job: Scored, photos: PhotoJob, engine: Rise, look: str, folder: OutputFolder, index: int,
+    prepared: Prepared, found: Risen, seconds: float,
+) -> None:  # fmt: skip
+    """One photo: written, and told in a line."""
+    file, name = photos.files[index], photos.names[index]
     chances = job.probabilities(found.logits[0])
     heat, targets = found.heat[0], [int(t) for t in found.target[0]]
     used, change = int(found.masks[0]), float(found.change[0])
@@ -169,16 +172,16 @@ def _one(
             for k, target in enumerate(targets)
         ],
     }
-    cells = [photo_cell(job, prepared)]
+    cells = [job.cell(prepared)]
     for k in range(min(len(heat), SHOWN)):
         cells.append(_heat_cell(job, engine, prepared, heat[k], entry["classes"][k], chances, used))
     shown = job.name(targets[0]) if len(heat) == 1 else f"{len(heat)} classes"
     folder.array(entry["map"], heat[0] if len(heat) == 1 else heat)
     heading = f"{file.name}: what keeps {shown}"
-    folder.picture(entry["panel"], drawn(job, heading, look, cells))
+    folder.picture(entry["panel"], job.drawn(heading, look, cells))
     known = f"error {percent(change)} of the range" if change < float("inf") else "error unknown"
     rest = f" {used:6d} masks ({known}) {seconds:6.1f} s"
-    return entry, told_lines(job, file, entry["classes"], rest)
+    photos.add(entry, *job.lines(file, entry["classes"], rest))
 
 
 def _note(engine: Rise, heat: Any, score: float) -> str | None:
@@ -189,7 +192,7 @@ def _note(engine: Rise, heat: Any, score: float) -> str | None:
 
 
 def _heat_cell(
-    job: Job, engine: Rise, prepared: Prepared, heat: Any, told: dict[str, Any],
+    job: Scored, engine: Rise, prepared: Prepared, heat: Any, told: dict[str, Any],
     chances: Any, used: int,
 ) -> Cell:  # fmt: skip
     import numpy as np

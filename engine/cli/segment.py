@@ -142,10 +142,8 @@ def segment(
             def cut(images: Any) -> Segmentation:
                 return engine(images, None if target < 0 else target, progress=step.advance)
 
-            for group in photos.groups(engine.record, engine.input, batch):
-                for rows, found in photos.at_once(group, cut):
-                    for at, row in enumerate(rows):
-                        job.one(folder, int(group.index[row]), group.prepared(row), found, at)
+            for index, prepared, found, at in photos.each(engine.record, engine.input, batch, cut):
+                job.one(folder, index, prepared, found, at)
         line = photos.timed(time.perf_counter() - start, 2, engine.session.provider, folder)
         about = {
             "model": path,
