@@ -405,6 +405,8 @@ def _checked_contrast(
     if form not in ("loss", "logit"):
         raise UsageError(f"contrast form '{form}'; accepted: loss, logit")
     if contrast is None:
+        if form != "loss" and all(row.seed is not seed.CONTRAST for row in rows):
+            raise UsageError(f"contrast form '{form}' without a contrast; --contrast C gives one")
         return None
     if isinstance(contrast, str) and re.fullmatch(r"[0-9]{1,18}", contrast):
         contrast = int(contrast)

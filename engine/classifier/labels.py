@@ -201,10 +201,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def class_number(given: str, labels: Sequence[str] | None, words: str = "top1") -> int:
-    """A class by number or by name: -1 for "top1" and "input". words: those that an
-    error names. Raises UsageError."""
-    if given in ("top1", "input"):
+def class_number(
+    given: str,
+    labels: Sequence[str] | None,
+    words: Sequence[str] = ("top1",),
+    option: str = "--target-class",
+) -> int:
+    """A class by number or by name, -1 for one of the words, which mean a class that isn't known
+    yet. option: what an error names. Raises UsageError."""
+    if given in words:
         return -1
     if given.isascii() and given.isdecimal() and len(given) <= 18:
         return int(given)
@@ -222,16 +227,14 @@ def class_number(given: str, labels: Sequence[str] | None, words: str = "top1") 
             return found[0]
         if found:
             raise UsageError(
-                f"--target-class '{given}' names classes {', '.join(map(str, found))}; give one"
+                f"{option} '{given}' names classes {', '.join(map(str, found))}; give one"
             )
     near = nearest(given, _names(labels or ()))
     hint = f"; nearest: {', '.join(near)}" if near else ""
     if labels is None:
         hint = "; the model names no classes, --labels does"
-    raise UsageError(
-        f"--target-class '{given}'; accepted: {words}, a class number, or a name from the labels"
-        f"{hint}"
-    )
+    accepted = ", ".join((*words, "a class number, or a name from the labels"))
+    raise UsageError(f"{option} '{given}'; accepted: {accepted}{hint}")
 
 
 def _names(labels: Sequence[str]) -> list[str]:

@@ -132,9 +132,4 @@ def contrast_class(given: str | None, labels: Sequence[str] | None) -> int | Non
 
     if given is None:
         return None
-    if given in ("second", "-1"):
-        return -1
-    try:
-        return class_number(given, labels)
-    except UsageError as err:
-        raise UsageError(str(err).replace("--target-class", "--contrast")) from err
+    return -1 if given == "-1" else class_number(given, labels, ("second",), "--contrast")

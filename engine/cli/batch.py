@@ -23,6 +23,7 @@ from .asking import (
     asking,
 )
 from .console import show, show_json
+from .isolated import limits_of, refuse_limits
 from .masked import Of
 from .options import (
     Batch,
@@ -87,7 +88,9 @@ def batch(
     maps: Annotated[
         str, typer.Option(metavar="FORM", help="grid (of numbers), float16 or png.")
     ] = "grid",
-    grid: Annotated[int, typer.Option(metavar="N", help="Cells on a side of a grid.")] = 16,
+    grid: Annotated[
+        int | None, typer.Option(metavar="N", help="Cells on a side of a grid. [16]")
+    ] = None,
     top: Annotated[int, typer.Option(metavar="K", help="Classes to keep with their scores.")] = 5,
     shard_size: Annotated[
         int, typer.Option(metavar="N", help="Pictures of a shard cut from a folder or a long list.")
@@ -125,8 +128,8 @@ def batch(
         bool, typer.Option(help="Read MODEL in a process of its own: it may crash or hang.")
     ] = True,
     isolate_seconds: Annotated[
-        float, typer.Option(metavar="S", help="For reading MODEL, at most.")
-    ] = 60.0,
+        float | None, typer.Option(metavar="S", help="For reading MODEL, at most. [60]")
+    ] = None,
     isolate_memory: Annotated[
         str | None, typer.Option(metavar="M", help="For reading MODEL. [half of the free]")
     ] = None,
@@ -142,8 +145,6 @@ def batch(
     from ...errors import UsageError
     from ...export.preprocess import parse
     from ..classifier.labels import load_labels
-    from ..runtime.budget import parse_memory
-    from ..runtime.confined import Limits
     from ..scale import run as engine
 
     if not ray and (gpus or cpus != 1.0):
@@ -151,9 +152,9 @@ def batch(
     if ray and not (0 <= gpus < 1e3 and 0 < cpus < 1e3):
         raise UsageError(f"--gpus {gpus:g} --cpus {cpus:g}; expected 0 or more, and more than 0")
     path = model_path(model)
-    limits = Limits(
-        isolate_seconds, None if isolate_memory is None else parse_memory(isolate_memory)
-    )
+    if not isolate:
+        refuse_limits(isolate_seconds, isolate_memory)
+    limits = limits_of(isolate_seconds, isolate_memory)
     drawn = asking(
         layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
         samples=samples, noise=noise, steps=steps, baseline=baseline,

@@ -83,9 +83,9 @@ def cem(
     ] = None,
     baseline_space: SpaceOption = "input",
     most: Annotated[
-        float,
-        typer.Option(metavar="G", help="Off pixels: what a negative adds at most, as a gain."),
-    ] = 3.0,
+        float | None,
+        typer.Option(metavar="G", help="Off pixels: what a negative adds at most, as a gain. [3]"),
+    ] = None,
     weight: Annotated[
         float, typer.Option(metavar="C", help="Of the class against the size, to begin with.")
     ] = 10.0,
@@ -128,6 +128,8 @@ def cem(
         raise UsageError.unknown("--kind", wrong, KINDS)
     if segments is not None and on not in ("auto", "superpixels"):
         raise UsageError(f"--segments with --on {on}; it goes with --on superpixels")
+    if baseline is None and baseline_space != "input":
+        raise UsageError(f"--baseline-space {baseline_space} goes with --baseline")
     files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
     photos = found_photos("cem", image, output, files, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
@@ -141,17 +143,17 @@ def cem(
     )  # fmt: skip
     own = None if engine.scorer.layer is not None else engine.scorer.labels
     names, hint = chosen_labels(labels, own, engine.classes, of)
-    photos.note(*engine.notes, assumed, hint)
     job = Scored(path, engine.scorer, engine.record, names)
     if baseline is not None:
         engine.baseline = job.baseline(baseline, baseline_space)
     job.rehearse(engine.baseline)
     target = class_asked(target_class, names, engine.classes)
+    photos.note(*engine.notes, assumed, hint)
     settings = {
         "kinds": list(kinds), "on": engine.on,
         "segments": engine.segments.name if engine.on == "superpixels" else None,
         "baseline": baseline or engine.baseline_name, "baseline_space": baseline_space,
-        "most": None if engine.on == "pixels" else most,
+        "most": None if engine.on == "pixels" else engine.most,
         "weight": weight, "kappa": kappa, "beta": beta, "rate": rate, "rounds": rounds,
         "steps": steps, "patience": patience,
         "target_class": "top1" if target < 0 else target,

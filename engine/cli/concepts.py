@@ -35,6 +35,7 @@ from .options import (
     Shape,
     Threads,
     chosen_labels,
+    class_asked,
     counted,
     inputs_of,
     model_path,
@@ -144,7 +145,6 @@ def concepts(
     difference is no chance; where there are too few pictures to tell, that is said. Killed, it goes
     on when started again with the same arguments.
     """
-    from ..classifier.labels import class_number
     from ..classifier.ready import Ready
     from ..inside.concepts import Concepts
     from ..photos.stream import found_files
@@ -169,6 +169,7 @@ def concepts(
             preprocess=record, providers=provider or None, threads=threads, batch=batch,
         )  # fmt: skip
         names, hint = chosen_labels(labels, test.labels, test.classes, of)
+        target = None if target_class is None else class_asked(target_class, names, test.classes)
         shown = shown_bands(record, test.input.channels)
         notes = [n for n in (*test.notes, assumed, hint, shown) if n is not None]
         target = None if target_class is None else class_number(target_class, names)

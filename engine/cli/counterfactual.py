@@ -28,13 +28,13 @@ from .options import (
     Shape,
     Threads,
     chosen_labels,
+    class_asked,
     counted,
     inputs_of,
     model_path,
     named,
     photo_paths,
     preprocess_of,
-    refuse_class,
     shapes_of,
     shown_bands,
 )
@@ -135,8 +135,10 @@ def counterfactual(
         providers=provider or None, threads=threads, batch=batch,
     )  # fmt: skip
     names, hint = chosen_labels(labels, change.labels, change.classes, of)
+    given = None
+    if target_class is not None:
+        given = class_asked(target_class, names, change.classes, (), "--class")
     job = Job(path, change, images.fitted(record, change.input), names, photos)
-    given = None if target_class is None else _number(target_class, job)
     job.choose(given, distractors, batch)
     photos.note(*change.notes, assumed, hint)
     with photos.results(output, ("{}.png",), force, job.path) as folder:
@@ -333,17 +335,3 @@ class Job:
             "providers": self.change.head.session.providers,
             "boxes": "top, left, bottom, right in pixels of the photo as the model sees it",
         }
-
-
-def _number(given: str, job: Job) -> int:
-    """What --class says. Raises UsageError."""
-    from ..classifier.labels import class_number
-
-    try:
-        number = class_number(given, job.labels, "a class")
-        if number < 0:
-            raise UsageError(f"--target-class '{given}'; accepted: a class number or name")
-        refuse_class(number, job.change.classes, "--class")
-        return number
-    except UsageError as err:
-        raise UsageError(str(err).replace("--target-class", "--class")) from None

@@ -240,7 +240,7 @@ def _class_asked(given: str, model: str, labels: list[str] | None) -> str:
 
     if given in ("input", "top1", "all") or given.removeprefix("-").isdecimal():
         return given
-    return str(class_number(given, _named(given, model, labels), "input, top1"))
+    return str(class_number(given, _named(given, model, labels), ("input", "top1")))
 
 
 def _named(given: str, model: str, labels: list[str] | None) -> list[str] | None:

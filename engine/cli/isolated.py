@@ -12,29 +12,32 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from ...errors import ModelError
+from ...errors import ModelError, UsageError
 from . import progress, started
 from .options import say
 
-__all__ = ["isolable", "subject"]
+if TYPE_CHECKING:
+    from ..runtime.confined import Limits
+
+__all__ = ["isolable", "limits_of", "refuse_limits", "subject"]
 
 _Isolate = Annotated[
     bool,
     typer.Option("--isolate", help="Read MODEL in a process of its own: it may crash or hang."),
 ]
 _Seconds = Annotated[
-    float,
-    typer.Option(metavar="S", help="With --isolate: without a piece of work done, at most."),
+    float | None,
+    typer.Option(metavar="S", help="With --isolate: without a piece of work done, at most. [60]"),
 ]
 _Memory = Annotated[
     str | None,
     typer.Option(metavar="M", help="With --isolate: such as 2GB. [half of the free]"),
 ]
-_OURS = {"isolate": (_Isolate, False), "isolate_seconds": (_Seconds, 60.0),
+_OURS = {"isolate": (_Isolate, False), "isolate_seconds": (_Seconds, None),
          "isolate_memory": (_Memory, None)}  # fmt: skip
 
 
@@ -51,8 +54,10 @@ def isolable(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(**given: Any) -> Any:
         isolate, seconds, memory = (given.pop(name) for name in _OURS)
         if isolate and not started.inside:
-            _run_apart(subject(given), seconds, memory)
+            _run_apart(subject(given), limits_of(seconds, memory))
             return None
+        if not isolate:
+            refuse_limits(seconds, memory)
         return command(**given)
 
     own = [
@@ -74,11 +79,27 @@ def subject(given: dict[str, Any]) -> str:
     return str(given.get("model") or given.get("store") or "the bundled model")
 
 
-def _run_apart(what: str, seconds: float, memory: str | None) -> None:
-    from ..runtime.budget import parse_memory, shown
-    from ..runtime.confined import Limits, can_limit_memory, confined
+def limits_of(seconds: float | None, memory: str | None) -> Limits:
+    """What --isolate-seconds and --isolate-memory say. Raises UsageError."""
+    from ..runtime.budget import parse_memory
+    from ..runtime.confined import SECONDS, Limits
 
-    limits = Limits(seconds, None if memory is None else parse_memory(memory))
+    return Limits(
+        SECONDS if seconds is None else seconds, None if memory is None else parse_memory(memory)
+    )
+
+
+def refuse_limits(seconds: float | None, memory: str | None) -> None:
+    """Raise UsageError for limits of a process that isn't started."""
+    for name, value in (("--isolate-seconds", seconds), ("--isolate-memory", memory)):
+        if value is not None:
+            raise UsageError(f"{name} {value} limits a process of its own; it goes with --isolate")
+
+
+def _run_apart(what: str, limits: Limits) -> None:
+    from ..runtime.budget import shown
+    from ..runtime.confined import can_limit_memory, confined
+
     if not can_limit_memory():
         say("this system limits no process's memory: --isolate limits the time only")
     sys.stdout.flush()

@@ -86,8 +86,12 @@ def map_(
     how = renamed("--layout", layout, "--method", method, "tsne")
     laying = (("--perplexity", perplexity), ("--seed", seed), ("--components", components))
     for option, value in laying:
-        if onto is not None and value is not None:
+        if value is None:
+            continue
+        if onto is not None:
             raise UsageError(f"{option} with --onto: a map that is there stays as it was laid out")
+        if how == "pca" or (how == "umap" and option == "--perplexity"):
+            raise UsageError(f"{option} {value:g} with --layout {how}, which has none")
     held = opened_store(store, pictures)
     names = [SUMMARY, "scatter.png", "pictures.png", "map.json", "map.npz"]
     # Before the work, and with it what would be overwritten.

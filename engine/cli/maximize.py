@@ -36,6 +36,7 @@ from .options import (
     Threads,
     at_least,
     chosen_labels,
+    class_asked,
     counted,
     inputs_of,
     model_path,
@@ -125,12 +126,12 @@ def maximize(
     how = settings(record, many, starts, seed, provider, threads)
     makers = _makers(ready, layer or [], unit, start, how)
     notes = list(dict.fromkeys([*([assumed] if assumed else ()), *_noted(makers)]))
-    for note in notes:
-        say(note)
     names = None
     if target_class:
         names, _ = chosen_labels(labels, makers[0].taps.labels, makers[0].channels, "")
     units = [_units(m, target_class, names, chosen, most) for m in makers]
+    for note in notes:
+        say(note)
     files = file_names([m.layer for m in makers])
     expected = listing + [f"{f}{end}" for f in files.values() for end in (".png", ".npy")]
     stem = Path(path).stem
@@ -207,9 +208,6 @@ def _check_goal(
     for option, given in of_layer.items():
         if classes and given is not None:
             raise UsageError(f"{option} goes with --layer; --target-class has no channels")
-    for name in ("top1", "input", "-1"):
-        if name in (classes or ()):
-            raise UsageError("--target-class of maximize: expected a class number or name")
 
 
 def _makers(
@@ -234,10 +232,8 @@ def _units(
     most: int,
 ) -> list[int]:
     """What is to be excited; a class or channel out of range is found out at once."""
-    from ..classifier.labels import class_number
-
-    if classes:
-        units = list(dict.fromkeys(class_number(c, names) for c in classes))
+    if classes:  # no top1: there is no photo
+        units = list(dict.fromkeys(class_asked(c, names, maker.channels, ()) for c in classes))
     else:
         units = chosen or list(range(maker.channels))[:most]
     maker.seeds(units)

@@ -120,7 +120,7 @@ def occlude(
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
     photos = found_photos("occlude", image, output, RESULTS, force, json)
     job = Scored.opened(
-        photos, model, preprocess=preprocess, labels=labels, of=of, provider=provider,
+        model, preprocess=preprocess, labels=labels, of=of, provider=provider,
         threads=threads, memory=memory, batch=batch, shape=shape, extra=input_, bands=bands,
     )  # fmt: skip
     engine = Occlusion(
@@ -134,10 +134,10 @@ def occlude(
         method=how,  # type: ignore[arg-type]
         share=share,
     )
-    photos.note(*job.scorer.notes)
     classes = job.classes(target_class)
     plan = engine.plan(job.shape)
     job.rehearse(engine.baseline)
+    photos.note(*job.notes, *job.scorer.notes)
     settings: dict[str, Any] = {
         "window": size,
         "stride": step,

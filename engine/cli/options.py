@@ -298,11 +298,14 @@ def chosen_labels(
     )
 
 
-def class_asked(given: str, labels: Sequence[str] | None, classes: int | None) -> int:
-    """What --target-class says: a class, -1 for the top one. Raises UsageError; for a class that
-    the model doesn't have too."""
-    number = names_of_classes.class_number(given, labels)
-    refuse_class(number, classes, "--target-class")
+def class_asked(
+    given: str, labels: Sequence[str] | None, classes: int | None,
+    words: Sequence[str] = ("top1",), option: str = "--target-class",
+) -> int:  # fmt: skip
+    """What --target-class says: a class, -1 for the top one, or another of the words. Raises
+    UsageError; for a class that the model doesn't have too."""
+    number = names_of_classes.class_number(given, labels, words, option)
+    refuse_class(number, classes, option)
     return number
 
 

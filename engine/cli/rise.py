@@ -95,7 +95,7 @@ def rise(
     grid = numbers(cells, "--cells")
     photos = found_photos("rise", image, output, RESULTS, force, json)
     job = Scored.opened(
-        photos, model, preprocess=preprocess, labels=labels, of=of, provider=provider,
+        model, preprocess=preprocess, labels=labels, of=of, provider=provider,
         threads=threads, memory=memory, batch=batch, shape=shape, extra=input_, bands=bands,
     )  # fmt: skip
     engine = Rise(
@@ -108,10 +108,10 @@ def rise(
         baseline=job.baseline(baseline, baseline_space),
         score=score,  # type: ignore[arg-type]
     )
-    photos.note(*job.scorer.notes)
     classes = job.classes(target_class)
     engine.plan(job.shape)
     job.rehearse(engine.baseline)
+    photos.note(*job.notes, *job.scorer.notes)
     settings = {
         "masks": masks,
         "cells": grid,

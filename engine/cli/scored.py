@@ -20,7 +20,7 @@ from .options import (
     named,
     shapes_of,
 )
-from .photos import PhotoJob, preprocess_told, seen_as
+from .photos import preprocess_told, seen_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,20 +40,22 @@ SHOWN = 3
 
 @dataclass
 class Scored:
-    """A model's scorer with what --preprocess and --labels say of it. path: as it was given."""
+    """A model's scorer with what --preprocess and --labels say of it. path: as it was given. notes:
+    on that, for when nothing is amiss: a mistake has one line on stderr."""
 
     path: str
     scorer: Scorer
     preprocess: Preprocess
     labels: Sequence[str] | None
+    notes: tuple[str | None, ...] = ()
 
     @classmethod
     def opened(
-        cls, photos: PhotoJob, model: str | None, *, preprocess: str | None, labels: str | None,
+        cls, model: str | None, *, preprocess: str | None, labels: str | None,
         of: str | None, provider: list[str] | None, threads: int | None, memory: str | None,
         batch: int | None, shape: list[str] | None, extra: list[str] | None, bands: str | None,
     ) -> Scored:  # fmt: skip
-        """Load the model and settle how it wants its images; notes are said."""
+        """Load the model and settle how it wants its images."""
         from ..masked.scoring import Scorer
         from ..photos import images
 
@@ -70,8 +72,7 @@ class Scored:
         scorer.preprocess = record
         own = None if scorer.layer is not None else scorer.labels
         names, hint = chosen_labels(labels, own, scorer.classes, of)
-        photos.note(*scorer.notes, assumed, hint)
-        return cls(path, scorer, record, names)
+        return cls(path, scorer, record, names, (*scorer.notes, assumed, hint))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,11 +107,16 @@ class Scored:
         file = Path(given)
         if not file.is_file():
             try:
-                return as_baseline(given, space)  # type: ignore[arg-type]
+                made = as_baseline(given, space)  # type: ignore[arg-type]
             except UsageError as err:
                 raise UsageError(f"--{err}, or a file") from None
+            if space == "pixels" and made.kind in ("mean", "blur", "noise"):
+                raise UsageError(f"--baseline-space pixels: --baseline {given} is the photo's own")
+            return made
         if file.suffix.lower() == ".npy":
             return as_baseline(array_of(file), space)  # type: ignore[arg-type]
+        if space == "pixels":
+            raise UsageError(f"--baseline-space pixels: {file} is read as the photo is")
         shown = images.read(file, self.preprocess, self.scorer.input)
         return as_baseline(self.scorer.planar(shown.tensor))
 

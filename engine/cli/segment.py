@@ -82,8 +82,10 @@ def segment(
     background: Annotated[
         float, typer.Option(metavar="Q", help="Up to this one, and at the border, is not.")
     ] = 0.3,
-    iterations: Annotated[int, typer.Option(metavar="N", help="Of grabcut.")] = 5,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of grabcut's mixtures.")] = 0,
+    iterations: Annotated[int | None, typer.Option(metavar="N", help="Of grabcut. [5]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of grabcut's mixtures. [0]")
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(metavar="W", help="Of occlusion, in pixels. [a seventh of the side]"),
@@ -124,14 +126,15 @@ def segment(
     )  # fmt: skip
     engine.fed.needs()
     names, hint = chosen_labels(labels, engine.labels, engine.classes, of)
-    photos.note(*engine.notes, assumed, hint)
     job = _Job(path, engine, photos, names)
     target = class_asked(target_class, names, engine.classes)
+    photos.note(*engine.notes, assumed, hint)
     settings = {
         "method": method, "way": engine.way, "layers": list(engine.layers),
         "target_class": "top1" if target < 0 else target,
         "foreground": foreground, "background": background,
-        "iterations": iterations if engine.way == "grabcut" else None, "seed": seed,
+        "iterations": engine.iterations if engine.way == "grabcut" else None,
+        "seed": engine.seed if engine.way == "grabcut" else None,
     }  # fmt: skip
     assert engine.record is not None and engine.record.size is not None
     each = engine.work(engine.record.size)

@@ -69,7 +69,7 @@ class Segment(Reading):
         installed.
     foreground, background: quantiles of the map: above the one is the object, up to the other the
         background, as the border of the image is.
-    iterations: of GrabCut. seed: of its mixtures of colours.
+    iterations: of GrabCut, 5 unless told otherwise. seed: of its mixtures of colours, 0.
     window, stride: of occlusion, in pixels; None: a seventh of the shorter side, and half of that.
     preprocess: how pixels became inputs; None: what the model says, else the input's own range.
     of, providers, threads, shapes, inputs: see Explainer.
@@ -94,8 +94,8 @@ class Segment(Reading):
         way: Literal["auto", "grabcut", "random-walker"] = "auto",
         foreground: float = 0.95,
         background: float = 0.30,
-        iterations: int = 5,
-        seed: int = 0,
+        iterations: int | None = None,
+        seed: int | None = None,
         window: int | None = None,
         stride: int | None = None,
         preprocess: Preprocess | str | None = None,
@@ -117,7 +117,11 @@ class Segment(Reading):
         for name, value in (("window", window), ("stride", stride)):
             if value is not None and method != "occlusion":
                 raise UsageError(f"{name} goes with method 'occlusion'; '{method}' has none")
-        self.cutter: Cutter = cutter_for(way, iterations, seed)
+        self.iterations, self.seed = 5 if iterations is None else iterations, seed or 0
+        self.cutter: Cutter = cutter_for(way, self.iterations, self.seed)
+        for name, value in (("iterations", iterations), ("seed", seed)):
+            if value is not None and self.cutter.name != "grabcut":
+                raise UsageError(f"{name} {value} goes with grabcut; {self.cutter.name} cuts here")
         self.method, self.foreground, self.background = method, foreground, background
         self.window, self.stride = window, stride
         self._occlusions: dict[tuple[int, int], Occlusion] = {}

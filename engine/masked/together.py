@@ -90,6 +90,8 @@ class Together:
             Drawing.of(rows, tuple(drawn["layer"] or ()), **form)
         if engines and contrast is not None:
             raise UsageError(f"method '{engines[0].name}' takes no contrast; leave --contrast out")
+        if engines and not held and contrast_form != "loss":
+            raise UsageError(f"contrast form '{contrast_form}' goes with a contrast")
         if engines and not held and any(v is not None for v in sampled.values()):
             told = next(k for k, v in sampled.items() if v is not None)
             hint = "; --hide says what hides a segment" if told == "baseline" else ""

@@ -149,7 +149,7 @@ def batch(
     preprocess: Preprocess | str | None = None,
     labels: Sequence[str] | None = None,
     maps: str = FORMS[0],
-    grid: int = SIDE,
+    grid: int | None = None,
     top: int = TOP,
     shard_size: int = SIZE,
     column: str | None = None,
@@ -178,7 +178,7 @@ def batch(
     preprocess: a preset's name or a record; default: the model's own. labels: class names;
         default: the model's own. inputs: what the model takes besides the image, by name: an .npy
         file, or a number, the same for every picture.
-    maps: "grid" (of `grid` x `grid` numbers), "float16" or "png": see docs/scale.md. top: how
+    maps: "grid" (of `grid` x `grid` numbers, 16), "float16" or "png": see docs/scale.md. top: how
         many classes to keep with their scores.
     shard_size: pictures of a shard that is cut from a folder or from a long list. column, key: of
         Parquet shards, the columns with the pictures and their names; default: by their names.
@@ -200,7 +200,10 @@ def batch(
 
         ray_data()
     _refuse_numbers(workers=workers, threads=threads, shard_size=shard_size, batch=batch, top=top)
-    MapColumns("", maps, grid, None)  # type: ignore[arg-type]  # its checks, before all work
+    if grid is not None and maps in FORMS[1:]:
+        raise UsageError(f"grid {grid} goes with maps 'grid'; '{maps}' has no cells")
+    cells = SIDE if grid is None else grid
+    MapColumns("", maps, cells, None)  # type: ignore[arg-type]  # its checks, before all work
     given = [shards] if isinstance(shards, (str, os.PathLike)) else list(shards)
     folder = Path(output)
     found, skipped = found_shards(given, shard_size, folder)
@@ -224,7 +227,7 @@ def batch(
             asked_methods(rules, methods), _made_with(drawn),
             None if contrast is None else str(contrast), str(target),
             None if record is None else record.to_json(),
-            None if labels is None else tuple(labels), maps, grid, top,
+            None if labels is None else tuple(labels), maps, cells, top,
             _inputs(inputs), column, key, batch, counts.threads, _names(providers), counts.decoders,
         )  # fmt: skip
         first = Worker(asked)

@@ -243,10 +243,10 @@ def number_of(said: Any, name: str, model: Described) -> int:
     if not isinstance(said, str):
         raise bad(f"parameter '{name}' is neither a number nor a label")
     try:
-        return -1 if said == "-1" else class_number(said, model.labels)
+        words = ("second" if name == CONTRAST else "top1", "-1")
+        return class_number(said, model.labels, words, f"parameter '{name}'")
     except UsageError as err:
-        says = str(err).replace("; the model names no classes, --labels does", "")
-        raise bad(says.replace("--target-class", f"parameter '{name}'")) from None
+        raise bad(str(err).replace("; the model names no classes, --labels does", "")) from None
 
 
 def _outputs(request: Inference, model: Described, explains: bool) -> tuple[Wanted, ...]:

@@ -219,6 +219,8 @@ def project(
         raise UsageError.unknown("method", method, METHODS)
     if vectors.ndim != 2 or count < FEWEST:
         raise UsageError(f"a map needs {FEWEST} pictures or more; there are {count}")
+    if perplexity is not None and method != "tsne":
+        raise UsageError(f"perplexity {perplexity:g} is of tsne; {method} has none")
     if components < 2:
         raise UsageError(f"components {components}; expected 2 or more")
     if not 0 <= seed < 2**32:

@@ -36,6 +36,8 @@ __all__ = ["KINDS", "SPACES", "Cem", "Contrastive", "Pertinent"]
 
 KINDS = ("negative", "positive")
 SPACES = ("auto", "pixels", "superpixels", "blur")
+# What a negative adds at most, as a gain on what is there.
+MOST = 3.0
 # Pictures up to this size in one channel are digits, of which every pixel counts.
 DIGITS = 64
 # Of a photo: points of the lattice along a side, and sides to the blur's sigma.
@@ -110,7 +112,7 @@ class Cem(Reading):
     baseline: the picture that says nothing, see Occlusion; None: black for pixels, else the
         photo's own blur. Added is what leads away from it. space: of numbers in it.
     most: how many times as much again a negative may add of what tells a superpixel from the
-        baseline.
+        baseline; 3 unless told otherwise.
     c, kappa, beta, rate, rounds, steps, patience: see `fista.Search`; norms in units of black to
         white.
     preprocess, of, providers, threads, shapes, inputs: see Occlusion.
@@ -138,7 +140,7 @@ class Cem(Reading):
         segments: SuperpixelsLike | None = None,
         baseline: BaselineLike | None = None,
         space: Literal["input", "pixels"] = "input",
-        most: float = 3.0,
+        most: float | None = None,
         c: float = Search.c,
         kappa: float = Search.kappa,
         beta: float = Search.beta,
@@ -159,7 +161,7 @@ class Cem(Reading):
             raise UsageError.unknown("kind", wrong or "", KINDS)
         if on not in SPACES:
             raise UsageError.unknown("on", on, SPACES)
-        if not 0 < most < float("inf"):
+        if most is not None and not 0 < most < float("inf"):
             raise UsageError(f"most {most}; expected more than 0")
         if segments is not None and on not in ("auto", "superpixels"):
             raise UsageError(f"segments with on='{on}'; accepted: 'superpixels'")
@@ -182,7 +184,9 @@ class Cem(Reading):
         guess = "superpixels" if segments is not None else "pixels" if small else "blur"
         self.on = guess if on == "auto" else on
         self.segments = as_superpixels(SUPERPIXELS if segments is None else segments)
-        self.most = most
+        if most is not None and (self.on == "pixels" or "negative" not in self.kinds):
+            raise UsageError(f"most {most:g} is of negatives on blur or superpixels")
+        self.most = MOST if most is None else most
         self.baseline = self._baseline(baseline, space)
         self.notes = list(dict.fromkeys([*self.scorer.notes, *self.objective.notes]))
 

@@ -177,3 +177,103 @@ def test_threads_mean_the_same_everywhere():
     assert {"explain", "occlude", "patches", "embed", "map", "bench"} <= set(told)
     for name, text in told.items():
         assert text.startswith("Threads that compute, in all"), name
+
+
+# What a mode can't use is refused in a line that names it, never ignored: nothing is written.
+REFUSED = [
+    ("explain {m} {p} -o {o}/x --rule vanilla", "--contrast-form logit"),
+    ("explain {m} {p} -o {o}/x --method lime --segments grid:2x2", "--contrast-form logit"),
+    ("explain {m} {p} -o {o}/x --rule vanilla", "--target-class input"),
+    ("export {m} -o {o}/x --rule vanilla", "--contrast-form logit"),
+    ("check {m}", "--isolate-seconds 5"),
+    ("check {m}", "--isolate-memory 1GB"),
+    ("batch {m} {p} -o {o}/x --no-isolate", "--isolate-seconds 5"),
+    ("batch {m} {p} -o {o}/x --maps png", "--grid 4"),
+    ("occlude {m} {p} -o {o}/x", "--baseline-space pixels"),
+    ("rise {m} {p} -o {o}/x --baseline blur:2", "--baseline-space pixels"),
+    ("rise {m} {p} -o {o}/x --baseline {p}", "--baseline-space pixels"),
+    ("cem {m} {p} -o {o}/x", "--baseline-space pixels"),
+    ("cem {m} {p} -o {o}/x --on pixels", "--most 2"),
+    ("cem {m} {p} -o {o}/x --kind positive", "--most 2"),
+    ("segment {m} {p} -o {o}/x --method vanilla", "--window 2"),
+    ("segment {m} {p} -o {o}/x --method vanilla --way random-walker", "--seed 3"),
+    ("segment {m} {p} -o {o}/x --method vanilla --way random-walker", "--iterations 3"),
+    ("maximize {m} -o {o}/x", "--target-class top1"),
+    ("counterfactual {m} {p} -o {o}/x", "--class top1"),
+]
+
+
+@pytest.mark.parametrize(("line", "option"), REFUSED)
+def test_an_option_without_effect_is_refused(line, option, words, tmp_path, capsys):
+    if "random-walker" in line:
+        pytest.importorskip("skimage")
+    run_line = line.format(**words).split() + option.split()
+    if run_line[0] not in ("check", "export", "batch"):
+        run_line += ["--preprocess", "unit"]
+    assert run(run_line) == 2
+    said = capsys.readouterr().err
+    assert option.split()[0].lstrip("-").replace("-", " ") in said.replace("-", " "), said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("layout", ["pca", "umap"])
+def test_a_layout_refuses_what_another_takes(layout, tmp_path, capsys):
+    options = ["--perplexity 2"] + ["--seed 3", "--components 2"] * (layout == "pca")
+    for option in options:
+        assert run(["map", str(tmp_path), "--layout", layout, *option.split()]) == 2
+        assert f"{option} with --layout {layout}" in capsys.readouterr().err
+
+
+# Every command that takes a class; what else than a class it takes.
+CLASSES = {
+    "explain": "top1",
+    "export": "input top1",
+    "occlude": "top1",
+    "rise": "top1",
+    "segment": "top1",
+    "cem": "top1",
+    "batch": "top1",
+    "concepts": "top1",
+    "maximize": "",
+    "counterfactual": "",
+}
+
+
+def test_every_command_with_a_class_is_tried():
+    import typer
+
+    from backlight.engine.cli import _app
+
+    app = typer.main.get_command(_app())
+    takes = {
+        name
+        for name, command in app.commands.items()
+        if any("--target-class" in option.opts for option in command.params)
+    }
+    assert takes == set(CLASSES)
+
+
+@pytest.mark.parametrize("command", CLASSES)
+def test_a_class_is_given_the_same_way_everywhere(command, words, tmp_path, capsys):
+    """A number, a name in any case, or a word; nearest names on a miss, and what is taken."""
+    if command == "batch":
+        pytest.importorskip("pyarrow")
+    (tmp_path / "names.txt").write_text("cat\ndog\nespresso\ncup\nowl\n")
+    line = f"{command} {{m}} {AFTER_THE_MODEL[command]} --labels {{o}}/names.txt".format(**words)
+    own = line.replace("--target-class 1", "").split()
+    if command == "counterfactual":
+        # A picture of the class is found among those given, or the error names it.
+        assert run([*own, "--class", "ESPRESSO"]) == 2
+        assert "of espresso (2)" in capsys.readouterr().err
+    else:
+        for given in ("2", "ESPRESSO", *CLASSES[command].split()):
+            assert run([*own, "--target-class", given, "--force"]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    accepted = ", ".join([*CLASSES[command].split(), "a class number, or a name from the labels"])
+    assert run([*own, "--target-class", "espreso", "--force"]) == 2
+    said = capsys.readouterr().err
+    assert f"'espreso'; accepted: {accepted}; nearest: espresso" in said and said.count("\n") == 1
+    assert run([*own, "--target-class", "9", "--force"]) == 2
+    said = capsys.readouterr().err
+    assert "9 is out of range" in said and "0 to 4" in said and said.count("\n") == 1

@@ -167,3 +167,27 @@ def test_a_model_of_bytes_gets_a_photo_as_it_is(command, photos, tmp_path, capsy
     photo = photos / "one.png"
     run(words.format(m=tmp_path / "m.onnx", p=photo, o=tmp_path / "out").split())
     assert "assuming none" in capsys.readouterr().err
+
+
+def test_every_photo_is_refused_alike_and_done(model, photos, tmp_path, monkeypatch, capsys):
+    """occlude and rise went through photos by themselves: the bar stopped short of the end."""
+    from backlight.engine.masked.occlusion import Occlusion
+    from backlight.errors import ImageError
+
+    done, totals = [], []
+
+    @contextmanager
+    def track(total: int, title: str):
+        totals.append(total)
+        yield SimpleNamespace(advance=lambda count=1: done.append(count), print=print)
+
+    def measure(self, inputs, **_):
+        raise ImageError("image 0 has no place to hide")
+
+    monkeypatch.setattr("backlight.engine.cli.photos.track", track)
+    monkeypatch.setattr(Occlusion, "measure", measure)
+    (photos / "broken.png").unlink()
+    words = OVER_IMAGES["occlude"].format(m=model, p=photos, o=tmp_path / "out")
+    assert run(words.split()) == 2
+    assert capsys.readouterr().err.count("one.png: it has no place to hide") == 2
+    assert sum(done) == totals[0] > 0
