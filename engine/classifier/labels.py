@@ -233,7 +233,9 @@ def class_number(
     hint = f"; nearest: {', '.join(near)}" if near else ""
     if labels is None:
         hint = "; the model names no classes, --labels does"
-    accepted = ", ".join((*words, "a class number, or a name from the labels"))
+    accepted = "a class number or name"
+    if words:
+        accepted = ", ".join((*words, "a class number, or a name from the labels"))
     raise UsageError(f"{option} '{given}'; accepted: {accepted}{hint}")
 
 
