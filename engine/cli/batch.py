@@ -152,9 +152,9 @@ def batch(
     if ray and not (0 <= gpus < 1e3 and 0 < cpus < 1e3):
         raise UsageError(f"--gpus {gpus:g} --cpus {cpus:g}; expected 0 or more, and more than 0")
     path = model_path(model)
+    limits = limits_of(isolate_seconds, isolate_memory)
     if not isolate:
         refuse_limits(isolate_seconds, isolate_memory)
-    limits = limits_of(isolate_seconds, isolate_memory)
     drawn = asking(
         layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
         samples=samples, noise=noise, steps=steps, baseline=baseline,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,9 +96,8 @@ class Patches:
             except ImageError:
                 return None
 
-        with ThreadPoolExecutor(workers) as pool:
-            found = zip(index, pool.map(read, index), strict=True)
-            return {at: seen for at, seen in found if seen is not None}
+        found = zip(index, in_lanes(read, index, workers), strict=True)
+        return {at: seen for at, seen in found if seen is not None}
 
     def shown(self, layer: str, channels: Sequence[int] | None, limit: int) -> list[int]:
         """The places of the channels to show. Raises UsageError."""

@@ -7,11 +7,10 @@ waits: on the CPU two single-threaded runs side by side beat one run on two thre
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
 from ...export.preprocess import Preprocess
-from ...lanes import cores
+from ...lanes import cores, in_lanes
 from ..runtime.session import Providers, on_cpu, threads_of_lane
 from . import images
 from .room import rows_in
@@ -106,36 +105,16 @@ def groups(
         except ImageError as err:
             return err
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        yield from _grouped(pool, read, files, batch, start)
+    with closing(in_lanes(read, files[start:], workers, 2 * batch)) as results:
+        while some := list(islice(results, batch)):
+            yield _gathered(start, some, files)
+            start += len(some)
 
 
 def fitting(batch: int, preprocess: Preprocess, spec: images.InputSpec, ahead: int = 1) -> int:
     """A batch's size, as far as the budget for pictures allows with `ahead` of them at once: a
     model's metadata may ask for pictures of any size."""
     return rows_in(images.bytes_prepared(preprocess, spec), batch, ahead)
-
-
-def _grouped(
-    pool: ThreadPoolExecutor,
-    read: Callable[[Path], images.Prepared | ImageError],
-    files: Sequence[Path],
-    batch: int,
-    start: int,
-) -> Iterator[Group]:
-    waiting: deque[tuple[int, list[Future[images.Prepared | ImageError]]]] = deque()
-    at = start
-    try:
-        while at < len(files) or waiting:
-            while at < len(files) and len(waiting) < 3:
-                waiting.append((at, [pool.submit(read, f) for f in files[at : at + batch]]))
-                at += batch
-            first, futures = waiting.popleft()
-            yield _gathered(first, [f.result() for f in futures], files)
-    finally:
-        for _, futures in waiting:
-            for future in futures:
-                future.cancel()
 
 
 def _gathered(

@@ -15,7 +15,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ...errors import ImageError, RunError, UsageError
 from ...export.preprocess import ASSUMED, from_json, preset
 from ...export.sampling import Sampling
+from ...lanes import in_lanes
 from ..classifier import labels as names_of_classes
 from ..classifier.intake import sound_rows
 from ..direct.explainer import Explainer
@@ -269,30 +270,16 @@ class Explaining:
         columns = Columns(self.asked.image_column, self.asked.key_column)
         coming = enumerate(members(shard, columns))
 
-        def read(at: int, member: Member) -> _Row:
+        def read(of: tuple[int, Member]) -> _Row:
+            at, member = of
             return _Row(member.key, at, self._prepared(member))
 
-        with ThreadPoolExecutor(self.asked.decoders, "decode") as pool:
-            ahead: list[list[Future[_Row]]] = []
-            broken: ImageError | None = None
-            more = True
-            while more or ahead:
-                while more and len(ahead) < 3:
-                    futures: list[Future[_Row]] = []
-                    try:
-                        for at, member in islice(coming, self.batch):
-                            futures.append(pool.submit(read, at, member))
-                    except (ImageError, UsageError) as err:
-                        broken = ImageError(str(err))
-                    more = broken is None and len(futures) == self.batch
-                    ahead += [futures] if futures else []
-                if broken is not None:
-                    for future in (f for futures in ahead for f in futures):
-                        future.cancel()
-                    yield broken
-                    return
-                if ahead:
-                    yield [future.result() for future in ahead.pop(0)]
+        with closing(in_lanes(read, coming, self.asked.decoders, 2 * self.batch)) as rows:
+            try:
+                while group := list(islice(rows, self.batch)):
+                    yield group
+            except (ImageError, UsageError) as err:
+                yield ImageError(str(err))
 
     def _prepared(self, member: Member) -> images.Prepared | ImageError:
         try:

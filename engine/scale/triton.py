@@ -145,9 +145,11 @@ def repository(
         raise UsageError(f"name '{name}'; expected letters, digits, dots, dashes, underscores")
     parts = (name, f"{name}_plain", f"{name}_scores")
     _refuse(folder, parts, force)
+    # A layer that is asked for by name is in the model as it was read.
+    source = ready.read.clone() if layer else ready.loaded
     graph = explain_graph(
-        ready.read.clone(), list(methods) if methods else None, layer=layer or None,
-        lowering=serving.form, preprocess=preprocess,
+        source, list(methods) if methods else None, layer=layer or None, lowering=serving.form,
+        preprocess=preprocess,
     )  # fmt: skip
     made = _Repository(ready, graph, name, serving, preprocess, labels)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from ...errors import ImageError
+from ...lanes import in_lanes
 from ..photos import images
 from ..pictures.fonts import font
 from ..pictures.panel import FAINT, INK, MARGIN, PAPER, shortened, shortened_inside, wrapped
@@ -237,11 +237,10 @@ def thumbnails(
         return np.asarray(resized)
 
     found = []
-    with ThreadPoolExecutor(threads) as pool:
-        for thumb in pool.map(one, range(len(paths))):
-            found.append(thumb)
-            if on_done is not None:
-                on_done(1)
+    for thumb in in_lanes(one, range(len(paths)), threads):
+        found.append(thumb)
+        if on_done is not None:
+            on_done(1)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ def cores() -> int:
 
 def in_lanes(
     work: Callable[[Item], Made], items: Iterable[Item], lanes: int, depth: int | None = None
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """`work` of each item, in order; `lanes` run at a time, each in a thread of its own.
 
     depth: items begun or waiting while one is handed out, at most; default: one more than lanes.

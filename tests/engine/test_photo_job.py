@@ -86,10 +86,18 @@ def test_results_that_are_there_are_refused_before_the_model_is_read(
     assert (tmp_path / "summary.json").read_text() == "mine"
 
 
-def test_one_pool_of_threads_decodes_photos():
-    """`photos/stream.py`; a command has none of its own."""
-    with_pools = [f for f in (ENGINE / "cli").glob("*.py") if re.search("Executor", f.read_text())]
-    assert not with_pools
+def test_one_pool_of_threads_reads_photos():
+    """`lanes.py`, mostly by `photos/stream.py`; the server keeps threads between requests."""
+    root = ENGINE.parent
+    pools = {
+        str(file.relative_to(root))
+        for room in ("engine", "export", "kernels", "src/backlight")
+        for file in (root / room).rglob("*.py")
+        if "Executor(" in file.read_text(encoding="utf-8")
+    }
+    assert pools == {
+        "src/backlight/lanes.py", "engine/serve/pool.py", "engine/serve/server.py",
+    }  # fmt: skip
 
 
 # {m}: the model, {p}: a photo, {o}: output. What the bar says as it ends.

@@ -70,6 +70,11 @@ COUNTS = {
     "bias": (1, 1),
     "embed": (1, 1),
     "neighbors": (1, 1),
+    "concepts": (1, 1),
+    "counterfactual": (1, 1),
+    "bench": (3, 1),
+    "batch": (2, 1),
+    "triton": (1, 1),
 }
 
 
@@ -97,6 +102,12 @@ ARGUMENTS = {
     "graph": "graph M photos --layers r -o out --preprocess unit",
     "embed": "embed M photos -o new --preprocess unit",
     "neighbors": "neighbors S photos -o out",
+    "concepts": "concepts M --concept a=bundled --random bundled --images photos -l h -o out "
+    "--runs 3 --preprocess unit",
+    "counterfactual": "counterfactual M photos --distractors photos -l r -o out --preprocess unit",
+    "bench": "bench M --runs 1 --batch 1 --rule vanilla --size 8",
+    "batch": "batch M photos -o out --rule vanilla --preprocess unit --no-isolate",
+    "triton": "triton M -o out --rule vanilla --preprocess unit",
 }
 
 
