@@ -152,9 +152,11 @@ def export(
     Raises ModelError, UnsupportedNode or UsageError. A model above 2 GB does not fit a
     ModelProto: use `backlight export`, which writes external data.
     """
+    names = asked(rules, methods)
+    varies = {row.varies for row in chosen(names)}
     return explain_graph(
         model,
-        asked(rules, methods),
+        names,
         of=of,
         wrt=wrt,
         target_class=target_class,
@@ -168,7 +170,7 @@ def export(
         signed=signed,
         contrast=contrast,
         contrast_form=contrast_form,
-        sampling=sampled(samples=samples, noise=noise, steps=steps, baseline=baseline),
+        sampling=sampled(varies, samples=samples, noise=noise, steps=steps, baseline=baseline),
         shapes=shapes,
     ).to_proto()
 

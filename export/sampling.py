@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,21 @@ class Sampling:
         return (at + 1) / 2, weights / 2
 
 
-def sampled(**asked: Any) -> Sampling | None:
-    """What a caller asks for; None where nothing. Raises UsageError."""
+# What each setting is of: the kinds of variants, as a method's row says.
+_OF = {
+    "samples": ("noise", "noise around the image: smoothgrad, squaregrad, vargrad"),
+    "noise": ("noise", "noise around the image: smoothgrad, squaregrad, vargrad"),
+    "steps": ("path", "a way to the image: integrated_gradients"),
+    "baseline": ("path", "a way to the image: integrated_gradients"),
+}
+
+
+def sampled(kinds: Collection[str], **asked: Any) -> Sampling | None:
+    """What a caller asks for; None where nothing. kinds: how the methods asked for vary the image.
+    Raises UsageError, for what none of those that do takes too."""
     given = {key: value for key, value in asked.items() if value is not None}
+    for key, value in given.items():
+        kind, what = _OF[key]
+        if any(kinds) and kind not in kinds:
+            raise UsageError(f"{key} {value} is of methods that take {what}")
     return Sampling(**given) if given else None

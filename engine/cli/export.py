@@ -132,7 +132,7 @@ def export(
     force: Force = False,
 ) -> None:
     """Write MODEL with a saliency output per method: one file, standard operators."""
-    from ...export.methods import asked
+    from ...export.methods import asked, chosen
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
     from ...export.sampling import sampled
@@ -158,11 +158,13 @@ def export(
         samples=samples, noise=noise, steps=steps, baseline=baseline,
     )  # fmt: skip
     varied = dict(told)
+    names_asked = asked(rule, method)
+    varies = {row.varies for row in chosen(names_asked)}
     rival = _rival(contrast, model, names)
     target_class = _class_asked(target_class, model, names)
     graph = explain_graph(
         model,
-        asked(rule, method),
+        names_asked,
         of=of or None,
         wrt=wrt or None,
         target_class=target_class,
@@ -173,7 +175,7 @@ def export(
         shapes=shapes_of(shape),
         contrast=rival,
         preprocess=record,
-        sampling=sampled(**{key: told.pop(key) for key in SAMPLED}),
+        sampling=sampled(varies, **{key: told.pop(key) for key in SAMPLED}),
         **told,
     )
     given = inputs_of(input_)
@@ -215,10 +217,10 @@ def export(
     before = Path(model).stat().st_size
     if not external and before:
         more = f", {100 * (written / before - 1):+.1f}% to the model's"
-    chosen = f"{graph.of} by {graph.wrt}"
+    what = f"{graph.of} by {graph.wrt}"
     for kept in graph.layers:
         say(f"class activation maps are of '{kept.name}': {kept.reason}")
-    line = f"{output}: {', '.join(graph.methods)} of {chosen} ({written / 1e6:.1f} MB{more})"
+    line = f"{output}: {', '.join(graph.methods)} of {what} ({written / 1e6:.1f} MB{more})"
     if found is not None and json:
         show_json({"output": str(output), **found.to_dict()})
         return

@@ -127,7 +127,8 @@ class Explainer(Reading):
         if cuda_graph and "CUDAExecutionProvider" not in names:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
-        chosen(names_asked)  # what no graph holds is refused, also where a file lacks it
+        # What no graph holds is refused, also where a file lacks it.
+        kinds = {row.varies for row in chosen(names_asked)}
         ready = Ready.of(model, shapes, inputs)
         held, name = ready.exported, ready.source
         form = for_ if held is None else ready.metadata.get("backlight.for")
@@ -144,7 +145,7 @@ class Explainer(Reading):
             "layer": layer, "fuse": fuse, "size": size, "signed": signed,
             "contrast": contrast, "contrast_form": contrast_form,
         }  # fmt: skip
-        sampling = sampled(samples=samples, noise=noise, steps=steps, baseline=baseline)
+        sampling = sampled(kinds, samples=samples, noise=noise, steps=steps, baseline=baseline)
         self._asked: tuple[str, ...] = names_asked or held or RULES
         if held is not None:
             if of is not None or wrt is not None or for_ is not None:
