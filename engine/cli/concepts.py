@@ -172,7 +172,6 @@ def concepts(
         target = None if target_class is None else class_asked(target_class, names, test.classes)
         shown = shown_bands(record, test.input.channels)
         notes = [n for n in (*test.notes, assumed, hint, shown) if n is not None]
-        target = None if target_class is None else class_number(target_class, names)
         for note in notes:
             say(note)
         # Pictures of concepts and of anything are looked at once, those of the class twice.
