@@ -117,11 +117,13 @@ def error_of(said: Told) -> BacklightError:
 
 
 def _export(model: str | bytes, folder: Path, options: Told) -> Told:
+    from ...export.methods import chosen
     from ...export.saliency import explain_graph
     from ...export.sampling import sampled
 
     external, probe = bool(options.pop("external", False)), bool(options.pop("probe", True))
-    sampling = sampled(**options.pop("sampling", {}))
+    varies = {row.varies for row in chosen(options.get("methods"))}
+    sampling = sampled(varies, **options.pop("sampling", {}))
     graph = explain_graph(model, sampling=sampling, **options)
     if options.get("of"):
         _shown(graph)

@@ -22,6 +22,7 @@ from ...errors import OutputError, UsageError
 from ...export.drawing import USUAL
 from ...export.graph import ModelLike
 from ...export.methods import asked as asked_methods
+from ...export.methods import chosen
 from ...export.preprocess import Preprocess, preset
 from ...export.preprocess import given as given_preprocess
 from ...export.sampling import sampled
@@ -98,12 +99,13 @@ def _class(name: str, value: Any) -> str:
 
 
 def _drawn(
-    of: str | None, wrt: str | None, layer: Sequence[str] | None, fuse: bool, size: str,
-    signed: bool, contrast: object, contrast_form: str, **sampling: Any,
+    names: tuple[str, ...] | None, of: str | None, wrt: str | None,
+    layer: Sequence[str] | None, fuse: bool, size: str, signed: bool, contrast: object,
+    contrast_form: str, **sampling: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """What the model is exported with, as JSON."""
     asked = {k: v for k, v in sampling.items() if v is not None}
-    sampled(**asked)  # its checks, before all work
+    sampled({row.varies for row in chosen(names)}, **asked)  # its checks, before all work
     return {
         "of": of, "wrt": wrt, "layer": _list(layer), "fuse": fuse, "size": size, "signed": signed,
         "contrast": None if contrast is None else "input", "contrast_form": contrast_form,
@@ -210,7 +212,8 @@ def batch(
     if not found:
         raise skipped[0].error
     counts = _counts(providers, workers, threads)
-    drawn = _drawn(of, wrt, _list(layer), fuse, size, signed, contrast, contrast_form,
+    named = asked_methods(rules, methods)
+    drawn = _drawn(named, of, wrt, _list(layer), fuse, size, signed, contrast, contrast_form,
                    samples=samples, noise=noise, steps=steps, baseline=baseline)  # fmt: skip
     record = preset(preprocess) if isinstance(preprocess, str) else preprocess
     result = Batched(folder, failed={bad.file: str(bad.error) for bad in skipped})
@@ -218,13 +221,13 @@ def batch(
         held: Any = model
         told = explaining_file(
             held, own, isolate=isolate, limits=limits,
-            methods=_list(asked_methods(rules, methods)), **drawn,
+            methods=_list(named), **drawn,
             lowering=default_lowering(providers),
             shapes={k: list(v) for k, v in (shapes or {}).items()},
         )  # fmt: skip
         asked = Asked(
             str(Path(told["path"]).absolute()), told["name"], told["sha256"],
-            asked_methods(rules, methods), _made_with(drawn),
+            named, _made_with(drawn),
             None if contrast is None else str(contrast), str(target),
             None if record is None else record.to_json(),
             None if labels is None else tuple(labels), maps, cells, top,
