@@ -71,6 +71,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "masked/together": "engine/test_lime",
         "measure/contention": "test_benchmarks",
         "photos/arrays": "engine/test_bands",
+        "photos/layouts": "engine/test_images",
         "photos/passes": "engine/test_stopped",
         "photos/rows": "engine/test_stopped",
         "photos/stream": "engine/test_room",

@@ -134,7 +134,7 @@ def _hidden_by(given: str) -> Any:
 def segments_given(given: str) -> Any:
     """--segments: a name as it is, a file's map. Raises UsageError."""
     from ..masked.superpixels import as_superpixels
-    from ..photos.images import label_map
+    from ..photos.decoding import label_map
 
     file = Path(given)
     if not file.is_file():

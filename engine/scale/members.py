@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import ImageError, UsageError
-from ..photos.images import SUFFIXES
+from ..photos.folders import SUFFIXES
 from .shards import Shard
 
 __all__ = ["Columns", "Member", "members", "parquet"]

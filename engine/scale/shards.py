@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ImageError
-from ..photos.images import SUFFIXES, image_files
+from ..photos.folders import SUFFIXES, image_files
 from ..photos.outputs import cut
 from ..photos.stream import Skipped
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
-from backlight.engine.photos import bands, images
+from backlight.engine.photos import bands, images, room
 from backlight.errors import ImageError, UsageError
 from backlight.export.preprocess import PRESETS, Preprocess
 
@@ -270,8 +270,8 @@ def test_an_array_is_held_to_the_pictures_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    held = images.DECODED.held
-    monkeypatch.setattr(images.DECODED, "held", lambda size: (taken.append(size), held(size))[1])
+    held = room.DECODED.held
+    monkeypatch.setattr(room.DECODED, "held", lambda size: (taken.append(size), held(size))[1])
     np.save(tmp_path / "a.npy", scene(13))
     images.read(tmp_path / "a.npy", RECORD, spec(13))
     (tmp_path / "b.tif").write_bytes(written(scene(13)))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from backlight.engine.cli import run
-from backlight.engine.photos import images, room
+from backlight.engine.photos import decoding, room
 from backlight.engine.photos.images import InputSpec, bytes_prepared, decode, opened, read
 from backlight.engine.photos.room import Room, rows_in
 from backlight.engine.photos.stream import fitting, groups
@@ -94,7 +94,7 @@ def test_pictures_side_by_side_share_it(
     assert file.stat().st_size < 20_000
     each = side * side * 12
     watched = Watched(5 * each)
-    monkeypatch.setattr(images, "DECODED", watched)
+    monkeypatch.setattr(decoding, "DECODED", watched)
     record = Preprocess(size=(8, 8))
 
     def one(number: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from backlight.engine.masked.superpixels import as_superpixels, picture_of
-from backlight.engine.photos.images import label_map
+from backlight.engine.photos.decoding import label_map
 from backlight.export.preprocess import preset
 
 RNG = np.random.default_rng(5)
