@@ -53,6 +53,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "inside/partgraph": "engine/test_graph",
         "inside/partpictures": "engine/test_graph",
         "inside/patch_embedding": "engine/test_filters",
+        "inside/patterns": "engine/test_parts",
         "inside/testing": "engine/test_concepts",
         "masked/ablationcam": "engine/test_channel_cams",
         "masked/cams": "engine/test_channel_cams",
