@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..arguments import accepts, names, text
 from ..errors import ModelError, UnsupportedNode, one_line
-from . import choose, half, scores, seed, traits
+from . import choose, half, said, scores, seed, traits
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
@@ -133,7 +133,7 @@ def check(
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
-    kept = [] if of is None else [of, of.removesuffix(scores.AS_IS)]
+    kept = [] if of is None else [of, of.removesuffix(said.AS_IS)]
     fix_shapes(source, shapes or {})
     loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
@@ -251,10 +251,9 @@ def _closing(score: scores.Score) -> list[Finding]:
     if node is None or score.raw is score.held:
         return [Finding("note", "", "", text) for text in score.notes]
     reason = "closes the head: the gradient is that of the score before it"
-    if score.notes:
-        pair = None if score.reading is None else score.reading.pair
-        own = 1 if score.binary else pair
-        reason = f"closes the head: {scores.before_it(score.held, score.raw, own)}"
+    if score.notes and reading is not None:
+        before = said.before_it(score.held, score.raw, reading, score.binary)
+        reason = f"closes the head: {before}"
     return [Finding("note", node.name or "", node.op_type, reason)]
 
 

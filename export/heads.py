@@ -1,68 +1,112 @@
 """What closes a classifier's head: which tensor an output's probabilities are made of, and how.
 
-Read from the graph alone, backwards from a tensor: a Softmax, LogSoftmax or Sigmoid (written out
-too), the mean, sum or product of several, logarithms, scalings and clippings of them, classes
-picked out of them, and what only renames, reshapes or casts on the way.
+Read from the graph, backwards from a tensor: a Softmax, LogSoftmax or Sigmoid (written out too),
+the mean, sum or product of several, logarithms, scalings and clippings of them, classes picked out
+of them, and what only renames, reshapes or casts on the way. What else a head does to probabilities
+is found by trying it (`tried.py`).
+
+What is shown as a probability is what the model says:
+- what one Softmax or Sigmoid makes, moved or not, and what several make together, as long as it
+  stays within 0..1 (by the graph, or tried): as it is, whether or not it adds up to 1;
+- its exponential, where it is the logarithm of that;
+- rows that always add up to a number above 1 (per cent, a sum of members): divided by that;
+- what is made of Softmaxes and may go beyond 1 (a vector of class weights): as it is where a row
+  stays within 0..1, else its parts of the row's sum ("Share");
+- what is made of probabilities and may be negative (the difference of two): no probability at all
+  ("Score");
+- all else: rows that happen to be a distribution as they are, other rows through a Softmax.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from . import traits
-from .emit import dim_of
+from .closers import INSIDE, LAYOUT, SMALL, Reading, closed, closes, own_sum, scalar, written
+from .emit import all_dims, dim_of
 from .rules.op import Op, constant
+from .tried import Closed, Found, source, tried
 
 __all__ = ["Reading", "read"]
 
-# What only renames, reshapes or casts; all but the first input are shapes, axes and scales.
-LAYOUT = traits.SAME | traits.RESHAPES | traits.QUANTIZES | {"Expand", "Transpose"}
 # What picks some of the classes, by numbers that the file holds.
 PICKING = frozenset("Slice Gather Split".split())
 # A graph is read back so many nodes deep: heads are short, and files may be hostile.
 _DEEPEST = 48
-# A bound or an addend up to here keeps a logarithm finite, and changes no probability.
-_SMALL = 1e-3
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A tensor of probabilities: of its values v, or exp(v) where `log`, the part 1 / scale.
-
-    kind: "Softmax", where one operator made the rows of it; "Sigmoid", where one operator gave
-        each class its own probability; "Mixture": what several made together, or what was divided
-        by its own sum.
-    before: the best tensor before it that ranks the classes alike. logits: whether that is free
-        of any bound; else it is a probability itself.
-    alone: whether the probabilities follow from `before` and `kind`; else from the tensor alone
-        (some classes of it were left out, or it was clipped).
-    each: whether every class has its own probability, so that one class alone is one of two.
-    behind: the nodes after the one that closes it that move or pick classes, in order.
-    axis: of the classes in `before`, where the operator that closes it says so.
-    pair: of two classes p and 1 - p that one Sigmoid gives, the column of p; None of all else.
-    """
-
-    kind: str
-    before: ir.Value
-    logits: bool = True
-    log: bool = False
-    scale: float = 1.0
-    alone: bool = True
-    each: bool = False
-    closer: ir.Node | None = None
-    behind: tuple[ir.Node, ...] = ()
-    axis: int | None = None
-    pair: int | None = None
+# How often what a head does is tried, per head: for each tensor that nothing else is known of.
+_TRIES = 8
+# What probabilities may be beside 0..1, and their sum beside 1, by rounding of constants.
+_SUM = 2e-3
+# What one function computed in another way differs by, in float64, of constants in float32.
+_EXACT = 1e-6
 
 
 def read(value: ir.Value) -> Reading | None:
     """How a tensor's probabilities are made; None where it isn't known to hold any."""
-    found = _Reader().read(value, _DEEPEST)
-    return None if found is not None and _over_images(found) else found
+    found = _Reader(value).read(value, _DEEPEST)
+    if found is None or _over_images(found):
+        return None
+    if found.scale < 1 and not (found.each and _count(value) == 1):
+        # Within 0..1 as it is.
+        return replace(found, scale=1.0, alone=False)
+    if found.kind == "Softmax" and found.alone and _in_groups(found, value):
+        return replace(found, alone=False)
+    if found.kind == "Softmax" and found.alone and found.routes is None and _count(value) == 2:
+        return _of_one(value, found) or found
+    return found
+
+
+def _of_one(value: ir.Value, found: Reading) -> Reading | None:
+    """Two classes that a Softmax makes of one score z and a constant, 1 - p and p of its Sigmoid:
+    a constant's own map would be all zero."""
+    for one in _single(value):
+        lone = tried(value, {one: Closed(one, alone=True)}.get)
+        if lone is not None and lone.routes is not None and lone.routes.pair is not None:
+            break
+    else:
+        return None
+    assert lone.before is not None and lone.routes is not None
+    turned = lone.scores[:, list(lone.routes.index)] * lone.routes.signs
+    wanted = np.log(_sigmoid(turned)) if found.log else _sigmoid(turned)
+    if found.scale != 1 or not np.allclose(wanted, lone.made, rtol=0, atol=_EXACT):
+        return None
+    return replace(
+        found, kind="Sigmoid", before=lone.before, each=True, routes=lone.routes, behind=()
+    )
+
+
+def _single(value: ir.Value) -> list[ir.Value]:
+    """The nearest tensors before one that have one element a row."""
+    waiting, seen, found = [value], {value}, list[ir.Value]()
+    while waiting and len(seen) < 16:
+        node = waiting.pop(0).producer()
+        for v in () if node is None else node.inputs:
+            if v is not None and v not in seen and v.producer() is not None:
+                seen.add(v)
+                waiting.append(v)
+                found += [v] if _count(v) == 1 and constant(v) is None else []
+    return found[:4]
+
+
+def _count(value: ir.Value) -> int | None:
+    """Elements of a row, where that is known."""
+    dims = [d for d in all_dims(value.shape)[1:] if isinstance(d, int)]
+    known = value.shape is not None and len(dims) == max(0, len(value.shape) - 1)
+    return int(np.prod(dims)) if known else None
+
+
+def _in_groups(found: Reading, value: ir.Value) -> bool:
+    """Whether a Softmax was taken over groups of classes, each by itself."""
+    shape, row = found.before.shape, _count(value)
+    if shape is None or found.axis is None or row is None:
+        return False
+    over = dim_of(shape, found.axis)
+    return isinstance(over, int) and over != row and _count(found.before) == row
 
 
 def _over_images(found: Reading) -> bool:
@@ -79,16 +123,26 @@ def _over_images(found: Reading) -> bool:
 class _Reader:
     """One walk back: a tensor that several paths lead to is read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: ir.Value) -> None:
         self._known: dict[ir.Value, Reading | None] = {}
+        self._last, self._tries = last, _TRIES
 
     def read(self, value: ir.Value | None, deep: int) -> Reading | None:
         node = None if value is None else value.producer()
         if value is None or node is None or deep == 0:
             return None
         if value not in self._known:
-            self._known[value] = self._of(node, value, deep - 1)
+            found = self._of(node, value, deep - 1)
+            self._known[value] = self._tried(value) if found is None else found
         return self._known[value]
+
+    def _tried(self, value: ir.Value) -> Reading | None:
+        """What trying says of a tensor that nothing else is known of."""
+        if not self._tries or (value.shape is not None and len(value.shape) < 2):
+            return None
+        self._tries -= 1
+        found = tried(value, closes)
+        return None if found is None else _judged(value, found, value is self._last)
 
     def _of(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
         kind = node.op_type
@@ -98,24 +152,20 @@ class _Reader:
         source = node.inputs[0] if node.inputs else None
         if node.domain not in ("", "ai.onnx") or source is None:
             return None
-        closed = _closed(node, source)
-        if closed is not None:
-            return closed
+        found = closed(node, source)
+        if found is not None:
+            return found
         if kind in LAYOUT:
             found = self.read(source, deep)
             return None if found is None else replace(found, behind=(*found.behind, node))
         if kind in PICKING:
             found = self.read(source, deep)
-            if found is None or found.pair is not None:
+            if found is None or found.routes is not None:
                 return None
             return replace(found, alone=found.kind == "Sigmoid" and found.alone,
                            behind=(*found.behind, node))  # fmt: skip
         if kind in ("Log", "Exp", "Clip", "Sqrt", "Pow", "Reciprocal"):
             return self._unary(node, source, value, deep)
-        if kind == "Concat":
-            pair = self._pair(node, deep)
-            if pair is not None:
-                return pair
         if kind in ("Mul", "Div", "Add", "Sub"):
             scaled = self._scaled(node, value, deep)
             if scaled is not None:
@@ -130,11 +180,13 @@ class _Reader:
 
     def _unary(self, node: ir.Node, source: ir.Value, value: ir.Value, deep: int) -> Reading | None:
         kind = node.op_type
-        if kind == "Reciprocal":  # 1 / (1 + exp(-z))
-            return _written_sigmoid(source)
+        if kind == "Reciprocal":
+            return written(node, source)
         found = self.read(source, deep)
         if found is None:
-            return None
+            unit = kind == "Clip" and _bounds(node) == (0, 1)
+            each = _count(value) != 1  # a regression within 0..1 is no two classes
+            return Reading("Mixture", source, alone=False, each=each, closer=node) if unit else None
         if kind == "Log" and not found.log:
             # Of what is a probability itself, the logarithm is the better score: unbounded.
             made = replace(found, log=True)
@@ -143,10 +195,15 @@ class _Reader:
             return replace(found, log=False)
         if kind == "Clip":
             return replace(found, alone=found.alone and _barely_clips(node, found))
-        power = 0.5 if kind == "Sqrt" else _scalar(node.inputs[1] if kind == "Pow" else None)
+        power = 0.5 if kind == "Sqrt" else scalar(node.inputs[1] if kind == "Pow" else None)
         if power is not None and power > 0 and not found.log and kind in ("Sqrt", "Pow"):
             return replace(
-                found, kind="Mixture", scale=found.scale**power, alone=False, each=False, pair=None
+                found,
+                kind="Mixture",
+                scale=found.scale**power,
+                alone=False,
+                each=False,
+                routes=None,
             )
         return None
 
@@ -154,16 +211,16 @@ class _Reader:
         """What a number multiplies, divides or is added to."""
         a, b = node.inputs[0], node.inputs[1]
         kind = node.op_type
-        number, moving = _scalar(b), a
+        number, moving = scalar(b), a
         if number is None and kind in ("Mul", "Add"):
-            number, moving = _scalar(a), b
+            number, moving = scalar(a), b
         if number is None:
-            return _written_sigmoid(b) if kind == "Div" and _scalar(a) == 1 else None
+            return written(node, a) if kind == "Div" and a is not None and scalar(a) == 1 else None
         found = self.read(moving, deep)
         if found is None:
             return None
         if kind in ("Add", "Sub"):
-            return found if abs(number) <= _SMALL * found.scale and not found.log else None
+            return found if abs(number) <= SMALL * found.scale and not found.log else None
         if number <= 0 or found.log:
             return None
         factor = number if kind == "Mul" else 1 / number
@@ -174,22 +231,23 @@ class _Reader:
         self, node: ir.Node, source: ir.Value, value: ir.Value, deep: int
     ) -> Reading | None:
         """What is divided by its own sum: a Softmax written out, or other weights."""
-        if not _own_sum(node.inputs[1], source):
+        if not own_sum(node.inputs[1], source):
             return None
         made = source.producer()
         if made is not None and made.op_type == "Exp" and made.inputs[0] is not None:
             found = self.read(made.inputs[0], deep)
             if found is None or not found.log:
-                scores = _unshifted(made.inputs[0])
-                return Reading("Softmax", scores, closer=node)
+                return written(node, source)
         found = self.read(source, deep)
         if found is not None and not found.log:
-            made_of = replace(found, kind="Mixture", scale=1.0, alone=False, each=False, pair=None)
+            made_of = replace(
+                found, kind="Mixture", scale=1.0, alone=False, each=False, routes=None
+            )
             return made_of if found.logits else replace(made_of, before=value, behind=())
         negative = made is None or not (
             made.op_type in traits.NEVER_NEGATIVE
             or (made.op_type == "Mul" and made.inputs[0] is made.inputs[1])
-            or (made.op_type == "Pow" and (_scalar(made.inputs[1]) or 1) % 2 == 0)
+            or (made.op_type == "Pow" and (scalar(made.inputs[1]) or 1) % 2 == 0)
         )
         return None if negative else Reading("Mixture", source, alone=False, closer=node)
 
@@ -201,7 +259,7 @@ class _Reader:
         if found is None:
             return None
         made = replace(
-            found, kind="Mixture", before=value, logits=False, alone=False, behind=(), pair=None
+            found, kind="Mixture", before=value, logits=False, alone=False, behind=(), routes=None
         )
         if node.op_type == "ReduceMean":
             return made
@@ -214,45 +272,6 @@ class _Reader:
             return None
         count = float(np.prod([d for d in dims if isinstance(d, int)]))
         return replace(made, scale=found.scale * count)
-
-    def _pair(self, node: ir.Node, deep: int) -> Reading | None:
-        """p and 1 - p beside each other, in either order, of one Sigmoid's p."""
-        axis = node.attributes.get_int("axis", 0)
-        shapes = [v.shape for v in node.inputs if v is not None]
-        if len(node.inputs) != 2 or any(s is None or not -len(s) <= axis < len(s) for s in shapes):
-            return None
-        if any(s is None or dim_of(s, axis % len(s)) != 1 or axis % len(s) == 0 for s in shapes):
-            return None
-        for column in (1, 0):
-            own, other = node.inputs[column], node.inputs[1 - column]
-            found = self.read(own, deep)
-            if found is None or found.kind != "Sigmoid" or found.log or not found.alone:
-                continue
-            if found.scale == 1 and found.pair is None and self._rest(found, own, other, deep):
-                return replace(found, pair=column, behind=())
-        return None
-
-    def _rest(
-        self, found: Reading, own: ir.Value | None, other: ir.Value | None, deep: int
-    ) -> bool:
-        """Whether `other` is 1 - p, of p in `own`: written so, or the Sigmoid of -z."""
-        own = _core(own)
-        rest = _core(other)
-        made = None if rest is None else rest.producer()
-        if made is None:
-            return False
-        a, b = (made.inputs[0], made.inputs[1]) if len(made.inputs) == 2 else (None, None)
-        if made.op_type == "Sub":
-            return _scalar(a) == 1 and _core(b) is own
-        if made.op_type == "Add":
-            pairs = ((a, b), (b, a))
-            return any(_scalar(x) == 1 and _core(_negated(_core(y))) is own for x, y in pairs)
-        of = self.read(other, deep)
-        if of is None or of.kind != "Sigmoid" or of.log or of.scale != 1:
-            return False
-        z, minus = _core(found.before), _core(of.before)
-        # Class 1 is the one that isn't the negation: of two Sigmoids either may be p.
-        return _core(_negated(minus)) is z and z is not None
 
     def _several(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
         """The members of an ensemble, or heads beside each other."""
@@ -276,123 +295,79 @@ class _Reader:
             if log:
                 return None
             scale = float(np.prod(scales))
+        if known[0].logits and len({source(Closed(p.before, p.each)) for p in known}) == 1:
+            # Of one row of scores, perhaps each class of one alone.
+            again = self._tried(value)
+            if again is not None and again.logits:
+                return again
         each = all(p.each for p in known) and kind != "Concat"
         return Reading("Mixture", value, logits=False, log=log, scale=scale, alone=False, each=each)
 
 
-def _core(value: ir.Value | None) -> ir.Value | None:
-    """A tensor before what only renames, reshapes or casts it."""
-    for _ in range(_DEEPEST):
-        node = None if value is None else value.producer()
-        if node is None or node.op_type not in LAYOUT or node.domain not in ("", "ai.onnx"):
-            return value
-        value = node.inputs[0]
-    return value
+def _mixture(found: Reading) -> Reading:
+    return replace(found, kind="Mixture", alone=False, each=False, routes=None)
 
 
-def _negated(value: ir.Value | None) -> ir.Value | None:
-    """x where a value is -x; else None."""
-    node = None if value is None else value.producer()
-    if node is None or node.domain not in ("", "ai.onnx"):
+def _judged(value: ir.Value, found: Found, last: bool) -> Reading | None:
+    """What a tensor holds by what trying it showed. last: whether it is the head's end, of which
+    it may be said, too, that its values are no probabilities."""
+    rows = all(not c.alone for c in map(closes, found.closed) if c is not None)
+    count, scale, kind = found.made.shape[1], 1.0, "Mixture"
+    one = found.routes is not None
+    written = any(n is not None and n.op_type in INSIDE for n in map(_maker, found.closed))
+    may_end = last and not (found.dense or found.logs or written)
+    if count == 1 and not one:
         return None
-    if node.op_type == "Neg":
-        return node.inputs[0]
-    if node.op_type == "Mul":
-        for number, other in (node.inputs, node.inputs[::-1]):
-            if _scalar(number) == -1:
-                return other
-    if node.op_type == "Sub" and _scalar(node.inputs[0]) == 0:
-        return node.inputs[1]
-    return None
-
-
-def _closed(node: ir.Node, source: ir.Value) -> Reading | None:
-    """What Softmax, LogSoftmax or Sigmoid makes, or their logarithm written out."""
-    kind = node.op_type
-    if kind in ("Softmax", "LogSoftmax"):
-        axis = node.attributes.get_int("axis", -1)
-        shape = source.shape
-        if shape is not None and -len(shape) <= axis < len(shape):
-            axis %= len(shape)
-        return Reading(
-            "Softmax", source, log=kind == "LogSoftmax", closer=node,
-            axis=axis if axis >= 0 else None,
-        )  # fmt: skip
-    if kind == "Sigmoid":
-        return Reading("Sigmoid", source, closer=node, each=True)
-    if kind == "Sub" and _log_sum(node.inputs[1], source):
-        return Reading("Softmax", _unshifted(source), log=True, closer=node)
-    return None
-
-
-def _written_sigmoid(value: ir.Value | None) -> Reading | None:
-    """1 / value, where value is 1 + exp(-z)."""
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != "Add":
-        return None
-    for one, other in (node.inputs, node.inputs[::-1]):
-        exp = None if other is None else other.producer()
-        neg = None if exp is None or exp.inputs[0] is None else exp.inputs[0].producer()
-        if (
-            _scalar(one) == 1
-            and exp is not None
-            and exp.op_type == "Exp"
-            and neg is not None
-            and neg.op_type == "Neg"
-            and neg.inputs[0] is not None
-        ):
-            return Reading("Sigmoid", neg.inputs[0], closer=node, each=True)
-    return None
-
-
-def _unshifted(value: ir.Value) -> ir.Value:
-    """Scores without the largest subtracted, which changes no Softmax."""
-    node = value.producer()
-    if node is not None and node.op_type == "Sub" and node.inputs[0] is not None:
-        largest = _behind(node.inputs[1], lambda n: n.op_type == "ReduceMax")
-        if largest is not None and largest.inputs[0] is node.inputs[0]:
-            return node.inputs[0]
-    return value
-
-
-def _own_sum(value: ir.Value | None, of: ir.Value) -> bool:
-    """Whether a value is the sum of `of` over an axis, kept away from 0 perhaps."""
-    made = _behind(value, lambda n: n.op_type in ("ReduceSum", "ReduceL1"))
-    return made is not None and made.inputs[0] is of
-
-
-def _log_sum(value: ir.Value | None, of: ir.Value) -> bool:
-    """Whether a value is log(sum(exp(of)))."""
-    whole = _behind(value, lambda n: n.op_type in ("ReduceLogSumExp", "Log"))
-    if whole is None or whole.op_type == "ReduceLogSumExp":
-        return whole is not None and whole.inputs[0] is of
-    total = _behind(whole.inputs[0], lambda n: n.op_type == "ReduceSum")
-    exp = None if total is None or total.inputs[0] is None else total.inputs[0].producer()
-    return exp is not None and exp.op_type == "Exp" and exp.inputs[0] is of
-
-
-def _behind(value: ir.Value | None, wanted: Callable[[ir.Node], bool]) -> ir.Node | None:
-    """The wanted node that makes a value, through what keeps it or only adds a small number."""
-    for _ in range(8):
-        node = None if value is None else value.producer()
-        if node is None or wanted(node):
-            return node
-        small = node.op_type in ("Add", "Max", "Clip") and all(
-            abs(_scalar(v) or 0) <= _SMALL for v in node.inputs[1:2]
-        )
-        if node.op_type not in LAYOUT and not (small and len(node.inputs) > 1):
+    if found.low < -_SUM:
+        # What adds up to 1 all the same is told row by row: thresholds in order give no negatives.
+        one_in_all = found.total is not None and abs(found.total - 1) <= _SUM
+        if found.low < -1 - _SUM or found.high > 1 + _SUM or not may_end or one_in_all:
             return None
-        value = node.inputs[0]
-    return None
+        kind = "Score"
+    elif found.total is not None:
+        scale = found.total if found.high > 1 + _SUM else 1.0
+    elif found.dense and not rows and not one:
+        return None  # a layer
+    elif found.high > 1 + _SUM:
+        if not may_end:
+            return None
+        kind = "Share" if rows and count > 1 else "Score"
+    made = Reading(kind, value, logits=False, scale=scale, alone=False, each=not rows and one)
+    closer = _maker(found.closed[0])
+    if found.before is None or kind == "Score":
+        return made
+    routes = found.routes
+    if routes is None:
+        same = found.scores.shape == found.made.shape
+        if not same or not np.allclose(_softmax(found.scores), found.made, rtol=0, atol=_EXACT):
+            return made
+        return Reading("Softmax", found.before, closer=value.producer())
+    turned = found.scores[:, list(routes.index)] * routes.signs
+    top = np.argmax(turned, axis=1) == np.argmax(found.made, axis=1)
+    made = replace(
+        made, before=found.before, logits=True, closer=closer,
+        routes=None if routes.as_is and count == found.scores.shape[1] else routes,
+        ranks=bool(top.all()),
+    )  # fmt: skip
+    if kind == "Mixture" and scale == 1 and closer is not None:
+        name = "Softmax" if rows else "Sigmoid"
+        again = _sigmoid(turned) if name == "Sigmoid" else _softmax(turned)
+        if np.allclose(again, found.made, rtol=0, atol=_EXACT):
+            made = replace(made, kind=name, alone=True)
+    return made
 
 
-def _scalar(value: ir.Value | None) -> float | None:
-    """A constant of one element as a number."""
-    array = constant(value)
-    if array is None or array.size != 1 or array.dtype.kind not in "fiu":
-        return None
-    number = float(array.reshape(()))
-    return number if np.isfinite(number) else None
+def _maker(value: ir.Value) -> ir.Node | None:
+    return value.producer()
+
+
+def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-z)))
+
+
+def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    made = np.exp(z)
+    return np.asarray(made / made.sum(axis=1, keepdims=True))
 
 
 def _axes(node: ir.Node) -> Sequence[int] | None:
@@ -404,15 +379,21 @@ def _axes(node: ir.Node) -> Sequence[int] | None:
     return None if array is None else [int(a) for a in array.reshape(-1)]
 
 
-def _barely_clips(node: ir.Node, found: Reading) -> bool:
-    """Whether a Clip's bounds only keep probabilities off 0 and 1."""
+def _bounds(node: ir.Node) -> tuple[float | None, float | None]:
+    """A Clip's bounds; None for what isn't constant."""
     op = Op(node, ())
     low, high = (
-        _scalar(op.input(i)) if op.input(i) is not None else end
+        scalar(op.input(i)) if op.input(i) is not None else end
         for i, end in ((1, -np.inf), (2, np.inf))
     )
+    return low, high
+
+
+def _barely_clips(node: ir.Node, found: Reading) -> bool:
+    """Whether a Clip's bounds only keep probabilities off 0 and 1."""
+    low, high = _bounds(node)
     if low is None or high is None:
         return False
     if found.log:
-        return high >= -_SMALL and low <= np.log(_SMALL)
-    return low <= _SMALL * found.scale and high >= (1 - _SMALL) * found.scale
+        return high >= -SMALL and low <= np.log(SMALL)
+    return low <= SMALL * found.scale and high >= (1 - SMALL) * found.scale

@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from .. import __version__
 from ..arguments import accepts, flag, is_whole, names, refused, text
 from ..errors import ModelError, UsageError
-from . import choose, half, scores, seed
+from . import choose, half, said, scores, seed
 from .backward import refuse_blocked
 from .drawing import Drawing
 from .emit import HALVES, Emitter, all_dims
@@ -468,7 +468,7 @@ def _names(given: str | Sequence[str] | None) -> list[str]:
 def _kept(of: str | Sequence[str] | None) -> list[str]:
     """The tensors that names may mean."""
     names = _names(of)
-    return [*names, *(n.removesuffix(scores.AS_IS) for n in names)]
+    return [*names, *(n.removesuffix(said.AS_IS) for n in names)]
 
 
 def _scores_of(
@@ -483,7 +483,7 @@ def _scores_of(
         return [replace(found, of=scores.before_quantizing(found.raw), notes=())]
     values = ir.convenience.create_value_mapping(model.graph)
     plain = [scores.plain_name(values, name) for name in names]
-    found_as_is = [scores.score(model, name + scores.AS_IS) for name in plain]
+    found_as_is = [scores.score(model, name + said.AS_IS) for name in plain]
     return [replace(s, of=s.held) for s in found_as_is]
 
 

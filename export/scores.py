@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
-from . import choose
+from . import choose, said
 from .backward import FLOATS
 from .bare import bare
+from .closers import LAYOUT, Reading
 from .emit import Emitter, all_dims, dim_of
 from .graph import opset_of
-from .heads import LAYOUT, PICKING, Reading, read
+from .heads import PICKING, read
+from .tried import Routes
 
 __all__ = [
-    "AS_IS",
     "MADE",
     "Score",
     "class_axis",
@@ -33,8 +35,6 @@ __all__ = [
     "score",
 ]
 
-# `--of NAME:as-is`: the tensor itself, whatever closes it.
-AS_IS = ":as-is"
 # The name of scores that are no tensor of the model's own.
 MADE = "backlight/scores"
 # What a head may do to raw scores behind all else: the tensor before it is explained.
@@ -65,7 +65,7 @@ class Score:
 
 def plain_name(graph_names: Sequence[str | None] | dict[str, ir.Value], name: str) -> str:
     """A tensor's name without `:as-is`, unless a tensor is called so."""
-    return name.removesuffix(AS_IS) if name not in graph_names else name
+    return name.removesuffix(said.AS_IS) if name not in graph_names else name
 
 
 def score(
@@ -115,7 +115,7 @@ def unclosed(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value, tuple[str, ...
     raw = _unflattened(reading)
     if raw is value:
         return value, ()
-    return raw, _notes(value, raw, reading, False, True)
+    return raw, said.notes(value, raw, reading, False, True)
 
 
 def _candidate(graph: ir.Graph) -> ir.Value:
@@ -171,79 +171,39 @@ def _scored(
         return Score(of, raw, value, output, None, False, ranking)
     raw = _real(e, reading, value) or _unflattened(reading)
     batchless = no_batch(graph, value)
-    binary = reading.each and reading.pair is None and _classes(value, batchless) == 1
-    if (
-        reading.pair is None
-        and reading.logits
-        and not _same_classes(reading, raw, value, batchless)
-    ):
+    binary = reading.each and _classes(value, batchless) == 1
+    if reading.routes is not None:
+        moved = raw
+    elif reading.logits and not _same_classes(reading, raw, value, batchless):
         moved = _moved(model, reading, raw)
     else:
         moved = raw if codes else before_quantizing(raw)
     of = moved
     if not _has_positions(value):
         of = _laid_out(e, moved, batchless)
+    if reading.routes is not None and reading.pair is None:
+        of = _routed(e, of, reading.routes)
     if binary:
         of = _both(e, of, reading)
     elif reading.pair is not None:
         of = _both(e, of, reading, reading.pair)
-    notes = () if raw is value else _notes(value, raw, reading, binary, named)
+    notes = () if raw is value else said.notes(value, raw, reading, binary, named)
     if raw is value:
-        notes = _notes_of_itself(value, reading, binary)
+        notes = said.notes_of_itself(value, reading, binary)
     if of is not moved or moved not in (raw, before_quantizing(raw)):
         _rename(of)
     quantized = of is moved and before_quantizing(raw) is moved and moved is not raw
     ranking = output if quantized and output is not None else of
+    if not reading.ranks:
+        ranking = _probabilities(model, value, reading, binary)
     return Score(of, raw, value, output, reading, binary, ranking, notes)
-
-
-def _notes(
-    value: ir.Value, raw: ir.Value, reading: Reading, binary: bool, named: bool
-) -> tuple[str, ...]:
-    kind = _closer(reading)
-    if not named and not reading.each and reading.logits and reading.kind != "Mixture":
-        return ()  # the score before a closing Softmax is the contract
-    node = "" if reading.closer is None else f" '{reading.closer.name}'"
-    own = 1 if binary else reading.pair
-    return (f"'{value.name}' is made by {kind}{node}: {before_it(value, raw, own)}",)
-
-
-def before_it(value: ir.Value, raw: ir.Value, own: int | None) -> str:
-    """That the score is taken before what closes it, for people. own: of two classes the one whose
-    score it is."""
-    two = "" if own is None else f", for class {own}, and its negation for class {1 - own}"
-    return (
-        f"the score explained is the tensor before it, '{raw.name}'{two}; "
-        f"--of {value.name}{AS_IS} takes the output itself"
-    )
-
-
-def _notes_of_itself(value: ir.Value, reading: Reading, binary: bool) -> tuple[str, ...]:
-    two = "; it is class 1, and class 0 is what is left" if binary else ""
-    what = "the logarithm of a probability" if reading.log else "a probability"
-    return (
-        f"'{value.name}' holds probabilities that several tensors make together, and none before "
-        f"it ranks the classes: the score explained is the tensor itself, {what}{two}",
-    )
-
-
-def _closer(reading: Reading) -> str:
-    """The operator that closes a head, for people."""
-    node = reading.closer
-    if node is None:
-        return "a mixture"
-    # What is divided by its own sum: by that Div.
-    return node.op_type if _own(node) or reading.kind == "Mixture" else reading.kind
-
-
-def _own(node: ir.Node) -> bool:
-    return node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
 
 
 def closing(found: Score) -> str | None:
     """How the output that holds the scores gives probabilities: Softmax and Sigmoid: it does;
-    LogSoftmax: by its exponential; Probability: several operators made it, and it does; None: that
-    isn't known."""
+    LogSoftmax: by its exponential; Probability: several operators made it, and it does; Share: the
+    same, but rows beyond 1 by their parts of the sum; Score: it has none; None: that isn't
+    known."""
     return None if found.reading is None else closing_of(found.reading)
 
 
@@ -321,6 +281,20 @@ def _moved(model: ir.Model, reading: Reading, raw: ir.Value) -> ir.Value:
 def _leads(value: ir.Value, reading: Reading) -> bool:
     """Whether a Split's output is the one that the head goes on with."""
     return value.is_graph_output() or any(u.node in reading.behind for u in value.uses())
+
+
+def _routed(e: Emitter, scores: ir.Value, routes: Routes) -> ir.Value:
+    """Of each class the score that it follows, with its sign: [N, K]."""
+    rows = None if scores.shape is None or not len(scores.shape) else dim_of(scores.shape, 0)
+    flat = scores
+    if scores.shape is None or len(scores.shape) != 2:
+        flat = e.Flatten(scores, axis=1) if scores.shape is None or len(scores.shape) else scores
+    index = np.array(routes.index, np.int64)
+    made: ir.Value = e.Gather(flat, index, axis=1, _shape=[rows, len(index)], _dtype=scores.dtype)
+    if min(routes.signs) > 0:
+        return made
+    signs = e.const(np.array([routes.signs], np.float64), scores.dtype)
+    return e.Mul(made, signs, _shape=made.shape, _dtype=scores.dtype)
 
 
 def _both(e: Emitter, of: ir.Value, reading: Reading, at: int = 1) -> ir.Value:
@@ -485,8 +459,11 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
         closed = None if own is None or own.log or own.scale != 1 else "Probability"
     elif reading.alone and reading.kind != "Mixture":
         closed = reading.kind
+    elif reading.kind in ("Share", "Score"):
+        scores, closed = _probabilities(model, found.held, reading, found.binary), reading.kind
     else:
-        scores, closed = _probabilities(model, found), "Probability"
+        made = _probabilities(model, found.held, reading, found.binary)
+        scores, closed = made, "Probability"
     graph.outputs[:] = [scores]
     common.RemoveUnusedNodesPass()(model)
     graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]
@@ -495,10 +472,8 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     return image, scores, closed, found
 
 
-def _probabilities(model: ir.Model, found: Score) -> ir.Value:
-    """The probabilities that a model gives, [N, K]."""
-    reading, value = found.reading, found.held
-    assert reading is not None
+def _probabilities(model: ir.Model, value: ir.Value, reading: Reading, binary: bool) -> ir.Value:
+    """The probabilities that a model gives in `value`, [N, K]."""
     e = Emitter(model.graph, opset_of(model))
     made = value
     if reading.log:
@@ -506,7 +481,7 @@ def _probabilities(model: ir.Model, found: Score) -> ir.Value:
     if reading.scale != 1:
         made = e.Mul(made, 1 / reading.scale)
     made = _laid_out(e, made, no_batch(model.graph, value))
-    if found.binary:
+    if binary:
         made = _both(e, made, Reading("Mixture", made, logits=False))
     if made is not value:
         made.name = "backlight/probabilities"

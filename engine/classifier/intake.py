@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
-from ..classifier.scores import is_distribution
+from ..classifier.scores import has_none, is_distribution, shares
 from ..photos.images import InputSpec
 from ..runtime import arrays
 
@@ -162,19 +162,22 @@ def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any
 
     closing: Softmax, LogSoftmax, Sigmoid, or None: row by row, what is a distribution already
     counts as it is, other rows as before a Softmax. Probability: what comes is probabilities, and
-    their logarithm stands for logits. Raises UsageError for a probability of a single score that
-    nothing closes.
+    their logarithm stands for logits; Share: so are their parts (see `shares`). Raises UsageError
+    for a probability of what has none (see `has_none`).
     """
     values = logits.astype(np.float64)
-    if closing == "Probability":
+    if closing == "Share":
+        values = shares(values, xp)
+    if closing in ("Probability", "Share"):
         return values if kind == "probability" else xp.log(xp.maximum(values, LEAST))
     if kind == "logit":
         return values
     if closing == "Sigmoid":
         # log(sigmoid(z)) = -log(1 + exp(-z)), without overflow.
         log = -xp.logaddexp(0, -values)
-    elif values.shape[1] < 2:
-        raise UsageError(f"score '{kind}' of a model with a single score; accepted: 'logit'")
+    elif has_none(values.shape[1], closing):
+        what = "with a single score" if closing is None else "whose scores are no probabilities"
+        raise UsageError(f"score '{kind}' of a model {what}; accepted: 'logit'")
     else:
         shifted = values - values.max(axis=1, keepdims=True)
         log = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))

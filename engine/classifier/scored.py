@@ -16,6 +16,7 @@ from ...export.seed import class_count
 from ..runtime.session import Providers, Session
 from .intake import as_score, sound_rows
 from .ready import Fed, Reading, Ready
+from .scores import has_none
 
 __all__ = ["Scored"]
 
@@ -87,7 +88,7 @@ class Scored(Reading):
         return np.asarray(sound_rows(logits))
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64] | None:
-        """Scores [N, K] -> probabilities; None of a single score that nothing closes."""
-        if logits.shape[1] < 2 and self.closing is None:
+        """Scores [N, K] -> probabilities; None where they give none."""
+        if has_none(logits.shape[1], self.closing):
             return None
         return np.asarray(as_score(logits, "probability", self.closing))

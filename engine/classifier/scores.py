@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_distribution", "probabilities", "softmax"]
+__all__ = ["has_none", "is_distribution", "probabilities", "shares", "softmax"]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -25,15 +25,28 @@ def is_distribution(rows: Any, xp: Any = np) -> Any:
     return (wide >= 0).all(axis=1) & (abs(wide.sum(axis=1) - 1) <= 2e-3)
 
 
+def shares(rows: Any, xp: Any = np) -> Any:
+    """Rows [N, K] made of probabilities: as they are where they stay within 0..1, else their parts
+    of the row's sum."""
+    beyond = rows.max(axis=1, keepdims=True) > 1 + 2e-3
+    return rows / xp.where(beyond, rows.sum(axis=1, keepdims=True), xp.ones_like(rows[:, :1]))
+
+
+def has_none(classes: int | None, closing: str | None) -> bool:
+    """Whether scores of so many classes give no probability: a single one that nothing closes, or
+    what is made of probabilities and is none."""
+    return closing == "Score" or (classes == 1 and closing is None)
+
+
 def probabilities(
     scores: NDArray[Any], closing: str | None, scale: float = 1.0
 ) -> NDArray[np.float32] | None:
     """Scores [N, K, 1...] -> probabilities [N, K].
 
     closing: how the head is closed. Softmax, Sigmoid and Probability: they are probabilities
-    already, times `scale`; LogSoftmax: their exponential; None: row by row as they are where they
-    are a distribution already, else their softmax. None is returned where there are none to be
-    had: a single score without a Sigmoid, or scores with more than one position.
+    already, times `scale`; LogSoftmax: their exponential; Share: see `shares`; None: row by row as
+    they are where they are a distribution already, else their softmax. None is returned where there
+    are none to be had: see `has_none`, or scores with more than one position.
     """
     flat = scores.reshape(len(scores), -1)
     if scores.ndim < 2 or flat.shape[1] != max(scores.shape[1:], default=0):
@@ -43,6 +56,8 @@ def probabilities(
         return flat if scale == 1 else np.asarray(flat / np.float32(scale), np.float32)
     if closing == "LogSoftmax":
         return np.asarray(np.exp(flat) / np.float32(scale), np.float32)
-    if flat.shape[1] < 2:
+    if has_none(flat.shape[1], closing):
         return None
+    if closing == "Share":
+        return np.asarray(shares(flat), np.float32)
     return np.where(is_distribution(flat)[:, None], flat, softmax(flat))

@@ -32,6 +32,7 @@ from ..classifier.intake import (
     finite,
 )
 from ..classifier.ready import Fed, Ready, Standing
+from ..classifier.scores import has_none
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
 from ..runtime.session import Providers, Session
@@ -226,8 +227,8 @@ class Scorer(Standing):
         return Inputs(self._here(x), feeds, home, self.fed.whole)
 
     def settled(self, score: Score | None) -> Score:
-        """What is measured: what was asked for; None: the probability, but the score itself where a
-        single one has none, and of a layer, whose channels are no classes; which is noted. Raises
+        """What is measured: what was asked for; None: the probability, but the score itself where
+        it has none, and of a layer, whose channels are no classes; which is noted. Raises
         UsageError for a layer's probability."""
         if self.layer is not None and self.closing is None:
             if score not in (None, "logit"):
@@ -242,9 +243,12 @@ class Scorer(Standing):
             if note not in self.notes:
                 self.notes.append(note)
             return "logit"
-        if score is not None or self.classes != 1 or self.closing is not None:
+        if score is not None or not has_none(self.classes, self.closing):
             return score or "probability"
-        note = f"'{self.output}' is a single score that nothing closes: measuring it as it is"
+        what = "a single score that nothing closes"
+        if self.closing is not None:
+            what = "made of probabilities and holds none"
+        note = f"'{self.output}' is {what}: measuring it as it is"
         if note not in self.notes:
             self.notes.append(note)
         return "logit"

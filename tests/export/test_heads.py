@@ -15,6 +15,7 @@ from backlight.engine.direct.explainer import Explainer
 from backlight.engine.masked.occlusion import Occlusion
 from backlight.engine.masked.rise import Rise
 from backlight.errors import ModelError, UsageError
+from backlight.export import tried
 from backlight.export.check import check
 from backlight.export.graph import load
 from backlight.export.heads import read
@@ -25,10 +26,14 @@ from .harness import run_reference, run_runtime
 X = models.images(2, 3, 8, 8)
 _INTS = {
     "zero": [0], "one": [1], "two": [2], "three": [3], "some": [4, 1, 2], "last": [2, 3],
-    "inner": [1, 2], "k": 3, "row": [0, 1, 1, 5],
+    "inner": [1, 2], "turn": [1, 0], "groups": [0, 2, 2], "four": [4], "flat4": [0, 4],
+    "k": 3, "row": [0, 1, 1, 5],
 }  # fmt: skip
 _FLOATS = {"half": 0.5, "w1": 0.3, "w2": 0.7, "T": 2, "low": 1e-4, "high": 0.9, "top": 1,
-           "hundred": 100, "shift": 40, "negative": -40}  # fmt: skip
+           "hundred": 100, "shift": 40, "negative": -40, "slope": [[-1, 1]], "foot": [[1, 0]],
+           "foot2": [[0, 1]], "nothing": 0, "w005": 0.05, "gains": [2, 1, 1, 1, 1],
+           "turned": np.eye(5)[[3, 1, 4, 0, 2]], "ones": np.ones((5, 1)),
+           "summed": [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]}  # fmt: skip
 BOTH = "s2 = Gemm<transB=1>(f, v2, c) a = Softmax(scores) q = Softmax(s2)"
 
 
@@ -296,6 +301,31 @@ PAIRS = {
         "prob = Concat<axis=1>(q1, p1)",
         1,
     ),
+    "a gain and an offset": ("p1 = Sigmoid(t) m1 = Mul(p1, slope) prob = Add(m1, foot)", 1),
+    "the other way round": ("p1 = Sigmoid(t) m1 = Mul(p1, slope) prob = Sub(foot2, m1)", 0),
+    "a dense layer": ("p1 = Sigmoid(t) prob = Gemm(p1, slope, foot)", 1),
+    "a product": ("p1 = Sigmoid(t) m1 = MatMul(p1, slope) prob = Add(foot, m1)", 1),
+    "a distance": ("p1 = Sigmoid(t) m1 = Sub(p1, foot) prob = Abs(m1)", 1),
+    "1 - (1 - p)": (
+        "p1 = Sigmoid(t) q1 = Sub(top, p1) r1 = Sub(top, q1) prob = Concat<axis=1>(q1, r1)",
+        1,
+    ),
+    "picked": (
+        "p1 = Sigmoid(t) q1 = Sub(top, p1) c1 = Concat<axis=1>(p1, q1) "
+        "prob = Gather<axis=1>(c1, turn)",
+        1,
+    ),
+    "tanh": (
+        "h1 = Mul(t, half) h2 = Tanh(h1) h3 = Mul(h2, half) p1 = Add(h3, half) "
+        "q1 = Sub(top, p1) prob = Concat<axis=1>(q1, p1)",
+        1,
+    ),
+    "beside 0": ("z1 = Mul(t, nothing) c1 = Concat<axis=1>(z1, t) prob = Softmax(c1)", 1),
+    "smoothed": (
+        "p1 = Sigmoid(t) m1 = Mul(p1, slope) m2 = Add(m1, foot) m3 = Mul(m2, high) "
+        "prob = Add(m3, w005)",
+        1,
+    ),
     "of -z": ("p1 = Sigmoid(t) n1 = Neg(t) q1 = Sigmoid(n1) prob = Concat<axis=1>(q1, p1)", 1),
 }
 
@@ -313,7 +343,8 @@ def test_one_sigmoid_beside_what_is_left(name):
     for target in (0, 1):
         sign = 1 if target == own else -1
         got = explain(X, target).saliency["vanilla"]
-        np.testing.assert_allclose(got, sign * want, rtol=1e-5, atol=1e-7)
+        scale = 0.5 if name == "tanh" else 1
+        np.testing.assert_allclose(got, scale * sign * want, rtol=1e-5, atol=1e-7)
     for found in told(model):
         np.testing.assert_allclose(found, expected(model), atol=1e-6)
     again = Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))
@@ -342,6 +373,124 @@ def test_pairs_within_pairs_end():
     )
     model = head(f"{ONE} {chain} prob = Concat<axis=1>(s400, s0)", "float[N,2] prob")
     assert Explainer(model, ("vanilla",))(X).scores.shape == (len(X), 2)
+
+
+# What else a head does to probabilities: what is shown, by the output, and of each class the score
+# explained, as one of `scores` and its sign; None: the output itself.
+DONE = {
+    "the rest": ("s = Softmax(scores) prob = Sub(top, s)", None, [(k, -1) for k in range(5)]),
+    "the rest of each": ("s = Sigmoid(scores) prob = Sub(top, s)", None,
+                         [(k, -1) for k in range(5)]),
+    "class weights": ("s = Softmax(scores) prob = Mul(s, gains)", None, [(k, 1) for k in range(5)]),
+    "smoothed": ("s = Softmax(scores) t = Mul(s, high) prob = Add(t, w005)", None,
+                 [(k, 1) for k in range(5)]),
+    "half": ("s = Softmax(scores) prob = Div(s, T)", None, [(k, 1) for k in range(5)]),
+    "turned": ("s = Softmax(scores) prob = MatMul(s, turned)", None,
+               [(k, 1) for k in (3, 1, 4, 0, 2)]),
+    "two turned": ("u = Slice(scores, zero, two, one) s = Softmax(u) prob = Sub(top, s)", None,
+                   [(1, 1), (0, 1)]),
+    "squared": ("s = Softmax(scores) prob = Mul(s, s)", None, [(k, 1) for k in range(5)]),
+    "classes of classes": ("s = Softmax(scores) prob = MatMul(s, summed)", None, None),
+    "a sum with other weights": (f"{BOTH} t = Mul(a, w1) u = Mul(q, w1) prob = Add(t, u)", None,
+                                 None),
+    "weights that add up beyond 1": (f"{BOTH} t = Mul(a, gains) prob = Add(t, q)",
+                                     lambda p: np.where(p.max(axis=1, keepdims=True) > 1.002,
+                                                        p / p.sum(axis=1, keepdims=True), p), None),
+    "the best of two": (f"{BOTH} prob = Max(a, q)", None, None),
+    "groups": ("c4 = Slice(scores, zero, four, one) g = Reshape(c4, groups) s = Softmax(g) "
+               "prob = Reshape(s, flat4)", None, [(k, 1) for k in range(4)]),
+    "a sigmoid by hand": ("prob = HardSigmoid(scores)", None, [(k, 1) for k in range(5)]),
+    "a softmax by hand": ("e = Exp(scores) t = MatMul(e, ones) d = Reciprocal(t) prob = Mul(e, d)",
+                          None, [(k, 1) for k in range(5)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_what_else_is_done_to_probabilities(name):
+    """They are shown as the model says them, by explaining, hiding and an export; and the gradient
+    is that of a score before them, or of what the model gives, with the class on top its own."""
+    end, through, routes = DONE[name]
+    count = len(routes) if routes else 3 if "summed" in end else 5
+    model = head(end, f"float[N,{count}] prob")
+    said = expected(model)
+    want = said if through is None else through(said)
+    for found in told(model):
+        np.testing.assert_allclose(found, want, atol=1e-6)
+    explain = Explainer(model, ("vanilla",))
+    again = Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))
+    np.testing.assert_allclose(again.probabilities(again(X).scores), want, atol=1e-6)
+    for one in (explain, again):
+        np.testing.assert_array_equal(one(X).target, want.argmax(axis=1))
+    plain = Explainer(models.tiny(), ("vanilla",))
+    if routes is None:
+        assert check(model).of == "prob" and "the tensor itself" in " ".join(explain.notes)
+        return
+    for target, (at, sign) in enumerate(routes):
+        np.testing.assert_allclose(
+            explain(X, target).saliency["vanilla"],
+            sign * plain(X, at).saliency["vanilla"], rtol=1e-5, atol=1e-7,
+        )  # fmt: skip
+    turned = routes != [(k, 1) for k in range(len(routes))]
+    assert not turned or "'scores'" in explain.notes[0] or "'u'" in explain.notes[0]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [f"{BOTH} prob = Sub(a, q)", "s = Softmax(scores) prob = Sub(s, half)",
+     "s = Sigmoid(scores) prob = Mul(s, gains)"],
+)  # fmt: skip
+def test_what_is_made_of_probabilities_and_is_none(end):
+    """No softmax is shown of it; hidden windows are scored by it."""
+    model = head(end)
+    explain = Explainer(model, ("vanilla",))
+    assert explain.probabilities(explain(X).scores) is None
+    assert "made of probabilities and holds none" in explain.notes[0]
+    occlude = Occlusion(model, window=8)
+    np.testing.assert_allclose(occlude.measure(X, classes="all").score, expected(model), atol=1e-6)
+    with pytest.raises(UsageError, match="no probabilities"):
+        Occlusion(model, window=8, score="probability")(X)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "s = Sigmoid(f) prob = Gemm<transB=1>(s, v2, c)",
+        "s = Softmax(f) prob = Gemm<transB=1>(s, v2, c)",
+        "s = Sigmoid(scores) prob = Mul(s, scores)",
+        "s = LogSoftmax(scores) prob = Add(s, gains)",
+        "prob = Tanh(scores)",
+        "e = Exp(scores) prob = Mul(e, gains)",
+    ],
+)
+def test_layers_inside_are_no_heads(end):
+    """Logits, whatever Sigmoids there are before them: their softmax is shown."""
+    z = expected(head(end))
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    for found in told(head(end)):
+        np.testing.assert_allclose(found, p / p.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", ["1", "2"])
+def test_heads_of_a_fixed_batch_are_tried_as_well(batch):
+    for end, own in (PAIRS["a distance"], PAIRS["a dense layer"]):
+        model = head(f"{ONE} {end}", f"float[{batch},2] prob", shape=f"{batch},3,8,8")
+        notes = " ".join(Explainer(model, ("vanilla",)).notes)
+        assert f"for class {own}, and its negation for class {1 - own}" in notes
+
+
+def test_a_head_that_would_take_long_to_try_is_left(monkeypatch):
+    """A stranger's: 2^14 numbers, each by each, are never multiplied."""
+    model = head(
+        "s = Sigmoid(scores) u = Tile(s, many) v9 = Unsqueeze(u, two) w9 = Unsqueeze(u, one) "
+        "m = Mul(v9, w9) prob = ReduceMean<keepdims=0>(m, two)",
+        "float[N,16385] prob",
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 3277]), "many"))
+    ran = []
+    real = tried.evaluate
+    monkeypatch.setattr(tried, "evaluate", lambda n, *a: ran.append(n.op_type) or real(n, *a))
+    read(load(model).graph.outputs[0])
+    assert "Tile" in ran and "Mul" not in ran
 
 
 def test_a_layer_has_no_probabilities(tmp_path, capsys):

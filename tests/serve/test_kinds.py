@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.cli.options import PHOTOS
 
 from .. import models
 from ..export.lone_models import FRONTS, image, net
@@ -43,6 +45,7 @@ def _two(batch: str) -> onnx.ModelProto:
 
 
 FLAT = "one = Softmax(scores) zero = Constant<value_ints=[0]>() prob = Squeeze(one, zero)"
+REST = "s = Softmax(scores) one = Constant<value_float=1.0>() prob = Sub(one, s)"
 KINDS: dict[str, Any] = {
     **{f"lone{i}": net(front, "[K]") for i, front in enumerate(FRONTS)},
     **{f"lonerow{i}": net(front, "[1,K]") for i, front in enumerate(FRONTS)},
@@ -53,6 +56,7 @@ KINDS: dict[str, Any] = {
     "two": _two("N"),
     "twofour": _two("4"),
     "saturated": _saturated(),
+    "rest": models.tiny(tail=REST),
 }
 EXPORTED = ("lone0", "lone5", "flat", "four", "twofour", "saturated")
 
@@ -124,6 +128,20 @@ def test_rows_are_served_as_the_engine_explains_them(every: Any, name: str) -> N
         got = _asked(server, name, x, outputs)
         assert got["target"].tolist() == want.target.tolist() == rows["target"].tolist()
     assert score in _asked(server, name, x, (score,))
+
+
+def test_probabilities_are_served_as_the_model_says_them(every: Any) -> None:
+    """What is left of a Softmax, and no softmax of that: as `explain` shows it."""
+    server, folder = every
+    photo = next(PHOTOS.iterdir())
+    instances = [{"b64": base64.b64encode(photo.read_bytes()).decode()}]
+    body = {"instances": instances, "methods": ["vanilla"]}
+    (told,) = server.post("/v1/models/rest:explain", body).json()["explanations"]
+    explainer = backlight.Explainer(folder / "rest.onnx", methods=["vanilla"], providers="cpu")
+    found = explainer(explainer.load([photo], "unit"))
+    said = np.ravel(found.scores)
+    assert told["class"] == said.argmax() and said.sum() > 3
+    assert told["probability"] == pytest.approx(said.max(), abs=1e-6)
 
 
 def test_a_saturated_head_has_ties_that_the_first_class_would_win() -> None:
