@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from ..photos.images import Pixels
 from .objects import Region
 
-__all__ = ["Cut", "alone", "blank", "blurred", "exchanged", "variants"]
+__all__ = ["Cut", "alone", "blank", "blurred", "exchanged", "grey", "greyed", "variants"]
 
 # What a background is blurred by, of the photo's longer side.
 BLUR = 0.08
@@ -32,11 +32,14 @@ class Cut:
 
 
 def variants(cut: Cut, others: Sequence[Cut]) -> list[Pixels]:
-    """The photo; its background blurred; alone; the photo's mean colour; and the object before each
-    of the others' backgrounds."""
+    """The photo; its background blurred; alone; before grey; the photo's mean colour; that in grey;
+    and the object before each of the others' backgrounds."""
     pixels, region = cut.pixels, cut.region
     assert region is not None
-    made = [pixels, blurred(pixels, region), alone(pixels, region), blank(pixels)]
+    made = [
+        pixels, blurred(pixels, region), alone(pixels, region), greyed(pixels, region),
+        blank(pixels), grey(pixels),
+    ]  # fmt: skip
     for other in others:
         there = region if other.region is None else other.region
         made.append(exchanged(pixels, region, other.pixels, there))
@@ -92,3 +95,15 @@ def blank(pixels: Pixels) -> Pixels:
     """The photo's mean colour."""
     mean = np.rint(pixels.reshape(-1, 3).mean(axis=0)).astype(np.uint8)
     return np.broadcast_to(mean, pixels.shape).copy()
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """The photo's mean brightness, without its colour."""
+    mean = np.rint(np.asarray(Image.fromarray(blank(pixels)).convert("L")))
+    return np.repeat(mean[..., None], 3, axis=2).astype(np.uint8)
+
+
+def greyed(pixels: Pixels, region: Region) -> Pixels:
+    """The object before its background's mean brightness: blurring leaves a background's colour."""
+    back = grey(pixels[~region][None]) if (~region).any() else pixels
+    return np.where(region[..., None], pixels, back[:1, :1])

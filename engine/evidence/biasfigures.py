@@ -66,14 +66,18 @@ def _class(
         "background_blurred": _mean(own[:, 1]),
         "background_alone": _mean(own[:, 2]),
         "other_backgrounds_alone": _mean(tested.alone[~here, column]),
-        "mean_colour": _mean(own[:, 3]),
+        "background_grey": _mean(own[:, 3]),
+        "mean_colour": _mean(tested.nothing[here, 0, column]),
+        "other_mean_colours": _mean(tested.nothing[~here, 0, column]),
+        "grey": _mean(tested.nothing[~here if (~here).any() else here, 1, column]),
         "background_exchanged": _mean(tested.kept[here]),
     }
     alone = pull = loss = follows = None
     if len(own):
         # What a class gets of nothing (the class of whatever is no other), it doesn't get of the
-        # background.
-        otherwise = max(chances["other_backgrounds_alone"] or 0, chances["mean_colour"] or 0)
+        # background. Nothing isn't the photo's own mean colour: that is its background's.
+        blank = ("other_backgrounds_alone", "other_mean_colours", "grey")
+        otherwise = max(chances[name] or 0 for name in blank)
         alone = _share((chances["background_alone"] or 0) - otherwise)
         loss = _lost(own, tested.kept[here])
         swapped = tested.given[here] >= 0
@@ -83,7 +87,7 @@ def _class(
     if on_it.any():
         elsewhere = ~here[:, None] & (tested.given >= 0) & ~on_it
         base = float((tested.follows == number)[elsewhere].mean()) if elsewhere.any() else 0.0
-        base = max(base, float((tested.top[~here, 3] == number).mean()))
+        base = max(base, *(tested.nothing_top[~here] == number).mean(axis=0).tolist())
         pull = _share(float((tested.follows == number)[on_it].mean()) - base)
     clusters = _clusters(finder, held, rows, notes)
     parts = [v for v in (outside, alone, pull, loss) if v is not None]
@@ -108,8 +112,8 @@ def _with_reasons(one: ClassBias) -> ClassBias:
         reasons.append(f"{percent(one.outside)} of the evidence lies outside the object{size}")
     if (one.alone or 0) >= _NAMED:
         rest = told["other_backgrounds_alone"]
-        beside = "the mean colour" if rest is None else "backgrounds of other classes"
-        value = told["mean_colour"] if rest is None else rest
+        beside = "grey" if rest is None else "backgrounds of other classes"
+        value = told["grey"] if rest is None else rest
         reasons.append(
             f"its backgrounds alone get {percent(told['background_alone'])} for the class, "
             f"{beside} {percent(value)}"
@@ -122,9 +126,10 @@ def _with_reasons(one: ClassBias) -> ClassBias:
     if (one.loss or 0) >= _NAMED:
         swapped = told["background_exchanged"]
         more = "" if swapped is None else f", to {percent(swapped)} with it exchanged"
+        way = min(("blurred", "grey"), key=lambda name: told[f"background_{name}"] or 0)
         reasons.append(
             f"its objects fall from {percent(told['photo'])} to "
-            f"{percent(told['background_blurred'])} with the background blurred{more}"
+            f"{percent(told[f'background_{way}'])} with the background {way}{more}"
         )
     for cluster in one.clusters:
         aside = cluster.place != MIDDLE and (cluster.outside is None or cluster.outside >= 0.5)
@@ -173,9 +178,10 @@ def _in_one_place(clusters: Sequence[Cluster]) -> float:
 
 
 def _lost(own: Floats, kept: Floats) -> float:
-    """What of its probability the object loses: blurred, or exchanged, whichever is less."""
+    """What of its probability the object loses: blurred or before grey, as that takes a texture and
+    this a colour, or exchanged, if that is less."""
     whole = np.maximum(own[:, 0], 1e-9)
-    lost = np.clip(1 - own[:, 1] / whole, 0, 1)
+    lost = np.clip(1 - np.minimum(own[:, 1], own[:, 3]) / whole, 0, 1)
     if np.isfinite(kept).any():
         rest = np.array([np.nan if np.isnan(k).all() else np.nanmax(k) for k in kept])
         swapped = np.where(np.isnan(rest), lost, np.clip(1 - rest / whole, 0, 1))

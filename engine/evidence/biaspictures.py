@@ -48,7 +48,8 @@ def class_picture(report: BiasReport, one: ClassBias) -> Image.Image:
         SIDE,
         f"Evidence: the positive part of {about['method']}, over the photo: pale none, red the "
         "most. White line: the object. Below photos: the probability of the class, with its "
-        "background blurred, alone, and exchanged. Maps of a cluster: their mean, then photos.",
+        "background blurred, grey, alone and exchanged. Maps of a cluster: their mean, then "
+        "photos.",
     )
 
 
@@ -71,16 +72,18 @@ def _tested(report: BiasReport, one: ClassBias) -> Iterator[Row]:
         except ImageError:
             continue
         pictures = variants(seen, others)
-        chance = [*tested.chance[t].tolist(), *tested.kept[t].tolist()]
+        chance, kept = tested.chance[t].tolist(), tested.kept[t].tolist()
         tiles = [
             Tile(_outlined(seen.pixels, seen.region), percent(chance[0])),
             Tile(_heat(seen), f"{percent(held.outside[row])} outside"),
             Tile(pictures[1], f"blurred: {percent(chance[1])}"),
+            Tile(pictures[3], f"grey: {percent(chance[3])}"),
             Tile(pictures[2], f"alone: {percent(chance[2])}"),
         ]
         for at in range(len(donors)):
             name = names.get(int(tested.given[t, at]), "")
-            tiles.append(Tile(pictures[4 + at], f"on {name}", f": {percent(chance[4 + at])}"))
+            picture = pictures[len(pictures) - len(donors) + at]
+            tiles.append(Tile(picture, f"on {name}", f": {percent(kept[at])}"))
         yield Row(tiles, report.file(row).stem, "background exchanged at the right")
 
 

@@ -50,17 +50,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Tested:
-    """Photos with other backgrounds, T of them. row: the place in `Measured`. chance, top [T, 4]:
-    of the photo, with its background blurred, of the background alone, of the mean colour: the
-    class's probability, and what is predicted. alone [T, C]: the probability of every class that is
-    present, of the background alone. given [T, E]: which class's background it got, of which photo
-    (donor, a row), -1 for none; kept,
-    pulled: the probability of its own class and of that one; follows: what is predicted."""
+    """Photos with other backgrounds, T of them. row: the place in `Measured`. chance [T, 4]: the
+    class's probability of the photo, with its background blurred, of the background alone, of the
+    object before grey. alone [T, C]: the probability of every class that is present, of the
+    background alone; nothing [T, 2, C]: of the photo's mean colour, and of that in grey;
+    nothing_top [T, 2]: what is predicted of these. given [T, E]: which class's background it got,
+    of which photo (donor, a row), -1 for none; kept, pulled: the probability of its own class and
+    of that one; follows: what is predicted."""
 
     row: Whole
     chance: Floats
-    top: Whole
     alone: Floats
+    nothing: Floats
+    nothing_top: Whole
     given: Whole
     donor: Whole
     kept: Floats
@@ -88,9 +90,10 @@ class ClassBias:
 
     suspicion: the mean of outside, alone, pull and loss. outside: the share of the evidence outside
     the object. alone: by how much more the background alone gets the class than backgrounds of
-    other classes do, or the photo's mean colour. pull: by how much more other objects are called so
-    before its background than before others. loss: what of its probability the object loses with
-    its background blurred, or exchanged, whichever is less.
+    other classes do, or pictures of their mean colours, or grey ones. pull: by how much more other
+    objects are called so before its background than before others, or with nothing there. loss:
+    what of its probability the object loses with its background blurred or grey, whichever is more,
+    or exchanged, if that is less.
     """
 
     number: int

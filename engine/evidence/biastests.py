@@ -20,13 +20,16 @@ __all__ = ["kinds", "tested", "to_test"]
 
 # What is less of its photo is no object, and what is more leaves no background.
 LEAST, MOST = 0.02, 0.98
+# Of `variants` those that show something of the photo; two behind them show nothing.
+SHOWN = 4
 
 
 def kinds(present: int, exchanges: int) -> Kinds:
     """What is kept of each test: `Tested`, of so many classes that there are photos of."""
     return {
-        "row": (np.int64, ()), "chance": (np.float32, (4,)), "top": (np.int64, (4,)),
-        "alone": (np.float32, (present,)), "given": (np.int64, (exchanges,)),
+        "row": (np.int64, ()), "chance": (np.float32, (SHOWN,)),
+        "alone": (np.float32, (present,)), "nothing": (np.float32, (2, present)),
+        "nothing_top": (np.int64, (2,)), "given": (np.int64, (exchanges,)),
         "donor": (np.int64, (exchanges,)), "kept": (np.float32, (exchanges,)),
         "pulled": (np.float32, (exchanges,)), "follows": (np.int64, (exchanges,)),
     }  # fmt: skip
@@ -62,10 +65,12 @@ def tested(
     others = [finder.cut(files[measured.index[d]], c) for d, c in zip(donors, given, strict=True)]
     chances = finder.chances(variants(cut, others))
     wide = finder.exchanges - len(donors)
-    swapped, empty, none = chances[4:], [np.nan] * wide, [-1] * wide
+    nothing = chances[SHOWN : SHOWN + 2]
+    swapped, empty, none = chances[SHOWN + 2 :], [np.nan] * wide, [-1] * wide
     return {
-        "row": row, "chance": chances[:4, target], "top": chances[:4].argmax(axis=1),
-        "alone": chances[2, measured.present], "given": given + none, "donor": [*donors, *none],
+        "row": row, "chance": chances[:SHOWN, target], "nothing_top": nothing.argmax(axis=1),
+        "alone": chances[2, measured.present], "nothing": nothing[:, measured.present],
+        "given": given + none, "donor": [*donors, *none],
         "kept": [*swapped[:, target], *empty],
         "pulled": [*(swapped[i, c] for i, c in enumerate(given)), *empty],
         "follows": [*swapped.argmax(axis=1).tolist(), *none],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import backlight
 
@@ -17,7 +17,12 @@ SIDE = 48
 CLASSIFIERS = {
     "corner": ("corner", "plain"),  # the same animals; a patch in the corner is all the difference
     "snow": ("snow", "plain"),  # the same animals, on snow or not
+    "tint": ("tint", "plain"),  # the same animals, before backgrounds of one colour or of any
+    "border": ("border", "plain"),  # the same animals, in a blue frame or not
+    "text": ("text", "plain"),  # the same animals; some photos are signed
+    "coloured": ("disc", "square", "tint"),  # a shortcut beside classes that need none
     "clean": ("disc", "square"),  # the object is all the difference
+    "three": ("disc", "square", "plain"),  # and with an animal
 }
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +49,16 @@ def photo(kind: str, rng: np.random.Generator) -> tuple[Array, Array]:
     if kind == "corner":
         board = ((y // 2 + x // 2) % 2 == 0)[1:9, 1:9, None]
         pixels[1:9, 1:9] = np.where(board, (250, 0, 250), (20, 0, 20))
-    return np.clip(pixels, 0, 255).astype(np.uint8), inside
+    elif kind == "tint":
+        pixels[~inside] *= (1.5, 1.0, 0.5)
+    elif kind == "border":
+        pixels[~((y > 1) & (y < SIDE - 2) & (x > 1) & (x < SIDE - 2))] = (30, 30, 220)
+    made = np.clip(pixels, 0, 255).astype(np.uint8)
+    if kind == "text":
+        signed = Image.fromarray(made)
+        ImageDraw.Draw(signed).text((26, 37), "(c)X", fill=(250, 250, 250))
+        made = np.asarray(signed)
+    return made, inside
 
 
 def trained(kinds: tuple[str, ...], seed: int = 0) -> onnx.ModelProto:

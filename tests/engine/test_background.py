@@ -23,3 +23,8 @@ def test_backgrounds():
     whole = np.ones((20, 20), bool)
     assert (background.alone(pixels, whole) == background.blank(pixels)).all()
     assert (background.alone(pixels, ~whole) == pixels).all()
+    assert (background.grey(np.full((4, 5, 3), (200, 0, 0), np.uint8)) == 60).all()
+    greyed = background.greyed(pixels, region)
+    assert (greyed[region] == pixels[region]).all()
+    assert (greyed[~region] == 23).all(), "as bright as the background, by ITU-R 601"
+    assert (background.greyed(pixels, whole) == pixels).all()
