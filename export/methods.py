@@ -84,6 +84,11 @@ class Method:
         return self.by == "both" or (self.by == "image" and reduce == "none")
 
     @property
+    def tells_apart(self) -> bool:
+        """Whether it tells the class from others without being told to."""
+        return self.seed is seed.CONTRAST or self.finish is cam.causal
+
+    @property
     def takes_layer(self) -> bool:
         """Whether it is drawn of a layer, or of a transformer's attention."""
         return self.by in ("layer", "both")

@@ -18,6 +18,13 @@ from ..arguments import accepts, flag, is_whole, names, refused, text
 from ..errors import ModelError, UsageError
 from . import choose, half, said, scores, seed
 from .backward import refuse_blocked
+from .combinations import (
+    CONTRASTED,
+    against_itself,
+    checked_contrast,
+    checked_every,
+    checked_sampling,
+)
 from .drawing import Drawing
 from .emit import HALVES, Emitter, all_dims
 from .explaining import Explaining, Seed
@@ -29,7 +36,7 @@ from .heap import seldom_collected
 from .layer import Layer
 from .lone import is_lone, unbatched, without_batch
 from .lowering import emitter, finish, lowered
-from .methods import METHODS, Method, asked, chosen
+from .methods import Method, asked, chosen
 from .preprocess import Preprocess, of_metadata
 from .rules import RuleMap
 from .sampling import Sampling, sampled
@@ -38,8 +45,6 @@ from .store import fits_message, save_model
 from .variants import VARIANTS
 from .variations import GAP
 
-# What a seed becomes where the export is told to contrast.
-CONTRASTED = {seed.ONE_HOT: seed.CONTRAST, seed.CONTRAST: seed.CONTRAST}
 # The names that methods which vary the image add to the graph.
 VARIED_NAMES: Mapping[str, Sequence[str]] = {
     "": (),
@@ -215,10 +220,10 @@ def explain_graph(
         raise UsageError.unknown("reduce", reduce, ("none", "maxabs"))
     narrow_to = half.checked(dtype, lowering)
     target_class = _class_of(target_class)
-    sampling = _checked_sampling(rows, sampling, cotangent)
+    sampling = checked_sampling(rows, sampling, cotangent)
     drawn = Drawing.of(rows, _names(layer), fuse=fuse, size=size, signed=signed)
-    contrast = _checked_contrast(rows, contrast, contrast_form, target_class)
-    every = _checked_every(rows, target_class, cotangent, contrast)
+    contrast = checked_contrast(rows, contrast, contrast_form, target_class)
+    every = checked_every(rows, target_class, cotangent, contrast)
     start = seed.CALLER_S if cotangent == "input" else seed_of
     maps = {rules: lowered(rules, lowering) for rules in VARIANTS}
 
@@ -256,6 +261,7 @@ def explain_graph(
         sampling=sampling,
         preprocess=preprocess or of_metadata(loaded.metadata_props, "the model"),
     )
+    notes = (*notes, *against_itself(contrast, target_class, made.independent))
     layers = drawn.layers(made, rows)
     if any(v.shape is None or v.dtype is None for v in ofs):
         ends = wrts if rows[0].by != "layer" else [x.value for x in layers]
@@ -353,41 +359,6 @@ def _class_of(given: object) -> str | int:
     return int(given)  # type: ignore[call-overload,no-any-return]
 
 
-def _checked_every(
-    rows: Sequence[Method], target_class: str | int, cotangent: str, contrast: str | int | None
-) -> bool:
-    """Whether all classes are explained at once. Raises UsageError where that can't be."""
-    if target_class != "all":
-        return False
-    for row in rows:
-        if row.every is None:
-            able = ", ".join(m.name for m in METHODS.values() if m.every is not None)
-            raise UsageError(
-                f"target class 'all': {row.name} walks back from one class at a time; {able} gives "
-                "the maps of every class at once"
-            )
-    if cotangent == "input":
-        raise UsageError("target class 'all' takes no cotangent; accepted: --cotangent class")
-    if contrast is not None:
-        raise UsageError("target class 'all' takes no contrast: every class has a map of its own")
-    return True
-
-
-def _checked_sampling(
-    rows: Sequence[Method], sampling: Sampling | None, cotangent: str
-) -> Sampling:
-    """The sampling, or its defaults. Raises UsageError where no method varies the image."""
-    varying = [row.name for row in rows if row.varies]
-    if sampling is not None and not varying:
-        raise UsageError(
-            "samples, noise, steps and baseline are of methods that vary the image (smoothgrad, "
-            f"integrated_gradients …); {', '.join(row.name for row in rows)} doesn't"
-        )
-    if varying and cotangent == "input":
-        raise UsageError(f"{varying[0]} explains a class; accepted: --cotangent class")
-    return sampling or Sampling()
-
-
 def _by_image(x: Explaining, row: Method, start: Seed, at: int, reduce: str) -> ir.Value:
     """A method's map by the image, or by one of the tensors that --wrt names."""
     walked = Walked(x, start, row.rules, at)
@@ -398,31 +369,6 @@ def _by_image(x: Explaining, row: Method, start: Seed, at: int, reduce: str) -> 
     # At its true size a map may be below float16's range.
     with x.e.in_float32():
         return _reduced(x.e, row.finish(walked), x.wrt[at], reduce, x.narrowed)
-
-
-def _checked_contrast(
-    rows: Sequence[Method], contrast: str | int | None, form: str, target_class: str | int
-) -> str | int | None:
-    """The contrast as "input", "second", a number or None. Raises UsageError."""
-    if form not in ("loss", "logit"):
-        raise UsageError(f"contrast form '{form}'; accepted: loss, logit")
-    if contrast is None:
-        if form != "loss" and all(row.seed is not seed.CONTRAST for row in rows):
-            raise UsageError(f"contrast form '{form}' without a contrast; --contrast C gives one")
-        return None
-    if isinstance(contrast, str) and re.fullmatch(r"[0-9]{1,18}", contrast):
-        contrast = int(contrast)
-    if isinstance(contrast, str) and contrast not in ("input", "second"):
-        raise UsageError(f"contrast '{contrast}'; accepted: input, second or a class number")
-    for row in rows:
-        if not row.contrasts or row.seed not in CONTRASTED:
-            raise UsageError(f"method '{row.name}' takes no contrast; leave --contrast out")
-    if form == "logit" and isinstance(contrast, int) and contrast == target_class:
-        raise UsageError(
-            f"contrast {contrast} is the target itself: their difference is 0 everywhere; take "
-            "another class, or --contrast-form loss, which then says what keeps it from certainty"
-        )
-    return contrast
 
 
 def _contrast_metadata(

@@ -11,7 +11,16 @@ from typing import Any
 
 from ...errors import ModelError, UsageError, nearest
 
-__all__ = ["KEY", "bundled", "class_number", "counted", "fitting", "load_labels", "of_model"]
+__all__ = [
+    "KEY",
+    "bundled",
+    "class_number",
+    "counted",
+    "fitting",
+    "load_labels",
+    "of_model",
+    "rival_number",
+]
 
 KEY = "backlight.labels"
 # Other programs' keys: Ultralytics' exporter writes `names`, Hugging Face's configuration has
@@ -237,6 +246,14 @@ def class_number(
     if words:
         accepted = ", ".join((*words, "a class number, or a name from the labels"))
     raise UsageError(f"{option} '{given}'; accepted: {accepted}{hint}")
+
+
+def rival_number(given: str, labels: Sequence[str] | None) -> int:
+    """The class of a contrast by number or by name; -1 for "second", and for "input", which is
+    what an export's input says unless it is told otherwise. Raises UsageError."""
+    if given in ("-1", "input"):
+        return -1
+    return class_number(given, labels, ("second",), "--contrast")
 
 
 def _names(labels: Sequence[str]) -> list[str]:

@@ -105,8 +105,12 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the ma
 def asking(
     *, layer: Sequence[str] | None, fuse: bool, size: str, signed: bool, contrast_form: str,
     samples: int | None, noise: float | None, steps: int | None, baseline: str | None,
+    methods: Sequence[str] | None, contrast: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What `backlight.export` and `backlight.Explainer` are told."""
+    """What `backlight.export` and `backlight.Explainer` are told. methods, contrast: that are
+    asked for. Raises UsageError for the form of a contrast where there is none."""
+    if contrast is None and contrast_form == "logit":
+        _refuse_form(methods)
     start: str | float | None = baseline
     if baseline is not None and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", baseline, re.I):
         try:
@@ -126,10 +130,20 @@ def asking(
     }
 
 
+def _refuse_form(methods: Sequence[str] | None) -> None:
+    """Raise UsageError for the form of a contrast where none of the methods has one."""
+    from ...export.methods import named
+
+    rows = named(methods)
+    if not any(row.tells_apart for row in rows):
+        names = ", ".join(row.name for row in rows)
+        raise UsageError(
+            f"--contrast-form is of a contrast, and {names} has none; --contrast gives one"
+        )
+
+
 def contrast_class(given: str | None, labels: Sequence[str] | None) -> int | None:
     """The class of --contrast: -1 for "second"; None where it isn't given. Raises UsageError."""
-    from ..classifier.labels import class_number
+    from ..classifier.labels import rival_number
 
-    if given is None:
-        return None
-    return -1 if given == "-1" else class_number(given, labels, ("second",), "--contrast")
+    return None if given is None else rival_number(given, labels)

@@ -143,6 +143,7 @@ def batch(
     missing, and what has changed. Exit code 2 when pictures or shards could not be read.
     """
     from ...errors import UsageError
+    from ...export.methods import asked
     from ...export.preprocess import parse
     from ..classifier.labels import load_labels
     from ..scale import run as engine
@@ -158,6 +159,7 @@ def batch(
     drawn = asking(
         layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
         samples=samples, noise=noise, steps=steps, baseline=baseline,
+        methods=asked(rule, method), contrast=contrast,
     )  # fmt: skip
     with track(2, "reading the model") as step:
         result = engine.batch(

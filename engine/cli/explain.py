@@ -142,6 +142,7 @@ def explain(
     told = asking(
         layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
         samples=samples, noise=noise, steps=steps, baseline=baseline,
+        methods=names_asked, contrast=contrast,
     )  # fmt: skip
     explainer = Together(
         path, names_asked, of=of, providers=provider or None, threads=threads, batch=batch,

@@ -153,12 +153,13 @@ def export(
         raise UsageError("--json, --reference and --input go with --compare IMAGE")
     record = None if preprocess is None else parse(preprocess)
     names = None if labels is None else names_of_classes.load_labels(labels)
+    names_asked = asked(rule, method)
     told = asking(
         layer=layer, fuse=fuse, size=size, signed=signed, contrast_form=contrast_form,
         samples=samples, noise=noise, steps=steps, baseline=baseline,
+        methods=names_asked, contrast=contrast,
     )  # fmt: skip
     varied = dict(told)
-    names_asked = asked(rule, method)
     varies = {row.varies for row in chosen(names_asked)}
     rival = _rival(contrast, model, names)
     target_class = _class_asked(target_class, model, names)
@@ -233,7 +234,8 @@ def _rival(given: str | None, model: str, labels: list[str] | None) -> str | int
     """--contrast as explain_graph takes it: a name becomes the class's number."""
     if given is None or given in ("input", "second"):
         return given
-    return contrast_class(given, _named(given, model, labels))
+    found = contrast_class(given, _named(given, model, labels))
+    return "second" if found == -1 else found
 
 
 def _class_asked(given: str, model: str, labels: list[str] | None) -> str:

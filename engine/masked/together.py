@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
+from ...export.combinations import checked_contrast
 from ...export.drawing import Drawing
 from ...export.graph import ModelLike
 from ...export.methods import METHODS, named
@@ -88,10 +89,8 @@ class Together:
         if engines:
             form = {k: drawn[k] for k in ("fuse", "size", "signed")}
             Drawing.of(rows, tuple(drawn["layer"] or ()), **form)
-        if engines and contrast is not None:
-            raise UsageError(f"method '{engines[0].name}' takes no contrast; leave --contrast out")
-        if engines and not held and contrast_form != "loss":
-            raise UsageError(f"contrast form '{contrast_form}' goes with a contrast")
+        if engines:
+            checked_contrast(rows, contrast, contrast_form, "input")
         if engines and not held and any(v is not None for v in sampled.values()):
             told = next(k for k, v in sampled.items() if v is not None)
             hint = "; --hide says what hides a segment" if told == "baseline" else ""

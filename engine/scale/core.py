@@ -159,17 +159,12 @@ class Explaining:
                 f"--contrast {given}: {self.asked.name} is exported already and takes none; "
                 "'backlight export --contrast input' makes one that does"
             )
-        if given in ("second", "-1"):
-            return -1
-        try:
-            found = names_of_classes.class_number(given, self.labels)
-        except UsageError as err:
-            raise UsageError(str(err).replace("--target-class", "--contrast")) from err
+        found = names_of_classes.rival_number(given, self.labels)
         if classes is not None and found >= classes:
             raise UsageError(
                 f"--contrast {found} is out of range; the model has classes 0 to {classes - 1}"
             )
-        if found == self.target and self.explainer.contrast_form == "logit":
+        if found == self.target >= 0 and self.explainer.contrast_form == "logit":
             raise UsageError(
                 f"--contrast {given}: the target itself; their difference is 0 everywhere"
             )
