@@ -31,6 +31,8 @@ class PooledLinear:
 
     weight: W as it is stored, [K, k] or [K, k, 1, 1], or [k, K] where `transposed`; factor: what it
     is multiplied by. bias: b as it is stored, times bias_factor. scale, shift: per channel.
+    signs: of a single score that stands for two classes, what each of them is it times.
+    rounded: whether a quantised head rounds on the way: then this is z but for its steps.
     """
 
     weight: ir.Value
@@ -40,10 +42,12 @@ class PooledLinear:
     bias_factor: float = 1.0
     scale: Vector | float = 1.0
     shift: Vector | float = 0.0
+    signs: tuple[float, float] | None = None
+    rounded: bool = False
 
     def weights(self, e: Emitter, cotangent: ir.Value) -> ir.Value:
         """The channels' weights for a cotangent of the scores [N, K]: [N, k]."""
-        made = self._through(e, cotangent)
+        made = self._through(e, self._of_one(e, cotangent))
         return made if np.all(self.scale == 1) else e.Mul(made, _row(e, self.scale, made))
 
     def maps(self, e: Emitter, primal: ir.Value) -> ir.Value:
@@ -55,7 +59,22 @@ class PooledLinear:
                 weight = e.Transpose(weight, perm=[1, 0])
             weight = e.Unsqueeze(weight, [2, 3])
         kernel, type_ = self._scaled(e, weight), primal.dtype
-        return e.Conv(primal, kernel if type_ is None else e.cast(kernel, type_), _dtype=type_)
+        made = e.Conv(primal, kernel if type_ is None else e.cast(kernel, type_), _dtype=type_)
+        if self.signs is None:
+            return made
+        return e.Mul(made, e.const(np.reshape(self.signs, (1, 2, 1, 1)), type_), _dtype=type_)
+
+    def matrix(self) -> NDArray[np.float64] | None:
+        """z by mean(A), [K, k]: what every place adds its share of to the scores. None where the
+        weights are no constants, or a quantised head rounds."""
+        stored = constant(self.weight)
+        if stored is None or self.rounded:
+            return None
+        whole = stored.astype(np.float64)
+        whole = whole.T if self.transposed else whole.reshape(whole.shape[0], -1)
+        if self.signs is not None:
+            whole = np.reshape(self.signs, (2, 1)) * whole
+        return np.asarray(self.factor * whole * np.asarray(self.scale, np.float64).reshape(1, -1))
 
     def _scaled(self, e: Emitter, weight: ir.Value) -> ir.Value:
         """A kernel [K, k, 1, 1] by what the head multiplies the channels with."""
@@ -68,7 +87,7 @@ class PooledLinear:
 
     def constant(self, e: Emitter, cotangent: ir.Value) -> ir.Value | None:
         """What the biases add to <cotangent, z>, [N, 1]; None where there are none."""
-        parts = []
+        parts, cotangent = [], self._of_one(e, cotangent)
         if self.bias is not None:
             row = e.Reshape(self.bias, [1, -1])
             total = e.ReduceSum(e.Mul(cotangent, row), [1], keepdims=1)
@@ -79,6 +98,13 @@ class PooledLinear:
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else e.Add(*parts)
+
+    def _of_one(self, e: Emitter, cotangent: ir.Value) -> ir.Value:
+        """The cotangent [N, K] of what the dense layer makes."""
+        if self.signs is None:
+            return cotangent
+        signed = e.Mul(cotangent, e.const(np.reshape(self.signs, (1, 2)), cotangent.dtype))
+        return e.ReduceSum(signed, [1], keepdims=1)
 
     def _through(self, e: Emitter, cotangent: ir.Value) -> ir.Value:
         weight = self.weight
@@ -96,12 +122,14 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
     head: dict[str, Any] = {}
     scale: Vector | float = 1.0
     shift: Vector | float = 0.0
-    pooled = False
-    value = of
+    pooled = rounded = False
+    value, signs = _one_of_two(of)
     while value is not layer.value:
         node = value.producer()
         moving = [] if node is None else [v for v in node.inputs if not is_fixed(v)]
-        if node is None or node.domain not in ("", "ai.onnx") or len(moving) != 1:
+        quantises = node is not None and node.op_type in traits.QUANTIZES
+        ours = node is not None and (quantises or node.domain in ("", "ai.onnx"))
+        if node is None or not ours or len(moving) != 1:
             raise _another(node, layer)
         source = moving[0]
         assert source is not None
@@ -112,6 +140,8 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
             head["bias"] = next(v for v in node.inputs if v is not source)
         elif not pooled and (whole := pooled_over(node, source, layer)) is not None:
             pooled, source = True, whole
+        elif quantises:
+            rounded = True  # straight through, as every walk takes it
         elif node.op_type in _PASSING or _turns(node):
             pass
         elif "weight" in head and (affine := _affine(node, source)) is not None:
@@ -123,7 +153,25 @@ def pooled_linear(of: ir.Value, layer: Layer) -> PooledLinear:
         value = source
     if "weight" not in head or not pooled:
         raise _another(None, layer)
-    return PooledLinear(**head, scale=scale, shift=shift)
+    return PooledLinear(**head, scale=scale, shift=shift, signs=signs, rounded=rounded)
+
+
+def _one_of_two(of: ir.Value) -> tuple[ir.Value, tuple[float, float] | None]:
+    """The single score that two classes are made of, and what each of them is it times: one is
+    the other's negation. The scores themselves and None where that isn't so."""
+    node = of.producer()
+    parts = [] if node is None or node.op_type != "Concat" else list(node.inputs)
+    if len(parts) != 2 or parts[0] is None or parts[1] is None:
+        return of, None
+    first, second = parts[0], parts[1]
+    if _negates(second, first):
+        return first, (1.0, -1.0)
+    return (second, (-1.0, 1.0)) if _negates(first, second) else (of, None)
+
+
+def _negates(value: ir.Value, of: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "Neg" and node.inputs[0] is of
 
 
 def _linear(node: ir.Node, source: ir.Value) -> dict[str, Any] | None:

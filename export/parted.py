@@ -17,7 +17,7 @@ from .emit import Emitter, all_dims
 from .graph import Loaded, ModelLike, load, opset_of
 from .head import pooled_linear
 from .layer import Layer, default_layer, named_layer
-from .rules.op import constant, is_fixed
+from .rules.op import is_fixed
 
 __all__ = ["AT", "Parted", "parted"]
 
@@ -118,14 +118,6 @@ def _value(graph: ir.Graph, name: str) -> ir.Value:
 def _linear(of: ir.Value, layer: Layer) -> NDArray[np.float64] | None:
     """The head as a matrix, where it is pooled and linear, and its weights are constants."""
     try:
-        head = pooled_linear(of, layer)
+        return pooled_linear(of, layer).matrix()
     except UnsupportedNode:
         return None
-    weight = constant(head.weight)
-    if weight is None:
-        return None
-    matrix = np.asarray(weight, np.float64)
-    matrix = matrix.reshape(matrix.shape[:2])
-    if head.transposed:
-        matrix = matrix.T
-    return np.asarray(matrix * head.factor * np.asarray(head.scale))

@@ -45,12 +45,9 @@ def placewise(of: ir.Value, layer: Layer) -> Placewise | None:
         head = pooled_linear(of, layer)
     except UnsupportedNode:
         return _class_map(of, layer)
-    stored = constant(head.weight)
-    if stored is None:
+    weight = head.matrix()
+    if weight is None:
         return None
-    matrix = stored.astype(np.float64)
-    matrix = matrix.T if head.transposed else matrix.reshape(matrix.shape[0], -1)
-    weight = head.factor * matrix * np.asarray(head.scale, np.float64).reshape(1, -1)
     return Placewise(layer.name, layer.channel_axis, weight)
 
 

@@ -46,6 +46,8 @@ def _closed(w: Walked, layer: Layer) -> ir.Value | None:
         head = pooled_linear(w.x.of[0], layer)
     except UnsupportedNode:
         return None
+    if head.rounded:
+        return None  # where a place alone ends up among the steps, its copy says
     e = w.x.e
     cotangent = w.x.flat_cotangent(w.seed)
     weights = e.Unsqueeze(head.weights(e, cotangent), [2, 3])
