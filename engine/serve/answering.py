@@ -133,14 +133,17 @@ class Front:
         self, items: list[Item], deadline: float, cancelled: Cancelled
     ) -> list[Answer]:
         gone = None if cancelled is None else asyncio.ensure_future(cancelled())
-        all_of = asyncio.gather(*(item.answer for item in items))
+        alone = len(items) == 1
+        all_of: asyncio.Future[Any] = (
+            items[0].answer if alone else asyncio.gather(*(item.answer for item in items))
+        )
         waits = [all_of] if gone is None else [all_of, gone]
         try:
             await asyncio.wait(
                 waits, timeout=max(deadline - now(), 0), return_when=asyncio.FIRST_COMPLETED
             )
             if all_of.done():
-                return list(all_of.result())
+                return [all_of.result()] if alone else list(all_of.result())
             if gone is not None and gone.done():
                 raise Gone
             raise late("its deadline passed")

@@ -286,25 +286,27 @@ def app(front: Front, token: str | None) -> ASGIApp:
     at = Endpoints(front)
     get, post = ["GET"], ["POST"]
     one = "/v2/models/{model}"
-    routes: list[tuple[str, Callable[[Request], Awaitable[Response]], list[str]]] = [
+    routes: list[tuple[str, Callable[[Request], Awaitable[Response]], list[str]]] = []
+    # They are tried in turn: what is asked most often comes first.
+    for place in (one, f"{one}/versions/{{version}}"):
+        routes += [
+            (f"{place}/infer", at.infer, post),
+            (f"{place}/explain", at.explain, post),
+            (f"{place}/ready", at.model_ready, get),
+            (place, at.model, get),
+        ]
+    routes += [
+        ("/v1/models/{model}:explain", at.v1_explain, post),
+        ("/v1/models/{model}:{verb}", at.v1_other, post),
+        ("/v1/models/{model}", at.v1_model, get),
         ("/v2", at.server, get),
         ("/v2/health/live", at.live, get),
         ("/v2/health/ready", at.ready, get),
         ("/v2/models", at.index, get),
         ("/v2/repository/index", at.index, post),
-        ("/v1/models/{model}:explain", at.v1_explain, post),
-        ("/v1/models/{model}:{verb}", at.v1_other, post),
-        ("/v1/models/{model}", at.v1_model, get),
         ("/metrics", at.metrics, get),
         ("/openapi.json", at.openapi, get),
     ]
-    for place in (one, f"{one}/versions/{{version}}"):
-        routes += [
-            (place, at.model, get),
-            (f"{place}/ready", at.model_ready, get),
-            (f"{place}/infer", at.infer, post),
-            (f"{place}/explain", at.explain, post),
-        ]
     # A slash at the end is no other path, and no reason for a redirect to a body's sender.
     inner = Router(
         [Route(path, call, methods=methods) for path, call, methods in routes],

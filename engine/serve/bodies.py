@@ -96,15 +96,12 @@ class Body:
         if not self._turn:
             await self._front.turns.acquire()
             self._turn = True
-        coming = asyncio.ensure_future(self._receive())
+        # A timer, not a task to wait for beside it: a body comes in many pieces.
+        slow = asyncio.get_running_loop().call_later(_SLOW, self._pass_on)
         try:
-            await asyncio.wait([coming], timeout=_SLOW)
-            if not coming.done():
-                self._pass_on()
-            return await coming
-        except asyncio.CancelledError:
-            coming.cancel()
-            raise
+            return await self._receive()
+        finally:
+            slow.cancel()
 
     def _pass_on(self) -> None:
         if self._turn:

@@ -67,7 +67,7 @@ def parse(body: bytes, header: int | None = None) -> Inference:
     if len(listed) > MOST_TENSORS:
         raise bad(f"{len(listed)} inputs; at most {MOST_TENSORS}")
     inputs: dict[str, Tensor] = {}
-    truths = body.find(b"true", 0, size) >= 0 or body.find(b"false", 0, size) >= 0
+    truths = _said(body, size, b"true", 2) or _said(body, size, b"false", 2)
     for one in listed:
         tensor = _tensor(_object(one, "an input"), raw, truths)
         if tensor.name in inputs:
@@ -81,6 +81,19 @@ def parse(body: bytes, header: int | None = None) -> Inference:
     if name is not None and (not isinstance(name, str) or len(name) > MOST_NAME):
         raise bad(f"'id' is no string of at most {MOST_NAME} characters")
     return Inference(inputs, _outputs(said.get("outputs"), binary), parameters, name, binary)
+
+
+def _said(body: bytes, size: int, word: bytes, rare: int) -> bool:
+    """Whether a word is in a text that is nearly all numbers: by one of its letters, which is found
+    ten times as fast. rare: its place in the word."""
+    at = -1
+    for _ in range(100):
+        at = body.find(word[rare : rare + 1], at + 1, size)
+        if at < 0:
+            return False
+        if body[max(at - rare, 0) : at - rare + len(word)] == word:
+            return True
+    return body.find(word, at, size) >= 0
 
 
 def _json(view: memoryview) -> Any:

@@ -184,3 +184,15 @@ def test_a_shape_of_millions_allocates_nothing() -> None:
 def test_booleans_are_0_or_1() -> None:
     with pytest.raises(Refused, match="other than 0 and 1"):
         raw_tensor("b", "BOOL", (2,), memoryview(b"\1\2"))
+
+
+@pytest.mark.parametrize("text", ["[0,true]", "[0,false]", '["' + "ul" * 300 + '",true]', "[0,1]"])
+def test_truths_are_no_numbers_wherever_they_are(text: str) -> None:
+    count = len(json.loads(text))
+    body = f'{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{count}],"data":{text}}}]}}'
+    if text == "[0,1]":
+        assert parse(body.encode()).inputs["x"].shape == (2,)
+        return
+    with pytest.raises(Refused) as refused:
+        parse(body.encode())
+    assert "among its data" in str(refused.value)
