@@ -1,6 +1,8 @@
 """`backlight serve` under load, against the bare session in the same run.
 
     python -m benchmarks.serve [--json FILE] [--seconds 10] [--clients 1 4 16 64 256]
+    python -m benchmarks.serve --peer prototype --peer kserve=ENV/bin/python \\
+        --peer mlserver=ENV/bin/python
     python -m benchmarks.serve --soak 10
     python -m benchmarks.serve --overload
 
@@ -8,7 +10,12 @@ A server process with the bundled SqueezeNet and Grad-CAM, and clients in this o
 connections, each sending its next request when it has its answer. The same image as a raw tensor,
 as JSON and as JPEG; scores alone, and explained (a Grad-CAM map as a raw tensor). Beside each
 series, images/s of the bare sessions: one thread each, as many as cores, runs of as many rows as
-the server's workers take, nothing else. `x bare` is the ratio of the two, taken in turn.
+the server's workers take, nothing else. `x bare` is the ratio of the two, taken in turn. `ms` are
+CPU time of an answer: of the server, its workers, and the clients here, which share its cores.
+
+`--peer`: in the same run the prototype (`benchmarks/servers`), KServe and MLServer, each in its own
+environment (`pip install kserve onnxruntime`; `pip install mlserver onnxruntime 'uvloop<0.22'`), at
+`--peer-clients`: JSON, and raw tensors where they have them.
 
 `--overload`: ten times the clients that the queue has room for: every request gets an answer, and
 how long the probes take meanwhile. `--soak MINUTES`: overload and mutated requests for so long:
@@ -21,17 +28,20 @@ import argparse
 import asyncio
 import base64
 import json
+import os
 import platform
 import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,9 +53,13 @@ from backlight.lanes import cores
 from tests.serve.fuzz import held, mutated
 from tests.serve.running import Server, binary
 
+from .servers.peers import FORMS, Peer, interpreters
+
 PATH = "/v2/models/bundled/infer"
 METHOD = "gradcam"
 ROWS = 8
+# Seconds beyond a load's end, after which a request counts as lost.
+PATIENCE = 30.0
 
 
 @dataclass
@@ -97,7 +111,9 @@ def messages(model: Path = BUNDLED) -> dict[tuple[str, str], bytes]:
         listed = {"name": name, "datatype": "FP32", "shape": list(image.shape),
                   "data": [round(float(v), 4) for v in image.ravel()]}  # fmt: skip
         told = {"inputs": [listed], "outputs": raw_out["outputs"]}
-        found["json", asked] = message(json.dumps(told).encode(), {})
+        found["json", asked] = message(
+            json.dumps(told).encode(), {"Content-Type": "application/json"}
+        )
         framed = len(picture).to_bytes(4, "little") + picture
         found["jpeg", asked] = message(*binary([("image", "BYTES", framed)], shape=[1], **raw_out))
     text = base64.b64encode(picture).decode()
@@ -110,9 +126,13 @@ async def _answer(reader: asyncio.StreamReader) -> int:
     head = await reader.readuntil(b"\r\n\r\n")
     status = int(head[9:12])
     size = 0
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
             size = int(line.split(b":")[1])
+        elif line.startswith(b"transfer-encoding:") and b"chunked" in line:
+            while piece := int(await reader.readuntil(b"\r\n"), 16):
+                await reader.readexactly(piece + 2)
+            size = 2
     await reader.readexactly(size)
     return status
 
@@ -125,7 +145,8 @@ async def _client(port: int, data: bytes, end: float, load: Load) -> None:
             try:
                 writer.write(data)
                 await writer.drain()
-                status = await asyncio.wait_for(_answer(reader), 120)
+                left = max(end - time.perf_counter(), 0) + PATIENCE
+                status = await asyncio.wait_for(_answer(reader), left)
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 load.lost += 1
                 writer.close()
@@ -151,9 +172,12 @@ print("begun", flush=True)
 while going:
     for path in ("/v2/health/live", "/v2/health/ready"):
         begun = time.perf_counter()
-        one = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
-        one.request("GET", path)
-        assert one.getresponse().read()
+        one = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=20)
+        try:
+            one.request("GET", path)
+            one.getresponse().read()
+        except OSError:  # it counts as what it took
+            pass
         one.close()
         seconds.append(time.perf_counter() - begun)
     time.sleep(0.1)
@@ -187,6 +211,53 @@ def loaded(port: int, data: bytes, clients: int, seconds: float) -> tuple[Load, 
     with probed(port, probes):
         asyncio.run(run())
     return load, probes
+
+
+def cpu(processes: Iterable[int]) -> float:
+    """Seconds of CPU time that processes have taken."""
+    ticks = 0
+    for pid in processes:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        user, system = fields.rpartition(")")[2].split()[11:13]
+        ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measured(
+    port: int, data: bytes, clients: int, seconds: float, alone: Callable[[], float],
+    every: Mapping[str, list[int]],
+) -> dict[str, Any]:  # fmt: skip
+    """A row of the table. alone: images/s of the bare sessions, before and after; every:
+    processes, by what they do."""
+    before = alone()
+    spent = {name: cpu(pids) for name, pids in every.items()}
+    here = time.process_time()
+    load, probes = loaded(port, data, clients, seconds)
+    own = time.process_time() - here
+    took = {name: cpu(pids) - spent[name] for name, pids in every.items()} | {"clients": own}
+    bare = statistics.mean((before, alone()))
+    answers = max(sum(load.statuses.values()), 1)
+    return {
+        "clients": clients, "images_per_s": load.rate, "bare_images_per_s": bare,
+        "ratio": load.rate / bare, "p50_ms": load.quantile(0.5), "p90_ms": load.quantile(0.9),
+        "p99_ms": load.quantile(0.99), "statuses": dict(load.statuses), "lost": load.lost,
+        "probe_p99_ms": 1000 * float(np.quantile(probes, 0.99)),
+        "cpu_ms": {name: 1000 * s / answers for name, s in took.items()},
+    }  # fmt: skip
+
+
+HEADS = ("clients", "images/s", "x bare", "p50 ms", "p90 ms", "p99 ms", "503", "lost", "probe p99")
+
+
+def shown(name: str, row: Mapping[str, Any]) -> None:
+    """A row, as a line."""
+    figures = [f"{row[k]:10.1f}" for k in ("p50_ms", "p90_ms", "p99_ms")]
+    spent = ", ".join(f"{name} {ms:.1f}" for name, ms in row["cpu_ms"].items())
+    print(
+        f"{name:20}{row['clients']:10}{row['images_per_s']:10.1f}{row['ratio']:10.2f}", *figures,
+        f"{row['statuses'].get(503, 0):10}{row['lost']:10}{row['probe_p99_ms']:10.1f}  ms: {spent}",
+        sep="", flush=True,
+    )  # fmt: skip
 
 
 class Bare:
@@ -239,29 +310,47 @@ def server(*more: str, model: Path = BUNDLED) -> Server:
 def throughput(model: Path, clients: list[int], seconds: float) -> list[dict[str, Any]]:
     """Every form and question at so many clients, and the bare sessions before and after."""
     bare, rows = Bare(model), []
-    heads = ("images/s", "x bare", "p50 ms", "p90 ms", "p99 ms", "503", "lost", "probe p99")
-    print(f"{'':19}{'clients':>8}" + "".join(f"{head:>10}" for head in heads))
+    print(f"{'':20}" + "".join(f"{head:>10}" for head in HEADS))
     with server(model=model) as running:
+        every = {"server": [running.process.pid], "workers": running.workers()}
         for (form, asked), data in messages(model).items():
             loaded(running.port, data, 4, 1)
             for count in clients:
-                before = bare.rate(asked, seconds / 3)
-                load, probes = loaded(running.port, data, count, seconds)
-                alone = statistics.mean((before, bare.rate(asked, seconds / 3)))
-                rows.append({
-                    "form": form, "asked": asked, "clients": count, "images_per_s": load.rate,
-                    "bare_images_per_s": alone, "ratio": load.rate / alone,
-                    "p50_ms": load.quantile(0.5), "p90_ms": load.quantile(0.9),
-                    "p99_ms": load.quantile(0.99), "statuses": dict(load.statuses),
-                    "lost": load.lost, "probe_p99_ms": 1000 * float(np.quantile(probes, 0.99)),
-                })  # fmt: skip
-                row = rows[-1]
-                figures = [f"{row[k]:10.1f}" for k in ("p50_ms", "p90_ms", "p99_ms")]
-                print(
-                    f"{form:8}{asked:11}{count:8}{load.rate:10.1f}{row['ratio']:10.2f}",
-                    *figures, f"{load.statuses[503]:10}{load.lost:10}{row['probe_p99_ms']:10.1f}",
-                    sep="", flush=True,
-                )  # fmt: skip
+                alone = partial(bare.rate, asked, seconds / 3)
+                row = measured(running.port, data, count, seconds, alone, every)
+                rows.append({"form": form, "asked": asked, **row})
+                shown(f"{form} {asked}", row)
+    return rows
+
+
+def compared(
+    model: Path, clients: list[int], seconds: float, pythons: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The other servers, as the server above."""
+    import onnx
+
+    import backlight
+
+    bare, rows = Bare(model), []
+    with tempfile.TemporaryDirectory(prefix="backlight-peers-") as home:
+        explaining = Path(home, "explaining.onnx")
+        onnx.save(backlight.export(model, methods=[METHOD], for_="cpu"), explaining)
+        for name, python in pythons.items():
+            print(f"{name:20}" + "".join(f"{head:>10}" for head in HEADS))
+            with Peer(name, python, model, explaining, Path(home, name)) as peer:
+                every = {"server": peer.processes()}
+                wrong = peer.of_bad_input(PATH)
+                for (form, asked), data in messages(model).items():
+                    if form not in FORMS[name]:
+                        continue
+                    loaded(peer.port, data, 4, 1)
+                    for count in clients:
+                        alone = partial(bare.rate, asked, seconds / 3)
+                        row = measured(peer.port, data, count, seconds, alone, every)
+                        rows.append({"peer": name, "form": form, "asked": asked, **row})
+                        shown(f"{form} {asked}", row)
+                print(f"{'bad input':20}{wrong}")
+                rows.append({"peer": name, "bad_input": wrong})
     return rows
 
 
@@ -320,9 +409,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--model", type=Path, default=BUNDLED, help="For the throughput.")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
+    parser.add_argument("--peer-clients", type=int, nargs="+", default=[16, 60])
     parser.add_argument("--overload", action="store_true")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     given = parser.parse_args()
+    pythons = interpreters(given.peer)
     result: dict[str, Any] = {
         "model": given.model.stem,
         "device": f"{platform.processor() or platform.machine()}, {cores()} cores",
@@ -335,6 +427,8 @@ def main() -> None:
         result["overload"] = overload(given.seconds)
     else:
         result["throughput"] = throughput(given.model, given.clients, given.seconds)
+        if pythons:
+            result["peers"] = compared(given.model, given.peer_clients, given.seconds, pythons)
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
