@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import itertools
 import json
 import os
 import platform
@@ -381,8 +382,11 @@ def soak(minutes: float) -> dict[str, Any]:
         end = time.monotonic() + 60 * minutes
         slice_ = max(min(10.0, 60 * minutes / 6), 1.0)
         seed = 0
-        while time.monotonic() < end:
-            load, probes = loaded(running.port, rng.choice(every), rng.choice((1, 16, 240)), slice_)
+        # Ten times what the queue holds, its worker's share, and one alone.
+        for clients in itertools.cycle((240, 16, 1)):
+            if time.monotonic() >= end:
+                break
+            load, probes = loaded(running.port, rng.choice(every), clients, slice_)
             statuses += load.statuses
             lost += load.lost
             for _ in range(40):
@@ -393,11 +397,17 @@ def soak(minutes: float) -> dict[str, Any]:
             memory, files = held(running)
             marks.append({"minutes": minutes - (end - time.monotonic()) / 60, "mb": memory,
                           "files": files, "probe_max_ms": 1000 * max(probes)})  # fmt: skip
-            print(f"{marks[-1]['minutes']:6.1f} min {memory:8.0f} MB {files:4} files, probes "
-                  f"{marks[-1]['probe_max_ms']:.0f} ms at most, {dict(sorted(statuses.items()))}, "
+            print(f"{marks[-1]['minutes']:6.1f} min, {clients:3} clients: {memory:8.0f} MB "
+                  f"{files:4} files, probes {marks[-1]['probe_max_ms']:.0f} ms at most, "
+                  f"{dict(sorted(statuses.items()))}, "
                   f"{lost} lost", flush=True)  # fmt: skip
         failures = running.events("failure") + running.events("worker")
         code = running.end()
+    # Sessions and allocators take what they need at first.
+    warm = marks[len(marks) // 3]
+    print(f"memory {warm['mb']:.0f} MB at {warm['minutes']:.1f} min, {marks[-1]['mb']:.0f} MB at "
+          f"the end; {sum(statuses.values())} answers, {statuses[503]} of them 503, {lost} lost; "
+          f"{len(failures)} failures; exit code {code}")  # fmt: skip
     return {"minutes": minutes, "marks": marks, "statuses": dict(statuses), "lost": lost,
             "failures": failures, "exit_code": code}  # fmt: skip
 

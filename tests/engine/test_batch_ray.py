@@ -79,3 +79,26 @@ def test_it_gives_what_one_machine_gives(
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
     for part in whole.glob("*.parquet"):
         assert (out / part.name).read_bytes() == part.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"methods": ["gradcam"], "contrast": "second"},
+        {"methods": ["guided"], "contrast": "1", "contrast_form": "logit", "maps": "float16"},
+        {"methods": ["smoothgrad"], "samples": 3, "noise": 0.2},
+        {"methods": ["integrated_gradients"], "steps": 3, "baseline": "mean"},
+        {"methods": ["gradcam"], "signed": True, "size": "layer"},
+    ],
+    ids=lambda more: " ".join(more),
+)
+def test_options_go_to_the_actors(
+    ray: Any, tiny: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    tars(tmp_path / "shards", 2, 3)
+    how: dict[str, Any] = {"preprocess": "unit", "threads": 2, "workers": 2, **more}
+    backlight.batch(tiny, tmp_path / "shards", tmp_path / "whole", **how)
+    backlight.batch(tiny, tmp_path / "shards", tmp_path / "out", cluster=Cluster(cpus=1), **how)
+    for part in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / part.name).read_bytes() == part.read_bytes()
