@@ -27,7 +27,7 @@ from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .rules.spelled import Spelled, all_spelled
-from .saliency import explain_graph
+from .saliency import explain_graph, refuse_wrt
 from .sizes import Shapes, fix_shapes
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
@@ -138,6 +138,7 @@ def check(
     loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
     own = frozenset(graph)
+    refuse_wrt(graph, wrt, rows)
     score = scores.score(loaded, of)
     target = score.of
     image = None if wrt is not None else choose.image_input(graph)

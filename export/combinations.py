@@ -21,6 +21,11 @@ def checked_every(
 ) -> bool:
     """Whether all classes are explained at once. Raises UsageError where that can't be."""
     if target_class != "all":
+        if cotangent == "input" and target_class != "input":
+            raise UsageError(
+                f"target class '{target_class}' with --cotangent input: the cotangent that is fed "
+                "says what is explained; accepted: one of the two"
+            )
         return False
     for row in rows:
         if row.every is None:

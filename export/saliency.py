@@ -233,6 +233,7 @@ def explain_graph(
     _reserve_names(graph, rows, contrast)
     held = _scores_of(loaded, of, "class" if start is None else "input")
     ofs, score_output = [s.of for s in held], held[0].output
+    refuse_wrt(graph, wrt, rows)
     wrts, image, notes = _tensors_wrt(
         graph, wrt, [maps[row.rules] for row in rows], opset_of(loaded)
     )
@@ -431,6 +432,18 @@ def _scores_of(
     plain = [scores.plain_name(values, name) for name in names]
     found_as_is = [scores.score(model, name + said.AS_IS) for name in plain]
     return [replace(s, of=s.held) for s in found_as_is]
+
+
+def refuse_wrt(graph: ir.Graph, wrt: str | Sequence[str] | None, rows: Sequence[Method]) -> None:
+    """Raise UsageError for a tensor to take the gradient by where no method is by it: of several
+    images of a model, any method's may be named."""
+    inputs = {v.name for v in graph.inputs}
+    named = [name for name in _names(wrt) if name not in inputs]
+    if named and all(row.by == "layer" for row in rows):
+        raise UsageError(
+            f"--wrt {named[0]}: {rows[0].name} is of a layer, and takes its gradient by that; "
+            "accepted: --layer, or an input of the model"
+        )
 
 
 def _tensors_wrt(

@@ -211,6 +211,9 @@ def batch(
     found, skipped = found_shards(given, shard_size, folder)
     if not found:
         raise skipped[0].error
+    for option, value in (("column", column), ("key", key)):
+        if value is not None and not any(shard.kind == "parquet" for shard in found):
+            raise UsageError(f"{option} {value} is of Parquet shards; there are none among these")
     counts = _counts(providers, workers, threads)
     named = asked_methods(rules, methods)
     drawn = _drawn(named, of, wrt, _list(layer), fuse, size, signed, contrast, contrast_form,

@@ -203,6 +203,12 @@ REFUSED = [
     ("segment {m} {p} -o {o}/x --method vanilla --way random-walker", "--seed 3"),
     ("segment {m} {p} -o {o}/x --method vanilla --way random-walker", "--iterations 3"),
     ("maximize {m} -o {o}/x", "--target-class top1"),
+    ("explain {m} {p} -o {o}/x --method gradcam", "--wrt h"),
+    ("export {m} -o {o}/x --method gradcam", "--wrt h"),
+    ("check {m} --method gradcam", "--wrt h"),
+    ("export {m} -o {o}/x --rule vanilla --cotangent input", "--target-class 3"),
+    ("batch {m} {p} -o {o}/x --rule vanilla", "--column pictures"),
+    ("batch {m} {p} -o {o}/x --rule vanilla", "--key name"),
     ("counterfactual {m} {p} -o {o}/x", "--class top1"),
 ]
 
