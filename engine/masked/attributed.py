@@ -129,8 +129,11 @@ class Attribution(ABC):
         taken = self.scorer.take(inputs)
         logits, wanted = self.scorer.clean(taken, target, classes)
         labels = self._cut(taken)  # before the first run: what is wrong with them is said at once
-        found = [self._one(taken, i, labels[i], wanted[i], progress) for i in range(len(taken))]
         clean = as_score(logits, self.score, self.scorer.closing, self.scorer.xp)
+        score = np.take_along_axis(arrays.to_host(clean), wanted, axis=1)
+        found = [
+            self._one(taken, i, labels[i], wanted[i], score[i], progress) for i in range(len(taken))
+        ]
         fits = [fit for fit, _, _ in found]
         painted = [
             fit.values.T.astype(np.float32)[:, one] for fit, one in zip(fits, labels, strict=True)
@@ -141,7 +144,7 @@ class Attribution(ABC):
             intercept=np.stack([f.intercept for f in fits]),
             labels=labels,
             target=wanted,
-            score=np.take_along_axis(arrays.to_host(clean), wanted, axis=1),
+            score=score,
             logits=arrays.to_host(logits),
             r2=np.stack([f.r2 for f in fits]),
             gap=np.stack([f.gap for f in fits]),
@@ -161,23 +164,30 @@ class Attribution(ABC):
 
     def _one(
         self, taken: Inputs, index: int, labels: Labels, classes: NDArray[np.int64],
-        progress: Progress,
+        clean: NDArray[np.floating], progress: Progress,
     ) -> tuple[Fit, int, bool]:  # fmt: skip
-        """One image: every row of its table through the model, then the matrix. The fit, how many
-        rows there were, and whether those are all subsets."""
+        """One image: the rows of its table through the model, then the matrix. clean [T]: the whole
+        image's scores. The fit, how many rows there were, and whether those are all subsets."""
         scorer = self.scorer
         regression = self.regression(int(labels.max()) + 1)
         shape = scorer.plan_shape(taken.images.shape[1:])
-        plan = segments(shape, labels, regression.table)
         image = scorer.planar(taken.images[index])
         if self.baseline is None:
             base = scorer.xp.asarray(segment_means(arrays.to_host(image), labels, scorer.layout))
         else:
             base = scorer.baseline(image, self.baseline)
-        scores = scorer.measured(
-            image, taken.row(index), plan, base, self.score, classes, "segments hidden", progress
-        )
-        return regression.fit(scores), len(plan), regression.exact
+        seen = shown(arrays.to_host(image), arrays.to_host(base), labels, scorer.layout)
+        run, group = distinct(regression.table, seen)
+        made = np.empty((len(run) + 1, len(classes)), np.float64)
+        made[0] = clean
+        if len(run):
+            plan = segments(shape, labels, regression.table[run])
+            made[1:] = scorer.measured(
+                image, taken.row(index), plan, base, self.score, classes, "segments hidden",
+                progress,
+            )  # fmt: skip
+        progress(len(regression.table) - len(run))
+        return regression.fit(made[group]), len(regression.table), regression.exact
 
 
 def _baseline(given: BaselineLike, space: Literal["input", "pixels"]) -> Baseline:
@@ -203,3 +213,29 @@ def segment_means(image: NDArray[Any], labels: Labels, layout: str) -> NDArray[A
         made = np.floor(made + 0.5)
     back = np.moveaxis(made, 0, -1) if layout == "nhwc" else made
     return np.ascontiguousarray(back.astype(image.dtype))
+
+
+def shown(
+    image: NDArray[Any], base: NDArray[Any], labels: Labels, layout: str
+) -> NDArray[np.bool_]:
+    """Which segments look any different when they are hidden, bool [S]: not one of a single colour,
+    behind its mean. image: [C, H, W] or [H, W, C]; base: of its shape, or a colour."""
+    axis = -1 if layout == "nhwc" else 0
+    if base.ndim == 1 and layout != "nhwc":
+        base = base[:, None, None]
+    other = (image != base).any(axis=axis)
+    return np.asarray(np.bincount(labels.reshape(-1), weights=other.reshape(-1)) > 0)
+
+
+def distinct(
+    table: NDArray[np.uint8], shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that need a run, and which score each row has: 0 the whole image's, 1 and up those
+    of the runs. Rows that show the same run once; those that hide nothing that shows, not at all.
+    """
+    _, first, label = np.unique(table[:, shown], axis=0, return_index=True, return_inverse=True)
+    label = label.reshape(-1)
+    order = np.argsort(first, kind="stable")  # row 0 keeps all: its group comes first
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return first[order][1:].astype(np.int64), place[label]

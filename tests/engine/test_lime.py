@@ -264,3 +264,58 @@ def test_a_photo_of_one_segment_does_not_stop_the_others(folder, capsys):
     alone = {skipped["file"] for skipped in summary["skipped"]}
     assert str(folder / "photos" / "plain.png") in alone
     assert "plain.png: " in told.err and "one segment in all" in told.err
+
+
+class TestRowsThatAreRun:
+    """No picture is run twice: not the whole one, nor rows that show the same."""
+
+    def measured(self, method: type, x: np.ndarray, **given: object) -> tuple[object, int]:
+        made = method(models.tiny(), providers="cpu", threads=1, **given)
+        session, rows = made.scorer.session, []
+        inner = session.run
+
+        def counted(feeds: dict[str, np.ndarray], *more: object) -> object:
+            rows.append(len(feeds["x"]))
+            return inner(feeds, *more)
+
+        session.run = counted
+        told: list[int] = []
+        found = made.measure(x, classes="all", progress=told.append)
+        assert sum(told) == found.masks.sum(), "all rows are told of, run or not"
+        return found, sum(rows) - len(x)  # without the whole images
+
+    @pytest.mark.parametrize("method", [backlight.Lime, backlight.KernelShap])
+    def test_equal_rows_are_one(self, method: type) -> None:
+        found, rows = self.measured(method, X[:1], segments="grid:2x5", masks=1000)
+        made = method(models.tiny(), segments="grid:2x5", masks=1000)
+        table = made.regression(10).table
+        assert found.masks[0] == len(table)
+        assert rows == len(np.unique(table, axis=0)) - 1 < len(table)
+        base = segment_means(X[0], found.labels[0], "nchw")
+        every = np.where(table[:, found.labels[0]][:, None] == 1, X[0], base).astype(np.float32)
+        z = np.exp(logits(every))
+        fit = made.regression(10).fit(z / z.sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(found.values[0].T, fit.values, atol=1e-6)
+        np.testing.assert_allclose(found.r2[0], fit.r2, rtol=1e-4)
+
+    def test_what_hides_nothing_is_not_run(self) -> None:
+        """A drawing on one colour, behind its means: 3 of 16 parts have anything in them."""
+        x = np.zeros((1, 3, 8, 8), np.float32)
+        x[..., 0, 0], x[..., 3, 3], x[..., 7, 0] = 1, 2, 3
+        found, rows = self.measured(backlight.KernelShap, x, segments="grid:4", masks=300)
+        assert rows == 2**3 - 1
+        assert (found.values[0][:, [0, 5, 12]] != 0).all()
+        rest = np.delete(found.values[0], [0, 5, 12], axis=1)
+        assert np.abs(rest).max() < 0.01 * np.abs(found.values[0]).max()  # 300 of 65,536 subsets
+        empty, rows = self.measured(backlight.Lime, x * 0, segments="grid:4", masks=300)
+        assert rows == 0 and (empty.values[0] == 0).all() and np.isnan(empty.r2).all()
+
+    @pytest.mark.parametrize("baseline", ["zero", "mean", "blur:2"])
+    def test_of_any_baseline(self, baseline: str) -> None:
+        x = np.zeros((1, 3, 8, 8), np.float32)
+        x[..., :4, :4] = X[0, :, :4, :4]
+        found, rows = self.measured(
+            backlight.KernelShap, x, segments="grid:2", baseline=baseline, score="logit"
+        )
+        assert rows == (1 if baseline == "zero" else 15)
+        assert np.abs(found.gap).max() < 1e-12
