@@ -118,13 +118,16 @@ def error_of(said: Told) -> BacklightError:
 
 def _export(model: str | bytes, folder: Path, options: Told) -> Told:
     from ...export.methods import chosen
+    from ...export.preprocess import from_json
     from ...export.saliency import explain_graph
     from ...export.sampling import sampled
 
     external, probe = bool(options.pop("external", False)), bool(options.pop("probe", True))
     varies = {row.varies for row in chosen(options.get("methods"))}
     sampling = sampled(varies, **options.pop("sampling", {}))
-    graph = explain_graph(model, sampling=sampling, **options)
+    said = options.pop("preprocess", None)
+    record = None if said is None else from_json(said, "preprocess")
+    graph = explain_graph(model, sampling=sampling, preprocess=record, **options)
     if options.get("of"):
         _shown(graph)
     file = folder / "explaining.onnx"
@@ -189,7 +192,7 @@ def _explaining(model: str | bytes, folder: Path, options: Told) -> Told:
     told = {"sha256": model_hash(model, held), "name": name}
     if choose.exported(dict(held.metadata_props)) is None:
         return told | _export(model, folder, options)
-    ours = ("methods", "lowering", "probe", "external", "contrast")
+    ours = ("methods", "lowering", "probe", "external", "contrast", "preprocess")
     refused = next(iter(options.pop("sampling", {})), None) or next(
         (k for k, v in options.items() if k not in ours and v != USUAL.get(k) and v not in _UNSAID),
         None,

@@ -225,6 +225,7 @@ def batch(
         told = explaining_file(
             held, own, isolate=isolate, limits=limits,
             methods=_list(named), **drawn,
+            preprocess=None if record is None else record.to_json(),  # of a baseline's colour
             lowering=default_lowering(providers),
             shapes={k: list(v) for k, v in (shapes or {}).items()},
         )  # fmt: skip
