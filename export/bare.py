@@ -12,16 +12,17 @@ from . import choose
 __all__ = ["bare"]
 
 
-def bare(model: ir.Model) -> None:
+def bare(model: ir.Model, but: str = "") -> None:
     """Take out, in place, what an export added: outputs, the nodes behind them, and the inputs that
-    these read. A model that says nothing of an export stays as it is."""
+    these read. A model that says nothing of an export stays as it is. but: an output that stays."""
     methods = choose.exported(model.metadata_props)
     if methods is None:
         return
     maps = "|".join(map(re.escape, methods))
     ours = re.compile(rf"(saliency|gap)_({maps})(_[0-9]+)?|backlight.*")
     graph = model.graph
-    graph.outputs[:] = [v for v in graph.outputs if not ours.fullmatch(v.name or "")]
+    kept = [v for v in graph.outputs if v.name == but or not ours.fullmatch(v.name or "")]
+    graph.outputs[:] = kept
     RemoveUnusedNodesPass()(model)
     theirs = set(model.metadata_props.get("backlight.inputs", "target").split(","))
     graph.inputs[:] = [v for v in graph.inputs if v.name not in theirs or v.uses()]

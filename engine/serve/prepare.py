@@ -83,7 +83,7 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
         drawn, scores, changed = read(plain)[0], read(plain)[0], True
         bare(scores)
         of = ready.metadata.get("backlight.of", "")
-    ranked, shown = _ranked(drawn, scores)
+    ranked, shown, scores = _ranked(drawn, scores)
     if ready.exported is None or shown:
         save_model(drawn, explaining)
     else:
@@ -120,24 +120,33 @@ def _given(held: Any, into: Path) -> dict[str, str]:
     return files
 
 
-def _ranked(drawn: Any, scores: Any) -> tuple[str | None, bool]:
-    """Have both models give the tensor that ranks the classes, where both have it, so that a class
-    asked for without its map is the one that the map is of: probabilities that round to 1 rank
-    nothing. Its name, and whether it had to be made an output."""
+def _ranked(drawn: Any, scores: Any) -> tuple[str | None, bool, Any]:
+    """Have both models give the tensor that ranks the classes, so that a class asked for without
+    its map is the one that the map is of: probabilities that round to 1 rank nothing. Its name,
+    whether it had to be made an output, and the model of the scores: where an export made that
+    tensor, the explaining one without its maps."""
     import onnx_ir as ir
+
+    from ...export.bare import bare
 
     name = drawn.metadata_props.get("backlight.ranked", "")
     first, second = (
         ir.convenience.create_value_mapping(m.graph).get(name) for m in (drawn, scores)
     )
-    if first is None or second is None or first.shape is None or len(first.shape) != 2:
-        return None, False
+    if first is None or first.shape is None or len(first.shape) != 2:
+        return None, False, scores
     shown = False
+    if second is None:
+        if not first.is_graph_output():
+            drawn.graph.outputs.append(first)
+        scores = drawn.clone()
+        bare(scores, but=name)
+        return name, True, scores
     for model, value in ((drawn, first), (scores, second)):
         if not value.is_graph_output():
             value.type, value.shape, shown = first.type, first.shape, True
             model.graph.outputs.append(value)
-    return name, shown
+    return name, shown, scores
 
 
 def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:

@@ -27,9 +27,9 @@ BESIDE = models.BODY.replace("Flatten(p)", "Flatten(p) g = Add(f, beside)").repl
 )
 
 
-def _saturated() -> onnx.ModelProto:
+def _saturated(tail: str = SIGMOIDS, output: str = "float[N,5] prob") -> onnx.ModelProto:
     """A multi-label head: several of its probabilities round to 1, the largest isn't the first."""
-    model = models.tiny(tail=SIGMOIDS)
+    model = models.tiny(tail=tail, output=output)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1e3), "hundred"))
     biases = next(i for i in model.graph.initializer if i.name == "c")
     biases.CopyFrom(onnx.numpy_helper.from_array(np.float32([-20, 40, 60, 50, 0]), "c"))
@@ -46,6 +46,8 @@ def _two(batch: str) -> onnx.ModelProto:
 
 FLAT = "one = Softmax(scores) zero = Constant<value_ints=[0]>() prob = Squeeze(one, zero)"
 REST = "s = Softmax(scores) one = Constant<value_float=1.0>() prob = Sub(one, s)"
+ROW = """far = Mul(scores, hundred) at = Constant<value_ints=[1]>() row = Unsqueeze(far, at)
+    prob = Sigmoid(row)"""
 KINDS: dict[str, Any] = {
     **{f"lone{i}": net(front, "[K]") for i, front in enumerate(FRONTS)},
     **{f"lonerow{i}": net(front, "[1,K]") for i, front in enumerate(FRONTS)},
@@ -56,9 +58,11 @@ KINDS: dict[str, Any] = {
     "two": _two("N"),
     "twofour": _two("4"),
     "saturated": _saturated(),
+    # Scores that an export lays out as [N,5]: what ranks them is in no plain model.
+    "row": _saturated(ROW, "float[N,1,5] prob"),
     "rest": models.tiny(tail=REST),
 }
-EXPORTED = ("lone0", "lone5", "flat", "four", "twofour", "saturated")
+EXPORTED = ("lone0", "lone5", "flat", "four", "twofour", "saturated", "row")
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +117,13 @@ def test_rows_are_served_as_the_engine_explains_them(every: Any, name: str) -> N
     told = server.get(f"/v2/models/{name}").json()
     score = told["parameters"]["scores"]
     shapes = {o["name"]: o["shape"] for o in told["outputs"]}
-    assert shapes[score] == [-1, 5] and told["inputs"][0]["shape"][0] == -1
+    assert (
+        shapes[score] == ([-1, 1, 5] if plain == "row" else [-1, 5])
+        and told["inputs"][0]["shape"][0] == -1
+    )
     rows = _asked(server, name, x, (score, "target", *MAPS, "heatmap_gradcam"))
-    np.testing.assert_allclose(rows[score], np.reshape(want.scores, (3, 5)), rtol=1e-4, atol=1e-6)
+    got = np.reshape(rows[score], (3, 5))
+    np.testing.assert_allclose(got, np.reshape(want.scores, (3, 5)), rtol=1e-4, atol=1e-6)
     for method in METHODS:
         values = rows[f"saliency_{method}"]
         assert list(values.shape[1:]) == [
@@ -146,9 +154,10 @@ def test_probabilities_are_served_as_the_model_says_them(every: Any) -> None:
 
 def test_a_saturated_head_has_ties_that_the_first_class_would_win() -> None:
     """Else the test above showed nothing of them."""
-    explain = backlight.Explainer(_saturated(), methods=METHODS, providers="cpu")
-    result = explain(_images("saturated"))
-    assert (result.target != result.scores.argmax(axis=1)).all()
+    for name in ("saturated", "row"):
+        explain = backlight.Explainer(KINDS[name], methods=METHODS, providers="cpu")
+        result = explain(_images(name))
+        assert (result.target != result.scores.argmax(axis=1)).all()
 
 
 def test_one_image_may_come_as_the_file_has_it(every: Any) -> None:
