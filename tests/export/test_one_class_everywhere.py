@@ -178,8 +178,8 @@ def test_reduced_and_in_half():
 class TestQuantised:
     """QDQ: the steps are passed straight through."""
 
-    @staticmethod
     @pytest.fixture(scope="class")
+    @staticmethod
     def model(tmp_path_factory) -> onnx.ModelProto:
         from .quantised import quantised
 
