@@ -156,3 +156,18 @@ def test_what_an_exported_file_holds_is_refused(
     onnx.save(made, tmp_path / "tiny.onnx")
     assert run([*given, "--contrast", "dog", "--no-isolate"]) == 0
     assert {row["contrast"] for row in rows_of(tmp_path / "out")} == {3}
+
+
+@pytest.mark.parametrize("isolate", [[], ["--no-isolate"]], ids=" ".join)
+def test_a_colour_as_baseline_is_what_preprocess_makes_of_it(
+    isolate: list[str], given: list[str], tmp_path: Path
+) -> None:
+    """The model doesn't say how pixels become its input; `--preprocess unit` does: white is 1."""
+    words = [*given, "--method", "integrated_gradients", "--steps", "3", *isolate]
+    maps = []
+    for baseline in ("white", "1", "0"):
+        assert run([*words, "--baseline", baseline, "--force"]) == 0
+        found = [row["saliency_integrated_gradients"] for row in rows_of(tmp_path / "out")]
+        maps.append(np.frombuffer(b"".join(found), np.float16))
+    np.testing.assert_allclose(maps[0], maps[1], rtol=2e-3, atol=1e-3)
+    assert not np.allclose(maps[0], maps[2], rtol=2e-3, atol=1e-3)
