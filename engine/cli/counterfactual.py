@@ -227,6 +227,8 @@ class Job:
             where = "among the bundled photos and those given" if own else "among the distractors"
             more = "" if not found else f", which the model takes for {found}"
             hint = "; --distractors FOLDER gives some" if own else "; expected one at least"
+            if not tops and others.skipped:
+                hint += f"; {others.skipped[-1].error}"
             raise UsageError(f"no picture of {self.name(target)} {where}{more}{hint}")
         self.target = target
         self.others = tuple(self._surest(kept, target, HELD))

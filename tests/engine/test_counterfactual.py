@@ -241,6 +241,14 @@ class TestCommand:
         summary = json.loads((tmp_path / "out" / "summary.json").read_bytes())
         assert len(summary["images"]) == 2 and len(summary["skipped"]) == 1
 
+    def test_distractors_that_cannot_be_read_are_said_to_be_so(self, folders, tmp_path, capsys):
+        for file in (tmp_path / "green").iterdir():
+            file.write_bytes(b"no photo")
+        assert run(self.LINE.format(**folders).split()) == 2
+        said = capsys.readouterr().err
+        assert "no picture of green (1) among the distractors; expected one at least; " in said
+        assert "not an image that can be read" in said and not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("change", "says"),
         [
