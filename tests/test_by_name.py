@@ -86,7 +86,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "scale/rayed": "engine/test_batch_ray",
         "scale/run": "engine/test_batch",
         "scale/worker": "engine/test_batch_killed",
-        "similar/store": "engine/test_embed",
         "similar/store_writer": "engine/test_tampered",
     },
 }

@@ -30,6 +30,7 @@ from .options import (
     model_path,
     preprocess_of,
     say,
+    shapes_of,
 )
 from .photos import SUMMARY, summarised
 
@@ -92,7 +93,7 @@ def filters(
     always = [SUMMARY, "filters.json", *(["filters.html"] if html else [])]
     refuse_results(output, always, force)  # before the model is loaded
     record = None if preprocess is None else parse(preprocess)
-    ready = Ready(path)
+    ready = Ready(path, shapes_of(shape))
     shown = room.filters(ready, layer, preprocess=record)
     notes = []
     if shown.color is not None and record is None and preprocess_of(ready, None)[1] is not None:

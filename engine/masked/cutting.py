@@ -30,10 +30,16 @@ class Cutter(Protocol):
         ...
 
 
+# GrabCut takes milliseconds for each, and settles within ten.
+MOST_ITERATIONS = 10_000
+
+
 def cutter_for(way: str, iterations: int, seed: int) -> Cutter:
     """What cuts. Raises UsageError where its library is missing."""
     if iterations < 1:
         raise UsageError(f"iterations {iterations}; expected 1 or more")
+    if iterations > MOST_ITERATIONS:
+        raise UsageError(f"iterations {iterations}; expected at most {MOST_ITERATIONS}")
     if not 0 <= seed < 1 << 31:
         raise UsageError(f"seed {seed}; expected 0 to {(1 << 31) - 1}")
     makers: dict[str, Callable[[], Cutter]] = {

@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 # The first that takes a provider has it; the last takes all.
+# More than any machine has cores; a runtime starts as many as it is told.
+MOST_THREADS = 4096
+
 RUNTIMES: list[Runtime] = [OpenVino(), OnnxRuntime()]
 
 Providers = str | Sequence[str] | None
@@ -154,8 +157,9 @@ class Session:
         patient: bool = False,
     ) -> None:
         on, named, auto = asked(providers)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads {threads}; expected 1 or more")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            most = "1 or more" if threads < 1 else f"at most {MOST_THREADS}"
+            raise UsageError(f"threads {threads}; expected {most}")
         use = Use(threads, lanes, patient, provider_options or {})
         with ExitStack() as stack:
             self.compiled = on.compile(_source(model, stack), named, use, auto=auto)

@@ -132,6 +132,9 @@ class Embeddings:
         self, path: str | os.PathLike[str], pictures: Sequence[str | os.PathLike[str]] = ()
     ) -> None:
         self.path = Path(path)
+        for given in pictures:
+            if not Path(given).is_dir():
+                raise UsageError(f"{given}: no such folder; expected one of the store's pictures")
         folders = [*map(Path, pictures), Path(os.path.realpath(self.path)).parent, _BUNDLED]
         self._folders = [os.path.realpath(folder) for folder in folders]
         if not self.path.is_dir():

@@ -25,6 +25,8 @@ __all__ = ["Found", "Search", "search"]
 _TIMES = 10.0
 # Falls of the loss below this share of it are none.
 _LEAST = 1e-4
+# A weight of 10 that grows tenfold in each is near the end of float32 by then.
+MOST_ROUNDS = 36
 
 # (rows, d of those) -> the hinge's h, float [n], and its gradient by d.
 Evaluate = Callable[[NDArray[np.int64], Any], tuple[Any, Any]]
@@ -61,6 +63,11 @@ class Search:
         for name in ("rounds", "steps", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}; expected 1 or more")
+        if self.rounds > MOST_ROUNDS:
+            raise UsageError(
+                f"rounds {self.rounds}; expected at most {MOST_ROUNDS}: a weight may grow tenfold "
+                "in each"
+            )
 
 
 @dataclass(frozen=True)

@@ -289,3 +289,37 @@ def test_a_class_is_given_the_same_way_everywhere(command, words, tmp_path, caps
     assert run([*own, "--target-class", "9", "--force"]) == 2
     said = capsys.readouterr().err
     assert "9 is out of range" in said and "0 to 4" in said and said.count("\n") == 1
+
+
+# Numbers beyond what anything takes: a line that names the option, wherever they end up.
+HUGE = [
+    ("explain", "--threads"),
+    ("occlude", "--threads"),
+    ("rise", "--threads"),
+    ("activations", "--threads"),
+    ("cem", "--threads"),
+    ("cem", "--rounds"),
+    ("cem", "--rounds 1_000"),
+    ("segment", "--threads"),
+    ("segment", "--iterations"),
+]
+
+
+@pytest.mark.parametrize(("command", "option"), HUGE)
+def test_a_number_beyond_all_is_a_line(command, option, words, capsys):
+    if "iterations" in option:
+        pytest.importorskip("cv2")
+    line = f"{command} {{m}} {AFTER_THE_MODEL[command]} {option}".format(**words).split()
+    if "_" not in option:
+        line.append("9" * 30)
+    assert run(line) == 2
+    said = capsys.readouterr().err
+    assert option.split()[0].strip("-") in said and "expected at most" in said
+    assert said.count("\n") == 1
+
+
+def test_filters_hold_their_shapes_against_the_model(words, capsys):
+    line = "filters {m} -o {o}/x --preprocess unit --shape nothing=1,3,8,8".format(**words)
+    assert run(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "'nothing'" in said and said.count("\n") == 1
