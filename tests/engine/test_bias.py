@@ -85,6 +85,27 @@ def test_a_clean_classifier_has_no_suspect(planted, name):
     assert {"disc", "square"} <= {one.name for one in found.classes}
 
 
+def test_a_suspect_background_is_a_concept_of_its_class(planted):
+    """Patches of it against other backgrounds' (TCAV): the class rises with it, the other falls."""
+    rng = np.random.default_rng(3)
+
+    def batch(kind: str, count: int, patches: bool) -> np.ndarray:
+        from .shortcuts import photo
+
+        made = [photo(kind, rng)[0] for _ in range(count)]
+        made = [np.tile(p[:8, :8], (6, 6, 1)) if patches else p for p in made]
+        return np.float32(np.stack(made).transpose(0, 3, 1, 2)) / 255
+
+    sets = {"snow": batch("snow", 20, True)}
+    others, photos = batch("plain", 60, True), batch("snow", 20, False)
+    concepts = backlight.Concepts(planted / "snow" / "m.onnx", providers="cpu", threads=1)
+    (rises,), (falls,) = (
+        concepts(photos, number, concepts=sets, random=others).scores for number in (0, 1)
+    )
+    assert rises.significant and rises.score > 0.9
+    assert falls.significant and falls.score < 0.1
+
+
 @pytest.mark.slow  # a minute and a half: pytest -m slow tests/engine/test_bias.py
 @pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("name", ["corner", "snow", "tint", "border", "coloured", "clean", "three"])
