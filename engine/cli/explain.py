@@ -133,6 +133,7 @@ def explain(
     Methods that run the model on masked images take a second or more for each.
     """
     from ...export.methods import asked
+    from ...export.preprocess import parse
     from ..masked.together import Together
 
     path = model_path(model)
@@ -150,6 +151,7 @@ def explain(
         contrast=None if contrast is None else "input",
         contrast_form=told.pop("contrast_form"),
         sampled={key: told.pop(key) for key in SAMPLED}, drawn=told,
+        preprocess=None if preprocess is None else parse(preprocess),
         masking=masking(segments, hide, masks, seed, score, layer, fuse, size, signed),
     )  # fmt: skip
     explainer.fed.needs()

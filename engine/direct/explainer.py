@@ -20,7 +20,7 @@ from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.lone import with_batch
 from ...export.methods import RULES, asked, chosen
-from ...export.preprocess import Preprocess
+from ...export.preprocess import Preprocess, preset
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import explain_graph
 from ...export.sampling import Sampling, sampled
@@ -85,6 +85,8 @@ class Explainer(Reading):
         leaves it open); the fastest way for small batches.
     layer, fuse, size, signed, contrast, contrast_form, samples, noise, steps, baseline: as in
         `backlight.export`; any number of samples or steps, in parts that fit.
+    preprocess: a preset's name or a record, by which a baseline may be a colour; default: the
+        model's own.
 
     Raises ModelError, UnsupportedNode or UsageError.
     """
@@ -93,7 +95,7 @@ class Explainer(Reading):
         rules=take.names, of=take.text, wrt=take.text, providers=take.names, threads=take.whole,
         batch=take.whole, for_=take.text, cuda_graph=take.flag, methods=take.names,
         layer=take.names, fuse=take.flag, size=take.text, signed=take.flag,
-        contrast_form=take.text,
+        contrast_form=take.text, preprocess=given_preprocess,
     )  # fmt: skip
     def __init__(
         self,
@@ -118,6 +120,7 @@ class Explainer(Reading):
         noise: float | None = None,
         steps: int | None = None,
         baseline: str | float | None = None,
+        preprocess: Preprocess | str | None = None,
         shapes: Shapes | None = None,
         inputs: InputsLike | None = None,
     ) -> None:
@@ -167,7 +170,9 @@ class Explainer(Reading):
             varies = bool(self._variants.kinds) or sampling is not None
             graph = explain_graph(
                 source, exported, of=of, wrt=wrt, lowering=for_ or default_lowering(providers),
-                sampling=sampling_of if varies else None, **drawn,
+                sampling=sampling_of if varies else None,
+                preprocess=preset(preprocess) if isinstance(preprocess, str) else preprocess,
+                **drawn,
             )  # fmt: skip
             self._lone = with_batch(graph.model)
             compiled, self._said = graph.model, described(graph)

@@ -58,8 +58,8 @@ class Together:
 
     names: of methods; None: as in Explainer. masking: what the engine's are told; drawn: what
     both kinds of class activation map are: layer, fuse, size, signed. sampled: samples, noise,
-    steps, baseline, of the graph's. contrast, contrast_form, of, providers, threads, batch,
-    shapes, inputs, wrt: see Explainer.
+    steps, baseline, of the graph's. preprocess: what a baseline's colour is. contrast,
+    contrast_form, of, providers, threads, batch, shapes, inputs, wrt: see Explainer.
 
     Raises ModelError, UnsupportedNode or UsageError.
     """
@@ -81,6 +81,7 @@ class Together:
         shapes: Shapes | None,
         inputs: InputsLike | None = None,
         wrt: str | None = None,
+        preprocess: Preprocess | None = None,
     ) -> None:
         rows = named(names) if names is not None else ()
         held = [row.name for row in rows if row.held == "graph"]
@@ -105,7 +106,7 @@ class Together:
             self.graph = Explainer(
                 ready, methods=tuple(held) or None if engines else names, of=of,
                 providers=providers, threads=threads, batch=batch, wrt=wrt,
-                contrast=contrast, contrast_form=contrast_form, **sampled,
+                contrast=contrast, contrast_form=contrast_form, preprocess=preprocess, **sampled,
                 **(drawn if by_layer else {}),
             )  # fmt: skip
         self.draws: list[Draws] = []

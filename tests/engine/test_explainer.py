@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import backlight
+from backlight.engine.cli import run
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.errors import ImageError, UsageError
 
@@ -240,3 +241,23 @@ def test_scores_that_tie_are_asked_for_once(monkeypatch):
     monkeypatch.setattr(explain.session, "run", lambda *a: runs.append(a) or own(*a))
     assert explain(models.images(2, 3, 8, 8)).target.tolist() == [0, 0]
     assert len(runs) == 1
+
+
+def test_a_colour_as_baseline_is_what_preprocess_makes_of_it(tmp_path, capsys):
+    """The model doesn't say how pixels become its input; what is given does: white is 1."""
+    model, x = models.tiny(), models.images(2, 3, 8, 8)
+    how = {"methods": ["integrated_gradients"], "steps": 3, "providers": "cpu"}
+    white, one, zero = (
+        backlight.Explainer(model, baseline=b, preprocess="unit", **how)(x).saliency[
+            "integrated_gradients"
+        ]
+        for b in ("white", 1.0, 0.0)
+    )
+    np.testing.assert_allclose(white, one, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(white, zero)
+    with pytest.raises(UsageError, match="give --preprocess"):
+        backlight.Explainer(model, baseline="white", **how)
+    onnx.save(model, tmp_path / "tiny.onnx")
+    words = ["explain", "-m", str(tmp_path / "tiny.onnx"), "-o", str(tmp_path / "out"), "--method",
+             "integrated_gradients", "--steps", "3", "--baseline", "white"]  # fmt: skip
+    assert run([*words, str(PHOTOS / "coffee.jpg"), "--preprocess", "unit"]) == 0
