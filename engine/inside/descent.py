@@ -25,6 +25,10 @@ HALF = np.float32(127.5)
 _MEAN, _SQUARE = 0.9, 0.99
 
 
+# Days of work, and as many losses as memory takes.
+MOST_STEPS = 10_000_000
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How the steps go.
@@ -40,6 +44,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"steps {self.steps}; expected 1 or more")
+        if self.steps > MOST_STEPS:
+            raise UsageError(f"steps {self.steps}; expected at most {MOST_STEPS}")
         if not 0 < self.rate <= 255:
             raise UsageError(f"rate {self.rate}; expected more than 0, at most 255")
         if not 0 <= self.still <= 1:

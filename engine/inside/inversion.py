@@ -38,6 +38,8 @@ from .zoom import Move
 __all__ = ["Inversion", "Inverter", "Maximizer", "Maximum", "invert", "maximize"]
 
 INVERT_STEPS, MAXIMIZE_STEPS = 200, 200
+# Images of one layer at once, each with its own memory.
+MOST_STARTS = 100_000
 STARTS = ("noise", "grey")
 UNITS = ("mean", "centre")
 # Between the colours of photos (Olah et al. 2017's matrix, the mean of its three, about).
@@ -102,6 +104,8 @@ class _Maker:
     ) -> None:
         if starts < 1:
             raise UsageError(f"starts {starts}; expected 1 or more")
+        if starts > MOST_STARTS:
+            raise UsageError(f"starts {starts}; expected at most {MOST_STARTS}")
         if seed < 0:
             raise UsageError(f"seed {seed}; expected 0 or more")
         self.objective, self.taps = objective, taps

@@ -32,6 +32,7 @@ from .onnxruntime import AUTO, PROVIDERS, OnnxRuntime, full, runtime
 from .openvino import OpenVino
 
 __all__ = [
+    "MOST_THREADS",
     "PROVIDERS",
     "RUNTIMES",
     "Providers",
@@ -52,10 +53,10 @@ __all__ = [
     "wrong_form",
 ]
 
-# The first that takes a provider has it; the last takes all.
 # More than any machine has cores; a runtime starts as many as it is told.
 MOST_THREADS = 4096
 
+# The first that takes a provider has it; the last takes all.
 RUNTIMES: list[Runtime] = [OpenVino(), OnnxRuntime()]
 
 Providers = str | Sequence[str] | None

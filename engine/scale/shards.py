@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -214,7 +215,7 @@ def _cut(kind: str, path: Path, files: Sequence[str], name: str, size: int) -> l
 
 def _parts(files: Iterable[str], size: int) -> Iterator[list[str]]:
     coming = iter(files)
-    while part := list(itertools.islice(coming, size)):
+    while part := list(itertools.islice(coming, min(size, sys.maxsize))):
         yield part
 
 
