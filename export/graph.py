@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -22,6 +23,7 @@ from .heap import seldom_collected
 from .inline import inline
 from .legacy import align_functions, harden, help_inference, soften, version
 from .lone import with_batch
+from .shrinking import waves
 from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .sparse import densify
 from .structure import check_nodes, check_structure
@@ -243,10 +245,12 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
         from onnx import version_converter
 
         soften(model)
-        _refuse_suspects(model, source, opset, wanted)
+        stray = _stray(model)
+        _refuse_suspects([*suspects(model), *stray], source, opset, wanted)
         declared = {v.name: v.shape for v in _made(model)}
         try:
-            model = _through(model, lambda proto: version_converter.convert_version(proto, wanted))
+            convert = partial(version_converter.convert_version, target_version=wanted)
+            model = _through(model, convert, stray)
         except Exception as err:  # the C++ converter's errors have no common class
             raise ModelError(
                 f"{source}: opset {opset} can't be upgraded to {wanted}: {_first_line(err)}"
@@ -258,9 +262,9 @@ def _upgrade(model: ir.Model, source: str, wanted: int) -> ir.Model:
     return model
 
 
-def _refuse_suspects(model: ir.Model, source: str, opset: int, wanted: int) -> None:
+def _refuse_suspects(nodes: Iterable[ir.Node], source: str, opset: int, wanted: int) -> None:
     """What is hidden from the converter must be the same in both versions. Raises ModelError."""
-    for node in suspects(model):
+    for node in nodes:
         if version(node.op_type, opset) != version(node.op_type, wanted):
             raise ModelError(
                 f"{source}: {node.op_type} '{(node.name or '')[:120]}' (opset {opset}) can't be "
@@ -298,10 +302,32 @@ def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> N
 def infer_shapes(model: ir.Model) -> None:
     """Write what ONNX's shape inference finds into the model's values. In two steps: what a vector
     holds is carried on only where its length is known, and small."""
-    _write(model, _inferred(model))
+    stray = _stray(model)
+    _write(model, _inferred(model, stray))
     if any(node.op_type in traits.ASKS_SIZE for node in model.graph.all_nodes()):
         # Nothing else makes a value of what isn't constant, and constants are folded.
-        _write(model, _inferred(model, carry=True))
+        _write(model, _inferred(model, stray, carry=True))
+
+
+def _stray(model: ir.Model) -> set[ir.Node]:
+    """The nodes whose sizes would bring inference down, see `shrinking`."""
+    *early, last = waves(model)
+    found: set[ir.Node] = set()
+    for late in early:
+        found |= _unfit(model, _inferred(model, found | late))
+    return found | last
+
+
+def _unfit(model: ir.Model, inferred: onnx.ModelProto) -> set[ir.Node]:
+    """The nodes that inference makes a size below 0 of."""
+    names = {
+        info.name
+        for info in _infos(inferred.graph)
+        if any(d.dim_value < 0 for d in info.type.tensor_type.shape.dim)
+    }
+    if not names:
+        return set()
+    return {n for n in model.graph.all_nodes() if any(v.name in names for v in n.outputs)}
 
 
 def _write(model: ir.Model, inferred: onnx.ModelProto) -> None:
@@ -348,9 +374,12 @@ def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from graph.value_info
 
 
-def _inferred(model: ir.Model, carry: bool = False) -> onnx.ModelProto:
-    """The model as shape inference sees it: good for its shapes only. carry: values of shapes."""
-    proto, _ = _light(model, unbounded(model) if carry else ())
+def _inferred(
+    model: ir.Model, apart: Collection[ir.Node] = (), carry: bool = False
+) -> onnx.ModelProto:
+    """The model as shape inference sees it: good for its shapes only. apart: nodes that it doesn't
+    see. carry: values of shapes."""
+    proto, _ = _light(model, [*apart, *(unbounded(model) if carry else ())])
     for node in proto.graph.node:
         if node.domain == "" and node.op_type in (
             "GroupNormalization",
@@ -400,9 +429,14 @@ def _light(
     return proto, tensors
 
 
-def _through(model: ir.Model, call: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
-    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back."""
-    proto, tensors = _light(model)
+def _through(
+    model: ir.Model,
+    call: Callable[[onnx.ModelProto], onnx.ModelProto],
+    apart: Collection[ir.Node],
+) -> ir.Model:
+    """Run a C++ pass of ONNX over the model without its heavy weights, and put them back. apart:
+    nodes that it doesn't see."""
+    proto, tensors = _light(model, apart)
     result: ir.Model = ir.from_proto(call(proto))
     bared(result)
     by_name = {v.name: v for v in result.graph.inputs}

@@ -105,7 +105,7 @@ def _in_groups(found: Reading, value: ir.Value) -> bool:
     shape, row = found.before.shape, _count(value)
     if shape is None or found.axis is None or row is None:
         return False
-    over = dim_of(shape, found.axis)
+    over = dim_of(shape, found.axis) if found.axis < len(shape) else None
     return isinstance(over, int) and over != row and _count(found.before) == row
 
 

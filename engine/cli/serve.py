@@ -19,10 +19,12 @@ from .options import (
     PreprocessOption,
     Provider,
     Rules,
+    Shape,
     Threads,
     inputs_of,
     is_bundled,
     path_given,
+    shapes_of,
 )
 
 # What the extra `serve` brings; without gRPC's two, REST alone is served.
@@ -59,6 +61,7 @@ def serve(
     method: Methods = None,
     preprocess: PreprocessOption = None,
     labels: Labels = None,
+    shape: Shape = None,
     input_: Extra = None,
     provider: Provider = None,
     workers: Annotated[
@@ -136,7 +139,7 @@ def serve(
     hard = memory is not None
     asked_for = Asked(
         names, preprocess, labels, inputs_of(input_), tuple(provider) if provider else None,
-        batch, each, hard,
+        batch, each, hard, shapes_of(shape),
     )  # fmt: skip
     settings = Settings(
         lanes, threads or (max(cores() // lanes, 1) if on_cores else None), asked_for.providers,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Asked:
     methods: None: what an exported file has, else the three rules; of an exported file those of
     them that it has, where it has any, else its own. preprocess, labels: as their options. inputs:
     what is fed beside the image, to models that have inputs of these names: .npy files or numbers.
+    shapes: of inputs whose shape a model leaves open, likewise.
     providers: of the runtime. rows: of one run, at most. memory: of a worker, in
     bytes; hard: what doesn't fit is refused, where else its runs have one row.
     """
@@ -45,6 +46,7 @@ class Asked:
     rows: int = 8
     memory: int | None = None
     hard: bool = False
+    shapes: Mapping[str, Sequence[int]] | None = None
 
 
 def prepared(
@@ -68,14 +70,14 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
     from ..runtime.session import Session, default_lowering
 
     plain, explaining = into / "plain.onnx", into / "explaining.onnx"
-    ready = _copied(source, plain, asked.inputs or {})
+    ready = _copied(source, plain, asked)
     ready.hash  # noqa: B018  # of the file as it came: it is kept
     notes: list[str] = []
     if ready.exported is None:
         graph = explain_graph(
             ready.read, asked.methods, lowering=default_lowering(asked.providers),
         )  # fmt: skip
-        drawn, scores, changed = graph.model, ready.read, False
+        drawn, scores, changed = graph.model, ready.read, bool(ready.shapes)
         notes, of = list(graph.notes), graph.of
     else:
         if (into / "plain.onnx.data").exists():
@@ -149,10 +151,10 @@ def _ranked(drawn: Any, scores: Any) -> tuple[str | None, bool, Any]:
     return name, shown, scores
 
 
-def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:
+def _copied(source: Path, plain: Path, asked: Asked) -> Any:
     """The model of a copy, which nobody changes on the way. Tensors beside the file are taken in,
-    by the rules for strangers' files. inputs: what is fed beside the image, where it has inputs of
-    these names. Raises ModelError."""
+    by the rules for strangers' files. Of what is asked, shapes and what is fed beside the image are
+    for inputs that it has. Raises ModelError."""
     import onnx_ir as ir
 
     from ...export.graph import read
@@ -169,7 +171,9 @@ def _copied(source: Path, plain: Path, inputs: Mapping[str, str]) -> Any:
     else:
         shutil.copyfile(source, plain)
     names = {v.name for v in model.graph.inputs}
-    ready = Ready(plain, inputs={n: v for n, v in inputs.items() if n in names})
+    shapes = {n: tuple(s) for n, s in (asked.shapes or {}).items() if n in names}
+    inputs = {n: v for n, v in (asked.inputs or {}).items() if n in names}
+    ready = Ready(plain, shapes, inputs)
     ready.name, ready.source = source.stem, str(source)
     if digest is not None:
         ready.__dict__["hash"] = digest

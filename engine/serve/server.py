@@ -166,8 +166,15 @@ class _Server:
         self.front.loaded = True
 
     def _refuse_inputs(self) -> None:
-        """Raise UsageError for an --input that no model has."""
+        """Raise UsageError for an --input or a --shape that no model has."""
         known = {o.name for m in self.front.models for o in m.described.inputs}
+        for name in self.options.asked.shapes or ():
+            if name not in known:
+                near = nearest(name, known)
+                raise UsageError(
+                    f"--shape '{name}': no such input; the models have {', '.join(sorted(known))}"
+                    + (f"; nearest: {near[0]}" if near else "")
+                )
         known -= {m.described.image for m in self.front.models}
         for name in self.options.asked.inputs or ():
             if name not in known:

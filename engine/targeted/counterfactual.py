@@ -90,6 +90,7 @@ class Counterfactual(Reading):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value}; expected 1 or more")
         ready = Ready.of(model, shapes, inputs)
+        ready.image.needs()  # before a part of it does, whose image is a layer
         found = spatial_layer(ready.loaded, layer, of)
         self.layer, self.reason = found.name, found.reason
         self._layer = found

@@ -96,7 +96,7 @@ def max_pool_gated(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 def _held_by(op: Op, win: Window) -> bool:
     """Whether the layout can tell where maxima lie: a 2-D pool of known size over what is >= 0."""
     known = len(win.kernel) == 2 and sized(op.x) and sized(op.y)
-    plane = prod(d or 0 for d in op.dims()[2:])
+    plane = max(prod(max(1, d or 0) for d in op.dims(v)[2:]) for v in (op.x, op.y))
     # Each position of the window is a few nodes.
     few = prod(win.kernel) <= MOST_OFFSETS
     return known and few and plane < FAR and ceiling(op.x) is not None and win.kernel != (1, 1)

@@ -162,6 +162,13 @@ def release(op: Op) -> None:
 
 def spelled(node: ir.Node) -> Spelled | None:
     """The rectifier that a node ends; None where it ends none, or is one by itself."""
+    try:
+        return _spelled(node)
+    except (LookupError, TypeError, ValueError):
+        return None  # a broken node's attributes and inputs: its own rule says what is wrong
+
+
+def _spelled(node: ir.Node) -> Spelled | None:
     if node.op_type not in _ENDS or node.domain not in ("", "ai.onnx"):
         return None
     y = node.outputs[0]

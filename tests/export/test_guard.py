@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import backlight
-from backlight.errors import ModelError
+from backlight.errors import BacklightError, ModelError
 from backlight.export.graph import load
 from backlight.export.saliency import explain_graph
 
@@ -229,3 +229,50 @@ def test_attributes_defaults_and_inputs_left_out_of_functions() -> None:
     slopes[0, 1:] = slopes[1, :2] = 0
     np.testing.assert_allclose(got["saliency_vanilla"], slopes, rtol=1e-6)
     assert not exported.functions
+
+
+TOO_SMALL = {
+    "Conv": "c = Conv(x, w)",
+    "dilated": "c = Conv<dilations=[1, 1000000000]>(x, w)",
+    "MaxPool": "c = MaxPool<kernel_shape=[8, 8]>(x)",
+    "AveragePool": "c = AveragePool<kernel_shape=[9, 9]>(x)",
+    "ConvTranspose": "c = ConvTranspose<pads=[9, 9, 9, 9]>(x, w)",
+    "Pad": "p = Constant<value_ints=[0, 0, 0, -9, 0, 0, 0, 0]>() c = Pad(x, p)",
+    "behind a Slice": "d = Slice(x, a, b, i) c = Conv(d, w)",
+    "in the middle": "n = Relu(x) c = Conv(n, w)",
+}
+
+
+@pytest.mark.parametrize("opset", [11, 17, 21])
+@pytest.mark.parametrize("name", TOO_SMALL)
+def test_a_slice_of_a_map_too_small_for_its_window(name, opset):
+    """Its size is below 0: an assertion in ONNX's C++ ended the process."""
+    before = TOO_SMALL[name]
+    if opset < 13 and "value_ints" in before:
+        before = "c = Conv(x, w)"
+    model = onnx.parser.parse_model(
+        f"{HEAD % opset}g (float[1,1,4,4] x) => (float[N,M] y) "
+        "<int64[1] a = {0}, int64[1] b = {3}, int64[1] i = {3}> "
+        f"{{ {before} s = Slice(c, a, b, i) y = Flatten(s) }}"
+    )
+    weight = numpy_helper.from_array(np.ones((1, 1, 8, 8), np.float32), "w")
+    model.graph.initializer.append(weight)
+    try:
+        made = backlight.export(model, ("vanilla",))
+    except BacklightError as err:
+        assert len(str(err).splitlines()) == 1
+    else:
+        onnx.checker.check_model(made)
+
+
+def test_slices_behind_windows_have_their_sizes():
+    """What fits is inferred as before, over several Slices and windows without padding."""
+    chain = " ".join(f"c{i} = Conv(s{i}, w) s{i + 1} = Slice(c{i}, a, b, i)" for i in range(4))
+    model = onnx.parser.parse_model(
+        f"{HEAD % 17}g (float[1,1,20,20] x) => (float[N,M] y) "
+        "<int64[1] a = {0}, int64[1] b = {99}, int64[1] i = {3}> "
+        f"{{ s0 = Relu(x) {chain} y = Flatten(s4) }}"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w"))
+    shapes = {v.name: list(v.shape) for n in load(model).graph for v in n.outputs}
+    assert shapes["s4"] == [1, 1, 12, 12] and shapes["y"] == [1, 144]

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 import backlight
@@ -681,3 +682,13 @@ def test_what_is_divided_by_its_own_sum_is_said_to_be_made_by_the_division():
 
 def test_a_softmax_over_the_batch_is_no_head():
     assert read(load(head("prob = Softmax<axis=0>(scores)")).graph.outputs[0]) is None
+
+
+def test_an_axis_that_is_none_is_no_head():
+    """A stranger's Softmax, of an axis beyond its rank."""
+    value = load(head("prob = Softmax(scores)")).graph.outputs[0]
+    node = value.producer()
+    assert node is not None
+    node.attributes["axis"] = ir.AttrInt64("axis", 7)
+    found = read(value)
+    assert found is None or found.kind == "Softmax"

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
 from backlight.export.check import check
 from backlight.export.methods import RULES
+from backlight.export.rules.spelled import all_spelled
 from backlight.export.saliency import explain_graph
 
 from ..models import parsed
@@ -427,3 +429,23 @@ def test_all_from_pytorch(dynamo: bool) -> None:
 
     for kind in ALL:
         from_pytorch(kind, dynamo)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        'y = ScatterND<reduction="caf">(x, at, x)',
+        "y = Mul(x)",
+        "y = Where(x)",
+        "y = Max()",
+    ],
+)
+def test_a_broken_node_is_no_rectifier(end: str) -> None:
+    """A stranger's: attributes that are no text, inputs that are missing."""
+    text = f'<ir_version: 9, opset_import: ["": 18]> g (float[N,4] x) => (float[N,4] y) {{ {end} }}'
+    model = parsed(text, {"at": np.array([[0]])})
+    for attribute in (a for n in model.graph.node for a in n.attribute):
+        attribute.s = b"\xff\xfe"
+    nodes = list(ir.from_proto(model).graph)
+    nodes[-1].outputs[0].dtype = ir.DataType.FLOAT
+    assert all_spelled(nodes) == []

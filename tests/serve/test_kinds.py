@@ -17,6 +17,8 @@ from backlight.engine.cli.options import PHOTOS
 
 from .. import models
 from ..export.lone_models import FRONTS, image, net
+from ..export.open_sizes import X as OPEN
+from ..export.open_sizes import unranked
 from .running import Server, binary
 
 METHODS = ("vanilla", "gradcam")
@@ -152,6 +154,23 @@ def test_probabilities_are_served_as_the_model_says_them(every: Any) -> None:
     assert told["probability"] == pytest.approx(said.max(), abs=1e-6)
 
 
+def test_an_input_of_open_shape_is_served_at_the_size_that_is_given(tmp_path: Path) -> None:
+    """Refused without it, with what to give; and another model beside it keeps its own."""
+    onnx.save(unranked(), tmp_path / "open.onnx")
+    onnx.save(models.tiny(shape="N,3,8,8"), tmp_path / "tiny.onnx")
+    words = ("--method", "vanilla", "--workers", "1", "--shape", "x=2,3,9,7")
+    with Server(str(tmp_path / "open.onnx"), *words) as running:
+        x = OPEN.astype(np.float32)
+        told = running.get("/v2/models/open").json()
+        assert told["inputs"][0]["shape"][1:] == [3, 9, 7]
+        score = told["parameters"]["scores"]
+        rows = _asked(running, "open", x, (score, "target", MAPS[0]))
+        want = backlight.Explainer(tmp_path / "open.onnx", ("vanilla",), shapes={"x": (2, 3, 9, 7)})
+        found = want(x)
+        assert rows["target"].tolist() == found.target.tolist()
+        np.testing.assert_allclose(rows[MAPS[0]], found.saliency["vanilla"], rtol=1e-3, atol=1e-6)
+
+
 def test_a_saturated_head_has_ties_that_the_first_class_would_win() -> None:
     """Else the test above showed nothing of them."""
     for name in ("saturated", "row"):
@@ -190,6 +209,8 @@ def test_what_the_server_feeds_beside_the_image_may_be_sent(every: Any) -> None:
         (["--input", "besides=1"], "'besides': no such input"),
         (["--input", "beside=absent.npy"], "absent.npy: no such file"),
         (["--input", "beside"], "expected NAME=FILE.npy"),
+        (["--shape", "y=1,3,8,8"], "'y': no such input; the models have beside, x"),
+        (["--shape", "x=1,3,8"], "doesn't fit input 'x'"),
     ],
 )
 def test_bad_inputs(words: list[str], says: str, tmp_path: Path, capsys: Any) -> None:
