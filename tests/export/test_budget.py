@@ -242,7 +242,7 @@ g (float[N,3] x, float[1099511627776,1099511627776] h) => (float[N,3] y) {
 def test_a_pool_of_a_declared_giant_without_rows() -> None:
     """No rows of 134 million columns: no array of the columns is made."""
     text = """<ir_version: 9, opset_import: ["": 20]>
-g (float[N,1,1,536870911] x) => (float[N,M] y) {
+g (float[N,16,1,536870911] x) => (float[N,M] y) {
     p = MaxPool<kernel_shape=[3,3], strides=[2,2]>(x) r = Relu(p)
     q = MaxPool<kernel_shape=[3,3], strides=[2,2]>(r) m = GlobalAveragePool(q) y = Flatten(m)
 }"""
