@@ -76,3 +76,11 @@ def test_the_readme_has_all_commands():
     table = re.search(r"\| command \|.*?\n\n", README, re.DOTALL)
     assert table is not None
     assert re.findall(r"^\| `(\w+)` \|", table[0], re.MULTILINE) == list(COMMANDS)
+
+
+def test_the_docs_have_all_names():
+    """Each of them stands on a page, and has a docstring where it is no version."""
+    pages = (Path(__file__).parents[2] / "docs").glob("*.md")
+    words = set(re.findall(r"\w+", README + "".join(p.read_text("utf-8") for p in pages)))
+    assert set(NAMES) - words <= {"__version__"}
+    assert all(getattr(backlight, name).__doc__ for name in NAMES)
