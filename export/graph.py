@@ -34,6 +34,9 @@ OLDEST_OPSET = 7
 # The conservative form that runtimes of the last years read; newer sources keep their own.
 EMITTED_OPSET = 18
 EMITTED_IR = 10
+# Of inferring and folding, in turn: Swin's legacy export needs one for each of its 24 blocks, whose
+# windows are reckoned from the shape that the block before makes.
+ROUNDS = 48
 # Weights above this many bytes stay aside while ONNX's C++ passes run: those serialize the model,
 # and protobuf ends at 2 GB. What is smaller may be a shape, which the passes need to see.
 _LIGHT = 1024
@@ -284,10 +287,11 @@ def _declare(model: ir.Model, shapes: Mapping[str | None, ir.Shape | None]) -> N
 
 
 def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> None:
-    """Infer shapes and fold constants, in turn, until neither finds more. Raises ModelError."""
+    """Infer shapes and fold constants, in turn, until neither finds more, or ROUNDS are over.
+    Raises ModelError."""
     budget = Budget()
     try:
-        for _ in range(6):
+        for _ in range(ROUNDS):
             infer_shapes(model)
             told = help_inference(model)
             if not fold_constants(model, keep, budget) and not told:

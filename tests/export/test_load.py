@@ -429,3 +429,25 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch):
         explain_graph(models.tiny()).save(tmp_path / "out.onnx")
     assert [f.name for f in tmp_path.iterdir()] == ["out.onnx"]
     assert (tmp_path / "out.onnx").read_bytes() == b"before"
+
+
+def test_sizes_that_each_layer_reckons_from_the_one_before():
+    """A round of inference and folding for each, as Swin's windows take by torch's older exporter:
+    24 of them are 24 rounds."""
+    layers = "".join(
+        f"""
+    s{i} = Shape(h{i})
+    d{i} = Gather<axis=0>(s{i}, one)
+    m{i} = Mod(d{i}, many)
+    c{i} = Concat<axis=0>(m{i}, rest)
+    h{i + 1} = Reshape(h{i}, c{i})"""
+        for i in range(24)
+    )
+    body = f"h0 = Flatten(x) {layers} last = Relu(h24)"
+    model = models.tiny(shape="1,3,8,8", body=body, tail="", output="float[A,B] last")
+    for name, value in {"one": [1], "many": [1000], "rest": [-1]}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    found = load(model).graph
+    assert [n.op_type for n in found if n.op_type == "Mod"] == []
+    (last,) = [n for n in found if n.op_type == "Relu"]
+    assert last.inputs[0].shape == [1, 192]
