@@ -28,7 +28,7 @@ from .options import (
     shapes_of,
     shown_bands,
 )
-from .photos import summary_of
+from .photos import preprocess_told, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,6 +134,8 @@ def embed(
             "pooling": embedder.pooling,
             "width": embedder.width,
             "model_sha256": embedder.hash,
+            "preprocess": preprocess_told(record),
+            "providers": embedder.providers,
             "added": result.added,
             "known": result.known,
             "newer": result.newer,

@@ -167,6 +167,7 @@ def invert(
             "seed": seed,
             "fidelity": inverters[0].fidelity,
             "preprocess": preprocess_told(record),
+            "providers": inverters[0].objective.session.providers,
             "picture": "inversion.png",
         }
         made_of = f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}"

@@ -186,6 +186,7 @@ def maximize(
             "starts": starts,
             "seed": seed,
             "preprocess": preprocess_told(makers[0].preprocess),
+            "providers": makers[0].objective.session.providers,
             "pictures": {m.layer: f"{f}.png" for m, f in zip(makers, files.values(), strict=True)},
         }
         summary = summarised("maximize", results, about, notes=notes, images=entries)

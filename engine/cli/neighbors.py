@@ -131,7 +131,7 @@ def neighbors(
             "k": k,
             "metrics": metrics,
             "preprocess": preprocess_told(preprocess),
-            "providers": embedder.provider,
+            "providers": embedder.providers,
         }
         job.finish(folder, about, old=("neighbors.json", {}))
     say_renamed("--search", "--method", method)

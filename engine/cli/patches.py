@@ -194,7 +194,8 @@ def settled_limit(given: int | None, channels: str | None, otherwise: int) -> in
 def about_patches(found: Patches) -> dict[str, Any]:
     """What summary.json says of a pass."""
     told = found.as_dict()
-    return {k: told[k] for k in told if k not in ("images", "skipped", "notes")}
+    about = {k: told[k] for k in told if k not in ("images", "skipped", "notes")}
+    return about | {"providers": list(found.providers)}
 
 
 def found_patches(

@@ -58,7 +58,8 @@ EVERY = 5.0
 class Patches:
     """What `patches` found. files: all images, in order; skipped: those that couldn't be read;
     count: how many could;
-    resumed: how many an earlier, stopped pass had done. placed: notes of where it ran."""
+    resumed: how many an earlier, stopped pass had done. placed: notes of where it ran. providers:
+    what it ran on, by the runtime's names."""
 
     files: tuple[Path, ...]
     layers: dict[str, LayerPatches]
@@ -70,6 +71,7 @@ class Patches:
     spec: images.InputSpec = field(repr=False)
     resumed: int = 0
     placed: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
@@ -306,7 +308,7 @@ def patches(
     }
     return Patches(
         tuple(files), result, tuple(skipped), count, k, one_per_image, settled, taps.input, start,
-        tuple(placed),
+        tuple(placed), tuple(taps.session.providers),
     )  # fmt: skip
 
 

@@ -93,6 +93,7 @@ class Embedder(Reading):
         super().__init__(ready, self._taps.fed)
         self._turn = turn_of(providers)
         self.provider = self._taps.session.provider
+        self.providers = self._taps.session.providers
         self.notes = [*found.notes, *placed, *self._taps.notes]
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.float32]:
