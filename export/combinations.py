@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from .. import arguments as take
 from ..errors import UsageError
 from . import seed
 from .methods import METHODS, Method
@@ -64,7 +65,9 @@ def checked_contrast(
         return None
     if isinstance(contrast, str) and re.fullmatch(r"[0-9]{1,18}", contrast):
         contrast = int(contrast)
-    if isinstance(contrast, str) and contrast not in ("input", "second"):
+    if not isinstance(contrast, str):
+        contrast = take.whole("contrast", contrast)
+    elif contrast not in ("input", "second"):
         raise UsageError(f"contrast '{contrast}'; accepted: input, second or a class number")
     for row in rows:
         if not row.contrasts or row.seed not in CONTRASTED:

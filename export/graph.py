@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from ..arguments import shapes as checked_shapes
 from ..errors import InputError, ModelError
 from . import traits
 from .ends import without_maps
@@ -101,6 +102,7 @@ def load(
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
     """
+    shapes = None if shapes is None else checked_shapes("shapes", shapes)
     if isinstance(model, Loaded) and model.serves(opset, shapes):
         return model.clone()
     loaded, source = read(model)

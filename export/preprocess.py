@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..arguments import refused, text
+from ..arguments import refused
 from ..errors import UsageError, nearest
 
 KEY = "backlight.preprocess"
@@ -97,13 +97,14 @@ def preset(name: str) -> Preprocess:
     return PRESETS[name]
 
 
-def given(name: str, value: object) -> Preprocess | str:
-    """The check of an argument `preprocess` (see `arguments`): a preset's name or a record."""
+def given(name: str, value: object) -> Preprocess:
+    """The check of an argument `preprocess` (see `arguments`): a preset's name, looked up at once,
+    or a record."""
     if isinstance(value, Preprocess):
         return value
     if not isinstance(value, str):
         raise refused(name, value, f"a Preprocess, or one of: {', '.join(PRESETS)}")
-    return text(name, value)
+    return preset(value)
 
 
 def parse(given: str) -> Preprocess:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import number
 from ..errors import UsageError, hint
 
 __all__ = ["BASELINES", "Sampling", "sampled"]
@@ -47,8 +48,8 @@ class Sampling:
                 f"baseline '{self.baseline}'; accepted: {', '.join(BASELINES)}, or a number in the "
                 "model's input space" + hint(self.baseline, BASELINES)
             )
-        if not isinstance(self.baseline, str) and not np.isfinite(self.baseline):
-            raise UsageError(f"baseline {self.baseline}; expected a finite number")
+        if not isinstance(self.baseline, str):
+            number("baseline", self.baseline)
 
     def nodes(self) -> tuple[Array, Array]:
         """Places on the way, 0..1, and their weights, which sum to 1 (Gauss-Legendre)."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
+from ..arguments import shapes as checked_shapes
 from ..errors import UsageError, hint
 
 __all__ = ["fix_shapes", "forget_no_sizes", "parse_shape"]
@@ -66,7 +67,7 @@ def fix_shapes(model: ir.Model, shapes: Shapes) -> None:
     """Give inputs these shapes, in place. Raises UsageError for an unknown input, and for sizes
     that contradict what the model declares."""
     inputs = {v.name: v for v in model.graph.inputs if not v.is_initializer()}
-    for name, sizes in shapes.items():
+    for name, sizes in checked_shapes("shapes", shapes).items():
         value = inputs.get(name)
         if value is None:
             known = [str(n) for n in inputs]

@@ -82,6 +82,8 @@ def as_baseline(given: BaselineLike, space: Space = "input") -> Baseline:
         return given
     if isinstance(given, str):
         return _named(given, space)
+    if isinstance(given, bool):
+        raise UsageError(f"baseline {given}; accepted: {KINDS}")
     try:
         if isinstance(given, int | float | np.number):
             return Baseline("constant", float(given), space)

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ... import arguments as take
 from ...errors import ModelError, UsageError
 from ...export import choose
 from ...export.bare import bare
@@ -54,7 +55,9 @@ class Ready:
         shapes: Shapes | None = None,
         inputs: InputsLike | None = None,
     ) -> None:
-        self.given, self.shapes, self.inputs = model, shapes or {}, dict(inputs or {})
+        self.given = model
+        self.shapes = take.shapes("shapes", {} if shapes is None else shapes)
+        self.inputs = take.beside("inputs", {} if inputs is None else inputs)
         self.read, self.source = read(model)
         fix_shapes(self.read, self.shapes)
         if self.inputs:
@@ -76,10 +79,11 @@ class Ready:
         inputs: what is fed beside every image."""
         if not isinstance(model, Ready):
             return cls(model, shapes, inputs)
-        other = (shapes and shapes != model.shapes) or inputs
-        if not other:
+        sizes = take.shapes("shapes", {} if shapes is None else shapes) or model.shapes
+        fed = take.beside("inputs", {} if inputs is None else inputs)
+        if sizes == model.shapes and not fed:
             return model
-        return cls(model.given, shapes or model.shapes, inputs or model.inputs)
+        return cls(model.given, sizes, fed or model.inputs)
 
     @property
     def as_given(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,8 @@ def activations(
     Raises UsageError for an unknown layer, with the nearest names, and for one without rows and
     columns; ImageError for an image that can't be read.
     """
+    if not isinstance(image, (str, os.PathLike, np.ndarray)):
+        raise take.refused("image", image, "a path, or an array")
     taps = Taps(model, [layer], providers=providers, threads=threads, shapes=shapes, inputs=inputs)
     pixels: Pixels | None = None
     if isinstance(image, np.ndarray) and not _is_pixels(image):

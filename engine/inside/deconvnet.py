@@ -125,6 +125,10 @@ def deconvnet(
     `backlight.Explainer`, and as they were for `found`.
     Raises UnsupportedNode where an operator on the way has no gradient rule.
     """
+    if not isinstance(found, Patches):
+        raise take.refused("found", found, "what backlight.patches gave")
+    if batch < 1:
+        raise UsageError(f"batch {batch}; expected 1 or more")
     ready = Ready.of(model, shapes, inputs)
     layer = named(ready.loaded.graph, layer).name or ""
     if layer not in found.layers:
@@ -132,6 +136,10 @@ def deconvnet(
             f"layer '{layer}' wasn't asked for; there is {', '.join(found.layers)}"
             + hint(layer, found.layers)
         )
+    count = len(found.layers[layer].channels)
+    for place in places:
+        if not 0 <= place < count:
+            raise UsageError(f"place {place} is out of range; '{layer}' has 0 to {count - 1}")
     projector = Projector(ready, layer, rules, providers=providers, threads=threads)
     for place in places:
         yield reconstructed(projector, found, place, batch)

@@ -203,11 +203,18 @@ class Patches:
         }
 
 
+def _seconds(name: str, value: Any) -> float:
+    found = take.number(name, value)
+    if found < 0:
+        raise UsageError(f"{name} {found}; expected seconds, 0 or more")
+    return found
+
+
 @take.accepts(
     folder=take.paths, layers=take.names, channels=take.several, k=take.whole,
     one_per_image=take.flag, preprocess=given_preprocess, batch=take.whole,
     state=take.path, fresh=take.flag,
-    every=take.number, workers=take.whole, providers=take.names, threads=take.whole,
+    every=_seconds, workers=take.whole, providers=take.names, threads=take.whole,
 )  # fmt: skip
 def patches(
     model: ModelLike | Ready,

@@ -78,7 +78,8 @@ class Attribution(ABC):
         self.segments: Superpixels = as_superpixels(segments)
         self.masks, self.seed = masks, seed
         own = isinstance(baseline, str) and baseline == OWN_MEAN
-        self.baseline: Baseline | None = None if own else _baseline(baseline, space)
+        found = _baseline("zero" if own else baseline, space)  # checks the space in any case
+        self.baseline: Baseline | None = None if own else found
         self.scorer = scorer_for(
             model, score, of=of, preprocess=preprocess, providers=providers, threads=threads,
             memory=memory, batch=batch, shapes=shapes, inputs=inputs,

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import onnx
 
+from ...arguments import refused
 from ...errors import BacklightError, InputError, ModelError, RunError, UsageError
 from ...export.store import synced, temporary_folder
 from .budget import shown
@@ -55,14 +56,17 @@ def isolated(
         raise UsageError.unknown("call", call, CALLS)
     if (call in _WRITE) != (into is not None):
         raise UsageError("a folder, into, goes with the calls that write: export, explaining")
-    limits = limits or Limits()
+    if limits is None:
+        limits = Limits()
+    elif not isinstance(limits, Limits):
+        raise refused("limits", limits, "a Limits")
     with temporary_folder(Path(into or tempfile.gettempdir())) as folder:
         source, given = "the model's bytes", None
         if isinstance(model, (str, os.PathLike)):
             source = os.fspath(model)
         else:
             given = str(folder / "given")
-            data = model if isinstance(model, bytes) else model.SerializeToString()
+            data = model if isinstance(model, bytes) else _message(model).SerializeToString()
             Path(given).write_bytes(data)
         about = {"model": source, "bytes": given, "folder": str(folder), "options": options}
         told = told_apart(__name__, [call], limits, about)
@@ -70,6 +74,12 @@ def isolated(
             assert into is not None
             told["path"] = str(_handed_over(folder, Path(into), source))
         return told
+
+
+def _message(model: Any) -> Any:
+    from ...export.graph import read_message
+
+    return read_message(model).proto
 
 
 def told_apart(module: str, arguments: Sequence[str], limits: Limits, about: Told) -> Told:

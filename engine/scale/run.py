@@ -207,7 +207,10 @@ def batch(
     cells = SIDE if grid is None else grid
     MapColumns("", maps, cells, None)  # type: ignore[arg-type]  # its checks, before all work
     given = [shards] if isinstance(shards, (str, os.PathLike)) else list(shards)
+    sizes, beside = {} if shapes is None else take.shapes("shapes", shapes), _inputs(inputs)
     folder = Path(output)
+    if not given:
+        raise UsageError("no shards given; expected files or folders")
     found, skipped = found_shards(given, shard_size, folder)
     if not found:
         raise skipped[0].error
@@ -227,7 +230,7 @@ def batch(
             methods=_list(named), **drawn,
             preprocess=None if record is None else record.to_json(),  # of a baseline's colour
             lowering=default_lowering(providers),
-            shapes={k: list(v) for k, v in (shapes or {}).items()},
+            shapes={k: list(v) for k, v in sizes.items()},
         )  # fmt: skip
         asked = Asked(
             str(Path(told["path"]).absolute()), told["name"], told["sha256"],
@@ -235,7 +238,7 @@ def batch(
             None if contrast is None else str(contrast), str(target),
             None if record is None else record.to_json(),
             None if labels is None else tuple(labels), maps, cells, top,
-            _inputs(inputs), column, key, batch, counts.threads, _names(providers), counts.decoders,
+            beside, column, key, batch, counts.threads, _names(providers), counts.decoders,
         )  # fmt: skip
         first = Worker(asked)
         try:
@@ -408,7 +411,12 @@ def _names(providers: Providers) -> tuple[str, ...] | None:
 
 
 def _inputs(given: Mapping[str, Any] | None) -> dict[str, str] | None:
-    """Inputs for workers elsewhere: files by their whole paths."""
+    """Inputs for workers elsewhere: files by their whole paths. Raises UsageError for arrays."""
+    for name, v in ({} if given is None else take.beside("inputs", given)).items():
+        if not isinstance(v, (str, os.PathLike, int, float)):
+            raise take.refused(
+                f"inputs' '{name}'", v, "an .npy file or a number, for workers to read"
+            )
     found = {
         name: os.fspath(v) if hasattr(v, "__fspath__") else str(v)
         for name, v in (given or {}).items()

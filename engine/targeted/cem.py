@@ -249,8 +249,9 @@ class Cem(Reading):
         return _named(self.baseline)
 
     def _baseline(self, given: BaselineLike | None, space: Any) -> Baseline:
+        found = as_baseline("zero" if given is None else given, space)  # checks the space, too
         if given is not None:
-            return as_baseline(given, space)
+            return found
         if self.on == "pixels":
             return as_baseline(0.0, "pixels")
         return as_baseline(f"blur:{max(min(self.size) / SIDES, 0.5):.3g}")

@@ -13,14 +13,14 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import UsageError
 
-__all__ = ["accepts", "flag", "names", "number", "path", "paths", "several", "sizes",
-           "text", "whole"]  # fmt: skip
+__all__ = ["accepts", "beside", "flag", "names", "number", "path", "paths", "several", "shapes",
+           "sizes", "text", "whole"]  # fmt: skip
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,6 +101,22 @@ def several(name: str, value: Any) -> tuple[int, ...]:
     """One whole number or several, as a tuple."""
     found = sizes(name, value.tolist() if hasattr(value, "tolist") else value)
     return found if isinstance(found, tuple) else (found,)
+
+
+def beside(name: str, value: Any) -> dict[str, Any]:
+    """What goes with inputs, by their names."""
+    if not isinstance(value, Mapping):
+        raise refused(name, value, "a mapping from an input's name")
+    for one in value:
+        if not isinstance(one, str):
+            raise UsageError(f"{name} has {shown(one)} in it; expected inputs' names")
+    return dict(value)
+
+
+def shapes(name: str, value: Any) -> dict[str, tuple[int, ...]]:
+    """Sizes of inputs, by their names."""
+    given = beside(name, value)
+    return {key: several(f"{name} of '{key}'", sizes) for key, sizes in given.items()}
 
 
 def flag(name: str, value: Any) -> bool:

@@ -7,15 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import backlight
 from backlight import errors
 from backlight.engine.cli import COMMANDS
+from backlight.errors import UsageError
 
+from .. import models
 from .commands import SRC
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+IG = ("integrated_gradients",)
 
 NAMES = [
     "AblationCam", "BacklightError", "Batched", "BiasFinder", "Cem", "Concepts", "Counterfactual",
@@ -84,3 +88,46 @@ def test_the_docs_have_all_names():
     words = set(re.findall(r"\w+", README + "".join(p.read_text("utf-8") for p in pages)))
     assert set(NAMES) - words <= {"__version__"}
     assert all(getattr(backlight, name).__doc__ for name in NAMES)
+
+
+@pytest.mark.parametrize("name", ["Explainer", "Occlusion", "Lime", "Cem", "Embedder", "export"])
+@pytest.mark.parametrize("given", ["x=1", 3, ["x"], {1: 2}, {"x": "wide"}, np.ones(2)])
+def test_shapes_and_inputs_are_mappings(name, given):
+    wanted = [{"shapes": given}]
+    if name != "export" and not (isinstance(given, dict) and "x" in given):
+        wanted.append({"inputs": given})
+    for one in wanted:
+        with pytest.raises(UsageError) as said:
+            getattr(backlight, name)(models.tiny(), **one)
+        assert next(iter(one)) in str(said.value) and "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m: backlight.Lime(m, space="pixls"), "space 'pixls'.*'pixels'"),
+        (lambda m: backlight.ScoreCam(m, space="pixls"), "space 'pixls'"),
+        (lambda m: backlight.Cem(m, space="pixls", preprocess="unit"), "space 'pixls'"),
+        (lambda m: backlight.Rise(m, baseline=True), "baseline True"),
+        (lambda m: backlight.Concepts(m, "h", preprocess="imagenet-torhc"), "imagenet-torch"),
+        (lambda m: backlight.Counterfactual(m, preprocess="imagenet-torhc"), "imagenet-torch"),
+        (lambda m: backlight.filters(m, preprocess="imagenet-torhc"), "imagenet-torch"),
+        (lambda m: backlight.Explainer(m, contrast=1.5), "contrast is 1.5"),
+        (lambda m: backlight.export(m, contrast=[]), "contrast is a list"),
+        (lambda m: backlight.export(m, contrast=np.ones(2)), "contrast is a ndarray"),
+        (lambda m: backlight.export(m, methods=IG, baseline=[]), "baseline is a list"),
+        (lambda m: backlight.export(m, methods=IG, baseline=True), "baseline is True"),
+        (lambda m: backlight.activations(m, 3, "h"), "image is 3"),
+        (lambda m: backlight.batch(m, [], "out"), "no shards given"),
+        (lambda m: backlight.batch(m, ["."], "out", limits=3), "limits is 3"),
+        (lambda m: backlight.batch(3, ["."], "out"), "a model can't be a int"),
+        (lambda m: list(backlight.deconvnet(m, "found", "h", [0])), "what backlight.patches gave"),
+        (lambda m: backlight.patches(m, ".", ["h"], every=-1), "every -1; expected seconds"),
+    ],
+)
+def test_a_mistaken_argument_is_a_line(call, said, tmp_path, monkeypatch):
+    photo = models.noise_photo(tmp_path)
+    monkeypatch.chdir(Path(photo).parent)
+    with pytest.raises(backlight.BacklightError, match=said) as error:
+        call(models.tiny())
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
