@@ -210,7 +210,11 @@ class TestCommand:
             ("inversion", ["-l", "r", "--steps", "0"], "steps 0"),
             ("inversion", ["-l", "r", "--starts", "0"], "starts 0"),
             ("maximize", [], "nothing to maximize"),
-            ("maximize", ["--target-class", "9"], "channel 9 is out of range"),
+            (
+                "maximize",
+                ["--target-class", "9"],
+                "--target-class 9 is out of range; the model has classes 0",
+            ),
             ("maximize", ["--target-class", "cat"], "'cat'"),
             ("maximize", ["--target-class", "1", "-l", "r"], "--target-class and --layer"),
             ("paint", [], "accepted: deconvnet, inversion, maximize"),

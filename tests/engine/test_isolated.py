@@ -228,7 +228,9 @@ def test_modules_of_the_current_folder_are_not_imported(
 def test_ctrl_c_ends_both(hostile: Path) -> None:
     """A hang that ignores Ctrl-C: the command ends all the same, with 130 and one line."""
     code = (
-        "import sys\n"
+        "import signal, sys\n"
+        # A shell's background jobs ignore it, and what they start does too.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from backlight.engine.runtime import confined\n"
         "real = confined.confined\n"
         "confined.confined = lambda _, *a: real('tests.engine.hostile', *a)\n"

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "export/incremental/cost.py": "what a runtime fuses",
     "export/lowering/operators.py": "what a runtime lacks",
     "export/rollout.py": "what attention is spelled with",
+    "export/shrinking.py": "whose map onnx's inference lets shrink below nothing",
     "export/span_rules.py": "which rule says what an operator reads",
     "export/rules/quantize.py": "what lies between its inputs, on a calibrated range",
     "engine/inside/patch_embedding.py": "what a patch embedding is spelled with",
