@@ -48,6 +48,8 @@ class Sampling:
                 f"baseline '{self.baseline}'; accepted: {', '.join(BASELINES)}, or a number in the "
                 "model's input space" + hint(self.baseline, BASELINES)
             )
+        if isinstance(self.baseline, float) and not np.isfinite(self.baseline):
+            raise UsageError(f"baseline {self.baseline}; expected a finite number")
         if not isinstance(self.baseline, str):
             number("baseline", self.baseline)
 
