@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,10 +132,22 @@ def images(net: Net, rows: int = 2, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, 3, net.size, net.size, generator=generator)
 
 
+@contextlib.contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention as its operators: where no parameter asks for gradients PyTorch takes one fused
+    operator, which its older exporter lacks."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 def export(model: torch.nn.Module, net: Net, exporter: str, path: Path) -> None:
     """Write the model as ONNX with a dynamic batch, by either of PyTorch's exporters."""
     x = images(net)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with _slow_attention(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         if exporter == "dynamo":
             torch.onnx.export(
