@@ -31,15 +31,10 @@ from backlight.engine.runtime.session import Session
 from backlight.engine.targeted.cem import Cem
 from backlight.export.saliency import explain_graph
 
-from .peers import Run, built, keep, measured, said, spread
+from .peers import LAYERS, Run, built, keep, measured, said, spread
 
 RESULTS = Path(__file__).resolve().parent / "results" / "looks.json"
-# Each network's module whose output is the layer that we take by default.
-LAYERS = {
-    "squeezenet1_1": lambda n: n.features[-1],
-    "resnet50": lambda n: n.layer4[-1],
-    "mobilenet_v2": lambda n: n.features[-1],
-}
+NAMES = ("squeezenet1_1", "resnet50", "mobilenet_v2")
 THREADS, SIZE, BATCH, RUNS, FEW = 2, 224, 8, 5, 4
 FORWARD, WALK, TCAV = "forward", "explaining passes", "captum, TCAV"
 
@@ -181,18 +176,18 @@ def examined(name: str, given: argparse.Namespace, folder: Path) -> list[dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(LAYERS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--json", type=Path, default=RESULTS)
     given = parser.parse_args()
-    if unknown := sorted(set(given.names) - set(LAYERS)):
-        parser.error(f"unknown: {unknown[0]}; one of {', '.join(LAYERS)}")
+    if unknown := sorted(set(given.names) - set(NAMES)):
+        parser.error(f"unknown: {unknown[0]}; one of {', '.join(NAMES)}")
     found = said()
     with tempfile.TemporaryDirectory(prefix="backlight-") as folder:
-        for name in given.names or LAYERS:
+        for name in given.names or NAMES:
             keep(given.json, examined(name, given, Path(folder)), found)
 
 

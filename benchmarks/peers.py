@@ -40,6 +40,13 @@ THREADS, SIZE, PAUSE, BLOCK = 2, 224, 0.05, 3
 SLOW = 3.0  # seconds
 OURS = "Backlight "
 YARDSTICKS = ("ONNX Runtime, forward", "OpenVINO, forward")
+# Each network's module whose output is the layer that we take by default.
+LAYERS = {
+    "resnet50": lambda n: n.layer4[-1],
+    "mobilenet_v2": lambda n: n.features[-1],
+    "squeezenet1_1": lambda n: n.features[-1],
+    "vit_b_16": lambda n: n.encoder.layers[-1].ln_1,
+}
 Run = Callable[[], Any]
 
 

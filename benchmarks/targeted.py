@@ -25,16 +25,9 @@ from backlight.engine.runtime.session import Session
 from backlight.export.saliency import explain_graph
 from backlight.export.sampling import Sampling
 
-from .peers import Run, built, keep, measured, said, spread
+from .peers import LAYERS, Run, built, keep, measured, said, spread
 
 RESULTS = Path(__file__).resolve().parent / "results" / "targeted.json"
-# Each network's module whose output is the layer that we take by default.
-LAYERS = {
-    "resnet50": lambda n: n.layer4[-1],
-    "mobilenet_v2": lambda n: n.features[-1],
-    "squeezenet1_1": lambda n: n.features[-1],
-    "vit_b_16": lambda n: n.encoder.layers[-1].ln_1,
-}
 TRANSFORMERS = ("vit_b_16",)
 THREADS, SIZE, STEPS = 2, 224, 16
 ALL = ("gradcam", "gradcampp", "hirescam", "layercam", "xgradcam", "contrastcam")

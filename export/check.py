@@ -134,7 +134,7 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     kept = [] if of is None else [of, of.removesuffix(said.AS_IS)]
-    fix_shapes(source, {} if shapes is None else shapes)
+    fix_shapes(source, shapes)
     loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
     graph = loaded.graph
     own = frozenset(graph)

@@ -102,7 +102,7 @@ def load(
     Raises ModelError, one line, for what isn't ONNX, is truncated, or keeps its data outside its
     folder.
     """
-    shapes = None if shapes is None else checked_shapes("shapes", shapes)
+    shapes = checked_shapes("shapes", shapes)
     if isinstance(model, Loaded) and model.serves(opset, shapes):
         return model.clone()
     loaded, source = read(model)

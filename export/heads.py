@@ -197,14 +197,7 @@ class _Reader:
             return replace(found, alone=found.alone and _barely_clips(node, found))
         power = 0.5 if kind == "Sqrt" else scalar(node.inputs[1] if kind == "Pow" else None)
         if power is not None and power > 0 and not found.log and kind in ("Sqrt", "Pow"):
-            return replace(
-                found,
-                kind="Mixture",
-                scale=found.scale**power,
-                alone=False,
-                each=False,
-                routes=None,
-            )
+            return replace(_mixture(found), scale=found.scale**power)
         return None
 
     def _scaled(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
@@ -240,9 +233,7 @@ class _Reader:
                 return written(node, source)
         found = self.read(source, deep)
         if found is not None and not found.log:
-            made_of = replace(
-                found, kind="Mixture", scale=1.0, alone=False, each=False, routes=None
-            )
+            made_of = replace(_mixture(found), scale=1.0)
             return made_of if found.logits else replace(made_of, before=value, behind=())
         negative = made is None or not (
             made.op_type in traits.NEVER_NEGATIVE
@@ -305,6 +296,7 @@ class _Reader:
 
 
 def _mixture(found: Reading) -> Reading:
+    """What is still made of the same scores, but no longer follows from them alone."""
     return replace(found, kind="Mixture", alone=False, each=False, routes=None)
 
 
@@ -314,8 +306,9 @@ def _judged(value: ir.Value, found: Found, last: bool) -> Reading | None:
     rows = all(not c.alone for c in map(closes, found.closed) if c is not None)
     count, scale, kind = found.made.shape[1], 1.0, "Mixture"
     one = found.routes is not None
-    written = any(n is not None and n.op_type in INSIDE for n in map(_maker, found.closed))
-    may_end = last and not (found.dense or found.logs or written)
+    makers = [v.producer() for v in found.closed]
+    inside = any(n is not None and n.op_type in INSIDE for n in makers)
+    may_end = last and not (found.dense or found.logs or inside)
     if count == 1 and not one:
         return None
     if found.low < -_SUM:
@@ -333,7 +326,7 @@ def _judged(value: ir.Value, found: Found, last: bool) -> Reading | None:
             return None
         kind = "Share" if rows and count > 1 else "Score"
     made = Reading(kind, value, logits=False, scale=scale, alone=False, each=not rows and one)
-    closer = _maker(found.closed[0])
+    closer = makers[0]
     if found.before is None or kind == "Score":
         return made
     routes = found.routes
@@ -355,10 +348,6 @@ def _judged(value: ir.Value, found: Found, last: bool) -> Reading | None:
         if np.allclose(again, found.made, rtol=0, atol=_EXACT):
             made = replace(made, kind=name, alone=True)
     return made
-
-
-def _maker(value: ir.Value) -> ir.Node | None:
-    return value.producer()
 
 
 def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:

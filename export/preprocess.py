@@ -97,6 +97,11 @@ def preset(name: str) -> Preprocess:
     return PRESETS[name]
 
 
+def looked_up(given: Preprocess | str | None) -> Preprocess | None:
+    """A record, or a preset by its name; None of None. Raises UsageError."""
+    return preset(given) if isinstance(given, str) else given
+
+
 def given(name: str, value: object) -> Preprocess:
     """The check of an argument `preprocess` (see `arguments`): a preset's name, looked up at once,
     or a record."""

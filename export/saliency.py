@@ -158,7 +158,6 @@ def export(
     ModelProto: use `backlight export`, which writes external data.
     """
     names = asked(rules, methods)
-    varies = {row.varies for row in chosen(names)}
     return explain_graph(
         model,
         names,
@@ -175,7 +174,9 @@ def export(
         signed=signed,
         contrast=contrast,
         contrast_form=contrast_form,
-        sampling=sampled(varies, samples=samples, noise=noise, steps=steps, baseline=baseline),
+        sampling=sampled(
+            chosen(names), samples=samples, noise=noise, steps=steps, baseline=baseline
+        ),
         shapes=shapes,
     ).to_proto()
 

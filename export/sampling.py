@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import number
 from ..errors import UsageError, hint
+
+if TYPE_CHECKING:
+    from .methods import Method
 
 __all__ = ["BASELINES", "Sampling", "sampled"]
 
@@ -68,9 +71,10 @@ _OF = {
 }
 
 
-def sampled(kinds: Collection[str], **asked: Any) -> Sampling | None:
-    """What a caller asks for; None where nothing. kinds: how the methods asked for vary the image.
-    Raises UsageError, for what none of those that do takes too."""
+def sampled(methods: Iterable[Method], **asked: Any) -> Sampling | None:
+    """What a caller asks for of these methods; None where nothing. Raises UsageError, also for what
+    none of those that vary the image takes."""
+    kinds = {row.varies for row in methods}
     given = {key: value for key, value in asked.items() if value is not None}
     for key, value in given.items():
         kind, what = _OF[key]

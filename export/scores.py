@@ -285,10 +285,9 @@ def _leads(value: ir.Value, reading: Reading) -> bool:
 
 def _routed(e: Emitter, scores: ir.Value, routes: Routes) -> ir.Value:
     """Of each class the score that it follows, with its sign: [N, K]."""
-    rows = None if scores.shape is None or not len(scores.shape) else dim_of(scores.shape, 0)
-    flat = scores
-    if scores.shape is None or len(scores.shape) != 2:
-        flat = e.Flatten(scores, axis=1) if scores.shape is None or len(scores.shape) else scores
+    dims = all_dims(scores.shape)
+    rows = dims[0] if dims else None
+    flat = scores if len(dims) == 2 else e.Flatten(scores, axis=1)
     index = np.array(routes.index, np.int64)
     made: ir.Value = e.Gather(flat, index, axis=1, _shape=[rows, len(index)], _dtype=scores.dtype)
     if min(routes.signs) > 0:
@@ -459,11 +458,9 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
         closed = None if own is None or own.log or own.scale != 1 else "Probability"
     elif reading.alone and reading.kind != "Mixture":
         closed = reading.kind
-    elif reading.kind in ("Share", "Score"):
-        scores, closed = _probabilities(model, found.held, reading, found.binary), reading.kind
     else:
-        made = _probabilities(model, found.held, reading, found.binary)
-        scores, closed = made, "Probability"
+        scores = _probabilities(model, found.held, reading, found.binary)
+        closed = reading.kind if reading.kind in ("Share", "Score") else "Probability"
     graph.outputs[:] = [scores]
     common.RemoveUnusedNodesPass()(model)
     graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]

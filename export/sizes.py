@@ -63,7 +63,7 @@ def parse_shape(given: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in text.split(","))
 
 
-def fix_shapes(model: ir.Model, shapes: Shapes) -> None:
+def fix_shapes(model: ir.Model, shapes: Shapes | None) -> None:
     """Give inputs these shapes, in place. Raises UsageError for an unknown input, and for sizes
     that contradict what the model declares."""
     inputs = {v.name: v for v in model.graph.inputs if not v.is_initializer()}

@@ -26,7 +26,7 @@ from ...export import choose
 from ...export.bare import bare
 from ...export.emit import all_dims
 from ...export.graph import Loaded, ModelLike, load, read
-from ...export.preprocess import PRESETS, Preprocess, of_metadata, preset
+from ...export.preprocess import PRESETS, Preprocess, looked_up, of_metadata
 from ...export.sizes import Shapes, fix_shapes
 from ..photos import images
 from ..runtime.choice import chosen
@@ -56,8 +56,8 @@ class Ready:
         inputs: InputsLike | None = None,
     ) -> None:
         self.given = model
-        self.shapes = take.shapes("shapes", {} if shapes is None else shapes)
-        self.inputs = take.beside("inputs", {} if inputs is None else inputs)
+        self.shapes = take.shapes("shapes", shapes)
+        self.inputs = take.beside("inputs", inputs)
         self.read, self.source = read(model)
         fix_shapes(self.read, self.shapes)
         if self.inputs:
@@ -79,8 +79,8 @@ class Ready:
         inputs: what is fed beside every image."""
         if not isinstance(model, Ready):
             return cls(model, shapes, inputs)
-        sizes = take.shapes("shapes", {} if shapes is None else shapes) or model.shapes
-        fed = take.beside("inputs", {} if inputs is None else inputs)
+        sizes = take.shapes("shapes", shapes) or model.shapes
+        fed = take.beside("inputs", inputs)
         if sizes == model.shapes and not fed:
             return model
         return cls(model.given, sizes, fed or model.inputs)
@@ -253,8 +253,7 @@ class Reading(Standing):
     def settled(self, preprocess: Preprocess | str | None = None) -> Preprocess:
         """A preset's name, a record, or the model's own, with its size settled for this input.
         Raises UsageError where none of them says how."""
-        given = preset(preprocess) if isinstance(preprocess, str) else preprocess
-        chosen = given or self.preprocess
+        chosen = looked_up(preprocess) or self.preprocess
         if chosen is None:
             raise UsageError(
                 f"{self.name} doesn't say how it wants its images; "

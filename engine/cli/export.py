@@ -160,7 +160,6 @@ def export(
         methods=names_asked, contrast=contrast,
     )  # fmt: skip
     varied = dict(told)
-    varies = {row.varies for row in chosen(names_asked)}
     rival = _rival(contrast, model, names)
     target_class = _class_asked(target_class, model, names)
     graph = explain_graph(
@@ -176,7 +175,7 @@ def export(
         shapes=shapes_of(shape),
         contrast=rival,
         preprocess=record,
-        sampling=sampled(varies, **{key: told.pop(key) for key in SAMPLED}),
+        sampling=sampled(chosen(names_asked), **{key: told.pop(key) for key in SAMPLED}),
         **told,
     )
     given = inputs_of(input_)

@@ -35,17 +35,12 @@ from .options import (
     at_least,
     renamed,
     say_renamed,
-    shown_bands,
 )
 from .photos import found_photos
-from .scored import Scored
+from .scored import RESULTS, Scored
 
 if TYPE_CHECKING:
     from .occluded import Measured
-
-
-# Of each photo.
-RESULTS = ("{}.png", "{}.npy")
 
 
 def register(app: typer.Typer) -> None:
@@ -170,8 +165,5 @@ def occlude(
                 job.preprocess, job.scorer.input, 1, measured
             ):
                 told(job, photos, engine, look, folder, index, prepared, made)
-        ran_on = job.scorer.session.provider
-        line = photos.timed(time.perf_counter() - start, 1, ran_on, folder)
-        note = shown_bands(job.preprocess, job.scorer.input.channels)
-        photos.finish(folder, job.about(settings), line, count=False, note=note)
+        job.finish(photos, folder, time.perf_counter() - start, settings)
     say_renamed("--way", "--method", method)

@@ -32,20 +32,15 @@ from .options import (
     Provider,
     Shape,
     Threads,
-    shown_bands,
 )
 from .photos import PhotoJob, found_photos
-from .scored import SHOWN, Scored
+from .scored import RESULTS, SHOWN, Scored
 
 if TYPE_CHECKING:
     from ..masked.rise import Rise, Risen
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
-
-
-# Of each photo.
-RESULTS = ("{}.png", "{}.npy")
 
 
 def register(app: typer.Typer) -> None:
@@ -138,10 +133,7 @@ def rise(
                 job.preprocess, job.scorer.input, 1, risen
             ):
                 _one(job, photos, engine, look, folder, index, prepared, found, seconds)
-        ran_on = job.scorer.session.provider
-        line = photos.timed(time.perf_counter() - start, 1, ran_on, folder)
-        note = shown_bands(job.preprocess, job.scorer.input.channels)
-        photos.finish(folder, job.about(settings), line, count=False, note=note)
+        job.finish(photos, folder, time.perf_counter() - start, settings)
 
 
 def _one(

@@ -19,8 +19,9 @@ from .options import (
     model_path,
     named,
     shapes_of,
+    shown_bands,
 )
-from .photos import preprocess_told, seen_as
+from .photos import PhotoJob, preprocess_told, seen_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
     from ..masked.scoring import Scorer
     from ..photos.images import Prepared
+    from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
 
-__all__ = ["SHOWN", "Scored", "flat"]
+__all__ = ["RESULTS", "SHOWN", "Scored", "flat"]
+
+# Of each photo, by masked images: the panel, and the maps.
+RESULTS = ("{}.png", "{}.npy")
 
 # Classes that get a picture and a line of their own; the maps of all are in the .npy file.
 SHOWN = 3
@@ -157,15 +162,21 @@ class Scored:
         chance = "" if chances is None else f", {percent(chances[number])}"
         return self.name(number) + chance
 
-    def about(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """What summary.json says of a run on masked images."""
-        return {
+    def finish(
+        self, photos: PhotoJob, folder: OutputFolder, seconds: float, settings: dict[str, Any]
+    ) -> None:
+        """The summary and the last line of a run on masked images."""
+        spec, session = self.scorer.input, self.scorer.session
+        about = {
             "model": self.path,
             **settings,
             "preprocess": preprocess_told(self.preprocess),
-            "providers": self.scorer.session.providers,
-            "variants_per_run": self.scorer.rows(self.scorer.input.shape(self.shape[1:])),
+            "providers": session.providers,
+            "variants_per_run": self.scorer.rows(spec.shape(self.shape[1:])),
         }
+        line = photos.timed(seconds, 1, session.provider, folder)
+        note = shown_bands(self.preprocess, spec.channels)
+        photos.finish(folder, about, line, count=False, note=note)
 
     def cell(self, prepared: Prepared) -> Cell:
         """The crop that the model saw."""

@@ -20,7 +20,7 @@ from ...export.emit import dim_of
 from ...export.graph import ModelLike, read
 from ...export.lone import with_batch
 from ...export.methods import RULES, asked, chosen
-from ...export.preprocess import Preprocess, preset
+from ...export.preprocess import Preprocess, looked_up
 from ...export.preprocess import given as given_preprocess
 from ...export.saliency import explain_graph
 from ...export.sampling import Sampling, sampled
@@ -130,8 +130,7 @@ class Explainer(Reading):
         if cuda_graph and "CUDAExecutionProvider" not in names:
             raise UsageError("cuda_graph needs the CUDA provider; accepted: providers='cuda'")
         names_asked = asked(rules, methods)
-        # What no graph holds is refused, also where a file lacks it.
-        kinds = {row.varies for row in chosen(names_asked)}
+        rows = chosen(names_asked)  # what no graph holds is refused, also where a file lacks it
         ready = Ready.of(model, shapes, inputs)
         held, name = ready.exported, ready.source
         form = for_ if held is None else ready.metadata.get("backlight.for")
@@ -148,7 +147,7 @@ class Explainer(Reading):
             "layer": layer, "fuse": fuse, "size": size, "signed": signed,
             "contrast": contrast, "contrast_form": contrast_form,
         }  # fmt: skip
-        sampling = sampled(kinds, samples=samples, noise=noise, steps=steps, baseline=baseline)
+        sampling = sampled(rows, samples=samples, noise=noise, steps=steps, baseline=baseline)
         self._asked: tuple[str, ...] = names_asked or held or RULES
         if held is not None:
             if of is not None or wrt is not None or for_ is not None:
@@ -171,8 +170,7 @@ class Explainer(Reading):
             graph = explain_graph(
                 source, exported, of=of, wrt=wrt, lowering=for_ or default_lowering(providers),
                 sampling=sampling_of if varies else None,
-                preprocess=preset(preprocess) if isinstance(preprocess, str) else preprocess,
-                **drawn,
+                preprocess=looked_up(preprocess), **drawn,
             )  # fmt: skip
             self._lone = with_batch(graph.model)
             compiled, self._said = graph.model, described(graph)

@@ -16,7 +16,7 @@ from ...errors import ImageError, ModelError, UsageError
 from ...export import scores as class_scores
 from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
-from ...export.preprocess import Preprocess, preset
+from ...export.preprocess import Preprocess, looked_up
 from ...export.seed import class_count
 from ...export.sizes import Shapes
 from ...export.store import weight_bytes
@@ -111,8 +111,7 @@ class Scorer(Standing):
         self._rows: dict[tuple[int, ...], int] = {}
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
-        given = preset(preprocess) if isinstance(preprocess, str) else preprocess
-        self._preprocess = given or super().preprocess
+        self._preprocess = looked_up(preprocess) or super().preprocess
 
     def _backend(self) -> Any:
         """Where masks are made: on the GPU if the model runs there and CuPy does."""

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ImageError, UsageError
+from ...errors import ImageError
 from ...export.preprocess import Preprocess
 from ...lanes import cores, in_lanes
-from ..runtime.session import MOST_THREADS, Providers, on_cpu, threads_of_lane
+from ..runtime.session import Providers, on_cpu, refuse_count, threads_of_lane
 from . import images
 from .room import rows_in
 
@@ -156,11 +156,8 @@ def lanes_of(
 
     threads: in all; None: one per core. Raises UsageError.
     """
-    for name, number in (("threads", threads), ("workers", lanes)):
-        if number is not None and number < 1:
-            raise UsageError(f"{name} {number}; expected 1 or more")
-        if number is not None and number > MOST_THREADS:
-            raise UsageError(f"{name} {number}; expected at most {MOST_THREADS}")
+    refuse_count("threads", threads)
+    refuse_count("workers", lanes)
     count = threads or cores()
     cpu = on_cpu(providers)
     lanes = lanes or min(count, _LANES_CPU if cpu else _LANES_DEVICE)

@@ -133,8 +133,7 @@ def _export(model: str | bytes, folder: Path, options: Told) -> Told:
     from ...export.sampling import sampled
 
     external, probe = bool(options.pop("external", False)), bool(options.pop("probe", True))
-    varies = {row.varies for row in chosen(options.get("methods"))}
-    sampling = sampled(varies, **options.pop("sampling", {}))
+    sampling = sampled(chosen(options.get("methods")), **options.pop("sampling", {}))
     said = options.pop("preprocess", None)
     record = None if said is None else from_json(said, "preprocess")
     graph = explain_graph(model, sampling=sampling, preprocess=record, **options)

@@ -32,7 +32,6 @@ from .onnxruntime import AUTO, PROVIDERS, OnnxRuntime, full, runtime
 from .openvino import OpenVino
 
 __all__ = [
-    "MOST_THREADS",
     "PROVIDERS",
     "RUNTIMES",
     "Providers",
@@ -47,6 +46,7 @@ __all__ = [
     "on_cpu",
     "one_line",
     "provider_names",
+    "refuse_count",
     "runtime",
     "runtimes",
     "threads_of_lane",
@@ -132,6 +132,13 @@ def as_it_runs(message: bytes) -> tuple[onnx.ModelProto, str]:
     return OnnxRuntime().optimized(message)
 
 
+def refuse_count(name: str, number: int | None) -> None:
+    """Raise UsageError for so many threads, or lanes of them."""
+    if number is not None and not 1 <= number <= MOST_THREADS:
+        expected = "1 or more" if number < 1 else f"at most {MOST_THREADS}"
+        raise UsageError(f"{name} {number}; expected {expected}")
+
+
 class Session:
     """A compiled model.
 
@@ -158,9 +165,7 @@ class Session:
         patient: bool = False,
     ) -> None:
         on, named, auto = asked(providers)
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
-            most = "1 or more" if threads < 1 else f"at most {MOST_THREADS}"
-            raise UsageError(f"threads {threads}; expected {most}")
+        refuse_count("threads", threads)
         use = Use(threads, lanes, patient, provider_options or {})
         with ExitStack() as stack:
             self.compiled = on.compile(_source(model, stack), named, use, auto=auto)

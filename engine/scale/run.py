@@ -23,7 +23,7 @@ from ...export.drawing import USUAL
 from ...export.graph import ModelLike
 from ...export.methods import asked as asked_methods
 from ...export.methods import chosen
-from ...export.preprocess import Preprocess, preset
+from ...export.preprocess import Preprocess, looked_up
 from ...export.preprocess import given as given_preprocess
 from ...export.sampling import sampled
 from ...export.sizes import Shapes
@@ -105,7 +105,7 @@ def _drawn(
 ) -> dict[str, Any]:  # fmt: skip
     """What the model is exported with, as JSON."""
     asked = {k: v for k, v in sampling.items() if v is not None}
-    sampled({row.varies for row in chosen(names)}, **asked)  # its checks, before all work
+    sampled(chosen(names), **asked)  # its checks, before all work
     return {
         "of": of, "wrt": wrt, "layer": _list(layer), "fuse": fuse, "size": size, "signed": signed,
         "contrast": None if contrast is None else "input", "contrast_form": contrast_form,
@@ -207,7 +207,7 @@ def batch(
     cells = SIDE if grid is None else grid
     MapColumns("", maps, cells, None)  # type: ignore[arg-type]  # its checks, before all work
     given = [shards] if isinstance(shards, (str, os.PathLike)) else list(shards)
-    sizes, beside = {} if shapes is None else take.shapes("shapes", shapes), _inputs(inputs)
+    sizes, beside = take.shapes("shapes", shapes), _inputs(inputs)
     folder = Path(output)
     if not given:
         raise UsageError("no shards given; expected files or folders")
@@ -221,7 +221,7 @@ def batch(
     named = asked_methods(rules, methods)
     drawn = _drawn(named, of, wrt, _list(layer), fuse, size, signed, contrast, contrast_form,
                    samples=samples, noise=noise, steps=steps, baseline=baseline)  # fmt: skip
-    record = preset(preprocess) if isinstance(preprocess, str) else preprocess
+    record = looked_up(preprocess)
     result = Batched(folder, failed={bad.file: str(bad.error) for bad in skipped})
     with _made(folder), alone(folder), _temporary(folder) as own:
         held: Any = model
@@ -412,15 +412,13 @@ def _names(providers: Providers) -> tuple[str, ...] | None:
 
 def _inputs(given: Mapping[str, Any] | None) -> dict[str, str] | None:
     """Inputs for workers elsewhere: files by their whole paths. Raises UsageError for arrays."""
-    for name, v in ({} if given is None else take.beside("inputs", given)).items():
+    held = take.beside("inputs", given)
+    for name, v in held.items():
         if not isinstance(v, (str, os.PathLike, int, float)):
             raise take.refused(
                 f"inputs' '{name}'", v, "an .npy file or a number, for workers to read"
             )
-    found = {
-        name: os.fspath(v) if hasattr(v, "__fspath__") else str(v)
-        for name, v in (given or {}).items()
-    }
+    found = {n: os.fspath(v) if hasattr(v, "__fspath__") else str(v) for n, v in held.items()}
     return {n: os.path.abspath(v) if os.path.exists(v) else v for n, v in found.items()} or None
 
 

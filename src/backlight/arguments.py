@@ -104,7 +104,9 @@ def several(name: str, value: Any) -> tuple[int, ...]:
 
 
 def beside(name: str, value: Any) -> dict[str, Any]:
-    """What goes with inputs, by their names."""
+    """What goes with inputs, by their names; nothing of None."""
+    if value is None:
+        return {}
     if not isinstance(value, Mapping):
         raise refused(name, value, "a mapping from an input's name")
     for one in value:
@@ -114,7 +116,7 @@ def beside(name: str, value: Any) -> dict[str, Any]:
 
 
 def shapes(name: str, value: Any) -> dict[str, tuple[int, ...]]:
-    """Sizes of inputs, by their names."""
+    """Sizes of inputs, by their names; none of None."""
     given = beside(name, value)
     return {key: several(f"{name} of '{key}'", sizes) for key, sizes in given.items()}
 
