@@ -4,7 +4,11 @@
 #include <pybind11/numpy.h>
 
 #include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
 
+#include "../kernels/streams/numbers.h"
 #include "../kernels/streams/resample.h"
 #include "../kernels/streams/topk.h"
 
@@ -100,6 +104,34 @@ void merge_topk(Array<float> values, Array<std::int64_t> image, Array<std::int64
   bl::merge(kept, given, numbers, n, area, one_each);
 }
 
+// An array that keeps its numbers where they are.
+py::array owned(std::vector<double> values) {
+  auto held = std::make_unique<std::vector<double>>(std::move(values));
+  const double* const data = held->data();
+  const auto size = static_cast<py::ssize_t>(held->size());
+  const py::capsule owner(held.get(), [](void* p) { delete static_cast<std::vector<double>*>(p); });
+  static_cast<void>(held.release());
+  return py::array_t<double>(size, data, owner);
+}
+
+py::tuple lift_numbers(const py::buffer& text, std::size_t least) {
+  const py::buffer_info info = text.request();
+  require(info.itemsize == 1 && info.ndim == 1 && (info.size == 0 || info.strides[0] == 1),
+          "text: no bytes");
+  bl::Lifted made;
+  {
+    const py::gil_scoped_release release;
+    made = bl::lift(static_cast<const char*>(info.ptr), static_cast<std::size_t>(info.size), least);
+  }
+  py::list arrays;
+  for (bl::Numbers& one : made.arrays) {
+    py::tuple shape(one.shape.size());
+    for (std::size_t i = 0; i < one.shape.size(); ++i) shape[i] = py::int_(one.shape[i]);
+    arrays.append(py::make_tuple(owned(std::move(one.values)), shape, one.whole));
+  }
+  return py::make_tuple(py::bytes(made.rest), arrays, made.values);
+}
+
 }  // namespace
 
 void register_streams(py::module_& m) {
@@ -113,4 +145,5 @@ void register_streams(py::module_& m) {
   m.def("merge_topk", &merge_topk, py::arg("values").noconvert(), py::arg("image").noconvert(),
         py::arg("position").noconvert(), py::arg("maps").noconvert(),
         py::arg("index").noconvert(), py::arg("one_each"));
+  m.def("lift_numbers", &lift_numbers, py::arg("text"), py::arg("least"));
 }

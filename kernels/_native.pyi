@@ -91,3 +91,6 @@ def merge_topk(
     index: NDArray[int64],
     one_each: bool,
 ) -> None: ...
+def lift_numbers(
+    text: bytes | memoryview, least: int
+) -> tuple[bytes, list[tuple[NDArray[float64], tuple[int, ...], bool]], int]: ...

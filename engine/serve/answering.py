@@ -111,7 +111,8 @@ class Front:
             )  # fmt: skip
 
         with served.used():
-            plan = checked() if size < INLINE_RAW else await self.apart(checked)
+            room = INLINE if _has_text(request) else INLINE_RAW
+            plan = checked() if size < room else await self.apart(checked)
             loop = asyncio.get_running_loop()
             items = [self._item(part, plan, deadline, loop) for part in plan.parts]
             self.waiting.add(items)
@@ -121,6 +122,9 @@ class Front:
                 for item in items:
                     item.answer.cancel()
                 self.waiting.sweep()
+        if len(answers) > 1:  # to be joined
+            joined: Reply = await self.apart(_reply, served, plan, answers)
+            return joined
         return _reply(served, plan, answers)
 
     def _item(
@@ -152,6 +156,14 @@ class Front:
                 one.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await all_of
+
+
+def _has_text(request: Inference) -> bool:
+    """Whether there are pictures as text in it, which are decoded when it is checked."""
+    return any(
+        isinstance(tensor.values, list) and "binary_data_size" not in tensor.parameters
+        for tensor in request.inputs.values()
+    )
 
 
 def _timeout(parameters: Mapping[str, Any]) -> float:

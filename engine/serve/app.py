@@ -170,7 +170,8 @@ class Endpoints:
             cancelled=body.gone,
         )  # fmt: skip
         request.state.rows = reply.rows
-        return JSONResponse(of_instances(reply))
+        told: Response = await self.front.apart(lambda: JSONResponse(of_instances(reply)))
+        return told
 
     async def _written(self, reply: Reply, name: str | None, explains: bool) -> Response:
         head: dict[str, Any] = {
@@ -181,11 +182,7 @@ class Endpoints:
         if explains:
             more = {"labels": reply.names, "probabilities": reply.probabilities}
             head["parameters"] = {k: v for k, v in more.items() if v is not None}
-        listed = sum(
-            tensor.values.nbytes if not isinstance(tensor.values, list) else 0
-            for tensor, binary in reply.tensors
-            if not binary
-        )
+        listed = sum(tensor.size for tensor, binary in reply.tensors if not binary)
         if listed > INLINE:
             pieces, length = await self.front.apart(written, head, reply.tensors)
         else:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ...errors import UsageError, nearest
 from ..classifier.labels import class_number
 from .described import Declared, Described
+from .jsons import text_of
 from .pool import Payload
-from .protocol import Inference, Wanted, text_of
+from .protocol import Inference, Wanted
 from .refused import bad
 from .tensors import DTYPES, Tensor, elements
 

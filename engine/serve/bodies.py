@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from .answering import Front, Gone
+from .answering import INLINE_RAW, Front, Gone
 from .refused import Refused, bad
 
 __all__ = ["Body", "refused_whole"]
@@ -73,7 +73,8 @@ class Body:
             raise Refused(408, "slow_body", "the body didn't arrive in time") from None
         finally:
             self._pass_on()
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        join = b"".join
+        body = join(pieces) if size < INLINE_RAW else await self._front.apart(join, pieces)
         return body if coding == "identity" else await self._front.apart(self._inflated, body)
 
     def _inflated(self, body: bytes) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any
 from .answering import Reply
 from .ask import CONTRAST, HEATMAP, IMAGE, TARGET, number_of
 from .described import Described
-from .protocol import MOST_NAME, Inference, Wanted, text_of
+from .jsons import read, text_of
+from .protocol import MOST_NAME, Inference, Wanted
 from .refused import Refused, bad
 from .tensors import Tensor
 
@@ -52,12 +53,7 @@ def read_instances(data: bytes, model: Described) -> Inference:
     """V1: `{"instances": [{"image": {"b64": …}, "target": 281}], "methods": […]}`. An instance's
     picture is `{"b64": …}` or a string, also without `image` around it; `target` and `contrast` may
     stand beside `instances` for all of them. Raises Refused."""
-    import orjson
-
-    try:
-        said = orjson.loads(data)
-    except orjson.JSONDecodeError as err:
-        raise bad(f"no JSON: {err}") from None
+    said = read(data).value
     listed = said.get("instances") if isinstance(said, dict) else None
     if not isinstance(listed, list) or not listed:
         raise bad("the request has no 'instances'; expected a list of pictures")

@@ -35,6 +35,8 @@ _STATUS = {
     503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 _OPEN = ("ServerLive", "ServerReady")
+# Numbers that become Python's without another thread's turn.
+_PIECE = 1 << 16
 
 
 @dataclass
@@ -265,15 +267,23 @@ def _tensor(one: Any, name: str, raw: bytes | None) -> Tensor:
         return raw_tensor(name, one.datatype, shape, memoryview(raw))
     if one.datatype not in _CONTENTS:
         raise bad(f"{what}: datatype '{one.datatype[:40]}'; accepted: {', '.join(_CONTENTS)}")
-    values = list(getattr(one.contents, _CONTENTS[one.datatype]))
+    values = getattr(one.contents, _CONTENTS[one.datatype])
     if len(values) != elements(shape):
         raise bad(f"{what}: {len(values)} elements in its contents; its shape has "
                   f"{elements(shape)}")  # fmt: skip
     if one.datatype == "BYTES":
-        return Tensor(name, "BYTES", shape, values)
-    dtype = DTYPES[one.datatype]
+        return Tensor(name, "BYTES", shape, list(values))
+    made = np.empty(len(values), DTYPES[one.datatype])
+    for at in range(0, len(made), _PIECE):
+        piece = _fitting(values[at : at + _PIECE], one.datatype, what)
+        made[at : at + _PIECE] = np.array(piece, made.dtype)
+    return Tensor(name, one.datatype, shape, made.reshape(shape))
+
+
+def _fitting(values: list[Any], datatype: str, what: str) -> list[Any]:
+    dtype = DTYPES[datatype]
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         if min(values) < info.min or max(values) > info.max:
-            raise bad(f"{what}: data out of range for {one.datatype}")
-    return Tensor(name, one.datatype, shape, np.array(values, dtype).reshape(shape))
+            raise bad(f"{what}: data out of range for {datatype}")
+    return values

@@ -28,6 +28,9 @@ __all__ = ["Options", "listening", "serve"]
 
 # For workers to load what is ready for them.
 _UP = 300.0
+# Seconds until a thread that reads a request hands the interpreter to one that waits for it: the
+# event loop, which takes it several times for a probe.
+_TURN = 0.001
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def serve(options: Options, http: socket.socket, say: Callable[[str], None]) -> 
     signal's number. Raises what reading a model raises, before anything is ready."""
     log = Log()
     handler = Handler(log)
+    sys.setswitchinterval(_TURN)
     logging.captureWarnings(True)
     for name in ("py.warnings", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "grpc"):
         logging.getLogger(name).handlers = [handler]

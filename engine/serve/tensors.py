@@ -6,9 +6,7 @@ with Python's numbers.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .jsons import Numbers
 from .refused import Refused, bad
 
 __all__ = [
@@ -63,6 +62,11 @@ class Tensor:
     shape: tuple[int, ...]
     values: Values
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Its bytes, about: of elements without their lengths."""
+        return sum(map(len, self.values)) if isinstance(self.values, list) else self.values.nbytes
 
 
 def kind_of(value: Any) -> str:
@@ -129,17 +133,11 @@ def _pieces(view: memoryview, count: int, what: str) -> list[bytes]:
     return found
 
 
-def listed_tensor(
-    data: Any, datatype: str, shape: tuple[int, ...], what: str, truths: bool = True
-) -> Values:
-    """The values of a tensor that JSON lists. truths: whether there may be a true or false in it,
-    which Python counts as numbers. Raises Refused."""
+def listed_tensor(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> Values:
+    """The values of a tensor that JSON lists. Raises Refused."""
+    if isinstance(data, Numbers):
+        return _of_numbers(data, datatype, shape, what)
     flat = _flat(data, shape, what)
-    if not truths and datatype in ("FP32", "FP64"):
-        # Most of what comes as JSON: as `array` it is checked as well, in a third of the time.
-        with contextlib.suppress(TypeError, OverflowError), np.errstate(over="ignore"):
-            wide = np.frombuffer(array("d", flat), np.float64)
-            return wide.astype(DTYPES[datatype]).reshape(shape)
     kinds = set(map(type, flat))
     if datatype == "BYTES":
         if kinds != {str}:
@@ -153,9 +151,7 @@ def listed_tensor(
         kind = "a fraction" if type(wrong) is float else kind_of(wrong)
         raise bad(f"{what}: {kind} among its data; datatype {datatype}")
     if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        if min(flat) < info.min or max(flat) > info.max:
-            raise bad(f"{what}: data out of range; {datatype} holds {info.min} to {info.max}")
+        _in_range(min(flat), max(flat), datatype, what)
     try:
         with np.errstate(over="ignore"):
             return np.array(flat, dtype).reshape(shape)
@@ -163,10 +159,33 @@ def listed_tensor(
         raise bad(f"{what}: data out of range for {datatype}") from None
 
 
+def _of_numbers(data: Numbers, datatype: str, shape: tuple[int, ...], what: str) -> Values:
+    if len(data.shape) > 1 and data.shape != shape:
+        raise _misfit(what, shape)
+    if len(data.values) != elements(shape):
+        raise _miscounted(what, len(data.values), shape)
+    if datatype == "BYTES":
+        raise bad(f"{what}: BYTES in JSON are strings")
+    dtype = DTYPES[datatype]
+    if dtype.kind == "b":
+        raise bad(f"{what}: a number among its data; datatype {datatype}")
+    if dtype.kind in "iu":
+        if not data.whole:
+            raise bad(f"{what}: a fraction among its data; datatype {datatype}")
+        _in_range(data.values.min(), data.values.max(), datatype, what)
+    with np.errstate(over="ignore"):
+        return data.values.astype(dtype).reshape(shape)
+
+
+def _in_range(least: Any, most: Any, datatype: str, what: str) -> None:
+    info = np.iinfo(DTYPES[datatype])
+    if least < info.min or most > info.max:
+        raise bad(f"{what}: data out of range; {datatype} holds {info.min} to {info.max}")
+
+
 def _flat(given: Any, shape: tuple[int, ...], what: str) -> list[Any]:
     """JSON data, flat or nested as its shape says, as one list. Its lengths are held against the
     shape level by level."""
-    count = elements(shape)
     if not isinstance(given, list):
         raise bad(f"{what}: 'data' is {kind_of(given)}; expected a list")
     data: list[Any] = given
@@ -179,10 +198,14 @@ def _flat(given: Any, shape: tuple[int, ...], what: str) -> list[Any]:
             if not all(isinstance(part, list) and len(part) == dim for part in data):
                 raise _misfit(what, shape)
             data = [value for part in data for value in part]
-    if len(data) != count:
-        raise bad(f"{what}: {len(data)} elements in its data; its shape [{_shown(shape)}] has "
-                  f"{count}")  # fmt: skip
+    if len(data) != elements(shape):
+        raise _miscounted(what, len(data), shape)
     return data
+
+
+def _miscounted(what: str, count: int, shape: tuple[int, ...]) -> Refused:
+    return bad(f"{what}: {count} elements in its data; its shape [{_shown(shape)}] has "
+               f"{elements(shape)}")  # fmt: skip
 
 
 def _misfit(what: str, shape: tuple[int, ...]) -> Refused:

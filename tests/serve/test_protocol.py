@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("orjson")
 
-from backlight.engine.serve.protocol import parse, text_of, written
+from backlight.engine.serve.jsons import text_of
+from backlight.engine.serve.protocol import parse, written
 from backlight.engine.serve.refused import Refused
 from backlight.engine.serve.tensors import DTYPES, Tensor, datatype_of, raw_of, raw_tensor
 
