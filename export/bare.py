@@ -9,7 +9,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from . import choose
 
-__all__ = ["bare"]
+__all__ = ["bare", "forget"]
+
+# What a file says of its model, exported or not.
+OF_THE_MODEL = ("backlight.preprocess", "backlight.labels")
 
 
 def bare(model: ir.Model, but: str = "") -> None:
@@ -26,3 +29,11 @@ def bare(model: ir.Model, but: str = "") -> None:
     RemoveUnusedNodesPass()(model)
     theirs = set(model.metadata_props.get("backlight.inputs", "target").split(","))
     graph.inputs[:] = [v for v in graph.inputs if v.name not in theirs or v.uses()]
+
+
+def forget(model: ir.Model) -> None:
+    """Take out, in place, what the metadata says of an export, so that a model made bare is as any
+    other; what it says of the model itself stays."""
+    for name in list(model.metadata_props):
+        if name.startswith("backlight.") and name not in OF_THE_MODEL:
+            del model.metadata_props[name]

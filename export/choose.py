@@ -54,7 +54,7 @@ def tensor(graph: ir.Graph, name: str, *, weights: bool = True) -> ir.Value:
     some = near[:3] or list(tensors)[:: max(len(tensors) // 4, 1)][1:5]
     raise UsageError(
         f"no tensor '{name}' in the model; {'nearest' if near else 'for instance'}: "
-        f"{', '.join(some)} ('backlight activations --list' shows them all)"
+        f"{', '.join(some)} ('backlight activations --list' shows every layer)"
     )
 
 

@@ -9,6 +9,7 @@ in place of a model: what is built of several of them reads and loads its model 
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from ... import arguments as take
 from ...errors import ModelError, UsageError
 from ...export import choose
-from ...export.bare import bare
+from ...export.bare import bare, forget
 from ...export.emit import all_dims
 from ...export.graph import Loaded, ModelLike, load, read
 from ...export.preprocess import PRESETS, Preprocess, looked_up, of_metadata
@@ -84,6 +85,20 @@ class Ready:
         if sizes == model.shapes and not fed:
             return model
         return cls(model.given, sizes, fed or model.inputs)
+
+    def plain(self) -> Ready:
+        """The model in a file that `backlight export` wrote, to be explained anew, by whatever
+        method and of whatever layer; a plain model is itself."""
+        if self.exported is None:
+            return self
+        made = copy.copy(self)
+        made.read = ir.Model.clone(self.read)
+        made.read.meta.update(self.read.meta)
+        bare(made.read)
+        forget(made.read)
+        made.metadata, made.exported = dict(made.read.metadata_props), None
+        made.__dict__.pop("loaded", None)  # it says of itself that it is exported
+        return made
 
     @property
     def as_given(self) -> bool:

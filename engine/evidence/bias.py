@@ -125,7 +125,7 @@ class BiasFinder:
         self.object = known(wanted, masks)
         self.tests = tests if wanted != "none" else 0
         self.exchanges, self.clusters, self._batch = exchanges, clusters, batch
-        ready = Ready.of(model, shapes, inputs)
+        ready = Ready.of(model, shapes, inputs).plain()
         more = {"providers": providers, "threads": threads}
         self.notes: list[str] = []
         self._explainer = self._explaining(ready, method, layer, batch, more)
@@ -153,14 +153,12 @@ class BiasFinder:
         chosen = method_named(name or METHOD)
 
         def make(row: Any) -> Explainer:
-            drawn: dict[str, Any] = {}
-            if ready.exported is None:
-                drawn = {"layer": layer, "size": "layer"} if row.by == "layer" else {}
+            drawn = {"layer": layer, "size": "layer"} if row.by == "layer" else {}
             return Explainer(ready, methods=[row.name], batch=batch, **drawn, **more)
 
         if layer is not None and chosen.by != "layer":
             raise UsageError(f"method '{chosen.name}' is drawn of no layer; layer='{layer}' is")
-        if name is not None or layer is not None or ready.exported is not None:
+        if name is not None or layer is not None:
             return make(chosen)
         try:
             return make(chosen)

@@ -125,7 +125,7 @@ class Segment(Reading):
         self.method, self.foreground, self.background = method, foreground, background
         self.window, self.stride = window, stride
         self._occlusions: dict[tuple[int, int], Occlusion] = {}
-        ready = Ready.of(model, shapes, inputs)
+        ready = Ready.of(model, shapes, inputs).plain()
         how: dict[str, Any] = {"of": of, "providers": providers, "threads": threads}
         self.engine: Explainer | Scorer
         if method == "occlusion":

@@ -75,6 +75,35 @@ def test_commands_list_and_take_the_model_itself(exported: Path, tmp_path: Path,
     assert run([*cem, "-o", str(tmp_path / "c")]) == 0
 
 
+@pytest.mark.parametrize("method", ["gradcam", "vanilla", "occlusion"])
+def test_an_object_is_cut_out_by_any_method(exported: Path, method: str) -> None:
+    pytest.importorskip("skimage")
+    x = models.images(3, 3, 8, 8)
+    found = []
+    for model in (models.tiny(), exported):
+        options = {"way": "random-walker", "preprocess": "unit", "providers": "cpu", "threads": 1}
+        found.append(backlight.Segment(model, method=method, **options)(x, target=2))
+    assert found[0].found.any()
+    np.testing.assert_array_equal(found[1].heat, found[0].heat)
+    np.testing.assert_array_equal(found[1].mask, found[0].mask)
+
+
+@pytest.mark.parametrize("options", [{}, {"layer": "h"}, {"method": "input_x_gradient"}])
+def test_a_bias_is_looked_for_by_any_method(exported: Path, options: dict, tmp_path: Path) -> None:
+    for at in range(4):
+        pixels = np.random.default_rng(at).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{at}.png")
+    onnx.save(models.tiny(), tmp_path / "plain.onnx")
+    found = []
+    for model in (tmp_path / "plain.onnx", exported):
+        finder = backlight.BiasFinder(model, preprocess="unit", providers="cpu", **options)
+        report = finder([tmp_path / f"{at}.png" for at in range(4)])
+        found.append((finder.about(), [one.as_dict() for one in report.classes]))
+    assert found[1] == found[0]
+    # Of the file as it is: a run that goes on isn't taken for one of another model.
+    assert finder.hash == Ready(exported).hash
+
+
 class TestALayerThatNoScoreNeeds:
     """One line, and the same one, whichever command is asked."""
 
