@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,6 +96,14 @@ def array_of(file: Path) -> NDArray[Any]:
         raise UsageError(f"{file}: no .npy file that can be read: {err}") from err
 
 
+def refuse_missing(option: str, file: Path) -> None:
+    """Raise UsageError for what is written as a file is, and isn't there: none of the option's
+    names was meant. A word without a file's ending, such as `blur:1.5`, may be one of them."""
+    if re.fullmatch(r"\.[A-Za-z]{3,4}", file.suffix) or file.parent != Path():
+        what = "a folder" if file.is_dir() else "no such file"
+        raise UsageError(f"{option} '{file}': {what}")
+
+
 def masking(
     segments: str | None, hide: str | None, masks: int | None, seed: int | None, score: str | None,
     layer: Sequence[str] | None, fuse: bool, size: str, signed: bool,
@@ -138,6 +147,7 @@ def segments_given(given: str) -> Any:
 
     file = Path(given)
     if not file.is_file():
+        refuse_missing("--segments", file)
         try:
             return as_superpixels(given)
         except UsageError as err:

@@ -105,12 +105,13 @@ class Scored:
         """What --baseline says: a name or numbers as they are, a file as a Baseline."""
         from ...kernels import as_baseline
         from ..photos import images
-        from .masked import array_of
+        from .masked import array_of, refuse_missing
 
         if space not in ("input", "pixels"):
             raise UsageError.unknown("--baseline-space", space, ("input", "pixels"))
         file = Path(given)
         if not file.is_file():
+            refuse_missing("--baseline", file)
             try:
                 made = as_baseline(given, space)  # type: ignore[arg-type]
             except UsageError as err:

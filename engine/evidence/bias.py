@@ -195,7 +195,7 @@ class BiasFinder:
             raise skipped[0].error if skipped else ImageError("no photos given; expected a folder")
         if self.clusters is not None and self.clusters > len(files):
             raise UsageError(
-                f"clusters {self.clusters}: the set has {len(files)} photos; expected at most that"
+                f"clusters {self.clusters}: the set has {_photos(len(files))}; expected at most that"
             )
         if self.masks is not None:
             self._refuse_no_masks(files)
@@ -266,7 +266,7 @@ class BiasFinder:
         if self.clusters is not None and self.clusters > largest:
             store.remove()
             raise UsageError(
-                f"clusters {self.clusters}: the largest class has {largest} photos; expected at "
+                f"clusters {self.clusters}: the largest class has {_photos(largest)}; expected at "
                 "most that"
             )
         return Measured(**held), start
@@ -401,6 +401,10 @@ class BiasFinder:
             "tests": self.tests,
             "exchanges": self.exchanges,
         }
+
+
+def _photos(number: int) -> str:
+    return "1 photo" if number == 1 else f"{number} photos"
 
 
 def _cells(evidence: Evidence) -> NDArray[np.float32]:

@@ -187,6 +187,7 @@ def test_a_bad_photo_does_not_stop_the_others(command, tmp_path, tiny, photos, c
         (["occlude", "--method", "magic"], "accepted: auto, dense, incremental, drilldown"),
         (["occlude", "--necessity", "-1"], "--necessity -1"),
         (["occlude", "--baseline", "pink"], "baseline 'pink'"),
+        (["occlude", "--baseline", "gone.png"], "--baseline 'gone.png': no such file"),
         (["occlude", "--baseline", "1,2"], "baseline has shape [2]"),
         (["occlude", "--baseline", "noise:-1"], "noise seed -1"),
         (["occlude", "--baseline", "TMP/small.npy"], "baseline has shape [3, 4, 4]"),
