@@ -16,7 +16,7 @@ from ..photos.plain import as_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "one_line", "show", "show_json", "tell"]
+__all__ = ["console", "lasted", "one_line", "show", "show_json", "tell"]
 
 
 def show(line: str, *, flush: bool = False) -> None:
@@ -55,3 +55,8 @@ def console(**how: Any) -> Console:
             return super().render_str("\n".join(lines), *args, **kwargs)
 
     return Clean(highlight=False, markup=False, **how)
+
+
+def lasted(ms: float) -> str:
+    """A time for people: a gradient takes milliseconds, masked images may take minutes."""
+    return f"{ms:.1f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"

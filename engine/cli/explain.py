@@ -30,7 +30,7 @@ from .asking import (
     asking,
     contrast_class,
 )
-from .console import percent
+from .console import lasted, percent
 from .masked import Of, ScoreOption, masking
 from .options import (
     Bands,
@@ -173,7 +173,7 @@ def explain(
         if job.entries:
             ms = sum(e["ms"] for e in job.entries) / len(job.entries)
             line = (
-                f"{counted(len(job.entries))}, {ms:.1f} ms each on {explainer.session.provider} "
+                f"{counted(len(job.entries))}, {lasted(ms)} each on {explainer.session.provider} "
                 f"(score and {counted(len(explainer.methods), 'map')}) -> {folder.path}/"
             )
         note = shown_bands(run.preprocess, explainer.input.channels)
@@ -353,7 +353,7 @@ class _Run:
         chance = "" if entry["probability"] is None else percent(entry["probability"])
         # A run has one time for all its images: it is no image's own.
         alone = entry["images_in_run"] == 1
-        took = f" {entry['ms']:8.1f} ms" if alone else ""
+        took = f" {lasted(entry['ms']):>11}" if alone else ""
         from ..pictures import reading
 
         empty: dict[str, list[str]] = {}

@@ -195,7 +195,8 @@ class BiasFinder:
             raise skipped[0].error if skipped else ImageError("no photos given; expected a folder")
         if self.clusters is not None and self.clusters > len(files):
             raise UsageError(
-                f"clusters {self.clusters}: the set has {_photos(len(files))}; expected at most that"
+                f"clusters {self.clusters}: the set has {_photos(len(files))}; expected at most "
+                "that"
             )
         if self.masks is not None:
             self._refuse_no_masks(files)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from backlight.engine.cli import COMMANDS, run
+from backlight.engine.cli.console import lasted
 from backlight.engine.cli.options import PHOTOS
 from backlight.engine.photos.plain import as_json
 from backlight.errors import ModelError, cleaned
@@ -159,3 +160,10 @@ def test_libraries_write_to_no_terminal(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.startswith("backlight: skipped: a.tif: can't be read:")
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ms", "said"), [(3.04, "3.0 ms"), (9999.9, "9999.9 ms"), (114_376, "114.4 s")]
+)
+def test_a_long_time_is_told_in_seconds(ms: float, said: str):
+    assert lasted(ms) == said

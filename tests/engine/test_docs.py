@@ -51,8 +51,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchma
 
 
 def anchors(page: Path) -> set[str]:
-    """What a page's headings are called in a link, as GitHub names them."""
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    """What a page's headings are called in a link."""
+    return named(page.read_text(encoding="utf-8"))
+
+
+def named(text: str) -> set[str]:
+    """What the headings in a text are called in a link, as GitHub names them."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     bare = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", head) for head in heads]
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in bare}
@@ -82,11 +87,64 @@ def test_no_merge_is_left_half_done(page: Path) -> None:
     assert not [line for line in lines if line.startswith(("<<<<<<<", ">>>>>>>", "======="))]
 
 
+def rows_of(page: Path, width: int) -> list[list[str]]:
+    """The cells of a page's table of this many columns, without its head."""
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    of_it = [row for row in rows if len(row) == width]
+    assert set("".join(of_it[1])) <= set("- ")
+    return of_it[2:]
+
+
+TABLE = rows_of(ROOT / "docs" / "README.md", 5)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[1][1:24])
+def test_what_the_table_of_methods_says_is_so(row: list[str]) -> None:
+    """Each row's links lead to a heading, whose part names what is given; its command is one; its
+    sources are the method's own; what is said to be in the exported file is."""
+    from backlight.engine.cli import COMMANDS
+    from backlight.export.methods import METHODS as ROWS
+
+    _, name, source, given, held = row
+    links = re.findall(r"\]\(([^)]+)\)", name)
+    assert links
+    words = re.findall(r"`([^`]+)`", given)
+    methods = [word.removeprefix("--method ") for word in words if word.startswith("--method ")]
+    options = [word for word in words if word.startswith("--") and "--method" not in word]
+    commands = [word.removeprefix("backlight ") for word in words if word[:2] != "--"]
+    assert methods or commands, given
+    assert set(commands) <= set(COMMANDS)
+    assert {ROWS[one].source for one in methods} <= set(source.split(", ")), source
+    in_graph = [ROWS[one].held == "graph" for one in methods]
+    assert held == ("" if not any(in_graph) else "the latter" if commands else "yes")
+    assert not methods or commands or all(in_graph) == bool(held)
+    told = ""
+    for link in links:
+        page, _, anchor = link.partition("#")
+        assert anchor, link
+        told += part_of(ROOT / "docs" / page, anchor)
+    for one in methods:
+        assert f"`{one}`" in told, f"{one}: {name}"
+    for one in [*options, *(f"backlight {command}" for command in commands)]:
+        assert one.split(" Q")[0] in told, f"{one}: {name}"
+
+
+def part_of(page: Path, anchor: str) -> str:
+    """The text under a heading, up to the next one."""
+    text = page.read_text(encoding="utf-8")
+    (found,) = (p for p in re.split(r"^(?=#+ )", text, flags=re.MULTILINE) if anchor in named(p))
+    return found
+
+
 def test_every_method_is_in_the_table() -> None:
     """docs/README.md says of every method and command where it is."""
     from backlight.engine.cli import COMMANDS
+    from backlight.export.methods import METHODS as ROWS
 
     table = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     tools = {"export", "explain", "check", "methods", "bench", "serve", "batch", "triton"}
     for name in set(COMMANDS) - tools:
         assert f"`{name}`" in table or f"`backlight {name}`" in table, name
+    for name in ROWS:
+        assert f"`--method {name}`" in table, name

@@ -233,7 +233,7 @@ def test_a_file_that_is_no_map_is_named(folder, capsys, name, made, says):
     ("more", "says"),
     [
         (["--method", "lime", "--segments", "slick"], "--segments 'slick'; accepted: 'slic'"),
-        (["--method", "lime", "--segments", "nothing.png"], "--segments 'nothing.png': no such file"),
+        (["--method", "lime", "--segments", "gone.png"], "--segments 'gone.png': no such file"),
         (["--method", "lime", "--segments", "no/thing"], "--segments 'no/thing': no such file"),
         (["--method", "lime", "--segments", "slic:100"], "more than the image's 64 pixels"),
         (["--method", "lime", "--masks", "1"], "1 masks; accepted: 2 or more"),
