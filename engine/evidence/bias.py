@@ -153,7 +153,7 @@ class BiasFinder:
         chosen = method_named(name or METHOD)
 
         def make(row: Any) -> Explainer:
-            drawn = {"layer": layer, "size": "layer"} if row.by == "layer" else {}
+            drawn: dict[str, Any] = {"layer": layer, "size": "layer"} if row.by == "layer" else {}
             return Explainer(ready, methods=[row.name], batch=batch, **drawn, **more)
 
         if layer is not None and chosen.by != "layer":
