@@ -48,7 +48,8 @@ def described(graph: ExplainGraph) -> Described:
     score, layer = graph.score_output, None
     if score is None:
         score = layer = graph.of
-        graph.model.graph.outputs.append(_tensors(graph)[score])
+        held = ir.convenience.create_value_mapping(graph.model.graph)
+        graph.model.graph.outputs.append(held[score])
     return Described(
         fed=Fed.of(graph.model.graph, graph.input, _ours(graph.added)),
         saliency=graph.saliency,
@@ -71,20 +72,23 @@ def _ranked(graph: ExplainGraph, score: str) -> str | None:
     """The output that a fresh export ranks classes by; none of scores that have positions."""
     if graph.ranking == score:
         return score
-    value = _tensors(graph).get(graph.ranking)
+    return _shown(graph.model, graph.ranking)
+
+
+def _shown(model: ir.Model, name: str) -> str | None:
+    """The tensor that a graph ranks classes by, an output from here on; None where the graph
+    doesn't hold it, a row per image."""
+    value = ir.convenience.create_value_mapping(model.graph).get(name)
     if value is None or value.shape is None or len(value.shape) != 2:
         return None
     if not value.is_graph_output():  # but probabilities are, several of which may round to 1
-        graph.model.graph.outputs.append(value)
+        model.graph.outputs.append(value)
     return value.name
 
 
-def _tensors(graph: ExplainGraph) -> Mapping[str, ir.Value]:
-    return ir.convenience.create_value_mapping(graph.model.graph)
-
-
 def in_file(model: ir.Model, name: str, methods: Sequence[str]) -> Described:
-    """A file that `backlight export` wrote, by its metadata."""
+    """A file that `backlight export` wrote, by its metadata. What it ranks classes by becomes an
+    output where none is: several probabilities may round to the same."""
     meta = model.metadata_props
     outputs = {v.name: v for v in model.graph.outputs}
     saliency: dict[str, str] = {}
@@ -127,14 +131,8 @@ def in_file(model: ir.Model, name: str, methods: Sequence[str]) -> Described:
         contrast=meta.get("backlight.contrast", ""),
         contrast_form=meta.get("backlight.contrast_form", "loss"),
         contrasted=_contrasted(meta),
-        ranked=_ranked_by(meta.get("backlight.ranked", ""), outputs),
+        ranked=_shown(model, meta.get("backlight.ranked", "")),
     )
-
-
-def _ranked_by(name: str, outputs: Mapping[str | None, ir.Value]) -> str | None:
-    """The output of a file that it ranks classes by, where one holds that."""
-    shape = outputs[name].shape if name in outputs else None
-    return name if shape is not None and len(shape) == 2 else None
 
 
 def _contrasted(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -162,6 +162,8 @@ class Explainer(Reading):
             self._variants = Variants(self._asked, Sampling(), fixed=True)
             as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
             as_it_is = as_it_is and not self._lone and ready.as_given
+            own_outputs = {v.name for v in ready.read.graph.outputs}
+            as_it_is = as_it_is and (self._said.ranked or self._said.scores) in own_outputs
             compiled: Any = ready.given if as_it_is else source
         else:
             self._variants = Variants(self._asked, sampling or Sampling(), _has_size(source))
