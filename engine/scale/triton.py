@@ -11,7 +11,6 @@ Triton's model_config.proto, and its documents on dynamic batching, reshape, war
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -22,7 +21,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...errors import ModelError, OutputError, UsageError
+from ...errors import OutputError, UsageError
 from ...export.preprocess import Preprocess, of_metadata
 from ...export.saliency import ExplainGraph, explain_graph
 from ...export.store import save_model, temporary_folder
@@ -30,17 +29,13 @@ from ..classifier.labels import fitting, of_model
 from ..classifier.ready import Ready
 from ..photos import images
 from ..photos.outputs import refuse_special
+from .held import held_graph, held_model
+from .pbtxt import Tensor, text
 
 __all__ = ["BACKENDS", "DEVICES", "Serving", "repository"]
 
 BACKENDS = ("onnxruntime", "tensorrt")
 DEVICES = ("gpu", "cpu")
-_TYPES = {
-    "FLOAT": "TYPE_FP32", "FLOAT16": "TYPE_FP16", "BFLOAT16": "TYPE_BF16", "DOUBLE": "TYPE_FP64",
-    "INT8": "TYPE_INT8", "INT16": "TYPE_INT16", "INT32": "TYPE_INT32", "INT64": "TYPE_INT64",
-    "UINT8": "TYPE_UINT8", "UINT16": "TYPE_UINT16", "UINT32": "TYPE_UINT32",
-    "UINT64": "TYPE_UINT64", "BOOL": "TYPE_BOOL", "STRING": "TYPE_STRING",
-}  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -81,32 +76,6 @@ class Serving:
         return "cuda" if self.device == "gpu" else "cpu"
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """dims: with the batch, -1 where open. scalar: a number per image, such as `target`."""
-
-    name: str
-    type: str
-    dims: tuple[int, ...]
-
-    @classmethod
-    def of(cls, value: ir.Value, known: Sequence[int] | None = None) -> _Tensor:
-        """Of a graph's input or output. known: its dimensions without the batch, where they are.
-        Raises ModelError."""
-        kind = "UNDEFINED" if value.dtype is None else value.dtype.name
-        if kind not in _TYPES:
-            raise ModelError(f"'{value.name}' is {kind.lower()}, which Triton lacks")
-        if value.shape is None:
-            raise ModelError(
-                f"'{value.name}' has no known number of dimensions, and Triton wants it; "
-                "--shape of the image may settle it"
-            )
-        dims = [d if isinstance(d, int) and d > 0 else -1 for d in value.shape.dims]
-        if known is not None:
-            dims[1:] = known
-        return cls(value.name or "", _TYPES[kind], tuple(dims))
-
-
 @dataclass
 class Written:
     """What is in a repository now. models: their names; notes: for people."""
@@ -132,25 +101,19 @@ def repository(
 ) -> Written:
     """Write a model repository, or three models into one that is there: each whole, or not at all.
 
-    model: a classifier's file. name: of the model in Triton; default: the file's. preprocess:
-    default: the model's own. labels: class names; default: the model's own.
+    model: a classifier's file, or one that `backlight export` wrote, which stays as it is. name: of
+    the model in Triton; default: the file's. preprocess, labels (class names): default: the model's
+    own.
     Raises ModelError, UnsupportedNode, UsageError, OutputError.
     """
     serving = serving or Serving()
     ready = Ready.of(model, shapes)
-    if ready.exported is not None:
-        raise UsageError(f"{model} is exported already; give the model that it was made of")
     name = name or re.sub(r"[^A-Za-z0-9_.-]", "_", ready.name).lstrip("_.-") or "model"
     if not _NAME.fullmatch(name):
         raise UsageError(f"name '{name}'; expected letters, digits, dots, dashes, underscores")
     parts = (name, f"{name}_plain", f"{name}_scores")
     _refuse(folder, parts, force)
-    # A layer that is asked for by name is in the model as it was read.
-    source = ready.read.clone() if layer else ready.loaded
-    graph = explain_graph(
-        source, list(methods) if methods else None, layer=layer or None, lowering=serving.form,
-        preprocess=preprocess,
-    )  # fmt: skip
+    graph = _graph(ready, methods, serving, layer, preprocess)
     made = _Repository(ready, graph, name, serving, preprocess, labels)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +128,22 @@ def repository(
     except OSError as err:
         raise OutputError(f"{folder}: can't be written: {err.strerror or err}") from err
     return Written(folder, list(parts), graph.methods, [*graph.notes, *made.notes])
+
+
+def _graph(
+    ready: Ready, methods: Sequence[str] | None, serving: Serving, layer: Sequence[str] | None,
+    preprocess: Preprocess | None,
+) -> ExplainGraph:  # fmt: skip
+    """The explaining graph: the file's own, where it is exported already."""
+    if ready.exported is not None:
+        if layer:
+            raise UsageError(f"{ready.source} is exported already; layer is in the file")
+        return held_graph(ready, methods, serving.form)
+    # A layer that is asked for by name is in the model as it was read.
+    return explain_graph(
+        ready.read.clone() if layer else ready.loaded, list(methods) if methods else None,
+        layer=layer or None, lowering=serving.form, preprocess=preprocess,
+    )  # fmt: skip
 
 
 def _refuse(folder: Path, parts: Sequence[str], force: bool) -> None:
@@ -197,7 +176,7 @@ class _Repository:
         self.inputs = [self._input(v, size) for v in graph.model.graph.inputs]
         plain = {v.name for v in ready.loaded.graph.inputs}
         self.own = [t for t in self.inputs if t.name in plain]
-        self.outputs = [_Tensor.of(v) for v in graph.model.graph.outputs]
+        self.outputs = [Tensor.of(v) for v in graph.model.graph.outputs]
         kept = {v.name for v in ready.loaded.graph.outputs}
         self.plain = [t for t in self.outputs if t.name in kept]
         batched = all(t.dims and t.dims[0] == -1 for t in [*self.inputs, *self.outputs])
@@ -207,12 +186,12 @@ class _Repository:
                 "the batch is fixed, or an input has no row per image: Triton gets no batcher"
             )
 
-    def _input(self, value: ir.Value, size: tuple[int, int] | None) -> _Tensor:
+    def _input(self, value: ir.Value, size: tuple[int, int] | None) -> Tensor:
         if value.name != self.graph.input:
-            return _Tensor.of(value)
+            return Tensor.of(value)
         spec = self.ready.image.spec
         known = None if size is None else spec.shape(size)
-        found = _Tensor.of(value, known)
+        found = Tensor.of(value, known)
         if -1 in found.dims[1:]:
             self.notes.append(
                 f"input '{value.name}' has open sizes: a request of a huge one can take the "
@@ -226,7 +205,7 @@ class _Repository:
         self.graph.save(explaining / "1" / "model.onnx")
         self._config(explaining, self._model(self.name, self.inputs, self.outputs))
         plain = self._folder(folder, f"{self.name}_plain")
-        save_model(self.ready.read, plain / "1" / "model.onnx")
+        save_model(held_model(self.ready), plain / "1" / "model.onnx")
         self._config(plain, self._model(plain.name, self.own, self.plain))
         scores = self._folder(folder, f"{self.name}_scores")
         # A version without a file is no folder in git, nor in an object store.
@@ -241,20 +220,20 @@ class _Repository:
         (folder / name / "1").mkdir(parents=True)
         if self.labels is not None:
             lines = (" ".join(label.split()) for label in self.labels)
-            text = "".join(f"{line}\n" for line in lines)
-            (folder / name / "labels.txt").write_text(text, encoding="utf-8")
+            whole = "".join(f"{line}\n" for line in lines)
+            (folder / name / "labels.txt").write_text(whole, encoding="utf-8")
         return folder / name
 
     def _config(self, folder: Path, lines: list[str]) -> None:
-        text = "\n".join(lines) + "\n"
-        (folder / "config.pbtxt").write_text(text, encoding="utf-8", newline="\n")
+        whole = "\n".join(lines) + "\n"
+        (folder / "config.pbtxt").write_text(whole, encoding="utf-8", newline="\n")
 
-    def _model(self, name: str, inputs: list[_Tensor], outputs: list[_Tensor]) -> list[str]:
+    def _model(self, name: str, inputs: list[Tensor], outputs: list[Tensor]) -> list[str]:
         serving = self.serving
         runs = ['backend: "onnxruntime"', 'default_model_filename: "model.onnx"']
         if serving.backend == "tensorrt":
             runs = ['backend: "tensorrt"', 'default_model_filename: "model.plan"']
-        lines = [f"name: {_text(name)}", *runs, f"max_batch_size: {self.most}"]
+        lines = [f"name: {text(name)}", *runs, f"max_batch_size: {self.most}"]
         lines += self._tensors(inputs, outputs)
         kind = "KIND_GPU" if serving.device == "gpu" else "KIND_CPU"
         lines += [f"instance_group [ {{ count: {serving.instances} kind: {kind} }} ]"]
@@ -274,7 +253,7 @@ class _Repository:
         own = {"backlight.methods": ",".join(self.graph.methods), "backlight.of": self.graph.of}
         return lines + self._parameters(own if name == self.name else {})
 
-    def _tensors(self, inputs: list[_Tensor], outputs: list[_Tensor]) -> list[str]:
+    def _tensors(self, inputs: list[Tensor], outputs: list[Tensor]) -> list[str]:
         lines = []
         for kind, tensors in (("input", inputs), ("output", outputs)):
             for tensor in tensors:
@@ -286,15 +265,15 @@ class _Repository:
                     more += ' label_filename: "labels.txt"'
                 shown = ", ".join(map(str, dims))
                 lines += [
-                    f"{kind} [ {{ name: {_text(tensor.name)} data_type: {tensor.type} "
+                    f"{kind} [ {{ name: {text(tensor.name)} data_type: {tensor.type} "
                     f"dims: [ {shown} ]{more} }} ]"
                 ]
         return lines
 
-    def _dims(self, tensor: _Tensor) -> tuple[int, ...]:
+    def _dims(self, tensor: Tensor) -> tuple[int, ...]:
         return tensor.dims[1:] if self.most else tensor.dims
 
-    def _warmups(self, inputs: list[_Tensor]) -> list[str]:
+    def _warmups(self, inputs: list[Tensor]) -> list[str]:
         """Runs before the model counts as ready: kernels are chosen and memory is taken in them."""
         lines = []
         for batch in sorted({1, self.most}) if self.most else [0]:
@@ -304,7 +283,7 @@ class _Repository:
                 dims = [d if d > 0 else 224 for d in self._dims(tensor)] or [1]
                 shown = ", ".join(map(str, dims))
                 lines += [
-                    f"  inputs {{ key: {_text(tensor.name)} value {{ data_type: {tensor.type} "
+                    f"  inputs {{ key: {text(tensor.name)} value {{ data_type: {tensor.type} "
                     f"dims: [ {shown} ] zero_data: true }} }}"
                 ]
             lines += ["} ]"]
@@ -316,22 +295,22 @@ class _Repository:
         if self.preprocess is not None:
             said["backlight.preprocess"] = self.preprocess
         return [
-            f"parameters [ {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }} ]"
+            f"parameters [ {{ key: {text(key)} value {{ string_value: {text(value)} }} }} ]"
             for key, value in said.items()
         ]
 
     def _ensemble(self, name: str, plain: str) -> list[str]:
         scores = [t for t in self.plain if t.name == self.graph.score_output] or self.plain
-        lines = [f"name: {_text(name)}", 'platform: "ensemble"', f"max_batch_size: {self.most}"]
+        lines = [f"name: {text(name)}", 'platform: "ensemble"', f"max_batch_size: {self.most}"]
         lines += self._tensors(self.own, scores)
         lines += ["ensemble_scheduling {", "  step [ {"]
-        lines += [f"    model_name: {_text(plain)}", "    model_version: -1"]
+        lines += [f"    model_name: {text(plain)}", "    model_version: -1"]
         for kind, tensors in (("input_map", self.own), ("output_map", scores)):
             for tensor in tensors:
-                lines += [f"    {kind} {{ key: {_text(tensor.name)} value: {_text(tensor.name)} }}"]
+                lines += [f"    {kind} {{ key: {text(tensor.name)} value: {text(tensor.name)} }}"]
         return [*lines, "  } ]", "}", *self._parameters({})]
 
-    def _build(self, inputs: list[_Tensor]) -> str:
+    def _build(self, inputs: list[Tensor]) -> str:
         """How the plan is made: on the machine that runs it, by the TensorRT that runs it."""
         words = ["trtexec", "--onnx=1/model.onnx", "--saveEngine=1/model.plan"]
         if self.most:
@@ -341,8 +320,3 @@ class _Repository:
                 )
                 words.append(f"--{option}Shapes={shapes}")
         return f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{shlex.join(words)}\n'
-
-
-def _text(value: str) -> str:
-    """A string in protobuf's text format: JSON's escapes of ASCII are among its own."""
-    return json.dumps(value.encode("utf-8", "backslashreplace").decode(), ensure_ascii=False)

@@ -158,6 +158,50 @@ def test_models_that_triton_cannot_batch(
     assert not any("open sizes" in note for note in made["notes"])
 
 
+def test_an_exported_file_is_deployed_as_it_is(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its maps, or those that are asked for, and the model that it was made of beside it."""
+    file, repository = tmp_path / "e.onnx", tmp_path / "r"
+    words = ["--method", "vanilla", "--method", "gradcam", "--method", "layercam"]
+    assert run(["export", str(tiny), "-o", str(file), *words]) == 0
+    capsys.readouterr()
+    made = written(capsys, file, "-o", repository, "--name", "m", "--device", "cpu")
+    assert made["models"] == ["m", "m_plain", "m_scores"]
+    assert made["methods"] == ["vanilla", "gradcam", "layercam"]
+    x = models.images(2, 3, 8, 8)
+    feeds = {"x": x, "target": np.array([-1, 3])}
+    want = dict(zip(made_outputs(file), run_file(file, feeds), strict=True))
+    for name in made["models"][:2]:
+        fits(repository / name)
+    held = repository / "m" / "1" / "model.onnx"
+    for output, values in zip(made_outputs(held), run_file(held, feeds), strict=True):
+        np.testing.assert_array_equal(values, want[output])
+    plain = repository / "m_plain" / "1" / "model.onnx"
+    assert made_outputs(plain) == made_outputs(tiny)
+    np.testing.assert_allclose(run_file(plain, {"x": x})[0], run_file(tiny, {"x": x})[0], rtol=1e-6)
+    few = written(capsys, file, "-o", repository, "--name", "few", "--method", "gradcam")
+    assert few["methods"] == ["gradcam"]
+    held = repository / "few" / "1" / "model.onnx"
+    assert [n for n in made_outputs(held) if n.startswith("saliency")] == ["saliency_gradcam"]
+    fits(repository / "few")
+    got = dict(zip(made_outputs(held), run_file(held, feeds), strict=True))
+    np.testing.assert_array_equal(got["saliency_gradcam"], want["saliency_gradcam"])
+    assert run(["export", str(tiny), "-o", str(file), "--force", "--for", "tensorrt"]) == 0
+    capsys.readouterr()
+    made = written(capsys, file, "-o", repository, "--name", "t", "--backend", "tensorrt")
+    assert config(repository / "t").backend == "tensorrt"
+    fits(repository / "t")
+
+
+def made_outputs(file: Path) -> list[str]:
+    return [v.name for v in onnx.load(file).graph.output]
+
+
+def run_file(file: Path, feeds: dict[str, Any]) -> list[Any]:
+    return list(ort.InferenceSession(file).run(None, feeds))
+
+
 def test_names_and_labels_of_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever they hold, the text is one message with that in it."""
     proto = models.tiny()
@@ -190,7 +234,9 @@ def test_bad_usage_is_a_line(
         ([tiny, "--queue", "0", *out], "queue 0"),
         ([tiny, "--name", "../x", *out], "expected letters"),
         ([tiny, "--method", "gradcamm", *out], "nearest: gradcam"),
-        ([tmp_path / "e.onnx", *out], "is exported already"),
+        ([tmp_path / "e.onnx", "--method", "gradcam", *out], "was exported with vanilla"),
+        ([tmp_path / "e.onnx", "--layer", "h", *out], "layer is in the file"),
+        ([tmp_path / "e.onnx", "--backend", "tensorrt", *out], "--for tensorrt"),
         ([tmp_path / "none.onnx", *out], "no such file"),
         ([tiny, "-o", tmp_path / "file"], "a file; expected a folder"),
         ([tiny, "-o", tmp_path / "there"], "exists already; --force"),
