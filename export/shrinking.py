@@ -67,7 +67,7 @@ def _may_not_fit(node: ir.Node) -> bool:
         array = constant(node.inputs[1]) if len(node.inputs) > 1 else None
         own = node.attributes.get_ints("pads", ())
         given = own if array is None else array.reshape(-1).tolist()
-        return not given or any(int(p) < 0 for p in given)
+        return any(int(p) < 0 for p in given)  # of pads that the run computes it makes no sizes
     if node.op_type not in _OVER | _BACK:
         return False
     if node.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):

@@ -276,3 +276,35 @@ def test_slices_behind_windows_have_their_sizes():
     model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w"))
     shapes = {v.name: list(v.shape) for n in load(model).graph for v in n.outputs}
     assert shapes["s4"] == [1, 1, 12, 12] and shapes["y"] == [1, 144]
+
+
+def test_pads_that_the_run_computes_hide_no_slice():
+    """Swin by the older exporter: a Pad and Slices per block, more of them than there are waves.
+    Of such pads inference makes no size, so none below 0."""
+    chain = " ".join(
+        f"k{i} = Shape(s{i}) l{i} = Sub(k{i}, k{i}) d{i} = Concat<axis=0>(l{i}, l{i}) "
+        f"p{i} = Pad(s{i}, d{i}) r{i} = Reshape(p{i}, k{i}) s{i + 1} = Slice(r{i}, a, b, i)"
+        for i in range(40)
+    )
+    model = onnx.parser.parse_model(
+        f"{HEAD % 17}g (float[1,1,4,20] x) => (float[1,1,4,19] y) "
+        "<int64[1] a = {0}, int64[1] b = {19}, int64[1] i = {3}> "
+        f"{{ s0 = Relu(x) {chain} y = Relu(s40) }}"
+    )
+    shapes = {v.name: v.shape for n in load(model).graph for v in n.outputs}
+    assert list(shapes["s40"]) == [1, 1, 4, 19]
+
+
+@pytest.mark.parametrize("pads", ["Neg(t)", "Mul(t, m)", "Sub(m, t)"])
+def test_pads_computed_to_be_below_nothing(pads):
+    """They are folded to numbers, and then known."""
+    model = onnx.parser.parse_model(
+        f"{HEAD % 17}g (float[1,1,4,4] x) => (float[N,M] y) "
+        "<int64[1] a = {0}, int64[1] b = {3}, int64[1] i = {3}, int64[4] m = {-2, -2, -2, -2}> "
+        f"{{ t = Shape(x) n = {pads} p = Concat<axis=0>(n, n) c = Pad(x, p) "
+        "s = Slice(c, a, b, i) y = Flatten(s) }"
+    )
+    try:
+        load(model)
+    except BacklightError as err:
+        assert len(str(err).splitlines()) == 1
