@@ -6,6 +6,7 @@ Nothing here knows an operator: rules say what a node passes on, variants are ma
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Sequence
+from functools import cache
 
 import onnx
 import onnx_ir as ir
@@ -112,6 +113,7 @@ def obstacle(node: ir.Node, rules: RuleMap, opset: int) -> str | None:
     return None
 
 
+@cache
 def operator_version(op_type: str, opset: int) -> int:
     """The version (`since_version`) of a standard operator in force at an opset; 0 if none."""
     try:
@@ -260,6 +262,8 @@ def unbroadcast(
     which nothing is known are taken to be."""
     assert ct.shape is not None
     assert primal.shape is not None
+    if not unsure and ct.shape == primal.shape:
+        return ct
     extra = len(ct.shape) - len(primal.shape)
     leading = list(range(extra))
     kept: list[int] = []

@@ -40,6 +40,8 @@ def broadcast_shape(shapes: Iterable[ir.Shape | None]) -> ir.Shape | None:
     known = list(shapes)
     if any(shape is None for shape in known):
         return None
+    if known and all(shape is known[0] or shape == known[0] for shape in known):
+        return known[0]
     rank = max((len(shape) for shape in known if shape is not None), default=0)
     dims: list[int | str | None] = []
     for axis in range(rank):
@@ -199,7 +201,7 @@ class Emitter:
         if dtype is not None:
             outputs[0].dtype = dtype
         if _shape is not None:
-            outputs[0].shape = ir.Shape(_shape)
+            outputs[0].shape = _shape if isinstance(_shape, ir.Shape) else ir.Shape(_shape)
         elif op_type in _ELEMENTWISE:
             outputs[0].shape = broadcast_shape(v.shape for v in inputs if v is not None)
         elif op_type == "Transpose" and inputs[0] is not None and inputs[0].shape is not None:
@@ -292,6 +294,8 @@ def _all_names(graph: ir.Graph) -> set[str]:
 
 
 def _frozen(value: Any) -> object:
+    if type(value) in (int, float, str):  # to ask for onnx-ir's protocols takes long
+        return value
     if isinstance(value, (list, tuple)):
         return tuple(value)
     return id(value) if isinstance(value, (ir.TensorProtocol, ir.Graph)) else value

@@ -24,6 +24,7 @@ from .heap import seldom_collected
 from .inline import inline
 from .legacy import align_functions, harden, help_inference, soften, version
 from .lone import with_batch
+from .message import message
 from .shrinking import waves
 from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .sparse import densify
@@ -426,7 +427,7 @@ def _light(
         graph.inputs.append(value)
     try:
         with hidden(model, {*suspects(model), *apart}):
-            proto = ir.to_proto(model)
+            proto = message(model)
     finally:
         del graph.inputs[inputs:]
         for name, value in heavy.items():

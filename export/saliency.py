@@ -36,6 +36,7 @@ from .heap import seldom_collected
 from .layer import Layer
 from .lone import is_lone, unbatched, without_batch
 from .lowering import emitter, finish, lowered
+from .message import message
 from .methods import Method, asked, chosen
 from .preprocess import Preprocess, of_metadata
 from .rules import RuleMap
@@ -78,7 +79,7 @@ class ExplainGraph:
                 "write it with 'backlight export', which keeps the weights in a file beside it"
             )
         ir.external_data.load_to_model(self.model)
-        return ir.to_proto(self.model)
+        return message(self.model)
 
     def save(self, path: str | os.PathLike[str], *, external: bool = False) -> None:
         """Write the model, whole or not at all; above 2 GB (or with external=True) the weights

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from ..errors import OutputError
+from .message import message
 
 try:
     import fcntl
@@ -101,7 +103,7 @@ def save_model(model: ir.Model, path: Path, external: bool = False) -> None:
                 ir.save(model, made, external_data=f"{path.name}.data")
             else:
                 ir.external_data.load_to_model(model)
-                ir.save(model, made)
+                onnx.save(message(model), made)
             files = [f for f in (folder / f"{path.name}.data", made) if f.exists()]
             for file in files:
                 synced(file)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ...export.graph import read_message
+from ...export.message import message
 from ...export.store import fits_message, save_model
 from .interface import (
     ModelSource,
@@ -211,7 +212,7 @@ def _source(model: ModelSource, stack: ExitStack) -> Source:
     if isinstance(model, ir.Model):
         if fits_message(model):
             ir.external_data.load_to_model(model)
-            return Source(bytes(ir.to_proto(model).SerializeToString()), model)
+            return Source(bytes(message(model).SerializeToString()), model)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="backlight-"))
         file = Path(folder) / "model.onnx"
         save_model(model, file, external=True)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ...errors import InputError, ModelError, UsageError
 from ...lanes import in_lanes
 from ..graph import ModelLike
+from ..message import message
 from .buckets import buckets
 from .build import Graphs, build
 from .clean import BACKGROUNDS
@@ -88,17 +89,17 @@ class IncrementalPlan:
     @cached_property
     def clean(self) -> onnx.ModelProto:
         """The clean graph."""
-        return ir.to_proto(self.graphs.clean)
+        return message(self.graphs.clean)
 
     @cached_property
     def patch(self) -> onnx.ModelProto:
         """The patch graph."""
-        return ir.to_proto(self.graphs.patch)
+        return message(self.graphs.patch)
 
     @cached_property
     def tail(self) -> onnx.ModelProto:
         """The tail."""
-        return ir.to_proto(self.graphs.tail)
+        return message(self.graphs.tail)
 
     @property
     def crossings(self) -> tuple[str, ...]:

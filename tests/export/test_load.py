@@ -416,7 +416,8 @@ def test_above_two_gigabytes_goes_to_external_data(tmp_path: Path, monkeypatch):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
 
 
-def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("external", [False, True])
+def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch, external: bool):
     import onnx_ir as ir
 
     (tmp_path / "out.onnx").write_bytes(b"before")
@@ -424,9 +425,9 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch):
     def broken(*_args: object, **_kw: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ir, "save", broken)
+    monkeypatch.setattr(*((ir, "save") if external else (onnx, "save")), broken)
     with pytest.raises(backlight.BacklightError, match="No space left"):
-        explain_graph(models.tiny()).save(tmp_path / "out.onnx")
+        explain_graph(models.tiny()).save(tmp_path / "out.onnx", external=external)
     assert [f.name for f in tmp_path.iterdir()] == ["out.onnx"]
     assert (tmp_path / "out.onnx").read_bytes() == b"before"
 
