@@ -1,0 +1,148 @@
+"""Where an explaining pass spends its time on ONNX Runtime, node by node: what a floor would be.
+
+    python -m benchmarks.floor [NAME …] [--json FILE] [--runs 12] [--batch 1 4]
+
+By the runtime's own profiler, the least of all runs of each node: the plain model, then its
+explaining graph (`--for cpu`, two threads) with one rule (vanilla) and with all three. `floor` is
+the plain model and the backward pass's convolutions and products of matrices alone, as fast as this
+runtime's kernels are: no spelling in standard operators goes below it, but one with other
+convolutions. Results of networks that weren't asked for stay in FILE as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backlight.engine.runtime.machine import device, versions
+from backlight.export.saliency import explain_graph
+
+from .runtimes import RULES, SIZE, THREADS
+from .saliency import NETWORKS, network
+
+ARITHMETIC = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
+LAYOUT = ("ReorderInput", "ReorderOutput", "Transpose")
+POOLS = ("MaxPool", "MaxUnpool", "ScatterElements", "ScatterND", "Resize", "AveragePool")
+END = "_kernel_time"
+Node = tuple[str, str]
+
+
+def profiled(model: Path, batch: int, runs: int) -> dict[Node, float]:
+    """Milliseconds of each node, by its name and operator: the least of all runs."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.enable_profiling = True
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        rng = np.random.default_rng(0)
+        feeds = {
+            i.name: rng.standard_normal(
+                [batch, *(d if isinstance(d, int) else SIZE for d in i.shape[1:])]
+            ).astype(np.float32)
+            for i in session.get_inputs()
+        }
+        for _ in range(runs):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    taken: dict[Node, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(END):
+            name = event["name"].removesuffix(END)
+            taken[name, event["args"]["op_name"]].append(event["dur"] / 1e3)
+    return {node: min(all_) for node, all_ in taken.items()}
+
+
+def part(node: Node) -> str:
+    """What a node of an explaining graph is there for."""
+    name, operator = node
+    if operator in LAYOUT:
+        return "layout"
+    if "backlight/" not in name:
+        return "forward"
+    if operator in ARITHMETIC:
+        return "backward arithmetic"
+    return "pools" if operator in POOLS else "gates and sums"
+
+
+def parts(nodes: Mapping[Node, float]) -> dict[str, float]:
+    """Milliseconds by part."""
+    found: dict[str, float] = defaultdict(float)
+    for node, ms in nodes.items():
+        found[part(node)] += ms
+    return {name: round(ms, 2) for name, ms in sorted(found.items())}
+
+
+def measured(name: str, batch: int, runs: int, folder: Path) -> dict[str, Any]:
+    """A network's row at a batch: the plain model, and per number of rules the parts, what it all
+    costs over the plain model, and the floor."""
+    model = network(name)
+    plain = sum(profiled(model, batch, runs).values())
+    row: dict[str, Any] = {"network": name, "batch": batch, "score": round(plain, 2)}
+    for what, rules in RULES.items():
+        file = folder / f"{name}-{what}.onnx"
+        explain_graph(str(model), rules, target_class="top1", lowering="cpu").save(file)
+        nodes = profiled(file, batch, runs)
+        found = parts(nodes)
+        slowest = sorted(
+            ((ms, *node) for node, ms in nodes.items() if part(node) != "forward"), reverse=True
+        )
+        row[what] = {
+            "ms": found,
+            "ratio": round(sum(nodes.values()) / plain, 2),
+            "floor": round(1 + found["backward arithmetic"] / plain, 2),
+            "slowest": [[round(ms, 2), operator, n] for ms, n, operator in slowest[:5]],
+        }
+        file.unlink()
+    return row
+
+
+def show(row: Mapping[str, Any]) -> None:
+    print(f"{row['network']:19}{row['batch']:2} score {row['score']:.1f} ms")
+    for what in RULES:
+        found = row[what]
+        cells = ", ".join(f"{name} {ms:.1f}" for name, ms in found["ms"].items())
+        print(
+            f"  {what:6} {found['ratio']:.2f} times the score, floor {found['floor']:.2f}: {cells}"
+        )
+        for ms, operator, name in found["slowest"]:
+            print(f"         {ms:6.2f} {operator} {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NETWORKS))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--runs", type=int, default=12)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    given = parser.parse_args(arguments)
+    if unknown := sorted(set(given.names) - set(NETWORKS)):
+        parser.error(f"unknown: {unknown[0]}; one of {', '.join(NETWORKS)}")
+    told = {"device": device(), "versions": versions(), "threads": THREADS}
+    print(told["device"], *(f"{k} {v}" for k, v in versions().items()), sep=", ", flush=True)
+    kept: dict[str, Any] = {}
+    if given.json and given.json.exists():
+        kept = json.loads(given.json.read_text())
+    for name in given.names or NETWORKS:
+        rows = []
+        for batch in given.batch:
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(measured(name, batch, given.runs, Path(folder)))
+            show(rows[-1])
+        kept[name] = told | {"rows": rows}
+        if given.json:
+            given.json.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
