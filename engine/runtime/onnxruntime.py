@@ -28,6 +28,8 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
 }
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# In every wheel of it, and no device: a way to ask a service of that name.
+_AZURE = "AzureExecutionProvider"
 # Providers that take another form than this runtime's own; that of OpenVINO is another wheel's.
 _FORMS = {"TensorrtExecutionProvider": "tensorrt", "OpenVINOExecutionProvider": "openvino"}
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -105,11 +107,12 @@ class OnnxRuntime(Runtime):
             names = [n for n in names if n in available]
         missing = [n for n in names if n not in available]
         if missing:
-            own = [short(n) for n in available]
+            own = [short(n) for n in available if n != _AZURE]
             near = nearest(missing[0], [*own, *PROVIDERS, "openvino"])
             raise UsageError(
                 f"provider '{short(missing[0])}' is not in this onnxruntime; "
-                f"it has: {', '.join(own)}" + (f"; nearest: {', '.join(near)}" if near else "")
+                f"it has: {', '.join(own)}, and 'openvino' is a runtime beside it"
+                + (f"; nearest: {', '.join(near)}" if near else "")
             )
         if _CUDA in names and hasattr(ort, "preload_dlls"):
             ort.preload_dlls(directory="")  # cuDNN and cuBLAS from the packages beside it

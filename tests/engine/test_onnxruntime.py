@@ -56,3 +56,11 @@ def test_a_model_that_the_runtime_refuses():
     model = models.tiny(body=body, tail=tail, output="float[N,5] prob, float[N,4] side")
     with pytest.raises(ModelError, match="onnxruntime refuses.*Odd"):
         backlight.Explainer(model, of="scores")
+
+
+def test_a_provider_that_is_none_names_those_that_are():
+    """Of both runtimes, and not the one that every wheel has and nobody can run on."""
+    with pytest.raises(UsageError, match="it has: .*cpu.*'openvino' is a runtime") as err:
+        session.Session(models.tiny(), "openvno")
+    assert "Azure" not in str(err.value)
+    assert str(err.value).endswith("nearest: openvino")
