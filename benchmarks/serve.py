@@ -1,6 +1,7 @@
 """`backlight serve` under load, against the bare session in the same run.
 
     python -m benchmarks.serve [--json FILE] [--seconds 10] [--clients 1 4 16 64 256]
+    python -m benchmarks.serve --model resnet50.onnx --preprocess imagenet-torch
     python -m benchmarks.serve --peer prototype --peer kserve=ENV/bin/python \\
         --peer mlserver=ENV/bin/python
     python -m benchmarks.serve --soak 10
@@ -19,7 +20,8 @@ environment (`pip install kserve onnxruntime`; `pip install mlserver onnxruntime
 
 `--overload`: ten times the clients that the queue has room for: every request gets an answer, and
 how long the probes take meanwhile. `--soak MINUTES`: overload and mutated requests for so long:
-memory and open files at its beginning and end, and how many answers were lost.
+memory (of the server and of its workers) and open files at the end of each minute, answers lost,
+and the longest probe.
 """
 
 from __future__ import annotations
@@ -27,11 +29,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import itertools
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -51,7 +51,6 @@ import numpy as np
 
 from backlight.engine.cli.options import BUNDLED, PHOTOS
 from backlight.lanes import cores
-from tests.serve.fuzz import held, mutated
 from tests.serve.running import Server, binary
 
 from .servers.peers import FORMS, Peer, interpreters
@@ -94,13 +93,13 @@ def message(
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def messages(model: Path = BUNDLED) -> dict[tuple[str, str], bytes]:
+def messages(model: Path = BUNDLED, preprocess: str | None = None) -> dict[tuple[str, str], bytes]:
     """A request of each kind, by its form and by what it asks for."""
     import backlight
 
     photo = PHOTOS / "coffee.jpg"
     explainer = backlight.Explainer(model, methods=[METHOD], providers="cpu")
-    image, name = explainer.load([photo]), explainer.input.name
+    image, name = explainer.load([photo], preprocess), explainer.input.name
     score = explainer.score_output
     picture = photo.read_bytes()
     found = {}
@@ -264,7 +263,7 @@ def shown(name: str, row: Mapping[str, Any]) -> None:
 class Bare:
     """The bare sessions: scores, and scores with the map."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, preprocess: str | None = None) -> None:
         import backlight
         from backlight.engine.runtime.session import Session
 
@@ -277,7 +276,7 @@ class Bare:
         }
         photo = PHOTOS / "coffee.jpg"
         explainer = backlight.Explainer(model, methods=[METHOD], providers="cpu")
-        image = explainer.load([photo])
+        image = explainer.load([photo], preprocess)
         self.name, self.scores = explainer.input.name, explainer.score_output
         self.image = np.repeat(image, ROWS, axis=0)
 
@@ -308,13 +307,16 @@ def server(*more: str, model: Path = BUNDLED) -> Server:
     return Server(f"bundled={model}", "--method", METHOD, "--batch", str(ROWS), *more)
 
 
-def throughput(model: Path, clients: list[int], seconds: float) -> list[dict[str, Any]]:
+def throughput(
+    model: Path, preprocess: str | None, clients: list[int], seconds: float
+) -> list[dict[str, Any]]:
     """Every form and question at so many clients, and the bare sessions before and after."""
-    bare, rows = Bare(model), []
+    bare, rows = Bare(model, preprocess), []
+    told = () if preprocess is None else ("--preprocess", preprocess)
     print(f"{'':20}" + "".join(f"{head:>10}" for head in HEADS))
-    with server(model=model) as running:
+    with server(*told, model=model) as running:
         every = {"server": [running.process.pid], "workers": running.workers()}
-        for (form, asked), data in messages(model).items():
+        for (form, asked), data in messages(model, preprocess).items():
             loaded(running.port, data, 4, 1)
             for count in clients:
                 alone = partial(bare.rate, asked, seconds / 3)
@@ -325,14 +327,15 @@ def throughput(model: Path, clients: list[int], seconds: float) -> list[dict[str
 
 
 def compared(
-    model: Path, clients: list[int], seconds: float, pythons: Mapping[str, str]
-) -> list[dict[str, Any]]:
+    model: Path, preprocess: str | None, clients: list[int], seconds: float,
+    pythons: Mapping[str, str],
+) -> list[dict[str, Any]]:  # fmt: skip
     """The other servers, as the server above."""
     import onnx
 
     import backlight
 
-    bare, rows = Bare(model), []
+    bare, rows = Bare(model, preprocess), []
     with tempfile.TemporaryDirectory(prefix="backlight-peers-") as home:
         explaining = Path(home, "explaining.onnx")
         onnx.save(backlight.export(model, methods=[METHOD], for_="cpu"), explaining)
@@ -341,7 +344,7 @@ def compared(
             with Peer(name, python, model, explaining, Path(home, name)) as peer:
                 every = {"server": peer.processes()}
                 wrong = peer.of_bad_input(PATH)
-                for (form, asked), data in messages(model).items():
+                for (form, asked), data in messages(model, preprocess).items():
                     if form not in FORMS[name]:
                         continue
                     loaded(peer.port, data, 4, 1)
@@ -355,63 +358,6 @@ def compared(
     return rows
 
 
-def overload(seconds: float) -> dict[str, Any]:
-    """Ten times the clients that the queue holds rows."""
-    room = 24
-    with server("--queue-rows", str(room)) as running:
-        load, probes = loaded(running.port, messages()["binary", "explained"], 10 * room, seconds)
-        code = running.end()
-    found = {
-        "clients": 10 * room, "queue_rows": room, "statuses": dict(load.statuses),
-        "lost": load.lost, "probe_max_ms": 1000 * max(probes), "exit_code": code,
-        "probe_p99_ms": 1000 * float(np.quantile(probes, 0.99)),
-    }  # fmt: skip
-    print(f"{10 * room} clients for {room} rows: {dict(load.statuses)}, {load.lost} lost; probes "
-          f"{found['probe_p99_ms']:.0f} ms (p99), {found['probe_max_ms']:.0f} at most")  # fmt: skip
-    return found
-
-
-def soak(minutes: float) -> dict[str, Any]:
-    """Overload and mutated requests, and what is held meanwhile."""
-    every = list(messages().values())
-    rng = random.Random(0)
-    marks = []
-    statuses: Counter[int] = Counter()
-    lost = 0
-    with server("--queue-rows", "24") as running:
-        end = time.monotonic() + 60 * minutes
-        slice_ = max(min(10.0, 60 * minutes / 6), 1.0)
-        seed = 0
-        # Ten times what the queue holds, its worker's share, and one alone.
-        for clients in itertools.cycle((240, 16, 1)):
-            if time.monotonic() >= end:
-                break
-            load, probes = loaded(running.port, rng.choice(every), clients, slice_)
-            statuses += load.statuses
-            lost += load.lost
-            for _ in range(40):
-                seed += 1
-                body, headers, path = mutated(seed)
-                answer = running.call("POST", path, body, headers)
-                statuses[answer.status] += 1
-            memory, files = held(running)
-            marks.append({"minutes": minutes - (end - time.monotonic()) / 60, "mb": memory,
-                          "files": files, "probe_max_ms": 1000 * max(probes)})  # fmt: skip
-            print(f"{marks[-1]['minutes']:6.1f} min, {clients:3} clients: {memory:8.0f} MB "
-                  f"{files:4} files, probes {marks[-1]['probe_max_ms']:.0f} ms at most, "
-                  f"{dict(sorted(statuses.items()))}, "
-                  f"{lost} lost", flush=True)  # fmt: skip
-        failures = running.events("failure") + running.events("worker")
-        code = running.end()
-    # Sessions and allocators take what they need at first.
-    warm = marks[len(marks) // 3]
-    print(f"memory {warm['mb']:.0f} MB at {warm['minutes']:.1f} min, {marks[-1]['mb']:.0f} MB at "
-          f"the end; {sum(statuses.values())} answers, {statuses[503]} of them 503, {lost} lost; "
-          f"{len(failures)} failures; exit code {code}")  # fmt: skip
-    return {"minutes": minutes, "marks": marks, "statuses": dict(statuses), "lost": lost,
-            "failures": failures, "exit_code": code}  # fmt: skip
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -419,11 +365,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--model", type=Path, default=BUNDLED, help="For the throughput.")
+    parser.add_argument("--preprocess", help="For a model that doesn't say how: as of `serve`.")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--peer-clients", type=int, nargs="+", default=[16, 60])
     parser.add_argument("--overload", action="store_true")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     given = parser.parse_args()
+    from .servers.soak import overload, soak
+
     pythons = interpreters(given.peer)
     result: dict[str, Any] = {
         "model": given.model.stem,
@@ -436,9 +385,13 @@ def main() -> None:
     elif given.overload:
         result["overload"] = overload(given.seconds)
     else:
-        result["throughput"] = throughput(given.model, given.clients, given.seconds)
+        result["throughput"] = throughput(
+            given.model, given.preprocess, given.clients, given.seconds
+        )
         if pythons:
-            result["peers"] = compared(given.model, given.peer_clients, given.seconds, pythons)
+            result["peers"] = compared(
+                given.model, given.preprocess, given.peer_clients, given.seconds, pythons
+            )
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 
