@@ -201,6 +201,18 @@ def _gemm(node: ir.Node, arrays: Arrays) -> int:
     return extent(a) * int(b[0 if columns else 1]) + int(a[1 if rows else 0])
 
 
+def _einsum(node: ir.Node, arrays: Arrays) -> int:
+    terms, _, made = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for term, array in zip(terms.split(","), arrays, strict=True):
+        # A letter per axis: with an ellipsis the sizes are not told here.
+        if array is None or not f"{term}{made}".isalpha() or len(term) != array.ndim:
+            raise ValueError("equation")
+        for letter, size in zip(term, array.shape, strict=True):
+            sizes[letter] = max(sizes.get(letter, 1), size)
+    return extent([*sizes.values()]) * len(arrays)
+
+
 def _crop_pad(node: ir.Node, arrays: Arrays) -> int:
     most = max(_ints(arrays, 1), default=1)
     return extent([max(d, most) for d in _given(arrays, 0).shape])
@@ -210,8 +222,8 @@ def _crop_pad(node: ir.Node, arrays: Arrays) -> int:
 _ELEMENTWISE = traits.ELEMENTWISE - {"Cast", "Dropout", "Gelu", "HardSwish", "Mish", "Swish"}
 # About as much as there is of what they read.
 _LIKE = (traits.REDUCES | traits.RESHAPES - {"Identity"}) | frozenset(
-    "ArgMax ArgMin CastLike Concat CumSum DepthToSpace EyeLike LogSoftmax NonZero ReverseSequence "
-    "Slice Softmax SpaceToDepth Transpose Trilu".split()
+    "ArgMax ArgMin CastLike Concat CumSum DepthToSpace EyeLike LogSoftmax LpNormalization NonZero "
+    "ReverseSequence Slice Softmax SpaceToDepth Transpose Trilu".split()
 )
 _COSTS: dict[str, Cost] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
@@ -220,6 +232,7 @@ _COSTS: dict[str, Cost] = {
     "Cast": _cast,
     "CenterCropPad": _crop_pad,
     "ConstantOfShape": _fill,
+    "Einsum": _einsum,
     "Expand": _expand,
     "Gather": _gather,
     "GatherND": _gather_nd,

@@ -65,10 +65,6 @@ def image_input(graph: ir.Graph) -> Image:
         for value in inputs:
             if value.shape is not None and len(value.shape) == rank and _numeric(value):
                 return _image(value)
-    # Without a declared rank, what a convolution reads is an image.
-    for value in inputs:
-        if value.shape is None and any(u.node.op_type == "Conv" for u in value.uses()):
-            return _image(value)
     found = ", ".join(f"'{v.name}' {shown(v)}" for v in inputs) or "none"
     open_ = next((v.name for v in inputs if v.shape is None), None)
     if open_ is not None:

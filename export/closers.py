@@ -9,18 +9,22 @@ import numpy as np
 import onnx_ir as ir
 
 from . import traits
-from .rules.op import constant
+from .rules.op import Op, constant
 from .tried import Closed, Routes
 
 __all__ = [
     "INSIDE",
     "LAYOUT",
     "SMALL",
+    "UNBOUND",
     "Reading",
+    "bounds_of",
     "closed",
     "closes",
+    "closes_itself",
     "own_sum",
     "scalar",
+    "within_ones",
     "written",
 ]
 
@@ -28,8 +32,13 @@ __all__ = [
 LAYOUT = traits.SAME | traits.RESHAPES | traits.QUANTIZES | {"Expand", "Transpose"}
 # A bound or an addend up to here keeps a logarithm finite, and changes no probability.
 SMALL = 1e-3
-# What is inside of a Softmax or a Sigmoid written out, and closes no head alone.
-INSIDE = frozenset(("Exp", "Tanh"))
+# So many tensors before one are looked at.
+_NEAR = 32
+_CLOSERS = frozenset("HardSigmoid LogSoftmax Sigmoid Softmax".split())
+# What is inside of a Softmax, a Sigmoid or the like written out, each value by itself.
+INSIDE = frozenset("Atan Erf Exp Softplus Softsign Tanh".split())
+# What of it says nothing of a probability alone: it has no bound.
+UNBOUND = frozenset("Exp Pow Softplus".split())
 
 
 @dataclass(frozen=True)
@@ -71,17 +80,72 @@ class Reading:
 
 
 def closes(value: ir.Value) -> Closed | None:
-    """What a tensor is closed by, for `tried`."""
+    """What a tensor is closed by, for `tried`; what is inside of a closing operator, too."""
     node = value.producer()
     source = None if node is None or not node.inputs else node.inputs[0]
     if node is None or source is None or node.domain not in ("", "ai.onnx"):
         return None
-    if node.op_type in INSIDE:
+    if node.op_type in INSIDE or (_clips(node) and _is_first(source)):
         return Closed(source, alone=True)
+    power = node.inputs[1] if node.op_type == "Pow" else None
+    if power is not None and (scalar(source) or 0) > 0 and _is_first(power):
+        return Closed(power, alone=True)
+    return closes_itself(value)
+
+
+def closes_itself(value: ir.Value) -> Closed | None:
+    """As `closes`, by an operator that closes a head alone, or what writes it out."""
+    node = value.producer()
+    source = None if node is None or not node.inputs else node.inputs[0]
+    if node is None or source is None or node.domain not in ("", "ai.onnx"):
+        return None
     found = closed(node, source)
     if found is None and node.op_type in ("Div", "Reciprocal"):
         found = written(node, source)
     return None if found is None else Closed(found.before, found.each)
+
+
+def _clips(node: ir.Node) -> bool:
+    """Whether a node keeps scores within bounds, as a Sigmoid of straight lines does."""
+    low, high = bounds_of(node) if node.op_type == "Clip" else (None, None)
+    return low is not None and high is not None and bool(np.isfinite([low, high]).all())
+
+
+def _is_first(source: ir.Value) -> bool:
+    """Whether nothing closed the head before, up to its last layer."""
+    waiting, seen = [source], {source}
+    while waiting:
+        before = waiting.pop().producer()
+        if before is None or before.op_type in traits.CONTRACTS or len(seen) > _NEAR:
+            continue
+        if before.op_type in INSIDE | _CLOSERS:
+            return False
+        new = [v for v in before.inputs if v is not None and v not in seen]
+        seen.update(new)
+        waiting += new
+    return True
+
+
+def within_ones(value: ir.Value) -> ir.Node | None:
+    """What a head ends in that holds each score between -1 and 1."""
+    for _ in range(_NEAR):
+        node = value.producer()
+        if node is None or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+            return None
+        if node.op_type not in LAYOUT:
+            return node if node.op_type in ("Erf", "Softsign", "Tanh") else None
+        value = node.inputs[0]
+    return None
+
+
+def bounds_of(node: ir.Node) -> tuple[float | None, float | None]:
+    """A Clip's bounds; None for what isn't constant."""
+    op = Op(node, ())
+    low, high = (
+        scalar(op.input(i)) if op.input(i) is not None else end
+        for i, end in ((1, -np.inf), (2, np.inf))
+    )
+    return low, high
 
 
 def closed(node: ir.Node, source: ir.Value) -> Reading | None:
@@ -114,7 +178,7 @@ def written(node: ir.Node, source: ir.Value) -> Reading | None:
     made = source.producer()
     if made is None or made.op_type != "Exp" or made.inputs[0] is None:
         return None
-    if not own_sum(node.inputs[1], source):
+    if node.op_type == "Div" and not own_sum(node.inputs[1], source):
         return None
     return Reading("Softmax", _unshifted(made.inputs[0]), closer=node)
 

@@ -156,11 +156,12 @@ def _take_branch(graph: ir.Graph, node: ir.Node, taken: set[str]) -> bool:
                 value.name = _unused(f"{node.name}/{value.name}", taken)
         graph.insert_before(node, inner)
         nested += [inner] if inner.op_type == "If" else []
-    final = {id(v) for v in graph.outputs}
     for old, new in zip(node.outputs, results, strict=True):
-        if id(old) in final:
+        for index, value in enumerate(graph.outputs):
+            if value is old:
+                graph.outputs[index] = new
+        if old.name:  # what people and files know the tensor by
             name_kept = old.name
-            graph.outputs[graph.outputs.index(old)] = new
             old.name, new.name = f"{name_kept}/if", name_kept
         ir.convenience.replace_all_uses_with(old, new)
     graph.remove(node, safe=True)

@@ -12,8 +12,8 @@ What is shown as a probability is what the model says:
 - rows that always add up to a number above 1 (per cent, a sum of members): divided by that;
 - what is made of Softmaxes and may go beyond 1 (a vector of class weights): as it is where a row
   stays within 0..1, else its parts of the row's sum ("Share");
-- what is made of probabilities and may be negative (the difference of two): no probability at all
-  ("Score");
+- what is made of probabilities and may be negative (the difference of two), and what ends in a Tanh
+  or the like, twice a Sigmoid less 1: no probability at all ("Score");
 - all else: rows that happen to be a distribution as they are, other rows through a Softmax.
 """
 
@@ -24,13 +24,25 @@ from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from . import traits
-from .closers import INSIDE, LAYOUT, SMALL, Reading, closed, closes, own_sum, scalar, written
-from .emit import all_dims, dim_of
-from .rules.op import Op, constant
-from .tried import Closed, Found, source, tried
+from .closers import (
+    LAYOUT,
+    SMALL,
+    Reading,
+    bounds_of,
+    closed,
+    closes,
+    closes_itself,
+    own_sum,
+    scalar,
+    within_ones,
+    written,
+)
+from .emit import dim_of
+from .judged import count_of, in_order, judged, of_one
+from .rules.op import constant
+from .tried import Closed, source, tried
 
 __all__ = ["Reading", "read"]
 
@@ -40,73 +52,32 @@ PICKING = frozenset("Slice Gather Split".split())
 _DEEPEST = 48
 # How often what a head does is tried, per head: for each tensor that nothing else is known of.
 _TRIES = 8
-# What probabilities may be beside 0..1, and their sum beside 1, by rounding of constants.
-_SUM = 2e-3
-# What one function computed in another way differs by, in float64, of constants in float32.
-_EXACT = 1e-6
 
 
 def read(value: ir.Value) -> Reading | None:
     """How a tensor's probabilities are made; None where it isn't known to hold any."""
     found = _Reader(value).read(value, _DEEPEST)
+    if found is None and (end := within_ones(value)) is not None:
+        return Reading("Score", value, logits=False, alone=False, closer=end)
     if found is None or _over_images(found):
         return None
-    if found.scale < 1 and not (found.each and _count(value) == 1):
+    if found.scale < 1 and not (found.each and count_of(value) == 1):
         # Within 0..1 as it is.
         return replace(found, scale=1.0, alone=False)
     if found.kind == "Softmax" and found.alone and _in_groups(found, value):
         return replace(found, alone=False)
-    if found.kind == "Softmax" and found.alone and found.routes is None and _count(value) == 2:
-        return _of_one(value, found) or found
+    if found.kind == "Softmax" and found.alone and found.routes is None and count_of(value) == 2:
+        return of_one(value, found) or found
     return found
-
-
-def _of_one(value: ir.Value, found: Reading) -> Reading | None:
-    """Two classes that a Softmax makes of one score z and a constant, 1 - p and p of its Sigmoid:
-    a constant's own map would be all zero."""
-    for one in _single(value):
-        lone = tried(value, {one: Closed(one, alone=True)}.get)
-        if lone is not None and lone.routes is not None and lone.routes.pair is not None:
-            break
-    else:
-        return None
-    assert lone.before is not None and lone.routes is not None
-    turned = lone.scores[:, list(lone.routes.index)] * lone.routes.signs
-    wanted = np.log(_sigmoid(turned)) if found.log else _sigmoid(turned)
-    if found.scale != 1 or not np.allclose(wanted, lone.made, rtol=0, atol=_EXACT):
-        return None
-    return replace(
-        found, kind="Sigmoid", before=lone.before, each=True, routes=lone.routes, behind=()
-    )
-
-
-def _single(value: ir.Value) -> list[ir.Value]:
-    """The nearest tensors before one that have one element a row."""
-    waiting, seen, found = [value], {value}, list[ir.Value]()
-    while waiting and len(seen) < 16:
-        node = waiting.pop(0).producer()
-        for v in () if node is None else node.inputs:
-            if v is not None and v not in seen and v.producer() is not None:
-                seen.add(v)
-                waiting.append(v)
-                found += [v] if _count(v) == 1 and constant(v) is None else []
-    return found[:4]
-
-
-def _count(value: ir.Value) -> int | None:
-    """Elements of a row, where that is known."""
-    dims = [d for d in all_dims(value.shape)[1:] if isinstance(d, int)]
-    known = value.shape is not None and len(dims) == max(0, len(value.shape) - 1)
-    return int(np.prod(dims)) if known else None
 
 
 def _in_groups(found: Reading, value: ir.Value) -> bool:
     """Whether a Softmax was taken over groups of classes, each by itself."""
-    shape, row = found.before.shape, _count(value)
+    shape, row = found.before.shape, count_of(value)
     if shape is None or found.axis is None or row is None:
         return False
     over = dim_of(shape, found.axis) if found.axis < len(shape) else None
-    return isinstance(over, int) and over != row and _count(found.before) == row
+    return isinstance(over, int) and over != row and count_of(found.before) == row
 
 
 def _over_images(found: Reading) -> bool:
@@ -141,8 +112,14 @@ class _Reader:
         if not self._tries or (value.shape is not None and len(value.shape) < 2):
             return None
         self._tries -= 1
-        found = tried(value, closes)
-        return None if found is None else _judged(value, found, value is self._last)
+        for by in (closes, closes_itself):
+            found = tried(value, by)
+            if found is None:
+                continue
+            made = judged(value, found, value is self._last) or in_order(value, found)
+            if made is not None:
+                return made
+        return None
 
     def _of(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
         kind = node.op_type
@@ -170,6 +147,8 @@ class _Reader:
             scaled = self._scaled(node, value, deep)
             if scaled is not None:
                 return scaled
+        if kind == "LpNormalization" and node.attributes.get_int("p", 2) == 1:
+            return self._normalised(node, source, value, deep)
         if kind == "Div":
             return self._normalised(node, source, value, deep)
         if kind in ("ReduceMean", "ReduceSum"):
@@ -184,8 +163,8 @@ class _Reader:
             return written(node, source)
         found = self.read(source, deep)
         if found is None:
-            unit = kind == "Clip" and _bounds(node) == (0, 1)
-            each = _count(value) != 1  # a regression within 0..1 is no two classes
+            unit = kind == "Clip" and bounds_of(node) == (0, 1)
+            each = count_of(value) != 1  # a regression within 0..1 is no two classes
             return Reading("Mixture", source, alone=False, each=each, closer=node) if unit else None
         if kind == "Log" and not found.log:
             # Of what is a probability itself, the logarithm is the better score: unbounded.
@@ -224,7 +203,7 @@ class _Reader:
         self, node: ir.Node, source: ir.Value, value: ir.Value, deep: int
     ) -> Reading | None:
         """What is divided by its own sum: a Softmax written out, or other weights."""
-        if not own_sum(node.inputs[1], source):
+        if node.op_type == "Div" and not own_sum(node.inputs[1], source):
             return None
         made = source.producer()
         if made is not None and made.op_type == "Exp" and made.inputs[0] is not None:
@@ -300,65 +279,6 @@ def _mixture(found: Reading) -> Reading:
     return replace(found, kind="Mixture", alone=False, each=False, routes=None)
 
 
-def _judged(value: ir.Value, found: Found, last: bool) -> Reading | None:
-    """What a tensor holds by what trying it showed. last: whether it is the head's end, of which
-    it may be said, too, that its values are no probabilities."""
-    rows = all(not c.alone for c in map(closes, found.closed) if c is not None)
-    count, scale, kind = found.made.shape[1], 1.0, "Mixture"
-    one = found.routes is not None
-    makers = [v.producer() for v in found.closed]
-    inside = any(n is not None and n.op_type in INSIDE for n in makers)
-    may_end = last and not (found.dense or found.logs or inside)
-    if count == 1 and not one:
-        return None
-    if found.low < -_SUM:
-        # What adds up to 1 all the same is told row by row: thresholds in order give no negatives.
-        one_in_all = found.total is not None and abs(found.total - 1) <= _SUM
-        if found.low < -1 - _SUM or found.high > 1 + _SUM or not may_end or one_in_all:
-            return None
-        kind = "Score"
-    elif found.total is not None:
-        scale = found.total if found.high > 1 + _SUM else 1.0
-    elif found.dense and not rows and not one:
-        return None  # a layer
-    elif found.high > 1 + _SUM:
-        if not may_end:
-            return None
-        kind = "Share" if rows and count > 1 else "Score"
-    made = Reading(kind, value, logits=False, scale=scale, alone=False, each=not rows and one)
-    closer = makers[0]
-    if found.before is None or kind == "Score":
-        return made
-    routes = found.routes
-    if routes is None:
-        same = found.scores.shape == found.made.shape
-        if not same or not np.allclose(_softmax(found.scores), found.made, rtol=0, atol=_EXACT):
-            return made
-        return Reading("Softmax", found.before, closer=value.producer())
-    turned = found.scores[:, list(routes.index)] * routes.signs
-    top = np.argmax(turned, axis=1) == np.argmax(found.made, axis=1)
-    made = replace(
-        made, before=found.before, logits=True, closer=closer,
-        routes=None if routes.as_is and count == found.scores.shape[1] else routes,
-        ranks=bool(top.all()),
-    )  # fmt: skip
-    if kind == "Mixture" and scale == 1 and closer is not None:
-        name = "Softmax" if rows else "Sigmoid"
-        again = _sigmoid(turned) if name == "Sigmoid" else _softmax(turned)
-        if np.allclose(again, found.made, rtol=0, atol=_EXACT):
-            made = replace(made, kind=name, alone=True)
-    return made
-
-
-def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-z)))
-
-
-def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    made = np.exp(z)
-    return np.asarray(made / made.sum(axis=1, keepdims=True))
-
-
 def _axes(node: ir.Node) -> Sequence[int] | None:
     """The axes of a reduction; None where they aren't constant."""
     given = node.attributes.get_ints("axes", ())
@@ -368,19 +288,9 @@ def _axes(node: ir.Node) -> Sequence[int] | None:
     return None if array is None else [int(a) for a in array.reshape(-1)]
 
 
-def _bounds(node: ir.Node) -> tuple[float | None, float | None]:
-    """A Clip's bounds; None for what isn't constant."""
-    op = Op(node, ())
-    low, high = (
-        scalar(op.input(i)) if op.input(i) is not None else end
-        for i, end in ((1, -np.inf), (2, np.inf))
-    )
-    return low, high
-
-
 def _barely_clips(node: ir.Node, found: Reading) -> bool:
     """Whether a Clip's bounds only keep probabilities off 0 and 1."""
-    low, high = _bounds(node)
+    low, high = bounds_of(node)
     if low is None or high is None:
         return False
     if found.log:

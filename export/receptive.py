@@ -245,8 +245,12 @@ def _settle(
     settle_shapes(model, f"input '{image.name}' as {fixed}")
     for value, known in declared.items():
         # Behind an operator that inference doesn't know, what the model says itself.
-        if value.shape is None and known is not None and len(known):
-            value.shape = ir.Shape([fixed[0], *all_dims(known)[1:]])
+        if known is None or not len(known):
+            continue
+        inner = all_dims(known)[1:]
+        open_ = value.shape is not None and not value.shape.is_static()
+        if value.shape is None or (open_ and all(isinstance(d, int) for d in inner)):
+            value.shape = ir.Shape([fixed[0], *inner])
     return axes, (fixed[axes[0]], fixed[axes[1]])
 
 

@@ -56,9 +56,13 @@ def notes_of_itself(value: ir.Value, reading: Reading, binary: bool) -> tuple[st
     two = "; it is class 1, and class 0 is what is left" if binary else ""
     what = "the logarithm of a probability" if reading.log else "a probability"
     if reading.kind == "Score":
+        end = reading.closer
+        made = "made of probabilities and holds none"
+        if end is not None:
+            made = f"made by {end.op_type} '{end.name}' and holds no probabilities"
         return (
-            f"'{value.name}' is made of probabilities and holds none, as its values go below 0 or "
-            "beyond 1: the score explained is the tensor itself",
+            f"'{value.name}' is {made}, as its values go below 0 or beyond 1: the score explained "
+            "is the tensor itself",
         )
     return (
         f"'{value.name}' holds probabilities that several tensors make together, and none before "

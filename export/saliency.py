@@ -206,6 +206,7 @@ def explain_graph(
     shapes: Shapes | None = None,
     seed_of: Seed | None = None,
     alone: bool = False,
+    by_class: bool = False,
 ) -> ExplainGraph:
     """Load a model and give it saliency outputs. See `backlight.export` for the arguments.
 
@@ -213,7 +214,10 @@ def explain_graph(
     sampling: of methods that average over variants of the image.
     preprocess: how pixels become the model's input; default: what its metadata says.
     seed_of: where the walks start from, instead of the methods' own seeds.
-    alone: leave out the model's own outputs, and the nodes and inputs that only they need.
+    alone: for ourselves: leave out the model's own outputs, and the nodes and inputs that only they
+        need; an image that has no batch in the file keeps the one that it was given.
+    by_class: with seed_of: of the class scores, [N, K] whatever the file's layout, as classes are
+        asked for; else of the tensor as it is.
     """
     rows = chosen(methods)
     if cotangent not in ("class", "input"):
@@ -233,7 +237,7 @@ def explain_graph(
     loaded = load(model, half.opset_for(narrow_to), keep, shapes)
     graph = loaded.graph
     _reserve_names(graph, rows, contrast)
-    held = _scores_of(loaded, of, "class" if start is None else "input")
+    held = _scores_of(loaded, of, "class" if start is None or by_class else "input")
     ofs, score_output = [s.of for s in held], held[0].output
     refuse_wrt(graph, wrt, rows)
     wrts, image, notes = _tensors_wrt(
@@ -290,7 +294,7 @@ def explain_graph(
                     mark(_by_image(made, row, starts[row.name], at, reduce), wrt)
                     for at, wrt in enumerate(wrts)
                 ]
-            if row.shaped_as_image(reduce):
+            if row.shaped_as_image(reduce) and not alone:
                 by = wrts[:1] * len(values) if row.takes_layer else wrts
                 values = [
                     unbatched(graph, v) if is_lone(wrt) else v
@@ -314,7 +318,8 @@ def explain_graph(
     input_name, wrt_names = (image or wrts[0]).name or "", [v.name or "" for v in wrts]
     if narrow_to is not None:
         half.narrow(loaded, narrow_to)
-    without_batch(graph)
+    if not alone:
+        without_batch(graph)
     loaded.metadata_props.update(
         {
             "backlight.version": __version__,

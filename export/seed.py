@@ -201,13 +201,10 @@ def _product(x: Explaining, index: int) -> ir.Value:
 
 def _margin(x: Explaining, index: int) -> ir.Value:
     e, of, mine = x.e, x.of[index], _given(x, index)
-    if class_count(of) == 1:  # one logit behind a Sigmoid: its classes are -z and z
-        apart = e.Mul(mine, 2.0, _shape=of.shape)
-    else:
-        assert of.shape is not None
-        others = e.Where(e.Greater(_flat(e, mine), 0.5), LOWEST, _flat(e, of))
-        rival = e.ArgMax(others, axis=1, keepdims=1, _shape=[dim_of(of.shape, 0), 1])
-        apart = e.Sub(mine, one_hot(e, of, rival), _shape=of.shape)
+    assert of.shape is not None
+    others = e.Where(e.Greater(_flat(e, mine), 0.5), LOWEST, _flat(e, of))
+    rival = e.ArgMax(others, axis=1, keepdims=1, _shape=[dim_of(of.shape, 0), 1])
+    apart = e.Sub(mine, one_hot(e, of, rival), _shape=of.shape)
     # A class that is out for good stands at -inf, and 0 times that is no number.
     _loss(x, e.Where(e.Equal(apart, 0.0), 0.0, e.Mul(of, apart)), 1.0)
     return apart
@@ -300,8 +297,7 @@ DISTANCE = Seed(_distance)
 # Of minus the inner product with the input `cotangent`, with the loss as an output.
 PRODUCT = Seed(_product)
 # Of the margin z_t - max of the other scores, with the margin as the output of a loss; t is one-hot
-# in the input `cotangent` (Dhurandhar et al. 2018). Of a single score z: of 2 z times that input,
-# 1 for class 1 and -1 for class 0.
+# in the input `cotangent` (Dhurandhar et al. 2018).
 MARGIN = Seed(_margin)
 # The target against another class Q. "loss": softmax(z) - one-hot(Q), the gradient of the cross
 # entropy towards Q (Prabhushankar et al. 2020, their code; P is whatever the softmax is large on).

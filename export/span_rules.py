@@ -329,7 +329,13 @@ def spans_of(step: Step, spans: Sequence[Span | None], size: int) -> list[Span |
     reads_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
     if node.op_type in NOTHING or (not reads_graph and all(s is None for s in spans)):
         return [None] * outputs
+    blind = any(
+        s is not None and v is not None and v.shape is None
+        for v, s in zip(node.inputs, spans, strict=False)
+    )
     try:
+        if blind:  # behind an operator that inference doesn't know
+            raise UnknownShapeError
         if node.domain == "" and node.op_type in MOVES:
             return list(moved(step, spans))
         if node.domain == "" and node.op_type in RULES:

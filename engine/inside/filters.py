@@ -229,11 +229,11 @@ def _behind(graph: ir.Graph, layer: str, operators: Sequence[str]) -> ir.Node | 
 
 def _reads_image(graph: ir.Graph, node: ir.Node) -> bool:
     """Whether nothing but pointwise arithmetic lies between the image and a convolution."""
-    image = choose.image_input(graph).input
     value = node.inputs[0]
-    while value is not None and value is not image:
-        before = value.producer()
-        if before is None or before.op_type not in _POINTWISE:
+    while value is not None and (before := value.producer()) is not None:
+        if before.op_type not in _POINTWISE:
             return False
         value = next((v for v in before.inputs if v is not None and constant(v) is None), None)
-    return value is image
+    if value is not None and value.is_graph_input() and value.shape is None:
+        return True  # weights say enough
+    return value is choose.image_input(graph).input

@@ -278,9 +278,13 @@ class Maximizer(_Maker):
         if not 0 <= self.jitter < min(self.size):
             raise UsageError(f"jitter {self.jitter}; expected 0 to {min(self.size) - 1}")
         shape = (1, *self.spec.shape(self.size))
-        self.dims = taps(np.zeros(shape, self.spec.dtype))[self.layer].shape[1:]
+        self.dims: tuple[int, ...] = taps(np.zeros(shape, self.spec.dtype))[self.layer].shape[1:]
+        if layer is None:  # classes as they are asked for, however the file lays them out
+            self.dims = tuple(
+                d or self.dims[0] if at == 0 else d or 1 for at, d in enumerate(objective.dims)
+            )
         # The channels of a map are where the image's are.
-        self.axis = len(self.dims) - 1 if self.spec.layout == "nhwc" else 0
+        self.axis = len(self.dims) - 1 if layer is not None and self.spec.layout == "nhwc" else 0
 
     @property
     def channels(self) -> int:

@@ -58,9 +58,9 @@ class Objective(Standing):
         if layer is not None:
             plain = scores.plain_name(ir.convenience.create_value_mapping(loaded.graph), layer)
             value = named(loaded.graph, plain)
-            if kind != "distance" and plain == layer:  # a representation is of what was named
+            if kind == "product" and plain == layer:  # a representation is of what was named
                 value, self.notes = scores.unclosed(loaded.graph, value)
-            of = value.name
+            of = layer if kind == "margin" else value.name
         exported = explain_graph(
             loaded,
             ("vanilla",),
@@ -68,6 +68,7 @@ class Objective(Standing):
             lowering=default_lowering(providers),
             seed_of=KINDS[kind],
             alone=True,
+            by_class=kind == "margin" or layer is None,
         )
         self.layer = exported.of
         if exported.wrt != exported.input:

@@ -8,7 +8,8 @@ What the asked tensors don't need isn't computed. The model itself is not change
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from ...errors import ImageError, UsageError
+from ...errors import BacklightError, ImageError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
@@ -151,7 +152,26 @@ class Taps(Reading):
 
     def fields(self, size: tuple[int, int] | None = None) -> dict[str, ReceptiveField]:
         """The receptive fields of the tapped tensors; size: of the image, where it is open."""
-        return receptive_fields(self.model, self.names, size)
+        found = receptive_fields(self.model, None, size)
+        if any(name not in found for name in self.names):
+            # Behind an operator that inference doesn't know: as a run of it has them.
+            _write(self.model, self.shapes(size))
+            return receptive_fields(self.model, self.names, size)
+        return {name: found[name] for name in self.names}
+
+    def shapes(self, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
+        """The shapes [N, ...] without N that the tapped tensors have for an image of a size, by a
+        run of one."""
+        spec = self.input
+        blank = np.zeros((1, *spec.shape(spec.size or size or (224, 224))), spec.dtype)
+        return {name: array.shape[1:] for name, array in self(blank).items()}
+
+
+def _write(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    values = ir.convenience.create_value_mapping(model.graph)
+    for name, dims in shapes.items():
+        if values[name].producer() is not None:
+            values[name].shape = ir.Shape([None, *dims])
 
 
 @dataclass(frozen=True)
@@ -194,7 +214,7 @@ def layers(
 ) -> list[Layer]:
     """The tensors that the image reaches, in the graph's order; on demand only those that
     convolutions make, or a linear layer over patches of the image. Raises ModelError."""
-    loaded = Ready.of(model, shapes).loaded
+    loaded = _seen(Ready.of(model, shapes), size)
     fields = receptive_fields(loaded, size=size)
     embedding = patch_embedding(loaded)
     found = []
@@ -220,3 +240,15 @@ def layers(
                 Layer(value.name or "", node.op_type, field.dims[1:], field, weights, strides)
             )
     return found
+
+
+def _seen(ready: Ready, size: tuple[int, int] | None) -> ir.Model:
+    """The model with the shapes that only a run tells, behind operators that inference doesn't
+    know; as it is where it can't be run."""
+    blind = [v.name for n in ready.loaded.graph for v in n.outputs if v.shape is None and v.name]
+    if not blind:
+        return ready.loaded
+    seen = load(ready.loaded)
+    with contextlib.suppress(BacklightError):
+        _write(seen, Taps(ready, blind).shapes(size))
+    return seen

@@ -85,6 +85,8 @@ def features(
     assert vector.shape is not None and vector.name is not None
     assert image.input.name is not None
     width = dim_of(vector.shape, 1)
+    if vector.type is None:  # behind operators that inference doesn't know; a file has both or none
+        vector.shape = None
     return Features(
         model=loaded,
         input=image.input.name,

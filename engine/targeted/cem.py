@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import arguments as take
-from ...errors import ModelError, UsageError
+from ...errors import UsageError
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
@@ -173,7 +173,6 @@ class Cem(Reading):
         self.objective = Objective(ready, of, "margin", providers=providers, threads=threads)
         super().__init__(ready, self.objective.fed)
         self.classes = self.scorer.classes
-        self._one_score = self._checked()
         record = self.settled(preprocess)
         self.scorer.preprocess = self.record = record
         self.xp: Any = arrays.cupy() if self.objective.on_cuda else np
@@ -228,20 +227,6 @@ class Cem(Reading):
             chosen, logits.argmax(axis=1).astype(np.int64), np.asarray(logits, np.float32),
             found.get("negative"), found.get("positive"),
         )  # fmt: skip
-
-    def _checked(self) -> bool:
-        """Whether one score stands for two classes. Raises ModelError for scores that the walk
-        doesn't see as the scorer does."""
-        dims, classes = self.objective.dims, self.scorer.classes
-        held = dims[0] if dims else 1
-        if held == 1 and classes == 2:
-            return True
-        if held is not None and classes is not None and held != classes:
-            raise ModelError(
-                f"'{self.objective.layer}' has {held} scores for {classes} classes; "
-                "name the tensor with the class scores with --of"
-            )
-        return False
 
     @property
     def baseline_name(self) -> str:
@@ -308,11 +293,8 @@ class Cem(Reading):
         return search(space.start, space.low, space.high, evaluate, self.search, progress, self.xp)
 
     def _given(self, target: NDArray[np.int64]) -> Any:
-        """What the walk is told of the class: one-hot, or the sign of one score."""
+        """What the walk is told of the class: one-hot."""
         dims = self.objective.dims
-        if self._one_score:
-            hot = np.where(target == 1, 1, -1).astype(np.float32)
-            return self.xp.asarray(hot.reshape(len(target), *[1] * len(dims)))
         count = dims[0] or self.scorer.classes or int(target.max()) + 1
         rows = np.zeros((len(target), count, *[1] * (len(dims) - 1)), np.float32)
         rows[np.arange(len(target)), target] = 1

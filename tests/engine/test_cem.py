@@ -82,9 +82,36 @@ class TestMargin:
         found = backlight.Cem(model, on="blur", steps=1, rounds=1, **OPTIONS)(x)
         assert found.logits.shape == (4, 2)
         margin = Objective(Ready.of(model), None, "margin", providers="cpu")
-        sign = np.where(found.target == 1, 1, -1).astype(np.float32)[:, None]
+        hot = np.eye(2, dtype=np.float32)[found.target]
         lead = np.abs(found.logits[:, 1] - found.logits[:, 0])
-        np.testing.assert_allclose(margin(x, sign)[0], lead, rtol=1e-5)
+        np.testing.assert_allclose(margin(x, hot)[0], lead, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("tail", "output"),
+        [
+            ("u = Unsqueeze(scores, inner) y = Softmax(u)", "N,1,1,5"),
+            ("u = Unsqueeze(scores, last) y = Softmax<axis=1>(u)", "N,5,1,1"),
+            ("s = Softmax(scores) y = Sub(one, s)", "N,5"),
+        ],
+    )
+    def test_classes_wherever_they_are(self, tail: str, output: str) -> None:
+        """And whatever is done to them: of what is left, a class leads where its score trails."""
+        model = tiny(tail=tail, output=f"float[{output}] y")
+        for name, value in (("inner", [1, 2]), ("last", [2, 3]), ("one", np.float32(1))):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+        x, hot = images(2, 3, 8, 8), np.eye(5, dtype=np.float32)[[3, 1]]
+        plain, by = Objective(Ready.of(tiny()), None, "margin", providers="cpu")(x, hot)
+        margin = Objective(Ready.of(model), None, "margin", providers="cpu")
+        found, by_x = margin(x, hot.reshape(2, *margin.dims))
+        if "Sub" not in tail:
+            np.testing.assert_allclose(found, plain, rtol=1e-5)
+            np.testing.assert_allclose(by_x, by, rtol=1e-4, atol=1e-7)
+        z = backlight.Segments(tiny(), score="logit", providers="cpu").scorer
+        z = -z.logits(z.take(x)) if "Sub" in tail else z.logits(z.take(x))
+        others = np.where(hot > 0, -np.inf, z).max(axis=1)
+        np.testing.assert_allclose(found, z[hot > 0] - others, rtol=1e-4)  # fp32, sums of 64
+        made = backlight.Cem(model, on="blur", steps=1, rounds=1, **OPTIONS)(x)
+        assert made.logits.shape == (2, 5)
 
 
 class TestLinear:

@@ -62,3 +62,19 @@ def test_inside(files: tuple[Path, Path]) -> None:
         np.testing.assert_allclose(found[name], want[name], rtol=0, atol=1e-5)
     want, found = (Embedder(str(f))(X) for f in files)
     np.testing.assert_allclose(np.asarray(found), np.asarray(want), rtol=0, atol=1e-5)
+
+
+def test_shapes_that_only_a_run_tells(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """A layer behind an operator that inference doesn't know: its maps are drawn, and listed."""
+    from backlight.engine.inside.activations import activations
+    from backlight.engine.inside.taps import layers
+
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
+    listed = {layer.name: layer.dims for layer in layers(str(files[0]))}
+    seen = {layer.name: layer.dims for layer in layers(str(files[1]))}
+    shared = [n for n, dims in listed.items() if len(dims) == 3 and dims[1] > 1 and n in seen]
+    assert shared, (listed, seen)
+    for name in shared:
+        assert seen[name] == listed[name]
+        want, found = (activations(str(f), pixels, name, preprocess="unit") for f in files)
+        np.testing.assert_allclose(found.values, want.values, rtol=0, atol=1e-5)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import backlight
 from backlight.engine.cli import run
+from backlight.engine.inside.objective import Objective
 from backlight.engine.inside.taps import Taps
 from backlight.engine.similar.embed import Embedder
 
@@ -71,6 +72,17 @@ def test_inside(front: str) -> None:
     assert Embedder(net(front, "[K]")).width == 8
 
 
+@pytest.mark.parametrize("front", FRONTS)
+def test_losses_and_their_gradients(front: str) -> None:
+    """By what explaining gives: of minus a class score, minus its gradient."""
+    x, hot = image(front)[None], np.eye(5, dtype=np.float32)[[2]]
+    loss, gradient = Objective(net(front, "[K]"), None, "product", providers="cpu")(x, hot)
+    explain = backlight.Explainer(net(front, "[K]"), rules=("vanilla",))
+    want = explain(x, 2).saliency["vanilla"]
+    assert gradient.shape == x.shape and loss.shape == (1,)
+    np.testing.assert_allclose(gradient, -want, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 @pytest.mark.parametrize("front", ["[3,8,6]", "[H,W,3]"])
 def test_every_command(
@@ -81,6 +93,14 @@ def test_every_command(
     how, size = tmp_path / "how.json", [8, 6]
     how.write_text(json.dumps({"preset": "none" if kind == "uint8" else "unit", "size": size}))
     with_how = ["--preprocess", str(how), "--output"]
+    (more := tmp_path / "more").mkdir()
+    for turn in range(4):
+        Image.open(photo).rotate(90 * turn).save(more / f"{turn}.png")
+    descending = [
+        ["invert", model, photo, "-l", "c", "--steps", "2", *with_how, f"{tmp_path}/invert"],
+        ["maximize", model, "--target-class", "0", "--steps", "2", *with_how, f"{tmp_path}/max"],
+        ["cem", "-m", model, photo, "--steps", "2", *with_how, f"{tmp_path}/cem"],
+    ]
     for command in (
         ["export", model, "-o", f"{tmp_path}/out.onnx"],
         ["explain", "-m", model, photo, *with_how, f"{tmp_path}/explain"],
@@ -92,8 +112,13 @@ def test_every_command(
         ["filters", model, "-l", "c", "-o", f"{tmp_path}/filters"],
         ["patches", model, photo, "-l", "c", *with_how, f"{tmp_path}/patches"],
         ["embed", model, photo, *with_how, f"{tmp_path}/store"],
-    ):
-        assert run(command) == 0, (command, capsys.readouterr().err)
+        ["deconvnet", model, photo, "-l", "c", *with_how, f"{tmp_path}/deconvnet"],
+        ["concepts", model, "--concept", f"a={more}", "--random", str(more), "--images", str(more),
+         "-l", "c", "--runs", "2", *with_how, f"{tmp_path}/concepts"],
+        *(descending if kind == "float" else []),
+    ):  # fmt: skip
+        code = run(command)
+        assert code == 0, (command, capsys.readouterr().err)
     shape = (3, 8, 6) if front.startswith("[3") else (8, 6, 3)
     maps = [np.load(tmp_path / d / "photo-vanilla.npy") for d in ("explain", "again")]
     assert maps[0].shape == shape and maps[0].any()

@@ -148,3 +148,14 @@ def test_a_name_that_the_graph_has_already() -> None:
         **{"two": np.array(2.0), "i/w": np.array(5.0), "c": np.array(True)},
     )
     np.testing.assert_allclose(_gradient(model), 2 * 5 * 4)
+
+
+def test_the_tensor_keeps_the_name_that_the_file_shows() -> None:
+    """Inside of the graph too: what an If makes is known by its own output's name."""
+    nodes = [
+        _if("yes", _times(2.0), _times(3.0), output="h"),
+        helper.make_node("Neg", ["h"], ["y"]),
+    ]
+    loaded = load(_model(nodes, yes=np.array(True)))
+    made = {v.name for node in loaded.graph for v in node.outputs}
+    assert {"h", "y"} <= made

@@ -28,12 +28,16 @@ X = models.images(2, 3, 8, 8)
 _INTS = {
     "zero": [0], "one": [1], "two": [2], "three": [3], "some": [4, 1, 2], "last": [2, 3],
     "inner": [1, 2], "turn": [1, 0], "groups": [0, 2, 2], "four": [4], "flat4": [0, 4],
-    "k": 3, "row": [0, 1, 1, 5],
+    "axis": 1, "k": 3, "row": [0, 1, 1, 5],
 }  # fmt: skip
 _FLOATS = {"half": 0.5, "w1": 0.3, "w2": 0.7, "T": 2, "low": 1e-4, "high": 0.9, "top": 1,
            "hundred": 100, "shift": 40, "negative": -40, "slope": [[-1, 1]], "foot": [[1, 0]],
            "foot2": [[0, 1]], "nothing": 0, "w005": 0.05, "gains": [2, 1, 1, 1, 1],
            "turned": np.eye(5)[[3, 1, 4, 0, 2]], "ones": np.ones((5, 1)),
+           "three4": 3.0, "six": 6.0, "gain": [[1], [0.5], [-1], [0.3], [2]],
+           "thresholds": [[2, 1, 0, -1]],
+           "steps": np.eye(5, dtype=np.float32)[1:] - np.eye(5, dtype=np.float32)[:4],
+           "first": [1, 0, 0, 0, 0],
            "summed": [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]}  # fmt: skip
 BOTH = "s2 = Gemm<transB=1>(f, v2, c) a = Softmax(scores) q = Softmax(s2)"
 
@@ -401,6 +405,35 @@ DONE = {
     "groups": ("c4 = Slice(scores, zero, four, one) g = Reshape(c4, groups) s = Softmax(g) "
                "prob = Reshape(s, flat4)", None, [(k, 1) for k in range(4)]),
     "a sigmoid by hand": ("prob = HardSigmoid(scores)", None, [(k, 1) for k in range(5)]),
+    "Sigmoids in all": ("s = Sigmoid(scores) prob = LpNormalization<p=1,axis=1>(s)", None,
+                        [(k, 1) for k in range(5)]),
+    "a softmax by its norm": ("s = Exp(scores) prob = LpNormalization<p=1,axis=1>(s)", None,
+                              [(k, 1) for k in range(5)]),
+    "powers of 2": ("s = Pow(T, scores) t = ReduceSum(s, one) prob = Div(s, t)", None,
+                    [(k, 1) for k in range(5)]),
+    "powers of a half": ("s = Pow(half, scores) prob = LpNormalization<p=1,axis=1>(s)", None,
+                         [(k, -1) for k in range(5)]),
+    "a sigmoid of 2": ("n = Neg(scores) s = Pow(T, n) t = Add(s, top) prob = Div(top, t)", None,
+                       [(k, 1) for k in range(5)]),
+    "turned by an Einsum": ('s = Softmax(scores) prob = Einsum<equation="nk,kj->nj">(s, turned)',
+                            None, [(k, 1) for k in (3, 1, 4, 0, 2)]),
+    "an Einsum's sum": ('e = Exp(scores) t = Einsum<equation="nk->n">(e) u = Unsqueeze(t, one) '
+                        "prob = Div(e, u)", None, [(k, 1) for k in range(5)]),
+    "Softplus, in all": ("s = Softplus(scores) t = MatMul(s, ones) prob = Div(s, t)", None,
+                         [(k, 1) for k in range(5)]),
+    "Dirichlet": ("s = Softplus(scores) a = Add(s, top) t = ReduceSum(a, one) prob = Div(a, t)",
+                  None, [(k, 1) for k in range(5)]),
+    "a normal's": ("t = Erf(scores) a = Add(t, top) prob = Mul(a, half)", None,
+                   [(k, 1) for k in range(5)]),
+    "a straight line's": ("t = Add(scores, three4) a = Clip(t, nothing, six) prob = Div(a, six)",
+                          None, [(k, 1) for k in range(5)]),
+    "a log-sigmoid by hand": ("n = Neg(scores) s = Softplus(n) prob = Neg(s)", np.exp,
+                              [(k, 1) for k in range(5)]),
+    "thresholds in order": ("u = MatMul(scores, gain) z = Add(u, thresholds) s = Sigmoid(z) "
+                            "prob = Gemm(s, steps, first)", None, None),
+    "one after another": ("s = Sigmoid(scores) q = Sub(top, s) l = Log(q) "
+                          "e = CumSum<exclusive=1>(l, axis) o = Exp(e) prob = Mul(s, o)", None,
+                          None),
     "a softmax by hand": ("e = Exp(scores) t = MatMul(e, ones) d = Reciprocal(t) prob = Mul(e, d)",
                           None, [(k, 1) for k in range(5)]),
 }  # fmt: skip
@@ -438,14 +471,16 @@ def test_what_else_is_done_to_probabilities(name):
 @pytest.mark.parametrize(
     "end",
     [f"{BOTH} prob = Sub(a, q)", "s = Softmax(scores) prob = Sub(s, half)",
-     "s = Sigmoid(scores) prob = Mul(s, gains)"],
+     "s = Sigmoid(scores) prob = Mul(s, gains)", "prob = Tanh(scores)",
+     "t = Tanh(scores) prob = Identity(t)", "prob = Softsign(scores)",
+     "u = Mul(scores, T) s = Sigmoid(u) t = Mul(s, T) prob = Sub(t, top)"],
 )  # fmt: skip
 def test_what_is_made_of_probabilities_and_is_none(end):
     """No softmax is shown of it; hidden windows are scored by it."""
     model = head(end)
     explain = Explainer(model, ("vanilla",))
     assert explain.probabilities(explain(X).scores) is None
-    assert "made of probabilities and holds none" in explain.notes[0]
+    assert "as its values go below 0 or beyond 1" in explain.notes[0]
     occlude = Occlusion(model, window=8)
     np.testing.assert_allclose(occlude.measure(X, classes="all").score, expected(model), atol=1e-6)
     with pytest.raises(UsageError, match="no probabilities"):
@@ -459,7 +494,7 @@ def test_what_is_made_of_probabilities_and_is_none(end):
         "s = Softmax(f) prob = Gemm<transB=1>(s, v2, c)",
         "s = Sigmoid(scores) prob = Mul(s, scores)",
         "s = LogSoftmax(scores) prob = Add(s, gains)",
-        "prob = Tanh(scores)",
+        "t = Tanh(scores) prob = Mul(t, hundred)",
         "e = Exp(scores) prob = Mul(e, gains)",
     ],
 )
@@ -507,6 +542,20 @@ def test_a_layer_has_no_probabilities(tmp_path, capsys):
         with pytest.raises(UsageError, match="no classes"):
             engine(model, of="f", score="probability")
     assert Occlusion(model, window=8, of="scores").score == "probability"
+
+
+def test_a_single_score_within_ones_is_one_class():
+    """A steering angle behind a Tanh, or twice a Sigmoid less 1: no two classes."""
+    for end in (
+        "prob = Tanh(t)",
+        "u = Mul(t, T) s = Sigmoid(u) v5 = Mul(s, T) prob = Sub(v5, top)",
+    ):
+        model = head(f"{ONE} {end}", "float[N,1] prob")
+        explain = Explainer(model, ("vanilla",))
+        np.testing.assert_array_equal(explain(X).target, [0, 0])
+        assert explain.probabilities(explain(X).scores) is None
+        with pytest.raises(UsageError, match="class 1"):
+            explain(X, 1)
 
 
 @pytest.mark.parametrize(("end", "shape"), [("Identity(t)", "N,1"), ("Squeeze(t, one)", "N")])
@@ -646,12 +695,12 @@ def test_boxes_follow_scores_that_are_made(end):
     np.testing.assert_allclose(boxes(X, classes="all"), whole(X, classes="all"), atol=2e-6)
 
 
+BY_VALUES = "s = Abs(scores) t = MatMul(s, ones) prob = Div(s, t)"
+
+
 def test_rows_that_are_a_distribution_by_their_values():
     """Where the graph says nothing: divided by a sum that is no ReduceSum. Row by row."""
-    end = "s = Softplus(scores) t = MatMul(s, ones) prob = Div(s, t)"
-    model = head(end)
-    ones = onnx.numpy_helper.from_array(np.ones((5, 1), np.float32), "ones")
-    model.graph.initializer.append(ones)
+    model = head(BY_VALUES)
     assert read(load(model).graph.outputs[0]) is None
     shown, scored = told(model)
     np.testing.assert_allclose(shown, expected(model), atol=1e-6)
@@ -660,9 +709,7 @@ def test_rows_that_are_a_distribution_by_their_values():
 
 def test_probabilities_that_only_values_tell_are_said(tmp_path, capsys):
     """The gradient is that of the output then: it says which."""
-    model = head("s = Softplus(scores) t = MatMul(s, ones) prob = Div(s, t)")
-    ones = onnx.numpy_helper.from_array(np.ones((5, 1), np.float32), "ones")
-    model.graph.initializer.append(ones)
+    model = head(BY_VALUES)
     for name, proto, said in (("values", model, 1), ("scores", models.tiny(), 0)):
         onnx.save(proto, tmp_path / f"{name}.onnx")
         photo = str(next(PHOTOS.iterdir()))
