@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import traits
 
-__all__ = ["evaluate", "extent", "work"]
+__all__ = ["evaluate", "extent", "products", "work"]
 
 Arrays = Sequence[NDArray[Any] | None]
 Shape = Sequence[int]
@@ -43,12 +43,32 @@ def work(node: ir.Node, arrays: Arrays) -> int | None:
         return None
 
 
+def products(node: ir.Node, arrays: Arrays) -> int | None:
+    """As `work`, of an Einsum, which isn't on the list: of letters alone, an axis each."""
+    try:
+        return None if _odd(node) else _products(node, arrays)
+    except (LookupError, ValueError):
+        return None
+
+
+def _products(node: ir.Node, arrays: Arrays) -> int:
+    terms, _, made = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for term, array in zip(terms.split(","), arrays, strict=True):
+        # A letter per axis: with an ellipsis the sizes are not told here.
+        if array is None or not f"{term}{made}".isalpha() or len(term) != array.ndim:
+            raise ValueError("equation")
+        for letter, size in zip(term, array.shape, strict=True):
+            sizes[letter] = max(sizes.get(letter, 1), size)
+    return extent([*sizes.values()]) * len(arrays)
+
+
 def evaluate(node: ir.Node, arrays: Arrays, opset: int) -> list[NDArray[Any]]:
     """The outputs of one node, whose `work` the caller has looked at. Raises ValueError where
     ONNX's reference lacks this form of it, or it doesn't fit what it reads."""
     from onnx.reference import ReferenceEvaluator
 
-    if node.op_type not in _COSTS and node.op_type != "Resize":
+    if node.op_type not in _COSTS and node.op_type not in ("Einsum", "Resize"):
         raise ValueError(f"{node.op_type} is not computed here")
     proto = ir.to_proto(node)
     feeds = {f"i{at}": a for at, a in enumerate(arrays) if a is not None}
@@ -201,18 +221,6 @@ def _gemm(node: ir.Node, arrays: Arrays) -> int:
     return extent(a) * int(b[0 if columns else 1]) + int(a[1 if rows else 0])
 
 
-def _einsum(node: ir.Node, arrays: Arrays) -> int:
-    terms, _, made = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
-    sizes: dict[str, int] = {}
-    for term, array in zip(terms.split(","), arrays, strict=True):
-        # A letter per axis: with an ellipsis the sizes are not told here.
-        if array is None or not f"{term}{made}".isalpha() or len(term) != array.ndim:
-            raise ValueError("equation")
-        for letter, size in zip(term, array.shape, strict=True):
-            sizes[letter] = max(sizes.get(letter, 1), size)
-    return extent([*sizes.values()]) * len(arrays)
-
-
 def _crop_pad(node: ir.Node, arrays: Arrays) -> int:
     most = max(_ints(arrays, 1), default=1)
     return extent([max(d, most) for d in _given(arrays, 0).shape])
@@ -232,7 +240,6 @@ _COSTS: dict[str, Cost] = {
     "Cast": _cast,
     "CenterCropPad": _crop_pad,
     "ConstantOfShape": _fill,
-    "Einsum": _einsum,
     "Expand": _expand,
     "Gather": _gather,
     "GatherND": _gather_nd,

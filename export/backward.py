@@ -208,7 +208,8 @@ def refuse_blocked(
 
 def _unsupported(node: ir.Node, why: str) -> UnsupportedNode:
     return UnsupportedNode(
-        f"{node.op_type} '{node.name}': {why}; see 'backlight check', or take another --of or --wrt"
+        f"{node.op_type} '{node.name}': {why}; see 'backlight check', or take another --of or "
+        "--wrt ('backlight occlude' and 'rise' take no gradient)"
     )
 
 

@@ -36,7 +36,7 @@ SMALL = 1e-3
 _NEAR = 32
 _CLOSERS = frozenset("HardSigmoid LogSoftmax Sigmoid Softmax".split())
 # What is inside of a Softmax, a Sigmoid or the like written out, each value by itself.
-INSIDE = frozenset("Atan Erf Exp Softplus Softsign Tanh".split())
+INSIDE = frozenset("Erf Exp Softplus Softsign Tanh".split())
 # What of it says nothing of a probability alone: it has no bound.
 UNBOUND = frozenset("Exp Pow Softplus".split())
 

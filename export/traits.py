@@ -133,6 +133,7 @@ _ROWS: tuple[tuple[str, Trait], ...] = (
     ("DequantizeLinear QuantizeLinear", _T.KEEPS_SHAPE | _T.QUANTIZES),
     # Layers of their own.
     ("Attention GRU LSTM RNN", _T.NONE),
+    ("DFT", _T.INTEGER_OPERANDS),
     # Numbers of their own.
     ("Shape Size", _T.INTEGERS | _T.ASKS_SIZE | _T.NO_GRADIENT),
     ("ArgMax ArgMin NonMaxSuppression NonZero", _T.INTEGERS | _T.NO_GRADIENT),

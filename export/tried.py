@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from . import traits
-from .arithmetic import evaluate, extent, work
+from .arithmetic import evaluate, extent, products, work
 from .emit import all_dims
 from .rules.op import constant
 
@@ -305,7 +305,7 @@ def _compute(
         elif arrays and arrays[0] is not None and _keeps(node, arrays[0]):
             results = [arrays[0]]
         else:
-            budget.take(work(node, arrays))
+            budget.take((products if node.op_type == "Einsum" else work)(node, arrays))
             results = [_wide(a) for a in evaluate(node, arrays, opset)]
         known.update(zip(node.outputs, results, strict=False))
 

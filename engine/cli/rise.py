@@ -159,7 +159,7 @@ def _one(
                 "score": float(found.score[0, k]),
                 "lowest": float(heat[k].min()),
                 "highest": float(heat[k].max()),
-                "note": _note(engine, heat[k], float(found.score[0, k])),
+                "note": _note(engine, heat[k], float(found.score[0, k]), found.spread[0, k]),
             }
             for k, target in enumerate(targets)
         ],
@@ -176,11 +176,16 @@ def _one(
     photos.add(entry, *job.lines(file, entry["classes"], rest))
 
 
-def _note(engine: Rise, heat: Any, score: float) -> str | None:
-    """What is to be said of a weak map, for the summary."""
+def _note(engine: Rise, heat: Any, score: float, spread: float) -> str | None:
+    """What is to be said of a weak map, and of one that shows the masks alone: where these hardly
+    move the score."""
     from ..pictures.heat import strength
 
-    return strength(float(heat.max() - heat.min()), engine.score, score)[1]
+    if (found := strength(float(heat.max() - heat.min()), engine.score, score)[1]) is not None:
+        return found
+    weak = strength(float(spread), engine.score, score)[1]
+    told = "masks change nothing" if spread == 0 else f"masks change {(weak or '').split(': ')[-1]}"
+    return None if weak is None else f"{told}: what is shown is how often each pixel was kept"
 
 
 def _heat_cell(
@@ -194,7 +199,7 @@ def _heat_cell(
 
     low, high = float(heat.min()), float(heat.max())
     likely = engine.score == "probability"
-    full, note = colours.strength(high - low, engine.score, told["score"])
+    full, note = colours.full_colour(high - low, engine.score, told["score"]), told["note"]
     high = max(high, low + full)
     picture = colours.over_photo(colours.sequential(heat, low, high), prepared.pixels)
     bar = colours.sequential(np.linspace(0, 1, 256), 0, 1)

@@ -140,6 +140,11 @@ class BiasFinder:
         self.layers = self._explainer.layers
         self.preprocess = self._explainer.settled(preprocess)
         self.input = self._explainer.input
+        if self.tests and self.input.channels not in (None, 1, 3):
+            raise UsageError(
+                f"{ready.name} takes {self.input.channels} bands, and backgrounds are exchanged "
+                "between pictures in grey or colour; tests=0 (--tests 0) leaves that out"
+            )
         self.classes = self._explainer.classes
         self.labels = list(labels) if labels is not None else self._explainer.labels
         if labels is not None and self.classes not in (None, len(labels)):

@@ -330,14 +330,13 @@ class Maximizer(_Maker):
 
         z, losses = descend(z, evaluate, self.schedule, self.waves, each)
         made = self.result(z, count)
-        flat = made.reshape(-1, *made.shape[2:])
-        found = self.taps(flat)[self.layer].astype(np.float64)
-        values = (found * arrays.to_host(given)).reshape(count, self.starts, -1).sum(axis=2)
+        at_last, _ = self.objective(xp.asarray(made.reshape(-1, *made.shape[2:])), given)
+        values = -arrays.to_host(at_last).astype(np.float64)
         return Maximum(
             self.layer,
             np.asarray(channels, np.int64),
             made,
-            values,
+            values.reshape(count, self.starts),
             losses.reshape(count, self.starts, -1),
         )
 

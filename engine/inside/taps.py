@@ -163,7 +163,9 @@ class Taps(Reading):
         """The shapes [N, ...] without N that the tapped tensors have for an image of a size, by a
         run of one."""
         spec = self.input
-        blank = np.zeros((1, *spec.shape(spec.size or size or (224, 224))), spec.dtype)
+        open_ = size or (224, 224)
+        settled = (spec.size[0] or open_[0], spec.size[1] or open_[1])
+        blank = np.zeros((1, *spec.shape(settled)), spec.dtype)
         return {name: array.shape[1:] for name, array in self(blank).items()}
 
 

@@ -41,7 +41,8 @@ class Risen:
 
     heat: [N, T, H, W]. target: int64 [N, T]. score: float64 [N, T], of the whole image. logits:
     float32 [N, K], of the whole image. masks: int64 [N], those used. change: float64 [N], the
-    map's standard error as a fraction of its range, largest over the classes.
+    map's standard error as a fraction of its range, largest over the classes. spread: float64
+    [N, T], how far the score moves from mask to mask: where it doesn't, the map shows the masks.
     """
 
     heat: Any
@@ -50,6 +51,7 @@ class Risen:
     logits: NDArray[np.float32]
     masks: NDArray[np.int64]
     change: NDArray[np.float64]
+    spread: NDArray[np.float64]
 
 
 class Rise:
@@ -146,18 +148,20 @@ class Rise:
         clean = arrays.to_host(as_score(logits, self.score, scorer.closing, xp))
         found = [self._one(taken, index, wanted[index], progress) for index in range(len(taken))]
         return Risen(
-            heat=taken.home(xp.stack([heat for heat, _, _ in found])),
+            heat=taken.home(xp.stack([heat for heat, _, _, _ in found])),
             target=wanted,
             score=np.take_along_axis(clean, wanted, axis=1),
             logits=arrays.to_host(logits),
-            masks=np.array([count for _, count, _ in found], np.int64),
-            change=np.array([change for _, _, change in found], np.float64),
+            masks=np.array([count for _, count, _, _ in found], np.int64),
+            change=np.array([change for _, _, change, _ in found], np.float64),
+            spread=np.array([spread for _, _, _, spread in found], np.float64),
         )
 
     def _one(
         self, taken: Inputs, index: int, classes: NDArray[np.int64], progress: Progress
-    ) -> tuple[Any, int, float]:
-        """One image: the map [T, H, W], the masks used, and how much it still changes."""
+    ) -> tuple[Any, int, float, NDArray[np.float64]]:
+        """One image: the map [T, H, W], the masks used, how much it still changes, and how far the
+        scores [T] move."""
         scorer, xp = self.scorer, self.scorer.xp
         plan = self.plan(scorer.plan_shape(taken.images.shape[1:]))
         image = scorer.planar(taken.images[index])
@@ -166,10 +170,13 @@ class Rise:
         count = GROUPS if len(classes) <= MANY_CLASSES else FEW_GROUPS
         groups = [Accumulator(plan, len(classes), backend=scorer.backend) for _ in range(count)]
         looked, done = 0, 0
+        low, high = xp.full(len(classes), np.inf), xp.full(len(classes), -np.inf)
         runs = enumerate(scorer.variants(image, taken.row(index), plan, base))
         for turn, (which, found) in runs:
             finite(found, xp, "parts hidden")
             values = as_score(found, self.score, scorer.closing, xp)[:, chosen].T
+            low = xp.minimum(low, values.min(axis=1))
+            high = xp.maximum(high, values.max(axis=1))
             cuts = [len(found) * k // count for k in range(count + 1)]
             for k in range(count):
                 # Turned by one each run, so that the longer shares go to all groups.
@@ -183,7 +190,7 @@ class Rise:
                     progress(len(plan) - done)
                     break
         heat, change = _joined(groups, xp)
-        return heat, done, change
+        return heat, done, change, np.asarray(arrays.to_host(high - low), np.float64)
 
 
 def _joined(groups: Sequence[Accumulator], xp: Any) -> tuple[Any, float]:

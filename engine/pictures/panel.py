@@ -229,7 +229,10 @@ def panel(
     each = columns or max(len(cells), 1)
     widths = [max([s.shape[1] for s in shown[at::each]] + [150]) for at in range(each)]
     wide = [widths[at % each] for at in range(len(cells))]
-    captions = [wrapped(c.caption, small, w) for c, w in zip(cells, wide, strict=True)]
+    captions = [
+        [shortened_inside(line, small, w) for line in wrapped(c.caption, small, w)]
+        for c, w in zip(cells, wide, strict=True)
+    ]
     width = sum(widths) + MARGIN * (each + 1)
     inner = width - 2 * MARGIN
     first, *rest = wrapped(heading, big, inner) or [""]

@@ -77,6 +77,7 @@ FAMILIES = (
     "conv",
     "crop",
     "elementwise",
+    "fourier",
     "indexing",
     "linear",
     "max_pool",

@@ -226,6 +226,18 @@ def test_unlabelled_photos_go_by_the_predicted_class(linear, tmp_path):
     assert found.suspects == ["b"]
 
 
+def test_backgrounds_of_many_bands_are_not_exchanged():
+    """A line, not a shape that doesn't fit."""
+    model = models.tiny(shape="N,5,8,8")
+    for held in model.graph.initializer:
+        if held.name == "w":
+            wide = np.zeros((4, 5, 3, 3), np.float32)
+            held.CopyFrom(onnx.numpy_helper.from_array(wide, "w"))
+    with pytest.raises(UsageError, match=r"5 bands.*--tests 0"):
+        backlight.BiasFinder(model, preprocess="none")
+    backlight.BiasFinder(model, preprocess="none", tests=0)
+
+
 def cli(linear: Path, out: Path, *words: str) -> int:
     line = ["bias", str(linear / "m.onnx"), str(linear / "photos"), "-o", str(out)]
     return run([*line, "--preprocess", "unit", *words])

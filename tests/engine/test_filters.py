@@ -199,6 +199,14 @@ g (float[N,3,9,9] x) => (float y) { h = Conv<group=3>(x, d)  y = Conv(h, w) }"""
         with pytest.raises(UsageError, match="input channel 6 is out of range"):
             deep.picture(channels=[6])
 
+    def test_an_input_of_no_declared_shape(self) -> None:
+        """The weights say enough."""
+        model = tiny()
+        want = backlight.filters(model, preprocess="unit")
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+        found = backlight.filters(model, preprocess="unit")
+        np.testing.assert_array_equal(found.weights, want.weights)
+
     def test_transposed_convolutions_too(self) -> None:
         w = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 2, 2)
         proto = parsed(

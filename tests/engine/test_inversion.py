@@ -106,6 +106,34 @@ class TestMaximize:
         rows = np.arange(2)
         assert (made.values[rows, made.best] == made.values.max(axis=1)).all()
 
+    @pytest.mark.parametrize(
+        ("tail", "output", "count", "signs"),
+        [
+            ("u = Unsqueeze(scores, inner) y = Softmax(u)", "N,1,1,5", 5, {3: (3, 1)}),
+            ("u = Unsqueeze(scores, last) y = Softmax<axis=1>(u)", "N,5,1,1", 5, {3: (3, 1)}),
+            ("s = Softmax(scores) y = Sub(one, s)", "N,5", 5, {3: (3, -1)}),
+            ("t = Slice(scores, two, three, axis) y = Sigmoid(t)", "N,1", 2,
+             {1: (2, 1), 0: (2, -1)}),
+        ],
+    )  # fmt: skip
+    def test_classes_wherever_they_are(
+        self, tail: str, output: str, count: int, signs: dict[int, tuple[int, int]]
+    ) -> None:
+        """Of one logit too, up and down; of what is left, where the score falls."""
+        model = tiny(tail=tail, output=f"float[{output}] y")
+        named = {"inner": [1, 2], "last": [2, 3], "two": [2], "three": [3], "axis": [1]}
+        for name, value in (*named.items(), ("one", np.float32(1))):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+        made = Maximizer(model, None, steps=20, **OPTIONS)
+        assert made.channels == count
+        with pytest.raises(UsageError, match=f"0 to {count - 1}"):
+            made([count])
+        for wanted, (at, sign) in signs.items():
+            found = made([wanted])
+            x = found.images[0]
+            scores = Taps(tiny(), ["scores"], providers="cpu", threads=1)(x)["scores"]
+            np.testing.assert_allclose(found.values[0], sign * scores[:, at], rtol=1e-4)
+
     def test_mean_and_centre_of_a_channel(self) -> None:
         for unit, want in (("mean", 1 / 64), ("centre", 1.0)):
             seeds = Maximizer(tiny(), "r", unit=unit, steps=1, **OPTIONS).seeds([2])

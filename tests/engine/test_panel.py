@@ -61,6 +61,20 @@ def test_a_panel_in_rows() -> None:
             assert ys.min() == before.min() if at % 2 else ys.min() > before.max()
 
 
+def test_a_name_without_spaces_stays_within_its_column() -> None:
+    """A layer's, in a caption: the columns beside it are as blank as ever."""
+    pixels = np.full((240, 230, 3), 200, np.uint8)
+    name = "/features/stage4/block11/depthwise_separable_conv/conv_pw/LeakyRelu_output_0"
+    made = np.asarray(
+        panel.panel("p", "", [panel.Cell(pixels, "cam", f"red: for it, at {name}")] * 2)
+    )
+    ends = [panel.MARGIN + 230, 2 * panel.MARGIN + 2 * 230]
+    below = made[panel.MARGIN + 300 :]
+    assert (below != 255).any()
+    for end in ends:
+        assert (below[:, end : end + panel.MARGIN // 2] == 255).all()
+
+
 def test_a_long_label_is_cut_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cut is what cutting letter by letter gives, in few measurements."""
     face = font(13)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import onnx
 import pytest
 
 import backlight
+from backlight.engine.cli import run
 from backlight.engine.masked.rise import Rise
 from backlight.engine.masked.scoring import Scorer
 from backlight.errors import UsageError
@@ -98,6 +102,30 @@ def test_a_map_that_never_changes_is_settled_at_once():
     found = Rise(models.tiny(), masks=400, cells=1, tolerance=0.5, probability=1.0, batch=40)
     got = found.measure(X)
     assert got.masks.tolist() == [200, 200] and got.change.tolist() == [0, 0]
+
+
+def test_a_map_of_the_masks_alone_is_said_to_be_one(tmp_path, capsys):
+    """A score that no mask moves: what is drawn is how often each pixel happened to be kept."""
+    from PIL import Image
+
+    model = models.tiny()
+    for held in model.graph.initializer:
+        if held.name == "v":
+            flat = np.zeros(onnx.numpy_helper.to_array(held).shape, np.float32)
+            held.CopyFrom(onnx.numpy_helper.from_array(flat, "v"))
+    got = Rise(model, masks=20).measure(X)
+    assert got.spread.shape == (2, 1) and (got.spread < 1e-6).all()
+    assert np.ptp(got.heat) > 0.05
+    moved = Rise(models.tiny(), masks=20).measure(X)
+    assert (moved.spread > 1e-3).all()
+    onnx.save(model, tmp_path / "still.onnx")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "p.png")
+    words = ["rise", "-m", str(tmp_path / "still.onnx"), str(tmp_path / "p.png"), "--masks", "20"]
+    assert run([*words, "--preprocess", "unit", "-o", str(tmp_path / "o")]) == 0
+    said = capsys.readouterr().out
+    assert "what is shown is how often each pixel was kept" in said
+    told = json.loads((tmp_path / "o/summary.json").read_text())["images"][0]["classes"][0]
+    assert told["note"].startswith("masks change ") and told["note"] in said
 
 
 def test_one_mask_has_no_error_to_state():
