@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -148,3 +149,18 @@ def test_every_method_is_in_the_table() -> None:
         assert f"`{name}`" in table or f"`backlight {name}`" in table, name
     for name in ROWS:
         assert f"`--method {name}`" in table, name
+
+
+@pytest.mark.parametrize("page", ["docs/segment.md", "benchmarks/README.md"])
+def test_the_figures_of_segmentation_are_the_last_ones(page: str) -> None:
+    """Both tables are of results/segment.json, which the command beside them writes."""
+    held = json.loads((ROOT / "benchmarks" / "results" / "segment.json").read_bytes())
+    by = {(row["method"], row["way"]): row for row in held}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name in ("vanilla", "gradcam", "occlusion"):
+        cut, walk = by[name, "grabcut"], by[name, "random-walker"]
+        figures = [cut["seeds"], cut["iou"], cut["median"], cut["box"], walk["iou"]]
+        told = " | ".join(f"{value:.3f}" for value in figures)
+        shown = "Grad-CAM" if page.startswith("bench") and name == "gradcam" else name
+        assert re.search(rf"^\| `?{shown}`? \| {re.escape(told)} \|$", text, re.MULTILINE), told
+    assert f"{by['vanilla', 'grabcut']['all']:.3f}" in text
