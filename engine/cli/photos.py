@@ -16,6 +16,7 @@ import typer
 from ...errors import BacklightError, ImageError, RunError
 from . import started
 from .console import show, show_json
+from .kept import Kept
 from .layers import results_in
 from .options import counted, photo_paths, say
 from .progress import Step, track
@@ -62,9 +63,9 @@ class PhotoJob:
     notes: list[str] = field(default_factory=list)
     _step: Step = field(default_factory=Step)
     _each: int = 1
-    _store: RowStore | None = None
+    _kept: Kept | None = None
     _start: int = 0  # of the files, where a stopped run got to
-    _kept: tuple[int, int] = (0, 0)  # of entries and notes
+    _said: tuple[int, int] = (0, 0)  # of entries and notes
     _held: int = 0  # entries of the stopped run
 
     def note(self, *notes: str | None) -> None:
@@ -99,11 +100,13 @@ class PhotoJob:
                 "model": listing_of([Path(model)]), "files": listing_of(self.files),
                 "arguments": [a for a in started.arguments if a not in ("--json", "--force")],
             }  # fmt: skip
-            self._store = RowStore(state, asked, {}, EVERY)
+            store = RowStore(state, asked, {}, EVERY)
             if force:
-                self._store.remove()
-            self._go_on(self._store)
-            yield folder
+                store.remove()
+            self._go_on(store)
+            self._kept = Kept(folder, store)
+            with self._kept.ending(self.skipped):
+                yield folder
 
     def _go_on(self, store: RowStore) -> None:
         """Take up what a stopped run has done."""
@@ -113,7 +116,7 @@ class PhotoJob:
                 raise store.damaged()
             self.entries += said["images"]
             self.note(*said["notes"])
-        self._held, self._kept = len(self.entries), (len(self.entries), len(self.notes))
+        self._held, self._said = len(self.entries), (len(self.entries), len(self.notes))
         if self._start:
             say(f"went on from photo {self._start}, where a run was stopped")
 
@@ -121,12 +124,12 @@ class PhotoJob:
         """What came of the files up to `done` is written: a run that is stopped has it."""
         from ..photos.plain import as_json
 
-        if self._store is None:
+        if self._kept is None:
             return
-        entries, notes = self._kept
+        entries, notes = self._said
         said = {"images": self.entries[entries:], "notes": self.notes[notes:]}
-        self._store.add({}, done, self.skipped, last=False, said=[json.loads(as_json(said))])
-        self._kept = len(self.entries), len(self.notes)
+        self._kept.keep(done, self.skipped, json.loads(as_json(said)))
+        self._said = len(self.entries), len(self.notes)
 
     @contextmanager
     def progress(self, title: str, each: int = 1) -> Iterator[Step]:
@@ -217,8 +220,8 @@ class PhotoJob:
             self.command, folder, about, notes=self.notes, read=self.read,
             images=self.entries, skipped=self.skipped, whole=bool(self.entries), old=old,
         )  # fmt: skip
-        if self._store is not None:
-            self._store.remove()
+        if self._kept is not None:
+            self._kept.over()
         if self.quiet:
             show_json(summary)
         elif self.entries and line:

@@ -7,7 +7,7 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -182,6 +182,9 @@ def alone(folder: Path) -> Iterator[None]:
 class OutputFolder:
     """A folder for results, made where it is missing.
 
+    made: the files written that weren't there before. before: called once, when the first one is
+    about to be.
+
     Raises OutputError when it can't be made or written, and, unless forced, when one of the
     `expected` names is there already.
     """
@@ -190,6 +193,8 @@ class OutputFolder:
         if not os.fspath(path):
             raise OutputError("an empty name; expected a folder to write to")
         self.path = Path(path)
+        self.made: list[Path] = []
+        self.before: Callable[[], None] | None = None
         refuse_results(self.path, expected, force)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -219,6 +224,12 @@ class OutputFolder:
 
     def data(self, name: str, data: bytes) -> Path:
         """Write bytes."""
+        if self.before is not None:
+            before, self.before = self.before, None
+            before()
         path = self.path / name
+        fresh = not path.exists()
         write_bytes(path, data)
+        if fresh:
+            self.made.append(path)
         return path

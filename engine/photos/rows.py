@@ -69,6 +69,16 @@ class RowStore:
         self._told = len(skipped)
         return self._done
 
+    @property
+    def done(self) -> int:
+        """The number of files that the parts on disk are of."""
+        return self._done
+
+    def begin(self) -> None:
+        """Have a part on disk, be it of no file."""
+        if self._parts == 0:
+            self._write({}, self._done, (), ())
+
     def damaged(self) -> OutputError:
         """What is raised for a state that no pass could have left."""
         return OutputError(
@@ -117,22 +127,40 @@ class RowStore:
         for name, values in rows.items():
             self._rows[name].append(np.asarray(values, self._kinds[name][0]))
         due = last or time.monotonic() - self._last >= self._every
-        if self._folder is None or not due:
+        if not due:
+            return
+        self._write(self._rows, done, skipped, self._waiting)
+        self._fresh, self._told = len(self._rows["index"]), len(skipped)
+        self._waiting = []
+
+    def _write(
+        self, rows: Mapping[str, list[NDArray[Any]]], done: int, skipped: Sequence[Skipped],
+        said: Sequence[Any],
+    ) -> None:  # fmt: skip
+        """The next part, of rows that no part has. Raises OutputError, and leaves nothing then."""
+        if self._folder is None:
             return
         fresh = {
-            n: np.concatenate([self._empty(n, held), *held[self._fresh :]])
+            n: np.concatenate([self._empty(n, held), *rows.get(n, [])[self._fresh :]])
             for n, held in self._rows.items()
         }
         about = {
             "asked": self._asked, "start": self._done, "done": done,
-            "skipped": [bad.as_dict() for bad in skipped[self._told :]], "said": self._waiting,
+            "skipped": [bad.as_dict() for bad in skipped[self._told :]], "said": list(said),
         }  # fmt: skip
         buffer = io.BytesIO()
         np.savez(buffer, **fresh, about=np.array(json.dumps(about)))  # type: ignore[arg-type]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(self._folder / f"part-{self._parts:06}.npz", buffer.getvalue())
-        self._fresh, self._told = len(self._rows["index"]), len(skipped)
-        self._waiting = []
+        missing = [p for p in (self._folder, *self._folder.parents) if not p.exists()]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(self._folder / f"part-{self._parts:06}.npz", buffer.getvalue())
+        except (OSError, OutputError) as err:
+            for path in missing:
+                with suppress(OSError):
+                    path.rmdir()
+            if isinstance(err, OutputError):
+                raise
+            raise OutputError(f"{self._folder}: can't be written: {err.strerror}") from err
         self._done, self._parts, self._last = done, self._parts + 1, time.monotonic()
 
     def _empty(self, name: str, held: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from backlight.engine.cli import kept, run
 from backlight.engine.cli import photos as job
-from backlight.engine.cli import run
-from backlight.engine.photos import images
+from backlight.engine.photos import images, outputs
+from backlight.errors import OutputError
 
 COMMANDS = {
     "cem": "--steps 3 --rounds 1 --batch 1",
@@ -148,3 +149,81 @@ def _about(arguments: list[str], model: Path, photos: Path) -> str:
             "arguments": arguments,
         }
     )
+
+
+class TestHowItEnds:
+    """Results are of whole photos, whatever ends a run, and when."""
+
+    def refusing(self, monkeypatch, ending: str, error: BaseException) -> None:
+        """No file of this ending can be written."""
+        write = outputs.write_bytes
+
+        def refuse(path: Path, data: bytes) -> None:
+            if path.name.endswith(ending):
+                raise error
+            write(path, data)
+
+        monkeypatch.setattr(outputs, "write_bytes", refuse)
+
+    def test_a_photo_whose_files_do_not_all_fit_has_none(
+        self, tiny, photos, tmp_path, monkeypatch, capsys
+    ):
+        """A full disk at its second file: nothing is there, and it can be run again."""
+        pytest.importorskip("skimage", reason="extra 'segments'")
+        out = tmp_path / "new" / "out"
+        full = OutputError("can't be written: No space left on device")
+        with monkeypatch.context() as patched:
+            self.refusing(patched, "-cutout.png", full)
+            assert run(words("segment", tiny, photos, out)) == 2
+        assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
+        assert not (tmp_path / "new").exists()
+        assert run(words("segment", tiny, photos, out)) == 0
+
+    def test_ctrl_c_keeps_what_is_done(self, tiny, photos, tmp_path, monkeypatch, capsys):
+        """Before the state was due: it is written then, and a photo half done is taken away."""
+        out = tmp_path / "out"
+        with monkeypatch.context() as patched:
+            self.refusing(patched, "two.npy", KeyboardInterrupt())
+            assert run(words("rise", tiny, photos, out)) == 130
+        assert sorted(p.name for p in out.iterdir()) == [
+            ".rise-state", "one.npy", "one.png", "three.npy", "three.png",
+        ]  # fmt: skip
+        capsys.readouterr()
+        assert run(words("rise", tiny, photos, out)) == 0
+        assert "went on from photo 2, where a run was stopped" in capsys.readouterr().err
+        assert len(told(out)["images"]) == 3
+
+    def test_a_kill_before_any_state_was_due(self, tiny, photos, tmp_path, monkeypatch, capsys):
+        """Its files aren't taken for somebody's results: the same command runs again."""
+        out, whole = tmp_path / "out", tmp_path / "whole"
+        assert run(words("rise", tiny, photos, whole)) == 0
+        monkeypatch.setattr(kept.Kept, "_settle", lambda *_: None)  # no time for that
+        with monkeypatch.context() as patched:
+            self.refusing(patched, "one.png", StoppedError())
+            with pytest.raises(StoppedError):
+                run(words("rise", tiny, photos, out))
+        assert (out / "one.npy").exists()
+        capsys.readouterr()
+        assert run(words("rise", tiny, photos, out)) == 0
+        assert files(out) == files(whole)
+
+    @pytest.mark.parametrize("command", ["bias", "graph", "concepts"])
+    def test_a_state_that_cannot_be_written_leaves_nothing(
+        self, command, tiny, photos, tmp_path, monkeypatch, capsys
+    ):
+        from backlight.engine.photos import rows
+
+        def refuse(path: Path, data: bytes) -> None:
+            raise OutputError(f"{path}: can't be written: No space left on device")
+
+        monkeypatch.setattr(rows, "write_bytes", refuse)
+        more = {
+            "bias": f"{tiny} {photos}", "graph": f"{tiny} {photos} --layers r",
+            "concepts": f"{tiny} --concept a={photos} --random {photos} --images {photos} "
+            "--layer r",
+        }  # fmt: skip
+        out = tmp_path / "new" / "out"
+        line = f"{command} {more[command]} -o {out} --preprocess unit"
+        assert run(line.split()) == 2
+        assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
+        assert not (tmp_path / "new").exists()
