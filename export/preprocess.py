@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from .. import written
 from ..arguments import refused
 from ..errors import UsageError, nearest
 
@@ -79,15 +80,14 @@ _CHOICES = {
 
 def parse_bands(given: str) -> tuple[int, ...]:
     """`--bands 3,2,1`, or one. Raises UsageError."""
-    parts = given.replace(" ", "").split(",")
-    if len(parts) not in (1, 3) or not all(
-        p.isascii() and p.isdecimal() and 1 <= int(p[:9]) <= CHANNELS for p in parts
-    ):
+    parts = [written.whole(part) for part in given.split(",")]
+    bands = tuple(band for band in parts if band is not None and 1 <= band <= CHANNELS)
+    if len(parts) not in (1, 3) or len(bands) < len(parts):
         raise UsageError(
             f"--bands '{given}'; expected three of them as red, green and blue, counted from 1, "
             "such as 3,2,1, or one in grey"
         )
-    return tuple(int(p) for p in parts)
+    return bands
 
 
 def preset(name: str) -> Preprocess:

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from .. import __version__
+from .. import __version__, written
 from ..arguments import accepts, flag, is_whole, names, refused, text
 from ..errors import ModelError, UsageError
 from . import choose, half, said, scores, seed
@@ -361,7 +361,8 @@ def explain_graph(
 def _class_of(given: object) -> str | int:
     """`target_class` as "input", "top1" or a number; a number may be NumPy's, or written out."""
     if isinstance(given, str):
-        return int(given) if re.fullmatch(r"-?[0-9]{1,18}", given) else given
+        number = written.whole(given)
+        return given if number is None or abs(number) >= 1 << 60 else number
     if not is_whole(given):
         raise refused("target_class", given, '"input", "top1" or the number of a class')
     return int(given)  # type: ignore[call-overload,no-any-return]

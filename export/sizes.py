@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
+from .. import written
 from ..arguments import shapes as checked_shapes
 from ..errors import UsageError, hint
 
@@ -58,9 +59,11 @@ def _dim(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
 def parse_shape(given: str) -> tuple[str, tuple[int, ...]]:
     """`x=1,3,224,224` as a name and sizes. Raises UsageError."""
     name, equals, text = given.rpartition("=")
-    if not (name and equals and re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", text)):
+    found = [written.whole(size) for size in text.split(",")]
+    sizes = tuple(size for size in found if size is not None and 0 < size < 10**9)
+    if not (name and equals and len(sizes) == len(found)):
         raise UsageError(f"--shape '{given}'; expected INPUT=SIZES, such as x=1,3,224,224")
-    return name, tuple(int(size) for size in text.split(","))
+    return name, sizes
 
 
 def fix_shapes(model: ir.Model, shapes: Shapes | None) -> None:

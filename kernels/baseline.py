@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import written
 from ..errors import UsageError, hint
 
 __all__ = ["Baseline", "BaselineLike", "InputSpace", "Layout", "as_baseline", "resolve"]
@@ -112,16 +113,17 @@ def _array(given: Any) -> Any:
 
 def _named(text: str, space: Space) -> Baseline:
     name, _, parameter = text.partition(":")
-    try:
-        if name in ("zero", "mean") and not parameter:
-            return Baseline("zero" if name == "zero" else "mean", space=space)
-        if name == "blur":
-            return Baseline("blur", space=space, sigma=float(parameter or 10))
-        if name == "noise":
-            return Baseline("noise", space=space, seed=int(parameter or 0))
-        numbers = [float(v) for v in text.split(",")]
-    except ValueError:
-        raise UsageError(f"baseline {text!r}; accepted: {KINDS}") from None
+    if name in ("zero", "mean") and not parameter:
+        return Baseline("zero" if name == "zero" else "mean", space=space)
+    sigma, seed = written.number(parameter or "10"), written.whole(parameter or "0")
+    if name == "blur" and sigma is not None:
+        return Baseline("blur", space=space, sigma=sigma)
+    if name == "noise" and seed is not None:
+        return Baseline("noise", space=space, seed=seed)
+    read = [written.number(v) for v in text.split(",")]
+    numbers = [v for v in read if v is not None]
+    if len(numbers) < len(read):
+        raise UsageError(f"baseline {text!r}; accepted: {KINDS}")
     if len(numbers) == 1:
         return Baseline("constant", numbers[0], space)
     return Baseline("colour", numbers, space)

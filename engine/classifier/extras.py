@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import written
 from ...errors import UsageError, nearest
 from ..photos.arrays import array_in
 from ..runtime.session import numpy_dtype
@@ -141,14 +142,11 @@ def _number(given: Any) -> float | int | None:
         return given if isinstance(given, (int, float)) else given.item()
     if not isinstance(given, str):
         return None
-    for kind in (int, float):
-        try:
-            found = kind(given)
-        except (ValueError, OverflowError):
-            continue
-        # No integer type holds more, and no array is made of it.
-        return found if isinstance(found, float) or abs(found) < 1 << 63 else math.inf
-    return None
+    whole = written.whole(given)
+    if whole is None:
+        return written.number(given)
+    # No integer type holds more, and no array is made of it.
+    return whole if abs(whole) < 1 << 63 else math.inf
 
 
 def _taken(of: Beside, given: Any) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ... import written
 from ...errors import ModelError, UsageError, nearest
 
 __all__ = [
@@ -220,8 +221,9 @@ def class_number(
     yet. option: what an error names. Raises UsageError."""
     if given in words:
         return -1
-    if given.isascii() and given.isdecimal() and len(given) <= 18:
-        return int(given)
+    number = written.whole(given)
+    if number is not None and 0 <= number < 1 << 60:
+        return number
     if labels is not None:
         # The bundled names list synonyms: "tabby, tabby cat".
         wanted = given.casefold()

@@ -24,6 +24,7 @@ import typer
 from ...errors import BacklightError, InputError, UsageError
 from . import started
 from .console import show, tell
+from .numbers import ClickError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -58,10 +59,6 @@ COMMANDS = (
 # What commands were called before: they work for one version more, and --help doesn't show them.
 HIDDEN = ("reconstruct",)
 
-# Typer brings its own click, or uses the one installed: take the base class from what it shows.
-_ClickError: type[Exception] = next(
-    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
-)
 INTERRUPTED = 130
 
 
@@ -71,10 +68,11 @@ class _App(typer.Typer):
 
     def command(self, name: str | None = None, **how: Any) -> Callable[[Any], Any]:
         from .isolated import isolable
+        from .numbers import numbered
         from .placed import placed
 
         add = super().command(name, **how)
-        return lambda function: add(placed(isolable(function)))
+        return lambda function: add(numbered(placed(isolable(function))))
 
 
 def _app() -> typer.Typer:
@@ -148,7 +146,7 @@ def run(arguments: Sequence[str] | None = None, unexpected: Unexpected | None = 
         if code == INTERRUPTED:
             return _failed("interrupted", INTERRUPTED)
         return code if isinstance(code, int) else 0
-    except _ClickError as err:
+    except ClickError as err:
         return _failed(getattr(err, "format_message", err.__str__)(), 2)
     except InputError as err:
         return _failed(str(err), 2)

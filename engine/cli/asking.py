@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from ... import written
 from ...errors import UsageError
 
 __all__ = [
@@ -111,12 +111,7 @@ def asking(
     asked for. Raises UsageError for the form of a contrast where there is none."""
     if contrast is None and contrast_form == "logit":
         _refuse_form(methods)
-    start: str | float | None = baseline
-    if baseline is not None and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", baseline, re.I):
-        try:
-            start = float(baseline)
-        except ValueError:
-            raise UsageError(f"--baseline '{baseline}'; expected a name or a number") from None
+    number = None if baseline is None else written.number(baseline)
     return {
         "layer": list(layer) if layer else None,
         "fuse": fuse,
@@ -126,7 +121,7 @@ def asking(
         "samples": samples,
         "noise": noise,
         "steps": steps,
-        "baseline": start,
+        "baseline": baseline if number is None else number,
     }
 
 

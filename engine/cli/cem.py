@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +119,7 @@ def cem(
     """
     from ..classifier.ready import Ready
     from ..targeted.cem import KINDS, Cem
+    from ..targeted.fista import MOST
 
     path = model_path(model)
     at_least("--batch", batch)
@@ -127,8 +127,8 @@ def cem(
     wrong = next((k for k in kinds if k not in KINDS), None)
     if wrong is not None:
         raise UsageError.unknown("--kind", wrong, KINDS)
-    if not (isfinite(weight) and weight > 0):
-        raise UsageError(f"--weight: c {weight:g}; expected a number above 0")
+    if not 0 < weight <= MOST:
+        raise UsageError(f"--weight: c {weight:g}; expected a number above 0, at most {MOST:g}")
     if segments is not None and on not in ("auto", "superpixels"):
         raise UsageError(f"--segments with --on {on}; it goes with --on superpixels")
     if baseline is None and baseline_space != "input":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ... import written
 from ...errors import UsageError
 from ...export.saliency import ExplainGraph
 from ..classifier.labels import counted
@@ -105,7 +106,7 @@ def measured(
     settled = images.fitted(chosen, spec)
     batch = np.stack([images.read(f, settled, spec).tensor for f in files])
     baked = target_class != "input"
-    number = int(target_class) if target_class.isdecimal() else None
+    number = written.whole(target_class)
     rows = explained(candidate, plain, batch, [f.name for f in files], target=number, baked=baked)
     if not all(math.isfinite(getattr(r, m)) for r in rows for m in METRICS):
         say("some maps are not finite")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ... import written
 from ...errors import UsageError
 from .asking import (
     SAMPLED,
@@ -241,7 +242,7 @@ def _class_asked(given: str, model: str, labels: list[str] | None) -> str:
     """--target-class with a name as its number."""
     from ..classifier.labels import class_number
 
-    if given in ("input", "top1", "all") or given.removeprefix("-").isdecimal():
+    if given in ("input", "top1", "all") or written.whole(given) is not None:
         return given
     return str(class_number(given, _named(given, model, labels), ("input", "top1")))
 
@@ -251,6 +252,6 @@ def _named(given: str, model: str, labels: list[str] | None) -> list[str] | None
     from ...export.graph import read
     from ..classifier.labels import of_model
 
-    if labels is not None or given.isdecimal():
+    if labels is not None or written.whole(given) is not None:
         return labels
     return of_model(dict(read(model)[0].metadata_props), model, None)

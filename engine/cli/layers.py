@@ -77,8 +77,8 @@ def numbers(given: str | None, option: str) -> list[int] | None:
     if given is None:
         return None
     found: list[int] = []
-    for part in given.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d{1,7})(?:-(\d{1,7}))?", part)
+    for part in given.split(","):
+        match = re.fullmatch(r"\+?([0-9]{1,7})(?:-([0-9]{1,7}))?", part.strip())
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise UsageError(f"{option} '{given}'; expected numbers and ranges, such as 0-7,12")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)

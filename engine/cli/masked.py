@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ... import written
 from ...errors import UsageError
 
 if TYPE_CHECKING:
@@ -159,10 +160,8 @@ def segments_given(given: str) -> Any:
 
 def numbers(given: str, option: str) -> int | tuple[int, ...]:
     """`16`, `16,24` or `3,16,24` (x as well as commas). Raises UsageError."""
-    try:
-        parts = tuple(int(part) for part in given.lower().replace("x", ",").split(","))
-    except ValueError:
-        parts = ()
-    if not 1 <= len(parts) <= 3:
+    found = [written.whole(part) for part in given.lower().replace("x", ",").split(",")]
+    parts = tuple(part for part in found if part is not None and part < 1 << 31)
+    if not 1 <= len(parts) == len(found) <= 3:
         raise UsageError(f"{option} '{given}'; accepted: such as 16, 16x24 or 3x16x24")
     return parts[0] if len(parts) == 1 else parts

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ... import written
 from ...errors import UsageError
 from .console import show
 from .options import (
@@ -172,11 +173,12 @@ def _rpc(given: str, port: int) -> tuple[str, int, bool] | None:
     there = all(find_spec(name.partition(".")[0]) is not None for name in _RPC)
     if not given:
         return ("", 0, False) if there else None
-    if not (given.isascii() and given.isdecimal() and int(given) < 65536):
+    own = written.whole(given)
+    if own is None or not 0 <= own < 65536:
         raise UsageError(f"--grpc-port {given}; expected 0 to 65535, or 'off'")
     if not there:
         raise UsageError("grpcio is not installed; pip install 'backlight[serve]'")
-    return "", int(given), True
+    return "", own, True
 
 
 def _token(file: Path) -> str:

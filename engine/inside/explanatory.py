@@ -42,6 +42,8 @@ __all__ = ["ExplanatoryGraph"]
 FILTERS = 20
 # Photos that say which filters of a layer are strongest.
 SAMPLE = 64
+# EM settles within tens of them; and what no pattern explains, of densities around 1.
+MOST_ITERATIONS, MOST_TAU = 10_000, 1e6
 
 Progress = Callable[[str, int, int], None]
 
@@ -100,12 +102,14 @@ class ExplanatoryGraph:
         ):  # fmt: skip
             if number < 1:
                 raise UsageError(f"{name} {number}; expected 1 or more")
+        if iterations > MOST_ITERATIONS:
+            raise UsageError(f"iterations {iterations}; expected at most {MOST_ITERATIONS}")
         if density is not None and not 0 < density <= 1:
             raise UsageError(
                 f"density {density}; expected patterns per position, above 0, at most 1"
             )
-        if tau <= 0:
-            raise UsageError(f"tau {tau}; expected a density above 0")
+        if not 0 < tau <= MOST_TAU:
+            raise UsageError(f"tau {tau}; expected a density above 0, at most {MOST_TAU:g}")
         if not 0 < deviation <= 1:
             raise UsageError(f"deviation {deviation}; expected a share of the map's side, to 1")
         self.settings = Settings(

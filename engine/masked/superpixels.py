@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import written
 from ...errors import ImageError, UsageError
 from ...export.preprocess import Preprocess
 from ..photos.images import channels_last, to_pixels
@@ -172,7 +173,7 @@ def _named(text: str) -> Superpixels:
     wrong = UsageError(f"segments '{text}'; accepted: {FORMS}")
     name, _, parameter = text.partition(":")
     if name == "grid":
-        match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", parameter)
+        match = re.fullmatch(r"([0-9]{1,5})(?:[x,]([0-9]{1,5}))?", parameter)
         if match is None:
             raise wrong
         rows, cols = int(match[1]), int(match[2] or match[1])
@@ -181,10 +182,9 @@ def _named(text: str) -> Superpixels:
         return Superpixels("grid", cells=(rows, cols))
     if name not in DEFAULTS or (not parameter and ":" in text):
         raise wrong
-    try:
-        size = float(parameter) if parameter else DEFAULTS[name]
-    except ValueError:
-        raise wrong from None
+    size = written.number(parameter) if parameter else DEFAULTS[name]
+    if size is None:
+        raise wrong
     if name == "slic" and not size.is_integer():
         raise wrong
     least, most = {

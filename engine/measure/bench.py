@@ -41,6 +41,8 @@ __all__ = ["Report", "Row", "bench"]
 
 PAUSE = 0.05  # seconds; a runtime's threads spin for less than that
 BLOCK = 5  # runs in a row of one session, at most: a third of all, so that blocks alternate
+# Of an image, what `--preprocess` takes at most too.
+MOST_RUNS, MOST_BATCH, MOST_SIZE = 1_000_000, 4096, 16384
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,13 @@ def bench(
     batches = list(dict.fromkeys(batches or ([own] if own is not None else [1, 4])))
     if runs < 1 or min(batches) < 1:
         raise UsageError(f"runs {runs}, batches {list(batches)}; expected 1 or more")
+    if runs > MOST_RUNS or max(batches) > MOST_BATCH:
+        raise UsageError(
+            f"runs {runs}, batches {list(batches)}; expected at most {MOST_RUNS} runs, of batches "
+            f"of at most {MOST_BATCH}"
+        )
+    if size is not None and size > MOST_SIZE:
+        raise UsageError(f"size {size}; expected at most {MOST_SIZE}")
     if size is not None and size < 1:
         raise UsageError(f"size {size}; expected 1 or more")
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from ... import written
 from ...errors import UsageError
 from ...export import traits
 from ...export.emit import all_dims, dim_of
@@ -34,10 +35,14 @@ _IN_PLACE = traits.RESHAPES | frozenset(
 def parse_memory(given: str | int) -> int:
     """Bytes from a number or from text such as 512MB, 1.5G or 2GiB. Raises UsageError."""
     text = str(given).strip()
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([KMGT]?)(I?)B?", text.upper())
-    if match is None or (match[3] and not match[2]) or float(match[1]) <= 0:
+    match = re.fullmatch(r"(.*?)([KMGT]?)(I?)B?", text.upper(), re.DOTALL)
+    number = written.number(match[1]) if match else None
+    if match is None or number is None or number <= 0 or (match[3] and not match[2]):
         raise UsageError(f"memory '{given}'; accepted: bytes, or such as 512MB, 1.5GB, 2GiB")
-    return int(float(match[1]) * (_BINARY if match[3] else _UNITS)[match[2]])
+    found = number * (_BINARY if match[3] else _UNITS)[match[2]]
+    if not 1 <= found < 1 << 63:
+        raise UsageError(f"memory '{given}'; expected 1 byte to {(1 << 63) - 1}")
+    return int(found)
 
 
 def shown(size: float) -> str:

@@ -27,6 +27,8 @@ _TIMES = 10.0
 _LEAST = 1e-4
 # A weight of 10 that grows tenfold in each is near the end of float32 by then.
 MOST_ROUNDS = 36
+# Of a round; and of what weighs one thing against another, in float32 together with scores.
+MOST_STEPS, MOST = 1_000_000, 1e6
 
 # (rows, d of those) -> the hinge's h, float [n], and its gradient by d.
 Evaluate = Callable[[NDArray[np.int64], Any], tuple[Any, Any]]
@@ -55,14 +57,20 @@ class Search:
 
     def __post_init__(self) -> None:
         for name in ("c", "rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} {getattr(self, name)}; expected more than 0")
+            if not 0 < getattr(self, name) <= MOST:
+                raise UsageError(
+                    f"{name} {getattr(self, name)}; expected more than 0, at most {MOST:g}"
+                )
         for name in ("kappa", "beta"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} {getattr(self, name)}; expected 0 or more")
+            if not 0 <= getattr(self, name) <= MOST:
+                raise UsageError(
+                    f"{name} {getattr(self, name)}; expected 0 or more, at most {MOST:g}"
+                )
         for name in ("rounds", "steps", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}; expected 1 or more")
+        if self.steps > MOST_STEPS:
+            raise UsageError(f"steps {self.steps}; expected at most {MOST_STEPS}")
         if self.rounds > MOST_ROUNDS:
             raise UsageError(
                 f"rounds {self.rounds}; expected at most {MOST_ROUNDS}: a weight may grow tenfold "

@@ -22,6 +22,9 @@ from .errors import UsageError
 __all__ = ["accepts", "beside", "flag", "names", "number", "path", "paths", "several", "shapes",
            "sizes", "text", "whole"]  # fmt: skip
 
+# What fits no 64 bits is a count of nothing, and overflows wherever it ends up.
+MOST = (1 << 63) - 1
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Check = Callable[[str, Any], Any]
@@ -75,12 +78,20 @@ def whole(name: str, value: Any) -> int:
     """A whole number, Python's or NumPy's."""
     if not is_whole(value):
         raise refused(name, value, "a whole number")
+    if abs(value) > MOST:
+        raise refused(name, value, f"at most {MOST}")
     return int(value)
 
 
 def number(name: str, value: Any) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise refused(name, value, "a finite number")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number of more than a float holds
+        finite = False
+    if not finite:
         raise refused(name, value, "a finite number")
     return int(value) if isinstance(value, Integral) else float(value)
 
@@ -88,13 +99,13 @@ def number(name: str, value: Any) -> float:
 def sizes(name: str, value: Any) -> Any:
     """A whole number, or several: of rows and of columns."""
     if is_whole(value):
-        return int(value)
+        return whole(name, value)
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise refused(name, value, "a whole number, or several")
     found = tuple(value)
     if not all(is_whole(v) for v in found):
         raise UsageError(f"{name} is {found!r}; expected a whole number, or several")
-    return tuple(int(v) for v in found)
+    return tuple(whole(name, v) for v in found)
 
 
 def several(name: str, value: Any) -> tuple[int, ...]:

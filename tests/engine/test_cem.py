@@ -344,7 +344,7 @@ class TestCommand:
         [
             ("--kind neutral", "negative, positive"),
             ("--on layers", "pixels, superpixels, blur"),
-            ("--weight nan", "--weight: c nan; expected a number above 0"),
+            ("--weight nan", "--weight 'nan'; expected a number"),
             ("--weight -1", "--weight: c -1; expected a number above 0"),
             ("--on pixels --segments grid:2", "--on superpixels"),
             ("--segments grid:0", "grid"),

@@ -305,7 +305,20 @@ HUGE = [
     ("maximize", "--starts"),
     ("cem", "--threads"),
     ("cem", "--rounds"),
-    ("cem", "--rounds 1_000"),
+    ("cem", "--rounds 1000"),
+    ("cem", "--steps 2147483647"),
+    ("cem", "--weight 1e300"),
+    ("cem", "--beta 1e300"),
+    ("graph", "--limit"),
+    ("graph", "--parents"),
+    ("graph", "--candidates"),
+    ("graph", "--iterations"),
+    ("graph", "--iterations 2147483647"),
+    ("graph", "--tau 1e300"),
+    ("batch", "--batch"),
+    ("bench", "--runs 2147483647"),
+    ("bench", "--batch 2147483647"),
+    ("bench", "--size 2147483647"),
     ("segment", "--threads"),
     ("segment", "--iterations"),
 ]
@@ -316,12 +329,11 @@ def test_a_number_beyond_all_is_a_line(command, option, words, capsys):
     if "iterations" in option:
         pytest.importorskip("cv2")
     line = f"{command} {{m}} {AFTER_THE_MODEL[command]} {option}".format(**words).split()
-    if "_" not in option:
+    if " " not in option:
         line.append("9" * 30)
     assert run(line) == 2
     said = capsys.readouterr().err
-    name = {"decoders": "workers"}.get(option.split()[0].strip("-"), option.split()[0].strip("-"))
-    assert name in said and "expected at most" in said
+    assert option.split()[0].strip("-") in said and "at most" in said
     assert said.count("\n") == 1
 
 

@@ -56,8 +56,8 @@ MISTAKES = [
     ("--method smoothgrad --steps 3", MAPPED, "take a way to the image: integrated"),
     ("--method squaregrad --baseline 0", MAPPED, "take a way to the image: integrated"),
     ("--method integrated_gradients --noise 1", MAPPED, "take noise around the image: smooth"),
-    ("--method smoothgrad --noise nan", MAPPED, "noise nan; expected 0 to 10"),
-    ("--method smoothgrad --noise inf", MAPPED, "noise inf; expected 0 to 10"),
+    ("--method smoothgrad --noise nan", MAPPED, "--noise 'nan'; expected a number"),
+    ("--method smoothgrad --noise inf", MAPPED, "--noise 'inf'; expected a number"),
     ("--method integrated_gradients --baseline nan", MAPPED, "baseline 'nan'; accepted"),
     ("--method integrated_gradients --baseline 1e999", MAPPED, "a finite number"),
 ]  # fmt: skip
