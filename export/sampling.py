@@ -48,8 +48,8 @@ class Sampling:
             raise UsageError(f"noise {self.noise}; expected 0 to 10, by the image's own range")
         if isinstance(self.baseline, str) and self.baseline not in BASELINES:
             raise UsageError(
-                f"baseline '{self.baseline}'; accepted: {', '.join(BASELINES)}, or a number in the "
-                "model's input space" + hint(self.baseline, BASELINES)
+                f"baseline '{self.baseline}'; accepted: {', '.join(BASELINES)}, or a finite number "
+                "in the model's input space" + hint(self.baseline, BASELINES)
             )
         if isinstance(self.baseline, float) and not np.isfinite(self.baseline):
             raise UsageError(f"baseline {self.baseline}; expected a finite number")
