@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ..arguments import accepts, names, text
 from ..errors import ModelError, UnsupportedNode, one_line
 from . import choose, half, said, scores, seed, traits
+from .asked_of import refuse_wrt
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
@@ -27,7 +28,7 @@ from .rules import NO_GRADIENT, Op, RuleMap, guarded
 from .rules.clamps import is_clipped, rectifies
 from .rules.quantize import is_quantized_rectifier, on_integers
 from .rules.spelled import Spelled, all_spelled
-from .saliency import explain_graph, refuse_wrt
+from .saliency import explain_graph
 from .sizes import Shapes, fix_shapes
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]

@@ -20,7 +20,8 @@ from onnx_ir.passes import common
 from ..errors import UnsupportedNode, UsageError
 from . import traits
 from .emit import IN_FLOAT32
-from .graph import EMITTED_OPSET, infer_shapes
+from .graph import EMITTED_OPSET
+from .inference import infer_shapes
 from .rules import Op, guarded
 from .rules.op import constant
 

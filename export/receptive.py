@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ..errors import ModelError, UsageError
 from . import choose
 from .emit import all_dims, dim_of
-from .graph import ModelLike, load, opset_of, settle_shapes
+from .graph import ModelLike, load, opset_of
+from .inference import settle_shapes
 from .span_rules import spans_of
 from .spans import EMPTY, Span, Step, compressed
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -15,8 +11,9 @@ from onnx_ir.passes import common
 
 from .. import __version__, written
 from ..arguments import accepts, flag, is_whole, names, refused, text
-from ..errors import ModelError, UsageError
-from . import choose, half, said, scores, seed
+from ..errors import UsageError
+from . import half, scores, seed
+from .asked_of import kept_names, names_of, refuse_wrt, scores_of, tensors_wrt
 from .backward import refuse_blocked
 from .combinations import (
     CONTRASTED,
@@ -26,69 +23,19 @@ from .combinations import (
     checked_sampling,
 )
 from .drawing import Drawing
-from .emit import HALVES, Emitter, all_dims
+from .explained import ExplainGraph, contrast_metadata
 from .explaining import Explaining, Seed
-from .finish import Walked
 from .finite import Faults
-from .front import behind_preprocessing
 from .graph import ModelLike, load, opset_of
 from .heap import seldom_collected
-from .layer import Layer
 from .lone import is_lone, unbatched, without_batch
 from .lowering import emitter, finish, lowered
-from .message import message
-from .methods import Method, asked, chosen
+from .methods import asked, chosen
+from .outputs import add_output, by_image, reserve_names
 from .preprocess import Preprocess, of_metadata
-from .rules import RuleMap
 from .sampling import Sampling, sampled
 from .sizes import Shapes
-from .store import fits_message, save_model
 from .variants import VARIANTS
-from .variations import GAP
-
-# The names that methods which vary the image add to the graph.
-VARIED_NAMES: Mapping[str, Sequence[str]] = {
-    "": (),
-    "noise": ("noise",),
-    "path": ("alphas", "weights", "baseline", GAP),
-}
-
-
-@dataclass(frozen=True)
-class ExplainGraph:
-    """A model with saliency outputs, and what was chosen on the way."""
-
-    model: ir.Model
-    of: str
-    wrt: str
-    input: str
-    methods: tuple[str, ...]
-    saliency: Mapping[str, str]
-    score_output: str | None
-    classes: int | None
-    notes: tuple[str, ...] = ()
-    layers: tuple[Layer, ...] = ()
-    added: tuple[str, ...] = ()
-    ranking: str = ""
-
-    def to_proto(self) -> onnx.ModelProto:
-        """The model as a message, weights included. Raises ModelError above 2 GB."""
-        if not fits_message(self.model):
-            raise ModelError(
-                "the model is larger than 2 GB, more than a ModelProto holds; "
-                "write it with 'backlight export', which keeps the weights in a file beside it"
-            )
-        ir.external_data.load_to_model(self.model)
-        return message(self.model)
-
-    def save(self, path: str | os.PathLike[str], *, external: bool = False) -> None:
-        """Write the model, whole or not at all; above 2 GB (or with external=True) the weights
-        go to `<name>.data` beside it. Raises OutputError."""
-        save_model(self.model, Path(path), external)
-
-    def keeps_data_aside(self, external: bool = False) -> bool:
-        """Whether `save` writes `<name>.data`: because it was asked to, or above 2 GB."""
-        return external or not fits_message(self.model)
 
 
 @accepts(
@@ -227,20 +174,20 @@ def explain_graph(
     narrow_to = half.checked(dtype, lowering)
     target_class = _class_of(target_class)
     sampling = checked_sampling(rows, sampling, cotangent)
-    drawn = Drawing.of(rows, _names(layer), fuse=fuse, size=size, signed=signed)
+    drawn = Drawing.of(rows, names_of(layer), fuse=fuse, size=size, signed=signed)
     contrast = checked_contrast(rows, contrast, contrast_form, target_class)
     every = checked_every(rows, target_class, cotangent, contrast)
     start = seed.CALLER_S if cotangent == "input" else seed_of
     maps = {rules: lowered(rules, lowering) for rules in VARIANTS}
 
-    keep = (*_kept(of), *_names(wrt), *_names(layer))
+    keep = (*kept_names(of), *names_of(wrt), *names_of(layer))
     loaded = load(model, half.opset_for(narrow_to), keep, shapes)
     graph = loaded.graph
-    _reserve_names(graph, rows, contrast)
-    held = _scores_of(loaded, of, "class" if start is None or by_class else "input")
+    reserve_names(graph, rows, contrast)
+    held = scores_of(loaded, of, "class" if start is None or by_class else "input")
     ofs, score_output = [s.of for s in held], held[0].output
     refuse_wrt(graph, wrt, rows)
-    wrts, image, notes = _tensors_wrt(
+    wrts, image, notes = tensors_wrt(
         graph, wrt, [maps[row.rules] for row in rows], opset_of(loaded)
     )
     if start is None:
@@ -291,7 +238,7 @@ def explain_graph(
                 values = drawn.maps(made, row, starts[row.name], layers, mark)
             else:
                 values = [
-                    mark(_by_image(made, row, starts[row.name], at, reduce), wrt)
+                    mark(by_image(made, row, starts[row.name], at, reduce), wrt)
                     for at, wrt in enumerate(wrts)
                 ]
             if row.shaped_as_image(reduce) and not alone:
@@ -302,10 +249,10 @@ def explain_graph(
                 ]
             for index, value in enumerate(values):
                 name = row.output + (f"_{index}" if len(values) > 1 else "")
-                _add_output(e, value, name, own_outputs)
+                add_output(e, value, name, own_outputs)
                 saliency[name.removeprefix("saliency_")] = name
     for name, value in made.outputs.items():
-        _add_output(e, value, name, own_outputs)
+        add_output(e, value, name, own_outputs)
     finish(e, lowering)
     common.RemoveUnusedNodesPass()(loaded)
     if alone:
@@ -339,7 +286,7 @@ def explain_graph(
             "backlight.ranked": held[0].ranking.name or "",
             "backlight.inputs": ",".join(made.inputs),
             **drawn.metadata(layers),
-            **_contrast_metadata(made, rows, contrast),
+            **contrast_metadata(made, rows, contrast),
         }
     )
     return ExplainGraph(
@@ -366,136 +313,3 @@ def _class_of(given: object) -> str | int:
     if not is_whole(given):
         raise refused("target_class", given, '"input", "top1" or the number of a class')
     return int(given)  # type: ignore[call-overload,no-any-return]
-
-
-def _by_image(x: Explaining, row: Method, start: Seed, at: int, reduce: str) -> ir.Value:
-    """A method's map by the image, or by one of the tensors that --wrt names."""
-    walked = Walked(x, start, row.rules, at)
-    if row.varies:
-        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce, x.narrowed)
-    # Before the finish: no scale of its own may be between the two.
-    x.walk(row.rules, start, x.wrt)
-    # At its true size a map may be below float16's range.
-    with x.e.in_float32():
-        return _reduced(x.e, row.finish(walked), x.wrt[at], reduce, x.narrowed)
-
-
-def _contrast_metadata(
-    x: Explaining, rows: Sequence[Method], contrast: str | int | None
-) -> dict[str, str]:
-    """What says so in the file, where a method has a contrast."""
-    if contrast is None and all(row.seed is not seed.CONTRAST for row in rows):
-        return {}
-    form = "logit" if x.independent else x.contrast_form
-    told = [row.name for row in rows if contrast is not None or row.seed is seed.CONTRAST]
-    return {
-        "backlight.contrast": str(x.contrast),
-        "backlight.contrast_form": form,
-        "backlight.contrasted": ",".join(told),
-    }
-
-
-def _reserve_names(graph: ir.Graph, rows: Sequence[Method], contrast: str | int | None) -> None:
-    """Free the contract's names inside the model; refuse a model whose own ends have them."""
-    values = ir.convenience.create_value_mapping(graph)
-    reserved = ["target", "cotangent", *(row.output for row in rows)]
-    if contrast is not None or any(row.seed is seed.CONTRAST for row in rows):
-        reserved.append("contrast")
-    for row in rows:
-        reserved += VARIED_NAMES[row.varies]
-    # With several tensors the names are numbered: cotangent_0, saliency_guided_1.
-    ours = {n for n in values if re.fullmatch(rf"({'|'.join(reserved)})(_[0-9]+)?", n)}
-    ends = {v.name for v in (*graph.inputs, *graph.outputs)}
-    clash = sorted(ours & {name for name in ends if name})
-    if clash:
-        raise ModelError(
-            f"the model has an input or output '{clash[0]}' of its own (is it an exported one?); "
-            f"expected a model without {', '.join(dict.fromkeys(reserved))}"
-        )
-    for name in sorted(ours):
-        values[name].name = f"{name}/own"
-
-
-def _names(given: str | Sequence[str] | None) -> list[str]:
-    return [] if given is None else [given] if isinstance(given, str) else list(given)
-
-
-def _kept(of: str | Sequence[str] | None) -> list[str]:
-    """The tensors that names may mean."""
-    names = _names(of)
-    return [*names, *(n.removesuffix(said.AS_IS) for n in names)]
-
-
-def _scores_of(
-    model: ir.Model, of: str | Sequence[str] | None, cotangent: str
-) -> list[scores.Score]:
-    """What is explained. A given cotangent is that of a tensor as it is."""
-    names = _names(of)
-    if cotangent == "class":
-        return [scores.score(model, name) for name in names] or [scores.score(model)]
-    if not names:
-        found = scores.score(model)
-        return [replace(found, of=scores.before_quantizing(found.raw), notes=())]
-    values = ir.convenience.create_value_mapping(model.graph)
-    plain = [scores.plain_name(values, name) for name in names]
-    found_as_is = [scores.score(model, name + said.AS_IS) for name in plain]
-    return [replace(s, of=s.held) for s in found_as_is]
-
-
-def refuse_wrt(graph: ir.Graph, wrt: str | Sequence[str] | None, rows: Sequence[Method]) -> None:
-    """Raise UsageError for a tensor to take the gradient by where no method is by it: of several
-    images of a model, any method's may be named."""
-    inputs = {v.name for v in graph.inputs}
-    named = [name for name in _names(wrt) if name not in inputs]
-    if named and all(row.by == "layer" for row in rows):
-        raise UsageError(
-            f"--wrt {named[0]}: {rows[0].name} is of a layer, and takes its gradient by that; "
-            "accepted: --layer, or an input of the model"
-        )
-
-
-def _tensors_wrt(
-    graph: ir.Graph,
-    wrt: str | Sequence[str] | None,
-    rules: Sequence[RuleMap],
-    opset: int,
-) -> tuple[list[ir.Value], ir.Value | None, tuple[str, ...]]:
-    named = [choose.tensor(graph, name) for name in _names(wrt)]
-    try:
-        image = choose.image_input(graph)
-    except ModelError:
-        if not named:
-            raise
-        return named, None, ()
-    if not named:
-        image = behind_preprocessing(graph, image, rules, opset)
-        return [image.wrt], image.input, image.notes
-    return named, image.input, ()
-
-
-def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str, narrowed: bool) -> ir.Value:
-    """The map of a cotangent, in the dtype of `wrt`: in float32 where that is half and nobody
-    asked for halves. A gradient is often below what float16 can tell from 0."""
-    dtype = wrt.dtype
-    if not narrowed and dtype in HALVES:
-        dtype = ir.DataType.FLOAT
-    if reduce == "none":
-        ct.shape = wrt.shape
-        return ct if dtype is None else e.cast(ct, dtype)
-    axis = choose.channel_axis(wrt)
-    shape = wrt.shape
-    if shape is None or len(shape) < 3:
-        raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
-    left = [d for i, d in enumerate(all_dims(shape)) if i != axis]
-    reduced = e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
-    return reduced if dtype is None else e.cast(reduced, dtype)
-
-
-def _add_output(e: Emitter, value: ir.Value, name: str, own: set[int]) -> None:
-    """Make a value a graph output under its name; another node where it is one already."""
-    taken = value.producer() is None or value.is_graph_output() or id(value) in own
-    output = e.op("Identity", [value], _shape=value.shape)[0] if taken else value
-    while output.is_graph_output():  # rules that agree: the memo gives the same Identity
-        output = e.op("Identity", [output], _shape=value.shape)[0]
-    output.name = name
-    e.graph.outputs.append(output)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -20,10 +19,20 @@ from . import choose, said
 from .backward import FLOATS
 from .bare import bare
 from .closers import LAYOUT, Reading
-from .emit import Emitter, all_dims, dim_of
+from .emit import Emitter, all_dims
 from .graph import opset_of
 from .heads import PICKING, read
-from .tried import Routes
+from .score_nodes import MADE, both, probabilities, real, renamed, routed
+from .score_nodes import moved as moved_on
+from .score_shapes import (
+    class_axis,
+    classes_of,
+    has_positions,
+    is_matrix,
+    laid_out,
+    no_batch,
+    refuse_maps,
+)
 
 __all__ = [
     "MADE",
@@ -35,8 +44,6 @@ __all__ = [
     "score",
 ]
 
-# The name of scores that are no tensor of the model's own.
-MADE = "backlight/scores"
 # What a head may do to raw scores behind all else: the tensor before it is explained.
 _ENDS = LAYOUT | {"Log"}
 
@@ -93,9 +100,9 @@ def score(
         return _scored(model, value, output_of, named=True, codes=codes)
     e = Emitter(graph, opset_of(model))
     ends = output_of is not None or value.is_graph_output()
-    laid = _laid_out(e, value, no_batch(graph, value)) if ends else value
+    laid = laid_out(e, value, no_batch(graph, value)) if ends else value
     if laid is not value:
-        _rename(laid)
+        renamed(laid)
     if closed:
         return Score(laid, value, value, output_of, None, False, laid)
     # The scores themselves, before what closes them: that says what they are the scores of.
@@ -124,7 +131,7 @@ def _candidate(graph: ir.Graph) -> ir.Value:
     readings = {v: read(v) for v in outputs}
     before = {v: v if r is None else r.before for v, r in readings.items()}
     softmax = [v for v, r in readings.items() if r is not None and not r.each]
-    for candidates in (softmax, [v for v in outputs if _is_matrix(v)], outputs):
+    for candidates in (softmax, [v for v in outputs if is_matrix(v)], outputs):
         tensors = {before[v] for v in candidates}
         if len(tensors) == 1:
             return candidates[0]
@@ -164,38 +171,38 @@ def _scored(
     e = Emitter(graph, opset_of(model))
     if reading is None:
         raw = value if codes else before_quantizing(value)
-        of = _laid_out(e, raw, no_batch(graph, raw))
+        of = laid_out(e, raw, no_batch(graph, raw))
         if of is not raw:
-            _rename(of)
+            renamed(of)
         ranking = value if raw is not value and of is raw else of
         return Score(of, raw, value, output, None, False, ranking)
-    raw = _real(e, reading, value) or _unflattened(reading)
+    raw = real(e, reading, value) or _unflattened(reading)
     batchless = no_batch(graph, value)
-    binary = reading.each and _classes(value, batchless) == 1
+    binary = reading.each and classes_of(value, batchless) == 1
     if reading.routes is not None:
         moved = raw
     elif reading.logits and not _same_classes(reading, raw, value, batchless):
-        moved = _moved(model, reading, raw)
+        moved = moved_on(model, reading, raw)
     else:
         moved = raw if codes else before_quantizing(raw)
     of = moved
-    if not _has_positions(value):
-        of = _laid_out(e, moved, batchless)
+    if not has_positions(value):
+        of = laid_out(e, moved, batchless)
     if reading.routes is not None and reading.pair is None:
-        of = _routed(e, of, reading.routes)
+        of = routed(e, of, reading.routes)
     if binary:
-        of = _both(e, of, reading)
+        of = both(e, of, reading)
     elif reading.pair is not None:
-        of = _both(e, of, reading, reading.pair)
+        of = both(e, of, reading, reading.pair)
     notes = () if raw is value else said.notes(value, raw, reading, binary, named)
     if raw is value:
         notes = said.notes_of_itself(value, reading, binary)
     if of is not moved or moved not in (raw, before_quantizing(raw)):
-        _rename(of)
+        renamed(of)
     quantized = of is moved and before_quantizing(raw) is moved and moved is not raw
     ranking = output if quantized and output is not None else of
     if not reading.ranks:
-        ranking = _probabilities(model, value, reading, binary)
+        ranking = probabilities(model, value, reading, binary)
     return Score(of, raw, value, output, reading, binary, ranking, notes)
 
 
@@ -212,23 +219,6 @@ def closing_of(reading: Reading) -> str:
     if reading.log:
         return "LogSoftmax"
     return "Probability" if reading.kind == "Mixture" else reading.kind
-
-
-def _real(e: Emitter, reading: Reading, value: ir.Value) -> ir.Value | None:
-    """What a closing QLinearSoftmax or QLinearSigmoid of onnxruntime's reads, as real numbers."""
-    node = reading.closer
-    if node is None or node.domain != "com.microsoft":
-        return None
-    shape = node.outputs[0].shape or value.shape
-    real: ir.Value = e.DequantizeLinear(*node.inputs[:3], _dtype=ir.DataType.FLOAT, _shape=shape)
-    _rename(real)
-    return real
-
-
-def _rename(value: ir.Value) -> None:
-    node = value.producer()
-    assert node is not None
-    value.name = node.name = MADE
 
 
 def _unflattened(reading: Reading) -> ir.Value:
@@ -253,167 +243,10 @@ def _same_classes(reading: Reading, raw: ir.Value, value: ir.Value, batchless: b
     turned = [n for n in reading.behind if n.op_type == "Transpose"]
     if reading.axis == 0 and turned:
         return False
-    if _has_positions(value) or _has_positions(raw):
-        return not _has_positions(raw) or _has_positions(value)
-    mine, theirs = _classes(raw, batchless), _classes(value, batchless)
+    if has_positions(value) or has_positions(raw):
+        return not has_positions(raw) or has_positions(value)
+    mine, theirs = classes_of(raw, batchless), classes_of(value, batchless)
     return None in (mine, theirs) or mine == theirs
-
-
-def _moved(model: ir.Model, reading: Reading, raw: ir.Value) -> ir.Value:
-    """The scores as what is behind the closing operator moves and picks its classes."""
-    found = raw
-    for number, node in enumerate(reading.behind):
-        if node.op_type in ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear"):
-            continue
-        made = ir.Node(
-            "", node.op_type, [found, *node.inputs[1:]], list(node.attributes.values()),
-            num_outputs=len(node.outputs), name=f"backlight/moved_{number}",
-        )  # fmt: skip
-        at = next((i for i, v in enumerate(node.outputs) if _leads(v, reading)), 0)
-        for index, (mine, theirs) in enumerate(zip(made.outputs, node.outputs, strict=True)):
-            mine.name = f"backlight/moved_{number}" + (f"_{index}" if index else "")
-            mine.shape, mine.type = theirs.shape, raw.type
-        model.graph.append(made)
-        found = made.outputs[at]
-    return found
-
-
-def _leads(value: ir.Value, reading: Reading) -> bool:
-    """Whether a Split's output is the one that the head goes on with."""
-    return value.is_graph_output() or any(u.node in reading.behind for u in value.uses())
-
-
-def _routed(e: Emitter, scores: ir.Value, routes: Routes) -> ir.Value:
-    """Of each class the score that it follows, with its sign: [N, K]."""
-    dims = all_dims(scores.shape)
-    rows = dims[0] if dims else None
-    flat = scores if len(dims) == 2 else e.Flatten(scores, axis=1)
-    index = np.array(routes.index, np.int64)
-    made: ir.Value = e.Gather(flat, index, axis=1, _shape=[rows, len(index)], _dtype=scores.dtype)
-    if min(routes.signs) > 0:
-        return made
-    signs = e.const(np.array([routes.signs], np.float64), scores.dtype)
-    return e.Mul(made, signs, _shape=made.shape, _dtype=scores.dtype)
-
-
-def _both(e: Emitter, of: ir.Value, reading: Reading, at: int = 1) -> ir.Value:
-    """One score [N, 1] as two: of class `at`, and of the other one."""
-    column, rows = of, None if of.shape is None or not len(of.shape) else dim_of(of.shape, 0)
-    if of.shape is None or len(of.shape) != 2:
-        column = e.Reshape(of, [-1, 1], _shape=[rows, 1])
-    if reading.logits or reading.pair is not None:
-        other = e.Neg(column)
-    elif reading.log:
-        # log(1 - exp(l))
-        other = e.Log(e.Sub(reading.scale, e.Exp(column)))
-    else:
-        other = e.Sub(reading.scale, column)
-    other.shape = column.shape
-    both = (other, column) if at else (column, other)
-    return e.Concat(*both, axis=1, _shape=[rows, 2])
-
-
-def _laid_out(e: Emitter, value: ir.Value, batchless: bool) -> ir.Value:
-    """Scores [N, K], whatever axis the classes are at; itself where they are at 1 already."""
-    shape = value.shape
-    if shape is None:
-        return value
-    if batchless and len(shape) == 1:
-        return e.Reshape(value, [1, -1], _shape=[1, dim_of(shape, 0)])
-    axis = class_axis(shape)
-    if axis is None or axis == 1 or len(shape) < 3:
-        return value
-    return e.Flatten(value, axis=1, _shape=[dim_of(shape, 0), dim_of(shape, axis)])
-
-
-def class_axis(shape: ir.Shape) -> int | None:
-    """The axis of the classes of scores [N, K], [N, K, 1, …] or [N, 1, …, K]: the only one, but for
-    the first, that isn't 1; None where there are several."""
-    wide = [i for i in range(1, len(shape)) if dim_of(shape, i) != 1]
-    if len(wide) > 1:
-        return None
-    return wide[0] if wide else 1
-
-
-def _classes(value: ir.Value, batchless: bool) -> int | None:
-    """How many classes a tensor of scores has; None where that isn't known."""
-    shape = value.shape
-    if shape is None:
-        return None
-    if batchless:
-        return max((d for d in all_dims(shape) if isinstance(d, int)), default=None)
-    if len(shape) < 2:
-        return 1
-    axis = class_axis(shape)
-    dim = None if axis is None else dim_of(shape, axis)
-    return dim if isinstance(dim, int) else None
-
-
-def no_batch(graph: ir.Graph, value: ir.Value) -> bool:
-    """Whether scores have classes alone, [K]: a number that isn't the batch's."""
-    shape = value.shape
-    if shape is None or len(shape) != 1:
-        return False
-    dim = dim_of(shape, 0)
-    return isinstance(dim, int) and dim > 1 and dim != _batch(graph)
-
-
-def _batch(graph: ir.Graph) -> int | str | None:
-    """The image input's batch; None where there is none, or it isn't known."""
-    try:
-        image = choose.image_input(graph).input
-    except ModelError:
-        return None
-    if image.shape is None or len(image.shape) < 4:
-        return None
-    return dim_of(image.shape, 0)
-
-
-def _is_matrix(value: ir.Value) -> bool:
-    return value.shape is not None and len(value.shape) >= 2 and not _has_positions(value)
-
-
-def _has_positions(value: ir.Value) -> bool:
-    return value.shape is not None and len(value.shape) > 2 and class_axis(value.shape) is None
-
-
-def refuse_maps(graph: ir.Graph, scores: ir.Value) -> None:
-    """Raise ModelError where the class scores have positions, or rows that are no images."""
-    shape = scores.shape
-    if shape is None or len(shape) < 2:
-        return
-    rows, batch = dim_of(shape, 0), _batch(graph)
-    if _has_positions(scores):
-        what = f"it has {len(shape)} dimensions, positions too, {choose.shown(scores)}"
-    elif isinstance(rows, int) and rows > 1 and batch is not None and rows != batch:
-        what = f"it has {rows} rows, {choose.shown(scores)}, for a batch of {batch}"
-    else:
-        return
-    near = _nameable(scores)
-    instance = "" if near is None else f" (for instance '{near.name}' {choose.shown(near)})"
-    raise ModelError(
-        f"'{scores.name}' is no tensor of class scores: {what}; expected [N, K], or name a tensor "
-        f"with --of{instance}"
-    )
-
-
-def _nameable(scores: ir.Value) -> ir.Value | None:
-    """The nearest tensor before scores with positions that has a vector, or channels, an image."""
-    waiting, seen = [scores], {scores}
-    while waiting and len(seen) < 2000:
-        value = waiting.pop(0)
-        shape, node = value.shape, value.producer()
-        if node is None:
-            continue
-        if value is not scores and shape is not None and value.dtype in FLOATS:
-            channels = len(shape) == 4 and isinstance(dim_of(shape, 1), int)
-            if channels and node.op_type in ("Conv", "Relu", "BatchNormalization"):
-                return value
-        for source in node.inputs[:1] if node.op_type != "Concat" else node.inputs:
-            if source is not None and source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return None
 
 
 def before_quantizing(value: ir.Value) -> ir.Value:
@@ -459,7 +292,7 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     elif reading.alone and reading.kind != "Mixture":
         closed = reading.kind
     else:
-        scores = _probabilities(model, found.held, reading, found.binary)
+        scores = probabilities(model, found.held, reading, found.binary)
         closed = reading.kind if reading.kind in ("Share", "Score") else "Probability"
     graph.outputs[:] = [scores]
     common.RemoveUnusedNodesPass()(model)
@@ -467,19 +300,3 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
     if not image.uses():
         raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")
     return image, scores, closed, found
-
-
-def _probabilities(model: ir.Model, value: ir.Value, reading: Reading, binary: bool) -> ir.Value:
-    """The probabilities that a model gives in `value`, [N, K]."""
-    e = Emitter(model.graph, opset_of(model))
-    made = value
-    if reading.log:
-        made = e.Exp(made)
-    if reading.scale != 1:
-        made = e.Mul(made, 1 / reading.scale)
-    made = _laid_out(e, made, no_batch(model.graph, value))
-    if binary:
-        made = _both(e, made, Reading("Mixture", made, logits=False))
-    if made is not value:
-        made.name = "backlight/probabilities"
-    return made

@@ -42,6 +42,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "classifier/intake": "engine/test_two_inputs",
         "classifier/scored": "engine/test_search",
         "classifier/scores": "engine/test_explainer",
+        "direct/classes": "engine/test_explainer",
         "direct/described": "engine/test_explainer",
         "direct/variants": "export/test_variations",
         "evidence/biasfigures": "engine/test_bias",

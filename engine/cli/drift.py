@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import written
 from ...errors import UsageError
-from ...export.saliency import ExplainGraph
+from ...export.explained import ExplainGraph
 from ..classifier.labels import counted
 from ..measure.compare import Drift, explained
 from ..photos import images

@@ -13,8 +13,8 @@ from ...errors import ModelError, UsageError
 from ...export import choose, heads
 from ...export import scores as class_scores
 from ...export.emit import dim_of
+from ...export.explained import ExplainGraph
 from ...export.methods import RULES
-from ...export.saliency import ExplainGraph
 from ..classifier.ready import Fed
 
 __all__ = ["Described", "described", "in_file"]

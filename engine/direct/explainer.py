@@ -39,6 +39,7 @@ from ..runtime.session import (
     provider_names,
     wrong_form,
 )
+from .classes import Classes
 from .described import described, in_file
 from .variants import Variants
 
@@ -178,6 +179,7 @@ class Explainer(Reading):
             compiled, self._said = graph.model, described(graph)
         super().__init__(ready, self._said.fed)
         self.classes = self._said.classes
+        self._classes = Classes(self._said)
         self.methods = self._variants.shown(tuple(self._said.saliency))
         own = CUDA_GRAPH if cuda_graph else None
         self.session = Session(compiled, providers, threads, provider_options=own)
@@ -213,14 +215,7 @@ class Explainer(Reading):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """The classes that a call would explain, and those that it would tell them from (None
         without a contrast), int64 [N]: by what `ranking_output` gives, without a map."""
-        rows = self._rows(scores)
-        wanted = self._targets(target, len(rows))
-        known = self.classes or (rows.shape[1] if rows.ndim > 1 else 1)
-        if wanted.max(initial=-1) >= known:
-            raise out_of_range(int(wanted.max()), known)
-        chosen = np.where(wanted < 0, np.asarray(self._top(np, rows)), wanted).astype(np.int64)
-        against = self._contrasts_of(contrast, len(rows))
-        return chosen, self._told_from(rows, chosen, against)
+        return self._classes.choose(scores, target, contrast)
 
     @property
     def score_output(self) -> str:
@@ -312,8 +307,8 @@ class Explainer(Reading):
         """
         feeds, back = self._feeds(inputs)
         count = len(feeds[self.fed.name])
-        wanted = self._targets(target, count)
-        against = self._contrasts_of(contrast, count)
+        wanted = self._classes.targets(target, count)
+        against = self._classes.contrasts(contrast, count)
         if against is not None:
             feeds["contrast"] = against
         drawn = self._said.saliency if methods is None else self._outputs_of(methods)
@@ -336,10 +331,10 @@ class Explainer(Reading):
         if wanted.max(initial=-1) >= known:
             raise out_of_range(int(wanted.max()), known)
         ranking = scores if self._said.ranked is None else found[self._said.ranked]
-        top = self._top(xp, ranking)
+        top = self._classes.top(xp, ranking)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)
-        told = self._told_from(ranking, chosen, against)
-        if self._said.takes_target and self._unsure(xp, ranking, wanted, chosen, against):
+        told = self._classes.told_from(ranking, chosen, against)
+        if self._said.takes_target and self._classes.unsure(xp, ranking, wanted, chosen, against):
             rival = None if against is None else told
             return self(inputs, arrays.to_host(chosen), rival, methods)
         maps = {name: found[held] for name, held in drawn.items()}
@@ -356,45 +351,6 @@ class Explainer(Reading):
             contrast=told,
             gap=back(found[GAP]) if GAP in found else None,
         )  # fmt: skip
-
-    def _unsure(self, xp: Any, ranking: Any, wanted: Any, chosen: Any, against: Any) -> bool:
-        """Whether a file may have taken another class than `chosen`: it ranks by scores that only
-        it sees, and of several probabilities that round to the same it knows the largest."""
-        if self._said.ranked is not None or ranking.ndim != 2 or ranking.shape[1] < 2:
-            return False
-        rows = xp.asarray(ranking)
-        on_top = (rows == rows.max(axis=1, keepdims=True)).sum(axis=1) > 1
-        unsure = bool((on_top & (xp.asarray(wanted) < 0)).any())
-        if against is None or unsure:
-            return unsure
-        others = rows.astype(np.float64)
-        others[xp.arange(len(others)), chosen] = -np.inf
-        second = (others == others.max(axis=1, keepdims=True)).sum(axis=1) > 1
-        return bool((second & (xp.asarray(against) < 0)).any())
-
-    def _told_from(self, scores: Any, chosen: Any, against: Any) -> Any:
-        """The classes that the targets are told from, where the call or the file has a contrast."""
-        given = against
-        if given is None:
-            held = self._said.contrast
-            if not held:
-                return None
-            given = np.full(len(chosen), int(held) if held.isdecimal() else -1, np.int64)
-        rows = arrays.to_host(scores).reshape(len(chosen), -1).astype(np.float64)
-        if rows.shape[1] < 2:
-            return np.asarray(given)
-        rows[np.arange(len(rows)), arrays.to_host(chosen)] = -np.inf
-        return np.where(np.asarray(given) < 0, rows.argmax(axis=1), given)
-
-    def _contrasts_of(self, contrast: Any, count: int) -> NDArray[np.int64] | None:
-        if not self.contrasts:
-            if contrast is not None:
-                raise UsageError(
-                    "this takes no contrast; contrastcam does, and contrast='input' gives one to "
-                    "the other methods"
-                )
-            return None
-        return self._classes_of(contrast, count, "contrast")
 
     def _run(
         self, feeds: dict[str, Any], target: NDArray[np.int64], names: list[str], bound: bool
@@ -430,7 +386,7 @@ class Explainer(Reading):
     def _rows_of(self, found: Mapping[str, Any], feeds: Mapping[str, Any]) -> Any:
         """The scores of a run, a row an image. Raises ModelError where that isn't so."""
         name, rows = self._said.scores, len(feeds[self.fed.name])
-        scores = self._rows(found[name])
+        scores = self._classes.rows(found[name])
         have = scores.shape[:1]
         if have and have[0] != rows:  # a text's characters, a detector's boxes
             raise ModelError(
@@ -438,26 +394,6 @@ class Explainer(Reading):
                 "or name a tensor with --of"
             )
         return scores
-
-    def _rows(self, scores: Any) -> Any:
-        """The scores as [N, K] where the model has them as [K] or [N, 1, …, K]."""
-        classes = self.classes
-        if classes is None or classes < 2:
-            return scores
-        if scores.ndim == 1 and len(scores) == classes and self._said.whole:
-            return scores.reshape(1, -1)
-        if scores.ndim > 2 and scores.shape[1] == 1 and scores[0].size == classes:
-            return scores.reshape(len(scores), -1)
-        return scores
-
-    def _top(self, xp: Any, scores: Any) -> Any:
-        """The top class of each row, as the graph finds it: ties to the first."""
-        if self.classes == 2 and (scores.ndim == 1 or scores[0].size == 1):  # one Sigmoid
-            reading, flat = self._said, scores.reshape(len(scores))
-            if reading.closing == "LogSoftmax":
-                flat = xp.exp(flat)
-            return (flat > xp.asarray(0.5 * reading.scale, flat.dtype)).astype(np.int64)
-        return _top(xp, scores)
 
     def _feeds(self, inputs: Any) -> tuple[dict[str, Any], arrays.Back]:
         given = dict(inputs) if isinstance(inputs, Mapping) else {self.fed.name: inputs}
@@ -484,41 +420,6 @@ class Explainer(Reading):
         # Whatever the batch: it is split and filled up as needed.
         expected = f"expected {self.fed.dtype.name} {shown}"
         check_rows(x, self.fed.dtype, self.fed.dims[1:], expected)
-
-    def _targets(self, target: Any, count: int) -> NDArray[np.int64]:
-        if target is not None and not self._said.takes_target:
-            raise UsageError(
-                f"this file explains class {self._said.baked} only; "
-                "export it with --target-class input to choose at run time"
-            )
-        if not self._said.takes_target:
-            # "top1" or the number that was baked in
-            number = int(self._said.baked) if self._said.baked.isdecimal() else -1
-            return np.full(count, number, np.int64)
-        return self._classes_of(target, count, "target")
-
-    def _classes_of(self, given: Any, count: int, what: str) -> NDArray[np.int64]:
-        """Classes, one or N of them, as int64 [N]. Raises UsageError."""
-        values = np.asarray(-1 if given is None else arrays.to_host(arrays.taken(given)[0]))
-        if values.dtype.kind not in "iu" or values.shape not in ((), (count,)):
-            raise UsageError(
-                f"{what} is {values.dtype} {list(values.shape)}; "
-                f"expected a class number or {count} of them"
-            )
-        wanted = np.broadcast_to(values, (count,)).astype(np.int64)
-        if wanted.min(initial=0) < -1:
-            raise out_of_range(int(wanted.min()), self._said.classes)
-        if self._said.classes is not None and wanted.max(initial=-1) >= self._said.classes:
-            raise out_of_range(int(wanted.max()), self._said.classes)
-        return wanted
-
-
-def _top(xp: Any, scores: Any) -> Any:
-    """The top class of each row, as the graph finds it: ties to the first."""
-    if scores.ndim == 1:
-        return xp.zeros(len(scores), np.int64)
-    flat = scores.reshape(*scores.shape[:2], -1).sum(axis=2) if scores.ndim > 2 else scores
-    return flat.argmax(axis=1)
 
 
 def _has_size(model: ir.Model) -> bool:

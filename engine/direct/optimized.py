@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from ...errors import ModelError, OutputError, UsageError
-from ...export.saliency import ExplainGraph
+from ...export.explained import ExplainGraph
 from ...export.store import PROTO_LIMIT, weight_bytes
 from ..photos.outputs import write_bytes
 from ..runtime.machine import device

@@ -13,8 +13,8 @@ from ... import written
 from ...errors import UsageError
 from ...export import traits
 from ...export.emit import all_dims, dim_of
-from ...export.graph import infer_shapes
 from ...export.incremental import dense_seconds
+from ...export.inference import infer_shapes
 from .interface import Compiled
 
 __all__ = ["Footprint", "free_host", "parse_memory", "rows_within", "shown"]

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ...errors import ModelError, RunError, UsageError
 from ...export.emit import all_dims
-from ...export.graph import infer_shapes
+from ...export.inference import infer_shapes
 from . import arrays
 from .interface import dims_of, numpy_dtype, one_line
 from .session import Session

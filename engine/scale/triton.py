@@ -22,8 +22,9 @@ from typing import Any
 import onnx_ir as ir
 
 from ...errors import OutputError, UsageError
+from ...export.explained import ExplainGraph
 from ...export.preprocess import Preprocess, of_metadata
-from ...export.saliency import ExplainGraph, explain_graph
+from ...export.saliency import explain_graph
 from ...export.store import save_model, temporary_folder
 from ..classifier.labels import fitting, of_model
 from ..classifier.ready import Ready

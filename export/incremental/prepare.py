@@ -13,7 +13,8 @@ from ...errors import ModelError
 from .. import choose, scores, traits
 from ..emit import all_dims, dim_of
 from ..fold import fold_constants
-from ..graph import ModelLike, infer_shapes, load
+from ..graph import ModelLike, load
+from ..inference import infer_shapes
 from ..rules.op import constant
 from .local import ELEMENTWISE, spatial
 

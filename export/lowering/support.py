@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from ..backward import operator_version
 from ..emit import dim_of
-from ..graph import infer_shapes, opset_of
+from ..graph import opset_of
+from ..inference import infer_shapes
 from ..rules import Op, guarded
 from .operators import CUDA, EXPANDED, NOT_OPENVINO, RELEASES, TENSORRT, TYPES, Kernels
 
