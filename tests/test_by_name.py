@@ -28,6 +28,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "cli/maximize": "engine/test_inversion",
         "cli/methods": "export/test_methods",
         "cli/occluded": "engine/test_cli_occlude",
+        "cli/numbers": "test_written",
         "cli/options": "engine/test_grammar",
         "cli/photos": "engine/test_photo_job",
         "cli/placed": "engine/test_grammar",
