@@ -1,4 +1,5 @@
-"""Each module of the engine has its test file by name, or stands below with the file that tests it.
+"""Each module of the engine, the exporter and the kernels has its test file by name, or stands
+below with the file that tests it.
 
 By name: `test_<module>.py` or, where two modules share a name, `test_<room>_<module>.py`.
 """
@@ -10,30 +11,33 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-ENGINE = TESTS.parent / "engine"
+ROOT = TESTS.parent
 
-# Rooms that are tested as a whole: their modules answer one request together.
-WHOLE = {"serve"}
+# Folders of code: the folder of their tests.
+FOLDERS = {"engine": "engine", "export": "export", "kernels": "kernels"}
+# Rooms that are tested as a whole: their modules answer one request together, or are the rows of
+# one table that a test goes through.
+WHOLE = {
+    "engine/serve": "serve/test_protocol",
+    "export/rules": "export/test_operators",
+    "export/lowering": "export/test_lowering",
+    "export/incremental": "incremental/test_exact",
+}
 # Why a module has no file of its own; which one has its tests.
 ELSEWHERE: dict[str, dict[str, str]] = {
     "a command: tried through its words, with what it calls": {
         "cli/asking": "engine/test_targeted",
-        "cli/check": "engine/test_check_targets",
-        "cli/drift": "engine/test_export_compare",
         "cli/exchanged": "engine/test_counterfactual",
         "cli/explain": "engine/test_cli",
-        "cli/export": "engine/test_export_compare",
+        "cli/export": "engine/test_drift",
         "cli/invert": "engine/test_inversion",
         "cli/masked": "engine/test_cli_occlude",
         "cli/maximize": "engine/test_inversion",
-        "cli/methods": "export/test_methods",
         "cli/occluded": "engine/test_cli_occlude",
         "cli/numbers": "test_written",
         "cli/options": "engine/test_grammar",
-        "cli/photos": "engine/test_photo_job",
         "cli/placed": "engine/test_grammar",
-        "cli/progress": "engine/test_photo_job",
-        "cli/reconstruct": "engine/test_deconvnet",
+        "cli/progress": "engine/test_cli_photos",
         "cli/scored": "engine/test_rise",
         "cli/serve": "serve/test_life",
         "cli/started": "engine/test_isolated",
@@ -71,6 +75,63 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "similar/lookup": "engine/test_neighbors",
         "targeted/regions": "engine/test_counterfactual",
     },
+    "a step from a model's file to its explaining graph: cases of whole models hold them all": {
+        "export/arithmetic": "export/test_budget",
+        "export/asked_of": "export/test_saliency",
+        "export/backward": "export/test_operators",
+        "export/bare": "export/test_saliency",
+        "export/cam": "export/test_cams",
+        "export/choose": "export/test_odd_models",
+        "export/clone": "engine/test_ready",
+        "export/closers": "export/test_heads",
+        "export/combinations": "engine/test_mistaken_asks",
+        "export/directional": "engine/test_derivatives",
+        "export/drawing": "export/test_cams",
+        "export/emit": "export/test_operators",
+        "export/enlarge": "export/test_cams",
+        "export/explained": "export/test_saliency",
+        "export/explaining": "export/test_heads",
+        "export/finish": "export/test_methods",
+        "export/flow": "export/test_saliency",
+        "export/fold": "export/test_load",
+        "export/front": "engine/test_preprocessing_inside",
+        "export/graph": "export/test_load",
+        "export/head": "export/test_heads",
+        "export/inference": "export/test_load",
+        "export/inline": "export/test_load",
+        "export/layer": "export/test_cams",
+        "export/legacy": "export/test_load",
+        "export/outputs": "export/test_saliency",
+        "export/parted": "engine/test_channel_cams",
+        "export/places": "export/test_cams",
+        "export/placewise": "engine/test_cells",
+        "export/preprocess": "engine/test_images",
+        "export/pytorch": "engine/test_occlusion",
+        "export/receptive": "engine/test_receptive",
+        "export/reciprocam": "export/test_cams",
+        "export/said": "export/test_heads",
+        "export/sampling": "export/test_variations",
+        "export/scaling": "export/test_half",
+        "export/score_nodes": "export/test_heads",
+        "export/scores": "export/test_heads",
+        "export/seed": "export/test_saliency",
+        "export/shrinking": "export/test_traits",
+        "export/span_rules": "engine/test_receptive",
+        "export/spans": "engine/test_receptive",
+        "export/sparse": "export/test_budget",
+        "export/store": "engine/test_files",
+        "export/structure": "export/test_hostile",
+        "export/tail": "engine/test_cells",
+        "export/tokens": "export/test_transformers",
+        "export/tried": "export/test_heads",
+        "export/variants": "export/test_saliency",
+    },
+    "one of several that have to agree to the bit, which one file compares": {
+        "kernels/cpu/backend": "kernels/test_backends",
+        "kernels/cuda/backend": "kernels/test_nvrtc",
+        "kernels/masks": "kernels/test_backends",
+        "kernels/reference": "kernels/test_backends",
+    },
     "work that is stopped, killed, spoilt or shared: tests start it as a user does": {
         "inside/looks": "engine/test_concepts",
         "masked/together": "engine/test_lime",
@@ -82,12 +143,12 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "photos/stream": "engine/test_room",
         "runtime/arrays": "engine/test_recorded",
         "scale/core": "engine/test_batch",
+        "scale/held": "engine/test_triton",
         "scale/local": "engine/test_batch",
         "scale/members": "engine/test_batch",
         "scale/parts": "engine/test_batch",
-        "scale/rayed": "engine/test_batch_ray",
+        "scale/pbtxt": "engine/test_triton",
         "scale/run": "engine/test_batch",
-        "scale/worker": "engine/test_batch_killed",
         "similar/store_writer": "engine/test_tampered",
     },
 }
@@ -95,22 +156,40 @@ TABLE = {module: file for of in ELSEWHERE.values() for module, file in of.items(
 
 
 def modules() -> list[str]:
-    """Every module of the engine's rooms: `photos/images`."""
-    found = (f.relative_to(ENGINE).with_suffix("") for f in sorted(ENGINE.glob("*/**/*.py")))
-    return [m.as_posix() for m in found if not m.name.startswith("__") and m.parts[0] not in WHOLE]
+    """Every module of the engine's rooms, `photos/images`, and of the other folders,
+    `export/graph`."""
+    found = []
+    for folder in FOLDERS:
+        within = ROOT / folder
+        for file in sorted(within.rglob("*.py")):
+            name = file.relative_to(ROOT).with_suffix("").as_posix()
+            whole = any(name.startswith(f"{room}/") for room in WHOLE)
+            if not whole and not file.name.startswith("__"):
+                found.append(name.removeprefix("engine/"))
+    return found
+
+
+def folder_of(module: str) -> str:
+    """The folder of code that a module lies in."""
+    first = module.split("/")[0]
+    return first if first in FOLDERS else "engine"
 
 
 def by_name(module: str) -> list[Path]:
     """The files that test a module by their names."""
     room, name = module.split("/")[0], module.rsplit("/", 1)[-1]
-    names = [f"test_{room}_{name}.py", f"test_{name}.py"]
-    return [f for n in names for f in TESTS.glob(f"engine/{n}") if f.exists()]
+    tests = TESTS / FOLDERS[folder_of(module)]
+    return [f for n in (f"test_{room}_{name}.py", f"test_{name}.py") if (f := tests / n).exists()]
 
 
 @pytest.mark.parametrize("module", modules())
 def test_a_module_has_its_test_file_by_name(module: str) -> None:
     if module in TABLE:
-        namesakes = [m for m in modules() if Path(m).name == Path(module).name]
+        namesakes = [
+            m
+            for m in modules()
+            if Path(m).name == Path(module).name and folder_of(m) == folder_of(module)
+        ]
         assert not by_name(module) or len(namesakes) > 1, "it has a file by name: its row can go"
         file = TESTS / f"{TABLE[module]}.py"
         assert file.exists(), f"{file} is gone"
@@ -120,4 +199,5 @@ def test_a_module_has_its_test_file_by_name(module: str) -> None:
 
 def test_the_table_names_modules_that_exist() -> None:
     assert set(TABLE) <= set(modules())
-    assert all((TESTS / room).is_dir() and any((TESTS / room).glob("test_*.py")) for room in WHOLE)
+    for room, file in WHOLE.items():
+        assert (ROOT / room).is_dir() and (TESTS / f"{file}.py").exists(), room

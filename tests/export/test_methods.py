@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -213,18 +212,6 @@ def test_the_readme_has_every_method():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [f"| `{m.name}` | {m.about} | {m.source} |" for m in METHODS.values()]
     assert "\n".join(lines) in text, "README.md's table:\n" + "\n".join(lines)
-
-
-def test_the_command_lists_every_method(capsys):
-    from backlight.engine.cli import run
-
-    assert run(["methods"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == NAMES
-    assert run(["methods", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == NAMES
-    assert all(row["output"] == f"saliency_{row['name']}" for row in rows)
 
 
 def test_rows_are_frozen():

@@ -1,7 +1,7 @@
 """SIGKILL at random moments of a batch's driver and of its workers: started again, it gives what an
 undisturbed run does, every picture once.
 
-    pytest -m slow tests/engine/test_batch_killed.py      # 10,000 pictures, two models
+    pytest -m slow tests/engine/test_scale_worker.py      # 10,000 pictures, two models
 
 The pictures are thumbnails, each cut from another place of the bundled photos, a hundredth of them
 broken. The moment comes with a call of a function, Python's or C's, of any thread: no clock.

@@ -1,6 +1,6 @@
 """`backlight batch --ray`: Ray Data schedules the shards; an actor's death costs a shard's try.
 
-pip install 'backlight[ray]' && pytest -m slow tests/engine/test_batch_ray.py
+pip install 'backlight[ray]' && pytest -m slow tests/engine/test_rayed.py
 """
 
 from __future__ import annotations
