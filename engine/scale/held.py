@@ -10,7 +10,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...errors import UsageError
 from ...export.bare import bare
-from ...export.saliency import ExplainGraph
+from ...export.explained import ExplainGraph
 from ..classifier.ready import Ready
 
 __all__ = ["held_graph", "held_model"]
