@@ -99,6 +99,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "export/head": "export/test_heads",
         "export/inference": "export/test_load",
         "export/inline": "export/test_load",
+        "export/judged": "export/test_heads",
         "export/layer": "export/test_cams",
         "export/legacy": "export/test_load",
         "export/outputs": "export/test_saliency",
