@@ -185,10 +185,10 @@ class BiasFinder:
 
         photos: a folder, of images anywhere under it; or files and folders. Where they lie in two
         or more folders that are named as classes are (or, of a model that names none, in as many as
-        it has classes), a photo's class is its folder's; else it is the predicted one. state: a
-        folder to keep the run in, every so many seconds: one that was killed goes on from there.
-        progress: called with what is done ("explaining", "testing": photos), how many, and of how
-        many.
+        it has classes), a photo's class is its folder's; else it is the predicted one.
+        state: a folder to keep the run in: one that was killed goes on from there. every: seconds
+        from one time that it is kept to the next. progress: called with what is done ("explaining",
+        "testing": photos), how many, and of how many.
 
         Photos that can't be read, or whose mask is missing, empty or of another size, are skipped
         and listed. Raises ImageError where none is left, UsageError for more clusters than a class

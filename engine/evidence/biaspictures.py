@@ -147,7 +147,8 @@ def page_of(report: BiasReport, pictures: Iterator[tuple[ClassBias, Image.Image]
         "Suspicion is the mean of the four columns behind it. Outside: the share of the evidence "
         "outside the object. Alone: what the background alone gets the class, more than "
         "backgrounds of other classes do. Pull: how much more often other objects are called so "
-        "before its background. Loss: what the object loses without its own background.",
+        "before its background. Loss: what the object loses without its own background. A question "
+        "mark: no photo tells that; the mean is of the others.",
     )
     page.table(
         ("class", "photos", "suspicion", "outside", "alone", "pull", "loss", "suspect"),

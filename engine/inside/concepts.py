@@ -178,8 +178,8 @@ class Concepts(Reading):
         target: the class; None: the one that most of the images have on top; -1: each image's own.
         concepts: by name, a set of images each, two or more in each.
         random: a set of images of anything, which is split, or a list of such sets.
-        state: a folder to keep the run in, every so many seconds: one that was killed goes on from
-        there. progress: told of each image looked at.
+        state: a folder to keep the run in: one that was killed goes on from there. every: seconds
+        from one time that it is kept to the next. progress: told of each image looked at.
 
         Raises UsageError or ImageError for a set that can't be used, and for a target that is no
         class, OutputError for the state of a run with other arguments. Files that can't be read are

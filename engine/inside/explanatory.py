@@ -157,9 +157,9 @@ class ExplanatoryGraph:
 
         photos: a folder, of images anywhere under it; or files and folders. Of few, what moves
         together is chance: see `PartGraph.few`.
-        state: a folder to keep the pass in while it runs, every so many seconds: one that was
-        killed goes on from there. progress: called with what is done ("looking": photos;
-        "fitting": filters), how many, and of how many.
+        state: a folder to keep the pass in while it runs: one that was killed goes on from there.
+        every: seconds from one time that it is kept to the next. progress: called with what is done
+        ("looking": photos; "fitting": filters), how many, and of how many.
 
         Photos that can't be read are skipped and listed. Of more photos than 1 GB of maps holds,
         evenly spaced ones are taken, which is noted. Raises ImageError where none can be read or

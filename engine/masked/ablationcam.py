@@ -34,6 +34,7 @@ class AblationCam(ChannelCam):
     Only what follows the layer is run, once a channel; where that is a global average pool and one
     linear layer, the scores without a channel are known in closed form, and nothing is run.
 
+    model: a path, bytes, an onnx.ModelProto, or a Scorer (whose settings then count).
     layer, size, signed: see ScoreCam. score: "probability" (None), "logit" or "logprob": the
         denominator is the score's absolute value, so that a negative one turns no sign.
     of, providers, threads, memory, batch, shapes, inputs: see Occlusion.

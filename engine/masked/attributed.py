@@ -112,9 +112,16 @@ class Attribution(ABC):
         classes: Any = None,
         progress: Progress = no_progress,
     ) -> Any:
-        """What each pixel's segment adds to the class's score: float32 [N, H, W], or [N, T, H, W]
-        with `classes`, at the price of one. Arguments, errors and where the map lives: see
-        Occlusion.__call__; ImageError also for an image that is one segment."""
+        """What each pixel's segment adds to the class's score.
+
+        inputs: [N, ...] in the input's shape and dtype, in NumPy, CuPy or DLPack memory; or a
+        mapping from input names. target: None (each image's top class), one class, or N of them.
+        classes: several classes, or "all", at the price of one. progress: told of masks done.
+
+        Returns float32 [N, H, W], or [N, T, H, W] with `classes`, in units of the score (of a
+        probability 0 to 1); positive: showing the segment raises it. It lives where the inputs
+        live. Raises ImageError, for an image that is one segment too, or UsageError.
+        """
         found = self.measure(inputs, target, classes=classes, progress=progress)
         return found.heat if classes is not None else found.heat[:, 0]
 

@@ -103,8 +103,16 @@ class ChannelCam(ABC):
         classes: Any = None,
         progress: Progress = no_progress,
     ) -> Any:
-        """The map of a class: float32 [N, H, W], or [N, T, H, W] with `classes`, at the price of
-        one. Arguments, errors and where it lives: see Occlusion.__call__."""
+        """The layer's channels, added up by their weights.
+
+        inputs: [N, ...] in the input's shape and dtype, in NumPy, CuPy or DLPack memory; or a
+        mapping from input names. target: None (each image's top class), one class, or N of them.
+        classes: several classes, or "all", at the price of one. progress: told of runs done.
+
+        Returns float32 [N, H, W], or [N, T, H, W] with `classes`, in the layer's own units; of the
+        image's size, or of the layer's with size "layer"; 0 or more unless signed. It lives where
+        the inputs live. Raises ImageError or UsageError.
+        """
         found = self.measure(inputs, target, classes=classes, progress=progress)
         return found.heat if classes is not None else found.heat[:, 0]
 

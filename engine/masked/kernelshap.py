@@ -30,6 +30,7 @@ class KernelShap(Attribution):
     score, on average over all orders in which they may be uncovered. They sum to f(image) - f(all
     hidden).
 
+    model: a path, bytes, an onnx.ModelProto, or a Scorer (whose settings then count).
     masks: variants of an image. None: every subset of up to 12 segments, whose values are exact,
         else 2 S + 2048 of them.
     Everything else: see Lime.

@@ -146,13 +146,15 @@ class Counterfactual(Reading):
         *,
         progress: Progress | None = None,
     ) -> list[Changes]:
-        """What makes each of the photos, [N, ...] as the model takes them, the target class.
+        """What makes each of the photos the target class.
 
+        inputs: the photos, [N, ...] in the input's shape and dtype, in NumPy's memory.
         distractors: [M, ...], pictures that the model takes for the target; others among them are
         passed over. target: None: the class that most of the distractors have on top.
         progress: told of each swap found.
 
-        Raises ImageError for what doesn't fit, UsageError where no distractor is of the class.
+        Returns the cells exchanged, and the scores after each, of one photo after another. Raises
+        ImageError for what doesn't fit, UsageError where no distractor is of the class.
         """
         for batch in (inputs, distractors):
             check_images(batch, self.input)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -131,3 +132,22 @@ def test_a_mistaken_argument_is_a_line(call, said, tmp_path, monkeypatch):
     with pytest.raises(backlight.BacklightError, match=said) as error:
         call(models.tiny())
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Lime", "KernelShap", "ScoreCam", "AblationCam", "Concepts", "Counterfactual", "Cem",
+     "ExplanatoryGraph", "Segment", "BiasFinder"],
+)  # fmt: skip
+def test_what_a_method_s_docstring_says(name: str):
+    """Its source, what it takes, what comes back, what is raised: of the class and of its call."""
+    made = getattr(backlight, name)
+    about, call = inspect.getdoc(made), inspect.getdoc(made.__call__)
+    assert about is not None and call is not None
+    assert re.search(r"\b(19|20)\d\d\)", about), "its source"
+    assert "model: a path, bytes" in about and "Raises" in about
+    assert "Raises" in call and "progress: " in call
+    given = set(inspect.signature(made.__call__).parameters) - {"self"}
+    told = {one for one in given if re.search(rf"\b{one}: ", call)}
+    assert given - told <= {"images", "photos"}, f"{name}: {given - told}"
+    assert re.search(r"\[N, |photos: a folder", call), "shapes"
