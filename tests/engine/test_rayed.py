@@ -90,6 +90,7 @@ def test_it_gives_what_one_machine_gives(
         {"methods": ["smoothgrad"], "samples": 3, "noise": 0.2},
         {"methods": ["integrated_gradients"], "steps": 3, "baseline": "mean"},
         {"methods": ["gradcam"], "signed": True, "size": "layer"},
+        {"methods": ["layercam"], "layer": ["h", "r"], "fuse": True},
     ],
     ids=lambda more: " ".join(more),
 )
