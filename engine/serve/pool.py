@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ...errors import RunError
 from ..runtime.confined import command_of, started
 from . import wire
+from .area import Area
 from .described import Described
+from .exchange import message_of, received
 from .refused import Refused, bad, busy, lost
 from .waiting import Batch, Item, Waiting, now
 
@@ -73,6 +73,9 @@ class _Slot:
     number: int
     threads: ThreadPoolExecutor
     process: subprocess.Popen[bytes] | None = None
+    # Where rows and results lie; without them they go through the pipes.
+    given: Area | None = None
+    made: Area | None = None
     ready: bool = False
     loaded: set[str] = field(default_factory=set)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -217,9 +220,15 @@ class Pool:
     # Below: in the slot's thread.
 
     def _begin(self, slot: _Slot, loop: asyncio.AbstractEventLoop) -> None:
+        slot.given, slot.made = Area.made(), Area.made()
+        shared = [str(area.fd) for area in (slot.given, slot.made) if area is not None]
+        if len(shared) < 2:
+            slot.given = slot.made = None
+            shared = []
         slot.process = started(
-            command_of(f"{__package__}.worker", str(self.settings.memory)), bufsize=0,
+            command_of(f"{__package__}.worker", str(self.settings.memory), *shared), bufsize=0,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            pass_fds=[int(fd) for fd in shared],
         )  # fmt: skip
         for stream in (slot.process.stdin, slot.process.stdout):
             _widen(stream)
@@ -255,42 +264,26 @@ class Pool:
     def _exchange(
         self, slot: _Slot, batch: Batch
     ) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-        payloads: list[Payload] = [item.payload for item in batch.items]
-        first = payloads[0].job
-        items = [
-            {"rows": item.rows, "pictures": None if p.pictures is None else [*map(len, p.pictures)]}
-            for item, p in zip(batch.items, payloads, strict=True)
-        ]
-        buffers: list[Any] = []
-        whole = [name for name, _, _, rows in first["inputs"] if not rows]
-        for payload in payloads:
-            for name, _, _, rows in first["inputs"]:
-                if rows and name == first["image"] and payload.pictures is not None:
-                    buffers += payload.pictures
-                elif rows:
-                    buffers.append(payload.buffers[name])
-        buffers += [payloads[0].buffers[name] for name in whole]
-        buffers += [np.concatenate([p.target for p in payloads]),
-                    np.concatenate([p.contrast for p in payloads])]  # fmt: skip
-        wire.send(_in(slot), {**first, "do": "run", "items": items}, buffers)
+        header, buffers = message_of(batch)
+        wire.send(_in(slot), header, buffers, slot.given)
         told = wire.read_header(_out(slot))
         rows = [item.rows for item in batch.items]
-        return told, _received(_out(slot), told, rows)
+        return told, received(slot.made.rewound() if slot.made else _out(slot), told, rows)
 
     def _kill(self, slot: _Slot) -> None:
         process, slot.process = slot.process, None
         if process is None:
             return
         process.kill()
-        # The thread that talks to it meets the end; the streams are closed when it has.
-        slot.threads.submit(_close, process)
+        # The thread that talks to it meets the end; what it talks through is closed when it has.
+        slot.threads.submit(_close, process, slot.given, slot.made)
 
 
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout):
+def _close(process: subprocess.Popen[bytes], *areas: Area | None) -> None:
+    for held in (process.stdin, process.stdout, *areas):
         with contextlib.suppress(OSError):
-            assert stream is not None
-            stream.close()
+            if held is not None:
+                held.close()
 
 
 def _in(slot: _Slot) -> Any:
@@ -313,25 +306,6 @@ def _widen(stream: Any) -> None:
         fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
     except (ImportError, AttributeError, OSError, io.UnsupportedOperation):
         return
-
-
-def _received(stream: Any, told: dict[str, Any], rows: list[int]) -> dict[int, dict[str, Any]]:
-    """Each item's rows of the outputs."""
-    found: dict[int, dict[str, Any]] = {}
-    for run in told.get("runs", ()):
-        for output in run["outputs"]:
-            at = 0
-            if "sizes" in output:
-                values: Any = [bytes(wire.read_buffer(stream, n)) for n in output["sizes"]]
-            else:
-                dtype, shape = np.dtype(output["dtype"]), tuple(output["shape"])
-                values = np.empty(shape, dtype)
-                wire.read_buffer(stream, values.reshape(-1).view(np.uint8))
-            for i in run["items"]:
-                mine = values[at : at + rows[i]] if output["rows"] else values
-                found.setdefault(i, {})[output["name"]] = mine
-                at += rows[i]
-    return found
 
 
 def _fail(item: Item, error: Refused) -> None:

@@ -7,9 +7,11 @@ takes all memory, a model that never ends: all of that ends here, and the server
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import BacklightError, InputError, RunError, one_line
 from . import wire
+from .area import Area
 from .loaded import Loaded, Pass, described_of
 from .sizes import PIXELS
 
@@ -36,18 +39,25 @@ class _Item:
 class _Batch:
     """A job's rows, in arrays of the whole batch."""
 
-    def __init__(self, stream: IO[bytes], told: dict[str, Any]) -> None:
+    def __init__(self, stream: IO[bytes] | Area, told: dict[str, Any]) -> None:
         self.items = [_Item(one) for one in told["items"]]
         total = sum(item.rows for item in self.items)
         self.feeds: dict[str, NDArray[Any]] = {}
-        for name, dtype, shape, rows in told["inputs"]:
-            self.feeds[name] = np.empty((total, *shape) if rows else shape, np.dtype(dtype))
         self.image: str = told["image"]
         whole = {name for name, _, _, rows in told["inputs"] if not rows}
+        pictures = any(item.sizes is not None for item in self.items)
+        # The rows of one tensor lie behind each other: they are used where they are.
+        there = isinstance(stream, Area) and len(told["inputs"]) - len(whole) == 1 and not pictures
+        for name, dtype, shape, rows in told["inputs"]:
+            dims = (total, *shape) if rows else shape
+            if rows and there:
+                self.feeds[name] = _in_place(stream, np.dtype(dtype), dims)
+            else:
+                self.feeds[name] = np.empty(dims, np.dtype(dtype))
         at = 0
         for item in self.items:
             for name, array in self.feeds.items():
-                if name in whole:
+                if name in whole or there:
                     continue
                 if name == self.image and item.sizes is not None:
                     item.pictures = [bytes(wire.read_buffer(stream, n)) for n in item.sizes]
@@ -90,11 +100,24 @@ class _Batch:
         return feeds, self.target[rows], self.contrast[rows], pixels
 
 
-class Worker:
-    """The models of this process. providers, threads: of their sessions."""
+def _in_place(area: Any, dtype: np.dtype[Any], dims: Sequence[int]) -> NDArray[Any]:
+    """An array in an area. Raises GoneError."""
+    size = math.prod(dims) * dtype.itemsize
+    found: NDArray[np.uint8] = area.read_in_place(size)
+    if len(found) != size:
+        raise wire.GoneError("the end")
+    return found.view(dtype).reshape(tuple(dims))
 
-    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
-        self._source, self._sink = source, sink
+
+class Worker:
+    """The models of this process. given, made: where rows and results lie; None: they come through
+    the pipes."""
+
+    def __init__(
+        self, source: IO[bytes], sink: IO[bytes], given: Area | None = None,
+        made: Area | None = None,
+    ) -> None:  # fmt: skip
+        self._source, self._sink, self._given, self._made = source, sink, given, made
         self._models: dict[str, Loaded] = {}
 
     def serve(self) -> None:
@@ -120,7 +143,7 @@ class Worker:
 
     def _run(self, told: dict[str, Any]) -> None:
         model = self._models[told["model"]]
-        batch = _Batch(self._source, told)
+        batch = _Batch(self._given.rewound() if self._given else self._source, told)
         own, maps, heatmaps = (tuple(told[k]) for k in ("outputs", "maps", "heatmaps"))
         wanted = Pass(own, maps, heatmaps, told["chosen"])
         start = time.perf_counter()
@@ -165,7 +188,7 @@ class Worker:
                     buffers.append(array.reshape(-1).view(np.uint8))
             runs.append({"items": [batch.items.index(i) for i in items], "outputs": outputs})
         header = {"ok": True, "errors": errors, "runs": runs, "decode": decode, "compute": compute}
-        wire.send(self._sink, header, buffers)
+        wire.send(self._sink, header, buffers, self._made)
 
 
 def _told(err: Exception) -> list[str]:
@@ -180,7 +203,8 @@ def _told(err: Exception) -> list[str]:
 
 
 def main() -> None:
-    """Serve on stdin and stdout. Arguments: the memory limit in bytes, 0 for none."""
+    """Serve on stdin and stdout. Arguments: the memory limit in bytes, 0 for none; then the files
+    of the two areas, where there are such."""
     from PIL import Image
 
     from ..runtime.confined import ends_with_its_parent, limit_memory
@@ -196,8 +220,9 @@ def main() -> None:
     if memory:
         limit_memory(memory)
     Image.MAX_IMAGE_PIXELS = PIXELS
+    areas = [Area(int(fd)) for fd in sys.argv[2:4]]
     try:
-        Worker(source, sink).serve()
+        Worker(source, sink, *areas).serve()
     except (wire.GoneError, KeyboardInterrupt):
         os._exit(0)
 
