@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from ..arguments import accepts, names, text
-from ..errors import ModelError, UnsupportedNode, one_line
-from . import choose, half, said, scores, seed, traits
+from ..errors import ModelError, UnsupportedNode
+from . import choose, half, said, scores, seed
 from .asked_of import refuse_wrt
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
@@ -24,83 +22,15 @@ from .layer import Layer
 from .lowering import emitter, lowered
 from .lowering.support import TARGETS, Refusal, unsupported
 from .methods import asked, chosen
-from .rules import NO_GRADIENT, Op, RuleMap, guarded
-from .rules.clamps import is_clipped, rectifies
-from .rules.quantize import is_quantized_rectifier, on_integers
-from .rules.spelled import Spelled, all_spelled
+from .noted import notes_on
+from .report import Finding, OperatorCount, Report
+from .rules import NO_GRADIENT, Op, RuleMap
+from .rules.quantize import on_integers
+from .rules.spelled import all_spelled
 from .saliency import explain_graph
 from .sizes import Shapes, fix_shapes
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
-
-# Rectifiers by their name; others are spelled, and said.
-# A Clip is one by its bounds.
-_PLAIN = traits.RECTIFIES - traits.LEAKS | {"Clip"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A node that stands in the way (`obstacle`), or a judgement call (`note`)."""
-
-    kind: str
-    node: str
-    operator: str
-    reason: str
-    accepted: str = ""
-
-    def line(self) -> str:
-        """As one line."""
-        where = f"{self.operator} '{self.node}': " if self.operator else ""
-        accepted = f"; supported: {self.accepted}" if self.accepted else ""
-        return one_line(where + self.reason + accepted)
-
-
-@dataclass(frozen=True)
-class OperatorCount:
-    """How often an operator lies on the way, and whether all of these have a gradient."""
-
-    operator: str
-    version: int
-    count: int
-    differentiable: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `check` finds: what would be explained (`of`), by what (`wrt`), and what prevents it."""
-
-    model: str
-    opset: int
-    nodes: int
-    of: str
-    wrt: str
-    input: str
-    classes: int | None
-    operators: tuple[OperatorCount, ...]
-    findings: tuple[Finding, ...]
-    target: str = "portable"
-    refused: tuple[Refusal, ...] = ()
-    layers: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def obstacles(self) -> tuple[Finding, ...]:
-        """The nodes in the way."""
-        return tuple(f for f in self.findings if f.kind == "obstacle")
-
-    @property
-    def notes(self) -> tuple[Finding, ...]:
-        """The judgement calls."""
-        return tuple(f for f in self.findings if f.kind == "note")
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing stands in the way, of the gradient or of TensorRT's parser. What CUDA
-        hands back to the CPU runs all the same."""
-        return not self.obstacles and not (self.target in ("tensorrt", "openvino") and self.refused)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        return {"ok": self.ok, **asdict(self)}
 
 
 @accepts(of=text, wrt=text, rules=names, methods=names, layer=names, lowering=text, dtype=text)
@@ -187,7 +117,7 @@ def check(
             Finding("obstacle", last.name or "", last.op_type, why, "shapes that fit each other")
         )
         blocked.add(last)
-    findings += _notes(nodes, all_spelled(nodes), maps, declared, opset)
+    findings += notes_on(nodes, all_spelled(nodes), maps, declared, opset)
     findings += [Finding("note", "", "", text) for text in (() if image is None else image.notes)]
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
@@ -313,91 +243,6 @@ def _accepted(node: ir.Node, rules: RuleMap) -> str:
     if rule is not None:
         return f"versions {', '.join(map(str, sorted(rule.versions)))} of {node.op_type}"
     return "an operator with a rule, or a --of or --wrt that leaves it off the way"
-
-
-def _notes(
-    nodes: Sequence[ir.Node], together: Sequence[Spelled], maps: dict[str, RuleMap],
-    declared: int, opset: int,
-) -> list[Finding]:  # fmt: skip
-    """together: rectifiers of several nodes."""
-    notes = []
-    inside = {node for one in together for node in one.inside}
-    ends = {one.y: one.slope for one in together}
-    nodes = [n for n in nodes if n not in inside or n.outputs[0] in ends]
-    if declared != opset:
-        notes.append(Finding("note", "", "", f"opset {declared} is upgraded to {opset}"))
-    rectifying = [
-        n for n in nodes if n.op_type == "QuantizeLinear" and _holds(is_quantized_rectifier, n)
-    ]
-    if rectifying:
-        many = f" ({len(rectifying)} nodes)" if len(rectifying) > 1 else ""
-        reason = (
-            "does a fused Relu's work, its lowest code being 0: a rectifier under deconv and "
-            f"guided{many}"
-        )
-        notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
-    spelled: dict[str, list[str]] = {}
-    for node in nodes:
-        whole = ends.get(node.outputs[0]) == 0
-        if whole or (node.op_type not in _PLAIN and _rectifies(node)):
-            spelled.setdefault(node.op_type, []).append(node.name or node.outputs[0].name or "")
-    for op_type, found in spelled.items():
-        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
-        reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{many}"
-        notes.append(Finding("note", found[0], op_type, reason))
-    # Of other rules than vanilla alone: what a class activation map walks has often none.
-    if (
-        set(maps) != {"vanilla"}
-        and not (rectifying or spelled)
-        and not any(
-            n.op_type in traits.RECTIFIES or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
-        )
-    ):
-        notes.append(
-            Finding("note", "", "", "no rectifier on the way: the three rules give the same map")
-        )
-    vanilla = next(iter(maps.values()))
-    smooth: dict[str, list[str]] = {}
-    for node in nodes:
-        rule = vanilla.get(node.op_type)
-        if rule is not None and rule.smooth and node.outputs[0] not in ends:
-            smooth.setdefault(node.op_type, []).append(node.name or "")
-    for op_type, found in smooth.items():
-        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
-        reason = f"smooth: keeps its own derivative under deconv and guided{many}"
-        notes.append(Finding("note", found[0], op_type, reason))
-    clips = [
-        n for n in nodes if n.outputs[0] not in ends and _holds(lambda op: is_clipped(op.node), n)
-    ]
-    if clips:
-        many = f" ({len(clips)} nodes)" if len(clips) > 1 else ""
-        reason = (
-            "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
-        )
-        notes.append(Finding("note", clips[0].name or "", "Clip", reason))
-    leaky = [
-        n
-        for n in nodes
-        if ends.get(n.outputs[0]) or (n.op_type in traits.LEAKS and not _rectifies(n))
-    ]
-    if leaky:
-        reason = "has a slope below 0: deconv and guided rectify the cotangent first"
-        notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))
-    return notes
-
-
-def _rectifies(node: ir.Node) -> bool:
-    return _holds(lambda op: rectifies(op.node), node)
-
-
-def _holds(test: Callable[[Op], bool], node: ir.Node) -> bool:
-    """Whether something is true of a node; not of one that its rule refuses to read."""
-    op = Op(node, ())
-    try:
-        with guarded(op):
-            return test(op)
-    except ModelError:
-        return False
 
 
 def _counted(

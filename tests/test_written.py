@@ -152,5 +152,7 @@ def test_a_number_as_written(text: str) -> None:
 
 
 def test_text_of_any_length_is_read_at_once() -> None:
-    assert written.whole("7" * 4001) is None and written.number("0" * 5000) is None
-    assert written.whole("7" * 4000) == int("7" * 4000)
+    assert written.whole("7" * 50_000) == written.whole("7" * 4000) == int("7" * 4000)
+    assert written.whole("0" * 50_000 + "12") == 12 and written.whole("-" + "0" * 9) == 0
+    assert written.whole("0" * 50_000 + "x") is None
+    assert written.number("7" * 50_000) is None and written.number("0" * 50_000 + "1.5") == 1.5

@@ -12,22 +12,23 @@ import re
 
 __all__ = ["number", "whole"]
 
-# More digits than anything needs, and fewer than Python refuses to read.
-_WHOLE = re.compile(r"[+-]?[0-9]{1,4000}")
+_WHOLE = re.compile(r"([+-]?)([0-9]+)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 _BLANKS = " \t"
+# More digits than anything needs, and fewer than Python refuses to read.
+_DIGITS = 4000
 
 
 def whole(text: str) -> int | None:
-    """A whole number of any size; None where the text is none."""
-    text = text.strip(_BLANKS)
-    return int(text) if _WHOLE.fullmatch(text) else None
+    """A whole number, of which no more than 4,000 digits count; None where the text is none."""
+    match = _WHOLE.fullmatch(text.strip(_BLANKS))
+    return None if match is None else int(match[1] + (match[2].lstrip("0") or "0")[:_DIGITS])
 
 
 def number(text: str) -> float | None:
     """A finite number; None where the text is none, or more than a float holds."""
     text = text.strip(_BLANKS)
-    if len(text) > 4000 or not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text):
         return None
     found = float(text)
     return found if math.isfinite(found) else None
