@@ -198,9 +198,10 @@ def obstacle_of(node: ir.Node, maps: dict[str, RuleMap], opset: int) -> str | No
 def _tried(
     e: Emitter, node: ir.Node, leads: set[ir.Value], maps: dict[str, RuleMap], opset: int
 ) -> Finding | None:
-    """Apply every variant's rule to one node with a cotangent that is a mere name."""
+    """Apply every variant's rule to one node with a cotangent that is a mere name; one that
+    several share, once."""
     name = node.name or node.outputs[0].name or ""
-    for rules in maps.values():
+    for rules in {id(rules.get(node.op_type)): rules for rules in maps.values()}.values():
         why = obstacle(node, rules, opset)
         if why is not None:
             return Finding("obstacle", name, node.op_type, why, _accepted(node, rules))
