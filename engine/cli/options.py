@@ -204,6 +204,10 @@ def counted(number: int, what: str = "image") -> str:
     return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
+# Fewer whole numbers than this between black and white are no picture.
+_FEW_VALUES = 16
+
+
 def chosen_preprocess(
     given: str | None,
     own: Preprocess | None,
@@ -230,9 +234,20 @@ def chosen_preprocess(
             f"{model} doesn't say how it wants its images: assuming {name} (--preprocess changes "
             "it)"
         )
+    if dtype.kind in "iu" and (span := _span(record)) < _FEW_VALUES:
+        note = (
+            f"{model} takes whole numbers ({dtype}), and its preprocessing brings pixels within "
+            f"{span:.3g} of each other: next to nothing is left of them; --preprocess none gives "
+            "pixels as they are"
+        )
     if bands is not None:
         record = replace(record, bands=parse_bands(bands))
     return record, note
+
+
+def _span(record: Preprocess) -> float:
+    """How far apart black and white are as the model takes them, in the channel of most."""
+    return 255 * record.scale / min(record.std, default=1.0)
 
 
 def preprocess_of(

@@ -177,3 +177,28 @@ def test_the_layout_of_a_map(
 ) -> None:
     spec = InputSpec("x", np.dtype(np.float32), layout, channels, (None, None), None)
     assert map_layout(shape, spec) == wanted
+
+
+@pytest.mark.parametrize("command", ["explain", "occlude", "rise", "embed", "segment"])
+def test_pixels_that_a_preset_would_squash_to_nothing_are_said(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A float model's preset for one that takes bytes: the picture would be all 0 and 1."""
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]> m (uint8[N,3,8,8] x) => (float[N,5] y) {
+            f = Cast<to=1>(x) d = Div(f, full) c = Conv(d, w) r = Relu(c)
+            p = GlobalAveragePool(r) t = Flatten(p) s = MatMul(t, v) y = Softmax(s)
+        }"""
+    )
+    for name in ("full", "w", "v"):
+        model.graph.initializer.append(numpy_helper.from_array(W[name], name))
+    onnx.save(model, tmp_path / "bytes.onnx")
+    photo = str(tmp_path / "photo.png")
+    Image.fromarray(RNG.integers(0, 255, (20, 30, 3), np.uint8)).save(photo)
+    if command == "embed":
+        pytest.importorskip("pyarrow")
+    small = ["--window", "4"] if command == "occlude" else []
+    words = [command, "-m", str(tmp_path / "bytes.onnx"), photo, *small, "-o"]
+    for preset, squashed in (("unit", True), ("imagenet-torch", True), ("none", False)):
+        run([*words, f"{tmp_path}/{preset}", "--preprocess", preset])
+        assert ("takes whole numbers (uint8)" in capsys.readouterr().err) == squashed
