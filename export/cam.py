@@ -48,7 +48,7 @@ def grad_cam_pp(w: Walked) -> ir.Value:
     assert w.layer is not None
     e, ct = w.x.e, _narrowest(w)
     above = e.Relu(ct)
-    below = e.Add(e.Mul(above, _total(w, w.primal)), 2.0)
+    below = e.Add(e.Mul(above, _total(w, _as(w, ct))), 2.0)
     if w.layer.never_negative:
         alpha = e.Div(above, below)
     else:
@@ -63,10 +63,11 @@ def grad_cam_pp(w: Walked) -> ir.Value:
 def x_grad_cam(w: Walked) -> ir.Value:
     """Channels weighted by sum(g A) / sum(A), 0 where that sum is 0 (Fu et al. 2020)."""
     e, ct = w.x.e, _narrowest(w)
-    total = _total(w, w.primal)
+    primal = _as(w, ct)
+    total = _total(w, primal)
     empty = e.Equal(total, 0.0)
     if ct is w.ct:
-        ct = e.Div(_total(w, e.Mul(ct, w.primal)), e.Where(empty, 1.0, total))
+        ct = e.Div(_total(w, e.Mul(ct, primal)), e.Where(empty, 1.0, total))
     return _weighted(w, e.Where(empty, 0.0, ct))
 
 
@@ -150,20 +151,25 @@ def _total(w: Walked, values: ir.Value) -> ir.Value:
     return w.x.e.ReduceSum(values, PLACES, keepdims=1, _shape=shape)
 
 
+def _as(w: Walked, other: ir.Value) -> ir.Value:
+    """The layer in another tensor's type: of a file of float16, cotangents are wider."""
+    return w.primal if other.dtype is None else w.x.e.cast(w.primal, other.dtype)
+
+
 def _weighted(w: Walked, weights: ir.Value) -> ir.Value:
     """sum over channels of weights [N, K, h, w] or [N, K, 1, 1] times the layer: [N, h, w]."""
-    e, dims = w.x.e, all_dims(w.primal.shape)
+    e, dims, primal = w.x.e, all_dims(w.primal.shape), _as(w, weights)
     sizes = [int(d) for d in dims[1:] if isinstance(d, int)]
     if len(sizes) < 3:
-        return e.ReduceSum(e.Mul(weights, w.primal), [1], keepdims=0)
+        return e.ReduceSum(e.Mul(weights, primal), [1], keepdims=0)
     channels, height, width = sizes
     batch, places = dims[0], height * width
     # As a product of matrices: half the passes over the layer.
     if all_dims(weights.shape)[2:] == [1, 1]:
-        row, maps = e.Reshape(weights, [-1, 1, channels], _shape=[batch, 1, channels]), w.primal
+        row, maps = e.Reshape(weights, [-1, 1, channels], _shape=[batch, 1, channels]), primal
     else:
         row = e.const(np.ones((1, 1, channels)), weights.dtype)
-        maps = e.Mul(weights, w.primal, _shape=dims)
+        maps = e.Mul(weights, primal, _shape=dims)
     maps = e.Reshape(maps, [-1, channels, places], _shape=[batch, channels, places])
     made = e.MatMul(row, maps, _shape=[batch, 1, places])
     return e.Reshape(made, [-1, height, width], _shape=[batch, height, width])
