@@ -129,6 +129,9 @@ class TestALayerThatNoScoreNeeds:
             ["concepts", path, "--concept", f"a={tmp_path}", "--random", str(tmp_path), "--images",
              str(tmp_path), "--layer", "dead"],
             ["explain", *given, "-m", path, "--method", "gradcam", "--layer", "dead"],
+            ["explain", *given, "-m", path, "--method", "scorecam", "--layer", "dead"],
+            ["explain", *given, "-m", path, "--method", "ablationcam", "--layer", "dead"],
+            ["bias", path, *given, "--layer", "dead"],
             ["counterfactual", *given, "-m", path, "--class", "1", "--distractors", str(tmp_path),
              "--layer", "dead"],
         ):  # fmt: skip

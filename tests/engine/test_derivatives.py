@@ -32,6 +32,8 @@ class TestDerivatives:
         found = layer(x, np.array([0, 0]), np.array([[1, 2, 3], [0, 1, 0]], np.float32))
         # The gradient of the logit: along it the score rises.
         np.testing.assert_allclose(found, [[8, 1], [-8, -1]], rtol=1e-6)
+        # A score of 1 for the image, and 0 by tensorflow/tcav's sign, which is the loss's.
+        assert (found[:1, 0] > 0).mean() == 1 and (-found[:1, 0] > 0).mean() == 0
         other = layer(x, np.array([1, -1]), np.array([[1, 2, 3]], np.float32))
         # Class 1: gradients .2, .4, .6 of the activations; -1: the class on top, which is 0.
         np.testing.assert_allclose(other, [[4.4], [-8]], rtol=1e-6)
