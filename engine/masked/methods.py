@@ -146,6 +146,8 @@ class _Segmented:
         every = "every one of " if exact else ""
         seed = "" if exact else f", seed {self.made.seed}"
         fit = "nothing to fit" if np.isnan(r2) else f"R2 {r2:.2f}"
+        if not exact and masks <= len(values) and not np.isnan(r2):
+            fit += " (of no more masks than segments: it says little)"
         near = 0.0 if abs(gap) < 1e-12 else gap  # float64's rounding is no gap
         says = (
             f"{len(values)} segments ({self.made.segments.name}), {every}{masks} masks{seed}, "

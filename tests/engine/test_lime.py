@@ -175,6 +175,16 @@ def test_explain_mixes_methods_of_both_kinds(folder, capsys):
     assert set(summary["pictures"]) == {"vanilla", "lime", "gradcam", "kernelshap"}
 
 
+def test_a_fit_of_too_few_masks_is_said_to_be_one(folder, capsys):
+    """As many unknowns as rows: R2 is near 1 whatever the model does."""
+    for masks, said in ((9, True), (10, False)):
+        assert explain(folder, "--method", "lime", "--segments", "grid:3", "--masks", str(masks),
+                       "--force") == 0  # fmt: skip
+        assert (
+            "(of no more masks than segments: it says little)" in capsys.readouterr().out
+        ) is said
+
+
 def test_explain_with_the_engine_s_methods_alone(folder, capsys):
     assert explain(folder, "--method", "lime", "--segments", "grid:2", "--target-class", "3",
                    "--json", "--score", "logit", "--hide", "zero") == 0  # fmt: skip
