@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from .. import arguments as take
-from ..errors import UsageError
+from .. import written
+from ..errors import UsageError, hint
 from . import seed
 from .methods import METHODS, Method
 from .sampling import Sampling
@@ -60,15 +60,19 @@ def checked_contrast(
 ) -> str | int | None:
     """The contrast as "input", "second", a number or None. Raises UsageError."""
     if form not in ("loss", "logit"):
-        raise UsageError(f"contrast form '{form}'; accepted: loss, logit")
+        raise UsageError.unknown("contrast form", form, ("loss", "logit"))
     if contrast is None:
         return None
-    if isinstance(contrast, str) and re.fullmatch(r"[0-9]{1,18}", contrast):
-        contrast = int(contrast)
+    if isinstance(contrast, str):
+        number = written.whole(contrast)
+        contrast = contrast if number is None else number
     if not isinstance(contrast, str):
         contrast = take.whole("contrast", contrast)
     elif contrast not in ("input", "second"):
-        raise UsageError(f"contrast '{contrast}'; accepted: input, second or a class number")
+        raise UsageError(
+            f"contrast '{contrast}'; accepted: input, second or a class number"
+            + hint(contrast, ("input", "second"))
+        )
     for row in rows:
         if not row.contrasts or row.seed not in CONTRASTED:
             raise UsageError(f"method '{row.name}' takes no contrast; leave --contrast out")

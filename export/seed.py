@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, hint
 from . import choose
 from .emit import Emitter, dim_of, fits
 from .explaining import Explaining, Seed
@@ -36,6 +36,7 @@ def check_class(of: ir.Value, target_class: str | int, what: str = "class") -> N
         if target_class not in ("input", "top1", "all"):
             raise UsageError(
                 f"target class '{target_class}'; accepted: input, top1 or a number; all, of cam"
+                + hint(target_class, ("input", "top1", "all"))
             )
         return
     count = class_count(of)

@@ -26,6 +26,7 @@ Layout: TypeAlias = Literal["nchw", "nhwc"]
 KINDS = (
     "'zero', 'mean', 'blur' or 'blur:SIGMA', 'noise' or 'noise:SEED', a number, a colour, an image"
 )
+_NAMES = ("zero", "mean", "blur", "noise")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _named(text: str, space: Space) -> Baseline:
     read = [written.number(v) for v in text.split(",")]
     numbers = [v for v in read if v is not None]
     if len(numbers) < len(read):
-        raise UsageError(f"baseline {text!r}; accepted: {KINDS}")
+        raise UsageError(f"baseline {text!r}; accepted: {KINDS}{hint(name, _NAMES)}")
     if len(numbers) == 1:
         return Baseline("constant", numbers[0], space)
     return Baseline("colour", numbers, space)

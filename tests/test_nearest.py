@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 import backlight
+from backlight.engine.classifier.labels import class_number
 from backlight.errors import UsageError
 from backlight.export.drawing import Drawing
 from backlight.export.methods import METHODS
@@ -49,7 +50,35 @@ LOOKED_UP: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "way": (lambda m: backlight.Occlusion(m, window=4, method="incrementel"), "incremental"),
     "unit": (lambda m: backlight.maximize(m, 0, "r", unit="maen", preprocess="unit"), "mean"),
     "layer": (lambda m: backlight.filters(m, "hh"), "nearest: h"),
+    "target class": (lambda m: backlight.export(m, target_class="tp1"), "nearest: top1"),
+    "contrast": (lambda m: backlight.export(m, contrast="secnd"), "nearest: second"),
+    "form": (
+        lambda m: backlight.Explainer(m, contrast="second", contrast_form="logits"),
+        "nearest: logit",
+    ),
+    "dtype": (lambda m: backlight.export(m, dtype="flot16"), "float16"),
+    "reduce": (lambda m: backlight.export(m, reduce="maxab"), "maxabs"),
+    "cotangent": (lambda m: backlight.export(m, cotangent="inptu"), "input"),
+    "checked tensor": (lambda m: backlight.check(m, of="scoress"), "scores"),
+    "checked lowering": (lambda m: backlight.check(m, lowering="cudda"), "cuda"),
+    "segments": (lambda m: backlight.Lime(m, segments="slick:9"), "nearest: slic"),
+    "baseline name": (lambda m: backlight.Occlusion(m, window=4, baseline="zeros"), "zero"),
+    "baseline of segments": (lambda m: backlight.Lime(m, baseline="zeros"), "zero"),
+    "space": (lambda m: backlight.ScoreCam(m, space="pixel"), "pixels"),
+    "metric": (lambda m: backlight.neighbors(V, V, 2, metric="cosin"), "cosine"),
+    "search": (lambda m: backlight.Counterfactual(m, search="gredy", preprocess="unit"), "greedy"),
+    "vector": (
+        lambda m: backlight.Concepts(m, "r", cav="logistics", preprocess="unit"),
+        "logistic",
+    ),
+    "feature": (lambda m: backlight.Embedder(m, layer="hh"), "h"),
+    "object": (lambda m: backlight.BiasFinder(m, object="non", preprocess="unit"), "none"),
+    "segmentation": (lambda m: backlight.Segment(m, way="grabcutt", preprocess="unit"), "grabcut"),
+    "maps of a call": (lambda m: backlight.Explainer(m)(X, methods=["vanila"]), "vanilla"),
+    "class": (lambda m: class_number("tpo1", None), "nearest: top1"),
+    "class of labels": (lambda m: class_number("expreso", ["cup", "espresso"]), "espresso"),
 }
+V = np.eye(3, dtype=np.float32)
 X = np.zeros((1, 3, 8, 8), np.float32)
 
 

@@ -240,10 +240,10 @@ def class_number(
             raise UsageError(
                 f"{option} '{given}' names classes {', '.join(map(str, found))}; give one"
             )
-    near = nearest(given, _names(labels or ()))
+    near = nearest(given, [*words, *_names(labels or ())])
     hint = f"; nearest: {', '.join(near)}" if near else ""
     if labels is None:
-        hint = "; the model names no classes, --labels does"
+        hint += "; the model names no classes, --labels does"
     accepted = "a class number or name"
     if words:
         accepted = ", ".join((*words, "a class number, or a name from the labels"))

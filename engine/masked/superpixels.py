@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import written
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, hint
 from ...export.preprocess import Preprocess
 from ..photos.images import channels_last, to_pixels
 from ..runtime import arrays
@@ -170,8 +170,9 @@ def as_superpixels(given: SuperpixelsLike, source: str = "") -> Superpixels:
 
 
 def _named(text: str) -> Superpixels:
-    wrong = UsageError(f"segments '{text}'; accepted: {FORMS}")
     name, _, parameter = text.partition(":")
+    near = "" if name in DEFAULTS else hint(name, (*DEFAULTS, "grid"))
+    wrong = UsageError(f"segments '{text}'; accepted: {FORMS}{near}")
     if name == "grid":
         match = re.fullmatch(r"([0-9]{1,5})(?:[x,]([0-9]{1,5}))?", parameter)
         if match is None:

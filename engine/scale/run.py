@@ -201,6 +201,8 @@ def batch(
         from .rayed import ray_data
 
         ray_data()
+    if isinstance(labels, str):
+        raise take.refused("labels", labels, "the classes' names, a list of strings")
     _refuse_numbers(workers=workers, threads=threads, shard_size=shard_size, batch=batch, top=top)
     if grid is not None and maps in FORMS[1:]:
         raise UsageError(f"grid {grid} goes with maps 'grid'; '{maps}' has no cells")

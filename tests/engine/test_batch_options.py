@@ -108,7 +108,7 @@ def test_in_a_process_of_its_own_they_are_the_same(given: list[str], tmp_path: P
     [
         (["--method", "guided", "--samples", "4"], "are of methods that vary the image"),
         (["--method", "smoothgrad", "--samples", "0"], "samples 0; expected 1 to 4096"),
-        (["--method", "smoothgrad", "--noise", "x"], "Invalid value for '--noise'"),
+        (["--method", "smoothgrad", "--noise", "x"], "--noise 'x'; expected a number"),
         (["--method", "integrated_gradients", "--baseline", "red"], "baseline 'red'; accepted"),
         (["--contrast", "9"], "--contrast 9 is out of range; the model has classes 0 to 4"),
         (["--contrast", "cow"], "--contrast 'cow'"),
