@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from . import traits
-from .arithmetic import evaluate, extent, products, work
+from .arithmetic import extent
 from .emit import all_dims
-from .rules.op import constant
+from .unrounded import Budget, compute
 
 __all__ = ["Closed", "Found", "Routes", "source", "tried"]
 
 Array = NDArray[Any]
 
-# Heads are short, and files may be hostile: nodes, elements of one node, and of all together.
-_NODES, _WORK, _TOTAL = 64, 2**22, 2**26
+# Heads are short, and files may be hostile: nodes, and elements of all together.
+_NODES, _TOTAL = 64, 2**26
 # Scores of a row, and scores with an own row where one alone is certain.
 _MOST, _ALONE, _ALONE_AT_ONCE = 2**16, 64, 1024
 # Random rows: by chance no class follows another one's order.
@@ -169,7 +169,10 @@ def _traced(
             closed[at] = found
             continue
         node = at.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or len(nodes) == _NODES:
+        ours = node is not None and (
+            node.domain in ("", "ai.onnx") or node.op_type in traits.QUANTIZES
+        )
+        if node is None or not ours or len(nodes) == _NODES:
             return None
         nodes[node] = None
         new = [v for v in node.inputs if v is not None and v not in seen]
@@ -216,7 +219,7 @@ def _run(
     most = _ALONE if batch else _ALONE_AT_ONCE
     alone = range(count) if count <= most else rng.choice(count, most, replace=False)
     states = [*[None] * _ROWS, *map(int, alone), -1, -2]
-    budget, opset = _Budget(_TOTAL), 18
+    budget, opset = Budget(_TOTAL), 18
     if nodes and nodes[0].graph is not None:
         opset = nodes[0].graph.opset_imports.get("", opset)
     parts: list[list[Array]] = [[], [], []]
@@ -228,7 +231,7 @@ def _run(
             for v, size in sizes.items()
         }
         known: dict[ir.Value, Array] = dict(feeds)
-        _compute(nodes, known, opset, budget)
+        compute(nodes, known, opset, budget)
         found = known.get(value)
         if found is None or found.ndim < 1 or len(found) < len(group):
             raise ValueError("no rows")
@@ -270,66 +273,6 @@ def _filled(
     # At another tensor's turn this one is certain of something as well.
     flat[:, (state - start) % flat.shape[1]] = _CERTAIN
     return flat.reshape(shape)
-
-
-class _Budget:
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def take(self, elements: int | None) -> None:
-        if elements is None or elements > min(_WORK, self.left):
-            raise ValueError("too much")
-        self.left -= elements
-
-
-def _compute(
-    nodes: Sequence[ir.Node], known: dict[ir.Value, Array], opset: int, budget: _Budget
-) -> None:
-    """Add what nodes make, float64. Raises ValueError for what is no arithmetic, or too much."""
-    for node in nodes:
-        arrays: list[Array | None] = []
-        for source in node.inputs:
-            if source is None:
-                arrays.append(None)
-                continue
-            array = known.get(source)
-            if array is None:
-                tensor = ir.convenience.get_const_tensor(source)
-                if tensor is None or extent(tensor.shape.numpy()) > _WORK:
-                    raise ValueError("no constant")
-                array = _wide(constant(source))
-                known[source] = array
-            arrays.append(array)
-        if node.op_type in traits.ASKS_SIZE:
-            results = [_size(node, arrays[0])]
-        elif arrays and arrays[0] is not None and _keeps(node, arrays[0]):
-            results = [arrays[0]]
-        else:
-            budget.take((products if node.op_type == "Einsum" else work)(node, arrays))
-            results = [_wide(a) for a in evaluate(node, arrays, opset)]
-        known.update(zip(node.outputs, results, strict=False))
-
-
-def _wide(array: Array | None) -> Array:
-    if array is None:
-        raise ValueError("no numbers")
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
-def _keeps(node: ir.Node, array: Array) -> bool:
-    """Whether real numbers come out as they went in, rounding aside."""
-    kinds = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    cast = node.op_type in ("Cast", "CastLike") and node.outputs[0].dtype in kinds
-    return array.dtype.kind == "f" and (cast or node.op_type == "Dropout")
-
-
-def _size(node: ir.Node, array: Array | None) -> Array:
-    if array is None:
-        raise ValueError("no size")
-    if node.op_type == "Size":
-        return np.array(array.size, np.int64)
-    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", array.ndim)
-    return np.array(array.shape[start:end], np.int64)
 
 
 def _routes(made: Array, rows: Array) -> Routes | None:

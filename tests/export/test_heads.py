@@ -16,7 +16,7 @@ from backlight.engine.direct.explainer import Explainer
 from backlight.engine.masked.occlusion import Occlusion
 from backlight.engine.masked.rise import Rise
 from backlight.errors import ModelError, UsageError
-from backlight.export import tried
+from backlight.export import unrounded
 from backlight.export.check import check
 from backlight.export.graph import load
 from backlight.export.heads import read
@@ -523,8 +523,8 @@ def test_a_head_that_would_take_long_to_try_is_left(monkeypatch):
     )
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 3277]), "many"))
     ran = []
-    real = tried.evaluate
-    monkeypatch.setattr(tried, "evaluate", lambda n, *a: ran.append(n.op_type) or real(n, *a))
+    real = unrounded.evaluate
+    monkeypatch.setattr(unrounded, "evaluate", lambda n, *a: ran.append(n.op_type) or real(n, *a))
     read(load(model).graph.outputs[0])
     assert "Tile" in ran and "Mul" not in ran
 
@@ -542,6 +542,35 @@ def test_a_layer_has_no_probabilities(tmp_path, capsys):
         with pytest.raises(UsageError, match="no classes"):
             engine(model, of="f", score="probability")
     assert Occlusion(model, window=8, of="scores").score == "probability"
+
+
+ROUNDED = "{n}q = QuantizeLinear({n}, step, foot8) {n}d = DequantizeLinear({n}q, step, foot8) "
+
+
+@pytest.mark.parametrize(
+    ("end", "sign"),
+    [
+        ("s = Softmax(scores) " + ROUNDED.format(n="s")
+         + "o8 = DequantizeLinear(full8, step, foot8) t = Sub(o8, sd) " + ROUNDED.format(n="t")
+         + "prob = Identity(td)", -1),
+        ("s = Sigmoid(scores) " + ROUNDED.format(n="s") + "t = Mul(sd, sd) "
+         + ROUNDED.format(n="t") + "prob = Identity(td)", 1),
+    ],
+)  # fmt: skip
+def test_what_quantised_heads_do_to_probabilities(end, sign):
+    """Tried as if nothing were rounded; numbers that the file holds as codes too."""
+    model = head(end)
+    named = {"step": np.float32(1 / 255), "foot8": np.uint8(0), "full8": np.uint8(255)}
+    for name, value in named.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    for found in told(model):
+        np.testing.assert_allclose(found, expected(model), atol=1.01 / 255)
+    explain, plain = Explainer(model, ("vanilla",)), Explainer(models.tiny(), ("vanilla",))
+    for target in range(5):
+        np.testing.assert_allclose(
+            explain(X, target).saliency["vanilla"],
+            sign * plain(X, target).saliency["vanilla"], rtol=1e-5, atol=1e-7,
+        )  # fmt: skip
 
 
 def test_a_single_score_within_ones_is_one_class():
