@@ -197,3 +197,63 @@ def test_truths_are_no_numbers_wherever_they_are(text: str) -> None:
     with pytest.raises(Refused) as refused:
         parse(body.encode())
     assert "among its data" in str(refused.value)
+
+
+@pytest.fixture(params=["lifted", "as Python has them"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Long arrays are lifted out of the text; where the native module isn't built, they are not."""
+    from backlight.kernels.streams import numbers
+
+    if request.param != "lifted":
+        monkeypatch.setattr(numbers, "native", None)
+    elif numbers.native is None:
+        pytest.skip("native module not built")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("datatype", [d for d in DTYPES if d != "BOOL"])
+def test_long_arrays_flat_and_nested(either_way: str, datatype: str) -> None:
+    dtype = DTYPES[datatype]
+    values = (np.arange(120) % 100).reshape(2, 3, 20)
+    text = values.tolist() if dtype.kind in "iu" else (values / 8 - 3).tolist()
+    want = np.array(text).astype(dtype)
+    for data in (text, np.ravel(text).tolist()):
+        said = {"name": "x", "datatype": datatype, "shape": [2, 3, 20], "data": data}
+        got = parse(json.dumps({"inputs": [said, {**X, "name": "y"}]}).encode()).inputs
+        assert got["x"].values.dtype == dtype
+        np.testing.assert_array_equal(got["x"].values, want)
+        assert got["y"].values.tolist() == [[1, 2.5], [-3, 4]]
+
+
+LONG = [0.5] * 100
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"datatype": "BOOL", "data": [1] * 100}, "a number among its data"),
+    ({"datatype": "BYTES", "data": LONG}, "BYTES in JSON are strings"),
+    ({"datatype": "INT64", "data": LONG}, "a fraction among its data"),
+    ({"datatype": "INT8", "data": [1] * 99 + [128]}, "data out of range"),
+    ({"datatype": "UINT16", "data": [-1] + [1] * 99}, "data out of range"),
+    ({"data": LONG[1:]}, "99 elements in its data"),
+    ({"data": [LONG]}, "doesn't fit its shape"),
+    ({"data": [LONG[:20]] * 5}, "doesn't fit its shape"),
+    ({"data": [LONG[:10]] * 9 + [LONG[:9]]}, "doesn't fit its shape"),
+    ({"data": [*LONG[:-1], "x"]}, "a string among its data"),
+    ({"data": [*LONG[:-1], True]}, "true or false among its data"),
+    ({"shape": [1] * 100, "data": LONG}, "'shape'|100 dimensions"),
+    ({"name": LONG, "data": LONG}, "no 'name'"),
+    ({"parameters": LONG, "data": LONG}, "'parameters' of input"),
+    ({"data": [0, None]}, "2 elements in its data"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "says"), WRONG, ids=[str(n) for n in range(len(WRONG))])
+def test_long_arrays_that_are_wrong(either_way: str, changes: dict[str, Any], says: str) -> None:
+    said = {"name": "x", "datatype": "FP32", "shape": [10, 10], **changes}
+    with pytest.raises(Refused, match=says) as refused:
+        parse(json.dumps({"inputs": [said]}).encode())
+    assert refused.value.status == 400
+
+
+def test_whole_numbers_beyond_a_double_keep_their_digits(either_way: str) -> None:
+    data = [2**62 + 1, -(2**53) - 1] * 50
+    said = {"name": "x", "datatype": "INT64", "shape": [100], "data": data}
+    assert parse(json.dumps({"inputs": [said]}).encode()).inputs["x"].values.tolist() == data
