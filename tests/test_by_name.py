@@ -155,6 +155,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "scale/parts": "engine/test_batch",
         "scale/pbtxt": "engine/test_triton",
         "scale/run": "engine/test_batch",
+        "scale/running": "engine/test_batch",
         "similar/store_writer": "engine/test_tampered",
     },
 }
