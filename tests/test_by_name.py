@@ -130,6 +130,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "export/tail": "engine/test_cells",
         "export/tokens": "export/test_transformers",
         "export/tried": "export/test_heads",
+        "export/unrounded": "export/test_heads",
         "export/variants": "export/test_saliency",
     },
     "one of several that have to agree to the bit, which one file compares": {
