@@ -39,7 +39,9 @@ class Faults:
         e = x.e
         with e.rooted(), e.scope("finite"), e.in_float32():
             # Of every class at once none is the one explained.
-            ofs = () if x.target_class == "all" else x.of
+            # Nor are they at hand where only variants of the image are run.
+            none = x.target_class == "all" or x.sampling.held == "parts"
+            ofs = () if none else x.of
             explained = [(of, seed.explained(x, i)) for i, of in enumerate(ofs)]
             return cls(
                 e, _faults(e, x.image, explained, x.inputs.get("target")),

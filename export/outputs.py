@@ -13,7 +13,7 @@ from .emit import HALVES, Emitter, all_dims
 from .explaining import Explaining, Seed
 from .finish import Walked
 from .methods import Method
-from .variations import GAP
+from .variations import GAP, RISE
 
 __all__ = ["add_output", "by_image", "reserve_names"]
 
@@ -22,7 +22,7 @@ __all__ = ["add_output", "by_image", "reserve_names"]
 VARIED_NAMES: Mapping[str, Sequence[str]] = {
     "": (),
     "noise": ("noise",),
-    "path": ("alphas", "weights", "baseline", GAP),
+    "path": ("alphas", "weights", "baseline", GAP, RISE),
 }
 
 

@@ -25,6 +25,7 @@ from .combinations import (
 from .drawing import Drawing
 from .explained import ExplainGraph, contrast_metadata
 from .explaining import Explaining, Seed
+from .finish import Walked
 from .finite import Faults
 from .graph import ModelLike, load, opset_of
 from .heap import seldom_collected
@@ -36,6 +37,7 @@ from .preprocess import Preprocess, of_metadata
 from .sampling import Sampling, sampled
 from .sizes import Shapes
 from .variants import VARIANTS
+from .variations import rise
 
 
 @accepts(
@@ -231,6 +233,11 @@ def explain_graph(
     if alone:
         graph.outputs.clear()
     for row in rows:
+        if row.varies and sampling.held == "elsewhere":
+            saliency[row.name] = row.output
+            if row.varies == "path":
+                rise(Walked(made, starts[row.name], row.rules))
+            continue
         with e.scope(row.name):
             against = contrast is not None or row.seed is seed.CONTRAST
             mark = partial(faults.marked, against=against)

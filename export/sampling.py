@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +28,17 @@ class Sampling:
     samples: of noise; noise: its standard deviation by the image's own range (max - min).
     steps: of the way from the baseline, Gauss-Legendre. baseline: a number in the model's input
     space, "black", "grey", "white", "mean" (pixels, by the preprocessing), or "input": the graph's
-    input `baseline`. given: what a caller feeds instead of what the file holds: steps or noise, in
-    parts of any number.
+    input `baseline`.
+    held: where the variants are run. "graph": in the file that says the scores; "parts": in a graph
+    of their own, which is fed some steps or noise and the classes, none of them -1; "elsewhere":
+    not in this one, which says instead by how much the score rises from the baseline.
     """
 
     samples: int = 16
     noise: float = 0.15
     steps: int = 16
     baseline: str | float = 0.0
-    given: bool = False
+    held: Literal["graph", "parts", "elsewhere"] = "graph"
 
     def __post_init__(self) -> None:
         for what, value in (("samples", self.samples), ("steps", self.steps)):

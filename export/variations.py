@@ -18,15 +18,14 @@ from . import choose, seed
 from .clone import between, copied, refuse_fixed_batch
 from .emit import all_dims
 from .explaining import Explaining
+from .field import CHANNELS, Field, channel_axis
 from .finish import Walked
 from .preprocess import Preprocess
 
-__all__ = ["integral", "mean", "mean_square", "noisy", "path", "variance"]
+__all__ = ["GAP", "RISE", "integral", "mean", "mean_square", "path", "rise", "variance"]
 
-# A noise field larger than the image by this: its parts, shifted, are the samples' noise.
-MARGIN = 16
-FIELD_SEED = 20190519
 GAP = "gap_integrated_gradients"
+RISE = "rise_integrated_gradients"
 Array = NDArray[np.floating[Any]]
 
 
@@ -88,20 +87,27 @@ def integral(w: Walked) -> ir.Value:
     e, v = w.x.e, path(w.x)
     assert v.step is not None and v.baseline is not None
     found = v.average(v.gradients(w))
-    risen = _risen(w, v)
     with e.in_float32():
         made = e.Mul(found, e.cast(v.step, ir.DataType.FLOAT), _shape=w.primal.shape)
+    if w.x.sampling.held == "parts":
+        return made  # its gap is the whole's
+    risen = _risen(w, v.baseline)
+    with e.in_float32():
         rank = 0 if w.primal.shape is None else len(w.primal.shape)
         total = e.ReduceSum(made, list(range(1, rank)), keepdims=0, _shape=[w.x.batch])
-        share = e.ReduceSum(v.weights, keepdims=0)
-        w.x.outputs[GAP] = e.Sub(total, e.Mul(risen, share), _shape=[w.x.batch])
+        w.x.outputs[GAP] = e.Sub(total, risen, _shape=[w.x.batch])
     return made
 
 
-def _risen(w: Walked, v: Varied) -> ir.Value:
+def rise(w: Walked) -> None:
+    """The output `rise_integrated_gradients`, [N]: what integrated gradients should sum to."""
+    with w.x.e.rooted(), w.x.e.scope("path"):
+        w.x.outputs[RISE] = w.x.e.op("Identity", [_risen(w, _baseline(w.x))], _shape=[w.x.batch])[0]
+
+
+def _risen(w: Walked, baseline: ir.Value) -> ir.Value:
     """What the score is at the image less what it is at the baseline, [N], in float32."""
     x, e = w.x, w.x.e
-    assert v.baseline is not None
     start = x.wrt[0]
     shape = start.shape
     assert shape is not None
@@ -110,7 +116,7 @@ def _risen(w: Walked, v: Varied) -> ir.Value:
         whole: Any = [1, *dims]
     else:
         whole = e.Concat(np.array([1]), e.Shape(start, start=1), axis=0, _dtype=ir.DataType.INT64)
-    dark = e.Expand(v.baseline, whole, _shape=[1, *dims])
+    dark = e.Expand(baseline, whole, _shape=[1, *dims])
     nodes = between(x.of, start)
     there = copied(e, nodes, {start: dark}, 1)
     with e.in_float32():
@@ -150,23 +156,18 @@ def _noise(x: Explaining) -> tuple[ir.Value, ir.Value | int]:
     assert start.shape is not None and start.dtype is not None
     dims = all_dims(start.shape)[1:]
     fixed = [d for d in dims if isinstance(d, int)]
-    if asked.given or len(fixed) < len(dims):
+    if asked.held == "parts" or len(fixed) < len(dims):
         shape = ir.Shape(["samples", *dims])
         given = x.input("noise", shape, ir.TensorType(start.dtype))
+        given.meta[CHANNELS] = channel_axis(start)
         return given, e.Shape(given, start=0, end=1)
-    axis = choose.channel_axis(start) - 1 if len(dims) > 2 else None
-    places = [a for a in range(len(dims)) if a != axis]
-    large = [d + MARGIN * (a in places) for a, d in enumerate(fixed)]
-    rng = np.random.default_rng(FIELD_SEED)
-    # Half the size in float16, which every runtime casts.
-    field = e.cast(e.const(rng.standard_normal(large).astype(np.float16)), start.dtype)
-    corners = rng.permutation((MARGIN + 1) ** len(places))
+    stored = Field.of(fixed, channel_axis(start))
+    field = e.cast(e.const(stored.values), start.dtype)
     parts: list[ir.Value] = []
     while len(parts) < asked.samples:
-        corner = int(corners[len(parts) // 2 % len(corners)])
-        begins = [(corner // (MARGIN + 1) ** i) % (MARGIN + 1) for i in range(len(places))]
-        ends = [b + fixed[a] for a, b in zip(places, begins, strict=True)]
-        part = e.Unsqueeze(e.Slice(field, begins, ends, places, _shape=fixed), [0])
+        begins = stored.begins(len(parts) // 2)
+        ends = [b + fixed[a] for a, b in zip(stored.places, begins, strict=True)]
+        part = e.Unsqueeze(e.Slice(field, begins, ends, stored.places, _shape=fixed), [0])
         parts += [part, e.Neg(part)]
     kept = parts[: asked.samples]
     shape = ir.Shape([len(kept), *fixed])
@@ -187,7 +188,7 @@ def _path(x: Explaining) -> Varied:
     rank = len(start.shape)
     baseline = _baseline(x)
     count: ir.Value | int = asked.steps
-    if asked.given:
+    if asked.held == "parts":
         line = ir.Shape(["steps"])
         places = x.input("alphas", line, ir.TensorType(ir.DataType.FLOAT))
         weights = x.input("weights", line, ir.TensorType(ir.DataType.FLOAT))
@@ -255,7 +256,6 @@ def _run(
     else:
         flat = e.Reshape(many, [-1, *(int(str(d)) for d in dims)], _shape=[batch, *dims])
     made = copied(e, nodes, {start: flat}, batch)
-    picked = None if isinstance(x.target_class, int) else seed.picked(x)
     inner = Explaining(
         e=e,
         of=tuple(made[v] for v in x.of),
@@ -268,12 +268,31 @@ def _run(
         scaled=x.scaled,
         contrast=x.contrast,
         contrast_form=x.contrast_form,
-        chosen=None if picked is None else _repeated(x, picked, count, batch),
+        chosen=None if isinstance(x.target_class, int) else _repeated(x, _class(x), count, batch),
         inputs=x.inputs,
     )
     if x.contrasting and not isinstance(x.contrast, int):
-        inner.rival = _repeated(x, seed.second_class(x), count, batch)
+        inner.rival = _repeated(x, _rival(x), count, batch)
     return Varied(inner, many, weights, step, baseline)
+
+
+def _class(x: Explaining) -> ir.Value:
+    """The class of each image, int64 [N, 1]: chosen on the image itself."""
+    if x.sampling.held != "parts":
+        return seed.picked(x)
+    return _column(x, "target")
+
+
+def _rival(x: Explaining) -> ir.Value:
+    """The class that it is told from, int64 [N, 1]."""
+    if x.sampling.held != "parts":
+        return seed.second_class(x)
+    return _column(x, "contrast")
+
+
+def _column(x: Explaining, name: str) -> ir.Value:
+    given = x.input(name, ir.Shape([x.batch]), ir.TensorType(ir.DataType.INT64))
+    return x.e.Unsqueeze(given, [1], _shape=[x.batch, 1])
 
 
 def _repeated(x: Explaining, rows: ir.Value, count: ir.Value | int, batch: str) -> ir.Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from ... import arguments as take
 from ...errors import ImageError, ModelError, UsageError
-from ...export import choose
 from ...export.drawing import USUAL
-from ...export.emit import dim_of
+from ...export.field import noise_for
 from ...export.graph import ModelLike, read
 from ...export.lone import with_batch
 from ...export.methods import RULES, asked, chosen
@@ -25,7 +24,6 @@ from ...export.preprocess import given as given_preprocess
 from ...export.saliency import explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
-from ...export.variations import GAP
 from ..classifier.extras import InputsLike
 from ..classifier.intake import check_rows, out_of_range
 from ..classifier.ready import Reading, Ready
@@ -41,7 +39,7 @@ from ..runtime.session import (
 )
 from .classes import Classes
 from .described import described, in_file
-from .variants import Variants
+from .variants import GAP, RISE, Variants, varied
 
 __all__ = ["Explainer", "Explanation"]
 
@@ -136,6 +134,7 @@ class Explainer(Reading):
         held, name = ready.exported, ready.source
         form = for_ if held is None else ready.metadata.get("backlight.for")
         placed: list[str] = []
+        self._variants: Variants | None = None
         if not cuda_graph:
             providers, placed = ready.placed(providers, form)
         wrong_form(providers, form)
@@ -160,31 +159,36 @@ class Explainer(Reading):
             source = source if cuda_graph else source.clone()
             self._lone = with_batch(source)
             self._said = in_file(source, name, names_asked or held)
-            self._variants = Variants(self._asked, Sampling(), fixed=True)
             as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
             as_it_is = as_it_is and not self._lone and ready.as_given
             own_outputs = {v.name for v in ready.read.graph.outputs}
             as_it_is = as_it_is and (self._said.ranked or self._said.scores) in own_outputs
             compiled: Any = ready.given if as_it_is else source
         else:
-            self._variants = Variants(self._asked, sampling or Sampling(), _has_size(source))
-            exported, sampling_of = self._variants.exported(self._asked)
-            varies = bool(self._variants.kinds) or sampling is not None
-            graph = explain_graph(
-                source, exported, of=of, wrt=wrt, lowering=for_ or default_lowering(providers),
-                sampling=sampling_of if varies else None,
-                preprocess=looked_up(preprocess), **drawn,
-            )  # fmt: skip
+            told_by: dict[str, Any] = {
+                "of": of, "wrt": wrt, "preprocess": looked_up(preprocess),
+                "lowering": for_ or default_lowering(providers),
+            }  # fmt: skip
+            varying = [row.name for row in chosen(self._asked) if row.varies]
+            if varying:
+                sampling = replace(sampling or Sampling(), held="elsewhere")
+            graph = explain_graph(source, self._asked, sampling=sampling, **told_by, **drawn)
+            if varying and sampling is not None:
+                alone = {k: drawn[k] for k in ("contrast", "contrast_form")} | told_by
+                self._variants = Variants(
+                    source, varying, sampling, graph.input, providers, threads, alone
+                )
             self._lone = with_batch(graph.model)
             compiled, self._said = graph.model, described(graph)
         super().__init__(ready, self._said.fed)
         self.classes = self._said.classes
         self._classes = Classes(self._said)
-        self.methods = self._variants.shown(tuple(self._said.saliency))
+        self.methods = tuple(self._said.saliency)
         own = CUDA_GRAPH if cuda_graph else None
         self.session = Session(compiled, providers, threads, provider_options=own)
         self.notes = [*self._said.notes, *placed, *self.session.notes]
-        self._varied = [n for n in self._said.ours if n in ("noise", "alphas", "weights")]
+        fed = [v for v in source.graph.inputs if v.name == "noise" and v.name in self._said.ours]
+        self._noise = fed[0] if fed and held is not None else None
         self._batch = self.fed.batch or batch
         self._fixed = self.fed.batch is not None
         self._recorded: Recorded | None = None
@@ -197,17 +201,18 @@ class Explainer(Reading):
 
     def _read(self, maps: Mapping[str, str]) -> list[str]:
         """The outputs that a call which draws these maps reads."""
-        gap = [GAP] if "integrated_gradients" in maps else []
+        apart = {n for n in maps if self._variants is not None and varied(n)}
+        path = "integrated_gradients" in maps
+        gap = [RISE if "integrated_gradients" in apart else GAP] if path else []
         ranked = [] if self._said.ranked is None else [self._said.ranked]
-        return list(dict.fromkeys([self._said.scores, *maps.values(), *gap, *ranked]))
+        here = [held for name, held in maps.items() if name not in apart]
+        return list(dict.fromkeys([self._said.scores, *here, *gap, *ranked]))
 
     def _outputs_of(self, methods: Sequence[str]) -> dict[str, str]:
         """By method, the outputs that a call with these methods reads. Raises UsageError."""
         unknown = [m for m in methods if m not in self.methods]
         if unknown:
             raise UsageError.unknown("method", unknown[0], self.methods)
-        if self._varied:  # made of each other
-            return dict(self._said.saliency)
         return {m: self._said.saliency[m] for m in dict.fromkeys(methods)}
 
     def choose(
@@ -337,10 +342,12 @@ class Explainer(Reading):
         if self._said.takes_target and self._classes.unsure(xp, ranking, wanted, chosen, against):
             rival = None if against is None else told
             return self(inputs, arrays.to_host(chosen), rival, methods)
+        if self._variants is not None and any(map(varied, drawn)):
+            found |= self._variants.run(
+                feeds, tuple(whole), chosen, told, ranking, found.get(RISE),
+                lambda on, fed, names: _ran(on, fed, names, bound), xp,
+            )  # fmt: skip
         maps = {name: found[held] for name, held in drawn.items()}
-        maps = self._variants.variance(maps, self.methods)
-        if methods is not None:
-            maps = {name: maps[name] for name in dict.fromkeys(methods)}
         given = inputs[self.fed.name] if isinstance(inputs, Mapping) else inputs
         if self._lone and np.ndim(given) < len(self.fed.dims):  # like the input
             rank = len(self.fed.dims)
@@ -362,13 +369,11 @@ class Explainer(Reading):
         if self._fixed and self._batch is not None and count < self._batch:
             fill = [*range(count), *[count - 1] * (self._batch - count)]
             feeds = {k: v if k in self.fed.whole else v[fill] for k, v in feeds.items()}
-        if self._varied:
+        if self._noise is not None:  # a file whose image's size is open
             image = feeds[self.fed.name]
-            parts = self._variants.parts(self._varied, image.shape[1:], image.dtype)
-            each = [(share, self._once({**feeds, **fed}, names, bound)) for share, fed in parts]
-            found = self._variants.combined(each, self._said.saliency)
-        else:
-            found = self._once(feeds, names, bound)
+            samples = noise_for(self._noise, image.shape, image.dtype, 0, Sampling().samples)
+            feeds = {**feeds, "noise": samples}
+        found = self._once(feeds, names, bound)
         found = {**found, self._said.scores: self._rows_of(found, feeds)}
         return {k: v[:count] for k, v in found.items()}
 
@@ -378,10 +383,7 @@ class Explainer(Reading):
             if arrays.is_cuda(feeds[self.fed.name]):
                 return dict(found)
             return {k: arrays.to_host(v) for k, v in found.items()}
-        if bound:
-            return dict(arrays.run_on_cuda(self.session, feeds, names))
-        host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
-        return self.session.run(host, names)
+        return _ran(self.session, feeds, names, bound)
 
     def _rows_of(self, found: Mapping[str, Any], feeds: Mapping[str, Any]) -> Any:
         """The scores of a run, a row an image. Raises ModelError where that isn't so."""
@@ -422,12 +424,9 @@ class Explainer(Reading):
         check_rows(x, self.fed.dtype, self.fed.dims[1:], expected)
 
 
-def _has_size(model: ir.Model) -> bool:
-    """Whether the image's height and width are numbers in the model."""
-    try:
-        shape = choose.image_input(model.graph).input.shape
-    except ModelError:
-        return True
-    return shape is not None and all(
-        isinstance(dim_of(shape, a), int) for a in range(1, len(shape))
-    )
+def _ran(session: Session, feeds: dict[str, Any], names: list[str], bound: bool) -> dict[str, Any]:
+    """One run, on the device where the arrays are there."""
+    if bound:
+        return dict(arrays.run_on_cuda(session, feeds, names))
+    host = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
+    return session.run(host, names)

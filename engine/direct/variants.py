@@ -1,106 +1,171 @@
-"""Variants of the image in parts of a size that fits: any number of steps or samples, one file.
+"""Variants of the image, any number of them, in runs of a few, and what the runs come to.
 
-The exported graph takes steps (`alphas`, `weights`) or noise (`noise`) as inputs then, and a part's
-maps are averages over that part: what is given back is their average, weighted by their sizes.
+A few, since what the rows of a run leave behind should stay in the processor's caches; and in a
+graph of their own, which has nothing of the image's own pass: that is run once, not with each few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...export.field import noise_for
+from ...export.lone import with_batch
 from ...export.methods import METHODS
+from ...export.saliency import explain_graph
 from ...export.sampling import Sampling
-from ...export.variations import FIELD_SEED, GAP
+from ...export.variations import GAP, RISE
+from ..runtime import arrays
+from ..runtime.session import Providers, Session
 
-__all__ = ["PART", "Variants"]
+__all__ = ["GAP", "RISE", "Variants", "varied"]
 
-# As many variants of an image as are run at once: their activations are alive together.
+# Rows of a run on the CPU: of photos of 224 x 224 two, of smaller images more.
+VALUES, FEWEST, MOST = 2 * 3 * 224 * 224, 2, 64
+# As many variants of an image as are run at once elsewhere: their activations are alive together.
 PART = 16
+
+Once = Callable[[Session, dict[str, Any], list[str]], dict[str, Any]]
+
+
+def varied(name: str) -> str:
+    """The kind of variants that a map is of, by its name: "noise", "path" or ""."""
+    row = METHODS.get(name) or METHODS.get(name.rpartition("_")[0])
+    return "" if row is None else row.varies
+
+
+@dataclass
+class _Sums:
+    """The runs' maps as one: sums, and of a variance what it takes to join two."""
+
+    whole: dict[str, Any] = field(default_factory=dict)
+    seen: float = 0.0
+
+    def add(self, share: float, maps: Mapping[str, Any]) -> None:
+        """The maps of one more run; share: of its noise in all of it."""
+        mean = maps.get("smoothgrad")
+        for name, values in maps.items():
+            if varied(name) == "path":
+                self._sum(name, values)
+            elif share and name == "vargrad":
+                apart = values * share
+                if self.seen:
+                    moved = mean - self.whole["smoothgrad"] / self.seen
+                    apart = apart + moved**2 * (self.seen * share / (self.seen + share))
+                self._sum(name, apart)
+        for name, values in maps.items():
+            if share and varied(name) == "noise" and name != "vargrad":
+                self._sum(name, values * share)
+        self.seen += share
+
+    def _sum(self, name: str, values: Any) -> None:
+        self.whole[name] = self.whole[name] + values if name in self.whole else values
 
 
 class Variants:
-    """How the variants that some methods average over are run.
+    """The maps of methods that average over variants of the image.
 
-    methods: names. sampling: what was asked for. fixed: whether the image's size is known, so that
-    a file can hold its own noise.
+    source: the model. methods: those that vary the image. sampling: what was asked for. image: the
+    input's name. options: of `explain_graph`.
     """
 
-    def __init__(self, methods: Sequence[str], sampling: Sampling, fixed: bool) -> None:
-        self.kinds = {METHODS[m].varies for m in methods} - {""}
-        self.sampling = sampling
-        many = max(
-            sampling.samples if "noise" in self.kinds else 0,
-            sampling.steps if "path" in self.kinds else 0,
-        )
-        self.in_parts = many > PART or ("noise" in self.kinds and not fixed)
-        self._variance = "vargrad" in methods and self.in_parts
-        self._extra = [m for m in ("smoothgrad", "squaregrad") if m not in methods]
+    def __init__(
+        self,
+        source: ir.Model,
+        methods: Sequence[str],
+        sampling: Sampling,
+        image: str,
+        providers: Providers,
+        threads: int | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.sampling, self._image = sampling, image
+        # A variance is joined to another by the two means.
+        names = list(dict.fromkeys([*methods, *(["smoothgrad"] if "vargrad" in methods else [])]))
+        against = None if options["contrast"] is None else "input"
+        graph = explain_graph(
+            source, names, alone=True, sampling=replace(sampling, held="parts"),
+            **{**options, "contrast": against},
+        )  # fmt: skip
+        self._outputs = dict(graph.saliency)
+        self._noise = next((v for v in graph.model.graph.inputs if v.name == "noise"), None)
+        with_batch(graph.model)
+        self.session = Session(graph.model, providers, threads)
+        self._takes = {given.name for given in self.session.inputs}
 
-    def exported(self, methods: Sequence[str]) -> tuple[list[str], Sampling]:
-        """The methods to export, and the sampling: a variance in parts is made of two means."""
-        names = [m for m in methods if m != "vargrad"] if self._variance else list(methods)
-        if self._variance:
-            names += self._extra
-        return names, replace(self.sampling, given=self.in_parts)
+    def run(
+        self, feeds: Mapping[str, Any], whole: Sequence[str], chosen: Any, told: Any, ranking: Any,
+        rise: Any, once: Once, xp: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Maps [N, ...] by their outputs' names, and the gap where the rise of the score is given.
 
-    def shown(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The maps that were asked for, of those that the graph puts out."""
-        if not self._variance:
-            return tuple(names)
-        return (*(n for n in names if n not in self._extra), "vargrad")
+        feeds: of the model; whole: those that aren't a row an image. chosen, told: the classes,
+        int64 [N], and what they are told from. ranking: what the image's own pass scored. once:
+        runs a session. xp: numpy, or cupy.
+        """
+        image = feeds[self._image]
+        count, (variants, images) = len(image), self._at_once(image.shape)
+        rows = {"target": arrays.to_host(chosen)}
+        if told is not None:
+            rows["contrast"] = arrays.to_host(told).astype(np.int64)
+        given = {k: v for k, v in {**feeds, **rows}.items() if k in self._takes}
+        found = []
+        for at in range(0, count, images):
+            cut = slice(at, at + images)
+            fed = {k: v if k in whole else v[cut] for k, v in given.items()}
+            sums = _Sums()
+            for share, more in self._parts(variants, image.shape, image.dtype):
+                made = once(self.session, {**fed, **more}, list(self._outputs.values()))
+                sums.add(share, {name: made[held] for name, held in self._outputs.items()})
+            found.append(sums.whole)
+        maps = {
+            held: xp.concatenate([xp.asarray(f[name]) for f in found])
+            for name, held in self._outputs.items()
+        }
+        # A row that the image's own pass can't score has no map.
+        flat = ranking.reshape(count, -1)
+        score = flat[xp.arange(count), xp.minimum(xp.asarray(chosen), flat.shape[1] - 1)]
+        for values in maps.values():
+            values[~xp.isfinite(score)] = np.nan
+        if rise is not None:
+            whole_path = maps[self._outputs["integrated_gradients"]]
+            total = whole_path.astype(np.float64).sum(tuple(range(1, whole_path.ndim)))
+            maps[GAP] = (total - rise).astype(np.float32)
+        return maps
 
-    def parts(
-        self, inputs: Sequence[str], shape: Sequence[int], dtype: Any
+    def _at_once(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Variants of an image in a run, and images."""
+        most = self.sampling.samples if self._noise is not None else 0
+        if "alphas" in self._takes:
+            most = max(most, self.sampling.steps)
+        if not self.session.on_cpu:
+            return min(most, PART), max(shape[0], 1)
+        rows = min(max(VALUES // max(int(np.prod(shape[1:])), 1), FEWEST), MOST)
+        variants = min(most, rows)
+        return variants, max(rows // variants, 1)
+
+    def _parts(
+        self, size: int, shape: Sequence[int], dtype: Any
     ) -> Iterator[tuple[float, dict[str, NDArray[Any]]]]:
-        """The parts: each one's share of the noise, and what to feed. shape: of one image."""
-        counts = []
-        if "noise" in inputs:
-            counts.append(self.sampling.samples)
-        if "alphas" in inputs:
-            counts.append(self.sampling.steps)
+        """The runs: each one's share of the noise, and what to feed."""
+        samples = self.sampling.samples if self._noise is not None else 0
+        steps = self.sampling.steps if "alphas" in self._takes else 0
         places, weights = self.sampling.nodes()
-        rng = np.random.default_rng(FIELD_SEED)
-        for at in range(0, max(counts, default=1), PART):
+        for at in range(0, max(samples, steps, 1), size):
             fed: dict[str, NDArray[Any]] = {}
             share = 0.0
-            if "noise" in inputs:
-                count = max(min(PART, self.sampling.samples - at), 1)
-                one = rng.standard_normal((-(-count // 2), *shape))
-                paired = np.stack([one, -one], axis=1).reshape(-1, *shape)[:count]
-                fed["noise"] = paired.astype(dtype)
-                share = count / self.sampling.samples if at < self.sampling.samples else 0.0
-            if "alphas" in inputs:
-                # A part without steps left adds nothing: its weights are 0.
-                chosen = slice(at, at + PART)
-                some, share_of = places[chosen], weights[chosen]
+            if self._noise is not None:
+                count = max(min(size, samples - at), 0)
+                # A run without samples left adds nothing, and takes one.
+                fed["noise"] = noise_for(self._noise, shape, dtype, at, count or 1)
+                share = count / samples
+            if steps:
+                some, each = places[at : at + size], weights[at : at + size]
                 fed["alphas"] = (some if len(some) else np.zeros(1)).astype(np.float32)
-                fed["weights"] = (share_of if len(some) else np.zeros(1)).astype(np.float32)
+                fed["weights"] = (each if len(each) else np.zeros(1)).astype(np.float32)
             yield share, fed
-
-    def combined(
-        self, found: Sequence[tuple[float, Mapping[str, Any]]], outputs: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """The parts' outputs as one. outputs: by method, the name of its output."""
-        whole = dict(found[0][1])
-        for name, output in outputs.items():
-            kind = METHODS[name.rpartition("_")[0] if name not in METHODS else name].varies
-            if kind == "path":
-                whole[output] = sum(part[output] for _, part in found)
-            elif kind == "noise" and output in whole:
-                whole[output] = sum(share * part[output] for share, part in found)
-        if GAP in whole:
-            whole[GAP] = sum(part[GAP] for _, part in found)
-        return whole
-
-    def variance(self, maps: dict[str, Any], methods: Sequence[str]) -> dict[str, Any]:
-        """The maps that were asked for, with the variance made of the two means."""
-        if not self._variance:
-            return maps
-        apart = maps["squaregrad"] - maps["smoothgrad"] ** 2
-        maps["vargrad"] = apart.clip(min=0)
-        return {name: maps[name] for name in methods}
