@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from .options import (
     say,
     shapes_of,
 )
+
+if TYPE_CHECKING:
+    from ..measure.bench import Row
 
 
 def register(app: typer.Typer) -> None:
@@ -103,6 +106,11 @@ def _drift(value: float | None) -> str:
     return "" if value is None else f"{value:.1g}"
 
 
+def _passes(row: Row) -> str:
+    return "" if row.passes_ratio is None else f"{row.passes_ratio:.2f}"
+
+
+_PASSES = ("x passes",)
 _FURTHER = ("x fastest", "drift")
 
 
@@ -120,9 +128,10 @@ def _show(report: object) -> None:
     console.print(", ".join(f"{k} {v}" for k, v in report.versions.items()))
     table = Table(box=None, pad_edge=False)
     table.add_column("")
+    by_passes = any(row.passes for row in report.rows)
     for heading in (
         "provider", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "x score",
-        "load ms", "x score", "peak MiB", "bound MiB", *_FURTHER * several,
+        "load ms", "x score", "peak MiB", "bound MiB", *_PASSES * by_passes, *_FURTHER * several,
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report.rows:
@@ -131,9 +140,16 @@ def _show(report: object) -> None:
             f"{row.p50:.1f}", f"{row.p90:.1f}", f"{row.p99:.1f}", f"{row.images_per_s:.1f}",
             f"{row.ratio:.2f}", f"{row.load_ms:.0f}", f"{row.load_ratio:.2f}",
             f"{row.peak_mib:.0f}", "?" if row.bound_mib is None else f"{row.bound_mib:.0f}",
+            *(_passes(row),) * by_passes,
             *(f"{row.fastest_ratio:.2f}", _drift(row.drift)) * several,
         )  # fmt: skip
     console.print(table)
+    if by_passes:
+        counts = sorted({row.passes for row in report.rows if row.passes})
+        console.print(
+            f"x passes: over {' or '.join(map(str, counts))} passes of vanilla, one per variant of "
+            "the image; an Explainer runs a few at a time"
+        )
     console.print("bound: 1.6 x the plain model's peak, and the activations that the rules read")
     if report.recommended is not None:
         first, found = report.rows[0].provider, report.recommended

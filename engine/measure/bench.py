@@ -25,8 +25,9 @@ from ...export import choose, traits
 from ...export.emit import dim_of
 from ...export.graph import Loaded
 from ...export.lone import is_lone
-from ...export.methods import RULES, chosen
+from ...export.methods import METHODS, RULES, chosen
 from ...export.saliency import explain_graph
+from ...export.sampling import Sampling
 from ...export.sizes import Shapes
 from ...export.store import save_model
 from ..classifier.extras import NO_EXTRAS, Extras, InputsLike
@@ -36,6 +37,7 @@ from ..runtime.session import Session, default_lowering, dims_of, numpy_dtype, w
 from . import processes
 from .contention import busy
 from .recommend import Recommended, recommended
+from .subjects import Engine, Subject
 
 __all__ = ["Report", "Row", "bench"]
 
@@ -55,6 +57,8 @@ class Row:
     drift: the largest norm-relative difference of the maps (or the scores) to the first
     provider's, on this noise; None for the first. Float32 in another order is 1e-6, or 1e-3 where
     a gate near zero fell otherwise.
+    passes: of methods that average over variants of the image, how many variants; passes_ratio: of
+    the median to that of as many passes of `vanilla` at the same batch.
     """
 
     subject: str
@@ -74,6 +78,8 @@ class Row:
     bound_mib: float | None
     fastest_ratio: float = 1.0
     drift: float | None = None
+    passes: int | None = None
+    passes_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,12 +163,20 @@ def bench(
         asked = Asked(batches, runs, size, lone, folder, contended, extras)
         forms = {provider: target or default_lowering([provider]) for provider in providers}
         plain = _plain(ready, folder)
+        passes = _passes(groups)
+        if passes and ("vanilla",) not in groups:
+            groups = [("vanilla",), *groups]  # what as many passes cost
         files = {
-            form: {"score": plain, **_explaining(loaded, groups, form, folder, wrt)}
+            form: {
+                "score": Subject(plain),
+                **_explaining(loaded, groups, form, folder, wrt),
+                **({} if inputs else _engines(plain, passes, form, wrt)),
+            }
             for form in dict.fromkeys(forms.values())
         }
         subjects = {provider: files[form] for provider, form in forms.items()}
         rows = [row for count in threads for row in _measured(subjects, count, asked)]
+        rows = [_by_passes(row, rows, passes) for row in rows]
     at = {provider: number for number, provider in enumerate(providers)}
     rows.sort(key=lambda row: at[row.provider])  # stable: threads and batches as they came
     return Report(
@@ -175,13 +189,13 @@ Key = tuple[str, str]
 
 
 def _measured(
-    subjects: Mapping[str, Mapping[str, str]], threads: int | None, asked: Asked
+    subjects: Mapping[str, Mapping[str, Subject]], threads: int | None, asked: Asked
 ) -> list[Row]:
     """All providers' rows at one number of threads, measured in turn."""
-    sessions: dict[Key, Session] = {
-        (provider, subject): Session(path, [provider], threads)
+    sessions: dict[Key, Session | Engine] = {
+        (provider, name): subject.opened(provider, threads)
         for provider, files in subjects.items()
-        for subject, path in files.items()
+        for name, subject in files.items()
     }
     first = next(iter(sessions))
     loads = {p: processes.loads(files, p, threads) for p, files in subjects.items()}
@@ -190,14 +204,14 @@ def _measured(
         feeds = _feeds(sessions[first], batch, asked.size, asked.lone, asked.extras)
         with busy() if asked.contended else nullcontext():
             times = _alternate(sessions, feeds, asked.runs)
-        held = asked.folder / "feeds.npz"
-        np.savez(held, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
+        fed = asked.folder / "feeds.npz"
+        np.savez(fed, **dict(feeds))  # type: ignore[arg-type]  # a mapping of names to arrays
         fastest = min([float(np.median(times[provider, "score"])) for provider in subjects])
         for provider, files in subjects.items():
-            peaks = {s: processes.peak(f, provider, threads, held) for s, f in files.items()}
+            peaks = {s: processes.peak(f, provider, threads, fed) for s, f in files.items()}
             own = {subject: times[provider, subject] for subject in files}
-            for subject, path in files.items():
-                needs = 0.0 if subject == "score" else _activations(path, feeds)
+            for subject, held in files.items():
+                needs = 0.0 if subject == "score" else _activations(held, feeds)
                 row = _row(subject, provider, threads, batch, own, loads[provider], peaks, needs)
                 drift = None
                 if provider != first[0]:
@@ -207,7 +221,9 @@ def _measured(
     return rows
 
 
-def _drift(one: Session, reference: Session, feeds: Mapping[str, NDArray[Any]]) -> float:
+def _drift(
+    one: Session | Engine, reference: Session | Engine, feeds: Mapping[str, NDArray[Any]]
+) -> float:
     """The largest norm-relative difference of two sessions' outputs: of the maps, where there are
     any."""
     found, want = (s.run(_taken(s, feeds)) for s in (one, reference))
@@ -230,14 +246,51 @@ def _plain(ready: Ready, folder: Path) -> str:
 
 def _explaining(
     loaded: Loaded, groups: Sequence[Sequence[str]], lowering: str, folder: Path, wrt: str | None
-) -> dict[str, str]:
+) -> dict[str, Subject]:
     """Files: a graph per group of methods."""
     files = {}
     for group in groups:
         path = folder / f"{lowering}-{'-'.join(group)}.onnx"
         explain_graph(loaded, group, target_class="top1", lowering=lowering, wrt=wrt).save(path)
-        files["score + " + ", ".join(group)] = str(path)
+        files[named(group)] = Subject(str(path))
     return files
+
+
+def named(group: Sequence[str]) -> str:
+    """A group of methods beside the score, in people's words."""
+    return "score + " + ", ".join(group)
+
+
+BY_ENGINE = ", by Explainer"
+
+
+def _passes(groups: Sequence[Sequence[str]]) -> dict[tuple[str, ...], int]:
+    """Of the groups that average over variants of the image, over how many."""
+    usual = {"noise": Sampling().samples, "path": Sampling().steps}
+    found = {}
+    for group in groups:
+        kinds = {METHODS[name].varies for name in group} - {""}
+        if kinds:
+            found[tuple(group)] = sum(usual[kind] for kind in kinds)
+    return found
+
+
+def _engines(
+    plain: str, passes: Mapping[tuple[str, ...], int], lowering: str, wrt: str | None
+) -> dict[str, Subject]:
+    """Explainers: they run variants a few at a time, which a file can't."""
+    return {named(g) + BY_ENGINE: Subject(plain, g, lowering, wrt) for g in passes}
+
+
+def _by_passes(row: Row, rows: Sequence[Row], passes: Mapping[tuple[str, ...], int]) -> Row:
+    """With what it costs by as many passes, where it has variants."""
+    counts = {named(group): count for group, count in passes.items()}
+    count = counts.get(row.subject.removesuffix(BY_ENGINE))
+    if count is None:
+        return row
+    at = (row.provider, row.threads, row.batch, named(("vanilla",)))
+    (one,) = (r.p50 for r in rows if (r.provider, r.threads, r.batch, r.subject) == at)
+    return replace(row, passes=count, passes_ratio=round(row.p50 / (count * one), 3))
 
 
 def _batch_of(model: Loaded) -> tuple[str | None, int | None]:
@@ -251,7 +304,7 @@ def _batch_of(model: Loaded) -> tuple[str | None, int | None]:
 
 
 def _feeds(
-    session: Session, batch: int, size: int | None, lone: str | None, extras: Extras
+    session: Session | Engine, batch: int, size: int | None, lone: str | None, extras: Extras
 ) -> dict[str, NDArray[Any]]:
     """Noise in the shape of each input that isn't given. lone: the one without a batch."""
     rng = np.random.default_rng(0)
@@ -273,13 +326,13 @@ def _feeds(
     return feeds
 
 
-def _taken(session: Session, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _taken(session: Session | Engine, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Of the feeds, what a session takes."""
     return {given.name: feeds[given.name] for given in session.inputs}
 
 
 def _alternate(
-    sessions: Mapping[Key, Session], feeds: Mapping[str, NDArray[Any]], runs: int
+    sessions: Mapping[Key, Session | Engine], feeds: Mapping[str, NDArray[Any]], runs: int
 ) -> dict[Key, NDArray[np.float64]]:
     """Seconds of each run, subjects taking turns in blocks; the first run of a block is free."""
     taken: dict[Key, list[float]] = {name: [] for name in sessions}
@@ -299,9 +352,12 @@ def _alternate(
     return {name: np.array(values) for name, values in taken.items()}
 
 
-def _activations(path: str, feeds: Mapping[str, NDArray[Any]]) -> float | None:
-    """MiB of the model's own tensors that nodes of the backward pass read."""
-    graph = ir.load(path).graph
+def _activations(subject: Subject, feeds: Mapping[str, NDArray[Any]]) -> float | None:
+    """MiB of the model's own tensors that nodes of the backward pass read; None of an Explainer,
+    whose graphs are its own."""
+    if subject.methods:
+        return None
+    graph = ir.load(subject.path).graph
     sizes: dict[str, int] = {}
     for value in graph.inputs:
         fed = feeds.get(value.name or "")

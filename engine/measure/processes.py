@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import RunError
+from .subjects import Subject
 
 __all__ = ["loads", "peak"]
 
 _CHILD = """
 import json, resource, sys, time
 import numpy as np
-from backlight.engine.runtime.session import Session
-path, provider, threads, feeds = sys.argv[1:5]
+from backlight.engine.measure.subjects import Subject
+subject, provider, threads, feeds = sys.argv[1:5]
+subject = Subject.read(subject)
 held = dict(np.load(feeds)) if feeds else None
 start = time.perf_counter()
-session = Session(path, [provider], int(threads) or None)
+session = subject.opened(provider, int(threads) or None)
 load = time.perf_counter() - start
 held = held and {given.name: held[given.name] for given in session.inputs}
 for _ in range(3 if held else 0):
@@ -39,10 +41,10 @@ print(json.dumps([1000 * load, peak]))
 LOADS = 3  # processes, subjects taking turns; their median counts
 
 
-def _child(path: str, provider: str, threads: int | None, feeds: str) -> tuple[float, float]:
+def _child(subject: Subject, provider: str, threads: int | None, feeds: str) -> tuple[float, float]:
     """Load time in ms and peak resident memory in MiB, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, path, provider, str(threads or 0), feeds],
+        [sys.executable, "-c", _CHILD, subject.dumped(), provider, str(threads or 0), feeds],
         capture_output=True,
         text=True,
         check=False,
@@ -53,15 +55,15 @@ def _child(path: str, provider: str, threads: int | None, feeds: str) -> tuple[f
     return float(load), float(peak)
 
 
-def loads(subjects: Mapping[str, str], provider: str, threads: int | None) -> dict[str, float]:
+def loads(subjects: Mapping[str, Subject], provider: str, threads: int | None) -> dict[str, float]:
     """Milliseconds until a session is ready."""
     taken: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(LOADS):
-        for name, path in subjects.items():
-            taken[name].append(_child(path, provider, threads, "")[0])
+        for name, subject in subjects.items():
+            taken[name].append(_child(subject, provider, threads, "")[0])
     return {name: float(np.median(values)) for name, values in taken.items()}
 
 
-def peak(path: str, provider: str, threads: int | None, feeds: Path) -> float:
+def peak(subject: Subject, provider: str, threads: int | None, feeds: Path) -> float:
     """Peak resident memory of three runs on what an .npz file holds, in MiB."""
-    return _child(path, provider, threads, str(feeds))[1]
+    return _child(subject, provider, threads, str(feeds))[1]
