@@ -11,7 +11,10 @@ from . import seed
 from .methods import METHODS, Method
 from .sampling import Sampling
 
-__all__ = ["CONTRASTED", "against_itself", "checked_contrast", "checked_every", "checked_sampling"]
+__all__ = [
+    "CONTRASTED", "against_itself", "checked_contrast", "checked_every", "checked_sampling",
+    "told_from_itself",
+]  # fmt: skip
 
 # What a seed becomes where the export is told to contrast.
 CONTRASTED = {seed.ONE_HOT: seed.CONTRAST, seed.CONTRAST: seed.CONTRAST}
@@ -94,3 +97,17 @@ def against_itself(
             "keeps it from certainty"
         )
     return (f"contrast {contrast} is the target itself: the maps say what keeps it from certainty",)
+
+
+def told_from_itself(given: object, by_logit: bool) -> UsageError:
+    """What a command says of a class and the same class as its contrast. given: the latter."""
+    if by_logit:
+        return UsageError(
+            f"--contrast {given}: the target itself; their difference is 0 everywhere; accepted: "
+            "another class, or second"
+        )
+    return UsageError(
+        f"--contrast {given}: the target itself; its maps would say what keeps it from certainty; "
+        "accepted: another class, or second (a photo's own top class may be told from itself: "
+        "leave out --target-class)"
+    )

@@ -59,11 +59,9 @@ class Run:
             return None
         refuse_class(number, self.explainer.classes, "--contrast")
         if number == self.target >= 0:
-            if self.by_logit:
-                raise UsageError(
-                    f"--contrast {given}: the target itself; their difference is 0 everywhere"
-                )
-            self.job.note(f"--contrast {given} is the target: what keeps it from certainty")
+            from ...export.combinations import told_from_itself
+
+            raise told_from_itself(given, self.by_logit)
         return number
 
     @property
@@ -221,7 +219,7 @@ class Run:
         empty: dict[str, list[str]] = {}
         for method in entry["no_gradient"]:
             empty.setdefault(reading.empty(method, self.explainer.layers), []).append(method)
-        if self.against is not None and entry["contrast"] == entry["class"]:
+        if entry.get("contrast") == entry["class"]:
             what = "their difference is 0 everywhere" if self.by_logit else reading.DOUBT
             took += f"  the contrast is the class itself: {what}"
         return (

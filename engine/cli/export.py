@@ -133,6 +133,7 @@ def export(
     force: Force = False,
 ) -> None:
     """Write MODEL with a saliency output per method: one file, standard operators."""
+    from ...export.combinations import told_from_itself
     from ...export.methods import asked, chosen
     from ...export.preprocess import attach, parse
     from ...export.saliency import explain_graph
@@ -163,6 +164,8 @@ def export(
     varied = dict(told)
     rival = _rival(contrast, model, names)
     target_class = _class_asked(target_class, model, names)
+    if isinstance(rival, int) and str(rival) == target_class:
+        raise told_from_itself(contrast, contrast_form == "logit")
     graph = explain_graph(
         model,
         names_asked,

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, RunError, UsageError
+from ...export.combinations import told_from_itself
 from ...export.preprocess import ASSUMED, from_json, preset
 from ...export.sampling import Sampling
 from ...lanes import in_lanes
@@ -164,10 +165,8 @@ class Explaining:
             raise UsageError(
                 f"--contrast {found} is out of range; the model has classes 0 to {classes - 1}"
             )
-        if found == self.target >= 0 and self.explainer.contrast_form == "logit":
-            raise UsageError(
-                f"--contrast {given}: the target itself; their difference is 0 everywhere"
-            )
+        if found == self.target >= 0:
+            raise told_from_itself(given, self.explainer.contrast_form == "logit")
         return found
 
     @property

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
+import backlight
 from backlight.engine.cli import run
+from backlight.errors import UsageError
 from backlight.export.methods import METHODS
+from backlight.export.saliency import explain_graph
 
 from .. import models
 
@@ -50,6 +54,11 @@ MISTAKES = [
         "--method gradcam --contrast 1 --target-class 1 --contrast-form logit", MAPPED,
         "difference is 0 everywhere",
     ),
+    (
+        "--method gradcam --contrast 1 --target-class 1", MAPPED,
+        "the target itself; its maps would say what keeps it from certainty",
+    ),
+    ("--method contrastcam --versus 1 --target-class 1", MAPPED, "keeps it from certainty"),
     ("--method smoothgrad --samples 0", MAPPED, "samples 0; expected 1 to 4096"),
     ("--method integrated_gradients --steps -3", MAPPED, "steps -3; expected 1 to 4096"),
     ("--method vanilla --samples 3", MAPPED, "of methods that vary the image"),
@@ -101,13 +110,24 @@ def test_the_engine_s_methods_are_checked_alike(folder: Path, capsys):
 
 
 def test_a_contrast_with_itself_says_what_its_map_means(folder: Path, tmp_path, capsys):
-    words = "--method gradcam --contrast 1 --target-class 1"
-    assert run(f"export {folder}/tiny.onnx -o {tmp_path}/e.onnx {words}".split()) == 0
-    said = capsys.readouterr().err
-    assert "contrast 1 is the target itself: the maps say what keeps it from certainty" in said
+    """Asked for by name it is a mistake. In Python, of a loss, it is "why not P with certainty?",
+    with a note; and so it is of a photo's own top class."""
+    graph = explain_graph(models.tiny(), ["gradcam"], contrast=1, target_class=1)
+    assert graph.notes == (
+        "contrast 1 is the target itself: the maps say what keeps it from certainty",
+    )
     # A head that a Sigmoid closes has no softmax to be uncertain by.
-    onnx.save(models.tiny(tail="prob = Sigmoid(scores)"), folder / "sigmoid.onnx")
-    refused("export", folder, words, "difference is 0 everywhere", capsys, "sigmoid")
+    sigmoid = models.tiny(tail="prob = Sigmoid(scores)")
+    with pytest.raises(UsageError, match="difference is 0 everywhere"):
+        explain_graph(sigmoid, ["gradcam"], contrast=1, target_class=1)
+    top = str(backlight.Explainer(folder / "tiny.onnx", methods=("vanilla",))(
+        np.zeros((1, 3, 8, 8), np.float32)
+    ).target[0])  # fmt: skip
+    (tmp_path / "dark").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "dark" / "dark.png")
+    ask = f"explain -m {folder}/tiny.onnx {tmp_path}/dark -o {tmp_path}/o --preprocess unit"
+    assert run([*ask.split(), "--method", "gradcam", "--contrast", top]) == 0
+    assert "the contrast is the class itself" in capsys.readouterr().out
 
 
 def test_second_by_its_number(folder: Path, tmp_path, capsys):
