@@ -204,3 +204,66 @@ def test_gradcampp_is_pytorch_grad_cam_s_but_for_its_eps():
     found = run_runtime(proto, {"x": PHOTOS, "target": np.array([2, 1, 6])})["saliency_gradcampp"]
     low, high = (f(axis=(1, 2), keepdims=True) for f in (found.min, found.max))
     np.testing.assert_allclose((found - low) / (high - low), want, atol=2e-2)
+
+
+def test_captum_s_guided_gradcam_enlarged_to_the_nearest():
+    """captum adds an image of ones to the first, and enlarges by the nearest; the parts of ours
+    make the same, and our product is of the two enlarged linearly."""
+    weights = {
+        "w": np.ones((2, 1, 3, 3), np.float32), "b": np.float32([-50, -75]),
+        "v": np.tile(np.float32([1, 1, 1, 1, 1, -1, -1, -1]), (4, 1)),
+    }  # fmt: skip
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,1,4,4] x, float[N,1,4,4] more) => (float[N,4] y) {
+    s = Add(x, more)
+    h = Conv(s, w, b)
+    r = Relu(h)
+    f = Flatten(r)
+    z = Gemm<transB=1>(f, v)
+    y = Relu(z)
+}""",
+        weights,
+    )
+    x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    feeds = {"x": x, "more": np.ones_like(x), "target": np.zeros(1, np.int64)}
+    small = backlight.export(model, methods=["guided", "gradcam"], layer="h", size="layer")
+    found = run_runtime(small, feeds)
+    cam, guided = found["saliency_gradcam"][0], found["saliency_guided"][0, 0]
+    want = [[14.5, 29, 38, 19], [29, 58, 76, 38], [65, 130, 148, 74], [32.5, 65, 74, 37]]
+    np.testing.assert_allclose(guided * cam.repeat(2, 0).repeat(2, 1), want, rtol=1e-6)
+    both = backlight.export(model, methods=["guided_gradcam"], layer="h")
+    up = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    got = run_runtime(both, feeds)["saliency_guided_gradcam"][0, 0]
+    np.testing.assert_allclose(got, guided * (up @ cam @ up.T), rtol=1e-5)
+
+
+def test_captum_s_integrated_gradients_have_no_gap():
+    """relu(relu(a) - 1 - relu(b)) at (3, 1) from (0, 0): 1.5 - 0.5 = f(x) - f(0) = 1."""
+    from .cases import b2
+
+    proto = backlight.export(b2(), methods=["integrated_gradients"], steps=50)
+    x = np.float32([3, 1]).reshape(1, 2, 1, 1)
+    found = run_runtime(proto, {"x": x, "target": np.zeros(1, np.int64)})
+    assert found["saliency_integrated_gradients"].sum() == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(found["gap_integrated_gradients"], 0, atol=0.05)
+
+
+def test_gradcampp_where_the_denominator_vanishes_or_is_negative():
+    """A layer with negative values: a position whose 2 + g sum(A) isn't above 0 counts nothing, and
+    none is infinite."""
+    g = np.array([[[1.0, 2], [0, -1]], [[1, 1], [1, 1]]])
+    a = np.float32([[[-1, 0], [0, 0]], [[-2, 0], [0, 0]]])  # sums -1 and -2
+    proto = backlight.export(linear(g), methods=["gradcampp"], layer="a", **RAW)
+    found = run_runtime(proto, {"x": a[None], "target": np.zeros(1, np.int64)})
+    # Channel 0: 1 / (2 - 1) at g = 1, 2 / (2 - 2) at g = 2 left out; channel 1: 1 / (2 - 2).
+    np.testing.assert_allclose(found["saliency_gradcampp"][0], 1 * a[0], atol=1e-6)
+
+
+def test_xgradcam_of_a_layer_that_sums_to_zero():
+    """The weight of such a channel is 0."""
+    a = np.float32([[[1, -1], [2, -2]], [[1, 1], [0, 0]]])
+    g = np.array([[[1.0, 2], [3, 4]], [[2, 4], [0, 0]]])
+    proto = backlight.export(linear(g), methods=["xgradcam"], layer="a", **RAW)
+    found = run_runtime(proto, {"x": a[None], "target": np.zeros(1, np.int64)})
+    np.testing.assert_allclose(found["saliency_xgradcam"][0], (6 / 2) * a[1], rtol=1e-6)
