@@ -152,6 +152,9 @@ class Explainer(Reading):
         if held is not None:
             if of is not None or wrt is not None or for_ is not None:
                 raise UsageError(f"{name} is exported already; of, wrt and for_ are in the file")
+            takes = {v.name for v in source.graph.inputs}
+            if contrast == "input" and "contrast" in takes:
+                drawn["contrast"] = None  # as the file has it
             told = next((k for k, v in drawn.items() if v != USUAL[k]), None)
             if told is not None or sampling is not None:
                 told = told or "samples"
