@@ -28,8 +28,8 @@ def check_structure(model: ir.Model, source: str) -> None:
 
 
 def check_nodes(model: ir.Model, opset: int, source: str) -> None:
-    """Inputs and attributes as the standard has them: ONNX's C++ version converter takes them for
-    granted, and takes the whole process with it where they are otherwise. Raises ModelError."""
+    """Inputs, outputs and attributes as the standard has them: ONNX's C++ version converter takes
+    them for granted, and the whole process with it where they are otherwise. ModelError."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain not in ("", "ai.onnx"):
             continue
@@ -39,10 +39,13 @@ def check_nodes(model: ir.Model, opset: int, source: str) -> None:
             continue
         name = node.name or next((v.name for v in node.outputs if v.name), "")
         what = f"{source}: not a valid ONNX model: {node.op_type} '{name}' (opset {opset})"
-        count, least, most = len(node.inputs), schema.min_input, schema.max_input
-        if not least <= count <= most:
-            upto = f" to {most}" if least < most < 100 else " and up" if most > least else ""
-            raise ModelError(f"{what} has {count} inputs; expected {least}{upto}")
+        for side, count, least, most in (
+            ("inputs", len(node.inputs), schema.min_input, schema.max_input),
+            ("outputs", len(node.outputs), schema.min_output, schema.max_output),
+        ):
+            if not least <= count <= most:
+                upto = f" to {most}" if least < most < 100 else " and up" if most > least else ""
+                raise ModelError(f"{what} has {count} {side}; expected {least}{upto}")
         for key, known in schema.attributes.items():
             attribute, kind = node.attributes.get(key), str(known.type).rpartition(".")[2]
             if attribute is None:

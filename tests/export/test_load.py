@@ -301,6 +301,7 @@ def test_nodes_out_of_order_and_in_a_circle(tmp_path: Path):
         (lambda n: n.attribute.add(name="axis", type="INTS", ints=[1]), "attribute 'axis' is INTS"),
         (lambda n: n.input.append("scores"), r"Softmax 'prob' \(opset 11\) has 2 inputs"),
         (lambda n: n.ClearField("input"), "has 0 inputs; expected 1$"),
+        (lambda n: n.output.append("more"), "has 2 outputs; expected 1$"),
     ],
 )
 def test_nodes_that_are_not_what_the_standard_says(change, says: str):
