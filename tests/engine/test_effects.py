@@ -165,6 +165,8 @@ NONE = {
     ("check", "--method"): "as --rule",
     ("check", "--for"): "the CPU refuses nothing that is portable",
     ("check", "--dtype"): "of a target that refuses nothing of the graph, narrowed or not",
+    ("counterfactual", "--edits"): "the first exchange may do",
+    ("counterfactual", "--pairs"): "of a greedy search: sort rates all of them",
     ("concepts", "--runs"): "few random pictures make few sets",
 }
 
