@@ -95,7 +95,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "export/enlarge": "export/test_cams",
         "export/explained": "export/test_saliency",
         "export/explaining": "export/test_heads",
-        "export/field": "engine/test_receptive",
+        "export/field": "export/test_variations",
         "export/finish": "export/test_methods",
         "export/flow": "export/test_saliency",
         "export/fold": "export/test_load",
