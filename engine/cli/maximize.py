@@ -128,7 +128,11 @@ def maximize(
     notes = list(dict.fromkeys([*([assumed] if assumed else ()), *_noted(makers)]))
     names = None
     if target_class:
-        names, _ = chosen_labels(labels, makers[0].taps.labels, makers[0].channels, "")
+        own = makers[0].taps.labels
+        # A head of one logit has two names and one channel.
+        of = None if own is None else ""
+        names, hint = chosen_labels(labels, own, makers[0].channels, of)
+        notes += [hint] if hint else []
     units = [_units(m, target_class, names, chosen, most) for m in makers]
     for note in notes:
         say(note)

@@ -108,12 +108,12 @@ def repository(
     Raises ModelError, UnsupportedNode, UsageError, OutputError.
     """
     serving = serving or Serving()
-    ready = Ready.of(model, shapes)
-    name = name or re.sub(r"[^A-Za-z0-9_.-]", "_", ready.name).lstrip("_.-") or "model"
+    name = name or re.sub(r"[^A-Za-z0-9_.-]", "_", Path(model).stem).lstrip("_.-") or "model"
     if not _NAME.fullmatch(name):
         raise UsageError(f"name '{name}'; expected letters, digits, dots, dashes, underscores")
     parts = (name, f"{name}_plain", f"{name}_scores")
-    _refuse(folder, parts, force)
+    _refuse(folder, parts, force)  # before the model is loaded
+    ready = Ready.of(model, shapes)
     graph = _graph(ready, methods, serving, layer, preprocess)
     made = _Repository(ready, graph, name, serving, preprocess, labels)
     try:

@@ -205,6 +205,16 @@ def test_a_model_of_a_thousand_classes_hints_at_their_names(command, tmp_path, c
     assert "--labels" not in capsys.readouterr().err
 
 
+def test_maximize_hints_at_names_of_a_thousand_classes(tmp_path, capsys):
+    onnx.save(thousand(), tmp_path / "m.onnx")
+    arguments = ["maximize", str(tmp_path / "m.onnx"), "--target-class", "7", "--steps", "1",
+                 "--preprocess", "unit", "--force", "-o", str(tmp_path / "out")]  # fmt: skip
+    assert run(arguments) == 0
+    assert "--labels imagenet" in capsys.readouterr().err
+    assert run([*arguments, "--labels", "imagenet"]) == 0
+    assert "--labels" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["explain", "occlude"])
 def test_a_named_layer_has_channels_not_classes(command, tmp_path, capsys):
     onnx.save(marked(models.tiny(), **{"backlight.labels": json.dumps(FIVE)}), tmp_path / "m.onnx")

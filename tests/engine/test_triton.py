@@ -240,6 +240,8 @@ def test_bad_usage_is_a_line(
         ([tmp_path / "none.onnx", *out], "no such file"),
         ([tiny, "-o", tmp_path / "file"], "a file; expected a folder"),
         ([tiny, "-o", tmp_path / "there"], "exists already; --force"),
+        # Before the model is read, which may take long.
+        ([tmp_path / "no model" / "tiny.onnx", "-o", tmp_path / "there"], "exists already"),
     ):
         assert run(["triton", *map(str, words)]) == 2, words
         err = capsys.readouterr().err
