@@ -80,7 +80,8 @@ Edits = Annotated[
     int | None, typer.Option("--edits", metavar="N", help="Cells exchanged, at most. [all]")
 ]
 PairsOption = Annotated[
-    int, typer.Option("--pairs", metavar="N", help="Tried for a greedy exchange, at most.")
+    int | None,
+    typer.Option("--pairs", metavar="N", help="Tried for a greedy exchange, at most. [2500]"),
 ]
 
 
@@ -98,7 +99,7 @@ def counterfactual(
     layer: LayerOption = None,
     search: SearchOption = "auto",
     edits: Edits = None,
-    pairs: PairsOption = 2500,
+    pairs: PairsOption = None,
     of: Of = None,
     preprocess: PreprocessOption = None,
     bands: Bands = None,

@@ -56,8 +56,8 @@ class Counterfactual(Reading):
         classes), exact for the margin to the photo's own class; "greedy": the swap that raises the
         target's log-probability most, one after another; "auto": the first where it can
         be; and where a third class comes between, the second too, and the fewer cells of the two.
-    edits: swaps at most; None: all cells. pairs: of a greedy swap, those scored at most: all where
-    there are no more, else the best by what each of the two changes alone.
+    edits: swaps at most; None: all cells. pairs: of a greedy swap, those scored at most (2500): all
+        where there are no more, else the best by what each of the two changes alone.
     of: the tensor that holds the scores. preprocess, providers, threads, shapes, inputs: as
     in `backlight.Explainer`. batch: pictures per run.
 
@@ -75,7 +75,7 @@ class Counterfactual(Reading):
         *,
         search: str = "auto",
         edits: int | None = None,
-        pairs: int = PAIRS,
+        pairs: int | None = None,
         of: str | None = None,
         preprocess: Preprocess | str | None = None,
         providers: Providers = None,
@@ -89,6 +89,8 @@ class Counterfactual(Reading):
         for name, value in (("edits", edits), ("pairs", pairs), ("batch", batch)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value}; expected 1 or more")
+        if search == "sort" and pairs is not None:
+            raise UsageError("pairs are tried by search 'greedy' and 'auto'; 'sort' rates all")
         ready = Ready.of(model, shapes, inputs)
         ready.image.needs()  # before a part of it does, whose image is a layer
         found = spatial_layer(ready.loaded, layer, of)
@@ -111,7 +113,8 @@ class Counterfactual(Reading):
             raise UsageError(
                 f"'{self.scored.scores}' has one class: nothing to change to; expected two or more"
             )
-        self.edits, self.pairs, self.batch = edits, pairs, batch
+        self.edits, self.batch = edits, batch
+        self.pairs = PAIRS if pairs is None else pairs
         self.notes = list(self.scored.notes)
         if layer is None:
             self.notes.insert(0, f"layer '{self.layer}': {self.reason}")

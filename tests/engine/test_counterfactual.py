@@ -124,6 +124,7 @@ class TestCounterfactual:
             ({"search": "best"}, "accepted: auto, sort, greedy"),
             ({"edits": 0}, "edits 0; expected 1 or more"), ({"pairs": 0}, "pairs 0"),
             ({"batch": 0}, "batch 0"), ({"layer": 5}, "layer is 5"), ({"edits": "2"}, "edits is"),
+            ({"search": "sort", "pairs": 5}, "pairs are tried by search 'greedy' and 'auto'"),
         ],
     )  # fmt: skip
     def test_wrong_arguments(self, given, says):

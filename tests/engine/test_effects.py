@@ -166,7 +166,7 @@ NONE = {
     ("check", "--for"): "the CPU refuses nothing that is portable",
     ("check", "--dtype"): "of a target that refuses nothing of the graph, narrowed or not",
     ("counterfactual", "--edits"): "the first exchange may do",
-    ("counterfactual", "--pairs"): "of a greedy search: sort rates all of them",
+    ("counterfactual", "--pairs"): "those that look best may be the best",
     ("concepts", "--runs"): "few random pictures make few sets",
 }
 
