@@ -23,7 +23,7 @@ Apply = Callable[[Emitter, ir.Value], ir.Value]
 
 
 # A layer is unrolled.
-MOST_STEPS = 10_000
+MOST_STEPS = 4096
 
 
 @dataclass(frozen=True)

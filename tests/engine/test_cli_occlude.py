@@ -239,7 +239,8 @@ def test_a_gpu_that_is_not_there(tmp_path, tiny, photos, capsys):
 @pytest.mark.parametrize("command", ["occlude", "rise"])
 @pytest.mark.parametrize("when", ["running", "writing"])
 def test_ctrl_c_leaves_whole_files_only(command, when, tmp_path, tiny, photos, monkeypatch, capsys):
-    """Interrupted at the second photo: the first one's files are whole, and nothing else is."""
+    """Interrupted at the second photo: the first one's files are whole, and nothing else is there
+    but what the same command goes on from."""
     count = [0]
     if when == "running":
         variants = Scorer.variants
@@ -261,7 +262,7 @@ def test_ctrl_c_leaves_whole_files_only(command, when, tmp_path, tiny, photos, m
 
         def interrupted(*arguments):
             count[0] += 1
-            if count[0] == 4:  # .npy, .png of the first; .npy of the second; then this
+            if str(arguments[1]).endswith("b.png"):  # the .npy beside it is there
                 raise KeyboardInterrupt
             replace(*arguments)
 
@@ -270,10 +271,15 @@ def test_ctrl_c_leaves_whole_files_only(command, when, tmp_path, tiny, photos, m
     assert run(on_tiny(command, tiny, photos, out)) == 130
     assert capsys.readouterr().err == "backlight: interrupted\n"
     names = sorted(f.name for f in out.iterdir())
-    assert names == ["a.npy", "a.png", *(["b.npy"] if when == "writing" else [])]
+    assert names == [f".{command}-state", "a.npy", "a.png"]
     assert np.load(out / "a.npy").shape == (8, 8)
     with Image.open(out / "a.png") as panel:
         panel.load()
+    monkeypatch.undo()
+    assert run(on_tiny(command, tiny, photos, out)) == 0
+    assert "went on from photo 1" in capsys.readouterr().err
+    names = sorted(f.name for f in out.iterdir())
+    assert names == [*(f"{n}{end}" for n in "abc" for end in (".npy", ".png")), "summary.json"]
 
 
 def test_existing_outputs_are_kept_unless_forced(tmp_path, tiny, photos, capsys):

@@ -53,7 +53,7 @@ COUNTS = {
     "export": (1, 1),
     "export --compare": (3, 2),
     "explain": (1, 1),
-    "explain, exported": (2, 0),
+    "explain, exported": (1, 0),
     "explain, masked": (1, 1),
     "occlude": (1, 1),
     "rise": (1, 1),

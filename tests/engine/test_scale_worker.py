@@ -41,14 +41,14 @@ def dies_after(left, mark=None):
 """
 # Counts from when the first shard is handed out: what is before is the same in every run.
 DRIVER = f"""{DYING}
-from backlight.engine.scale import local, run
+from backlight.engine.scale import local, running
 calls, local.COMMAND = int(sys.argv[1]), [sys.executable, "-c", *sys.argv[2:6]]
-inner = run.over_workers
+inner = running.over_workers
 def over_workers(*arguments):
     if calls:
         dies_after(calls)
     return inner(*arguments)
-run.over_workers = over_workers
+running.over_workers = over_workers
 from backlight.engine.cli import main
 main(sys.argv[6:])
 """

@@ -375,3 +375,13 @@ def test_ways_that_meet_again_are_walked_once(where: str):
         assert explain_graph(model, (method,)).saliency
     except ModelError as err:  # this is no transformer
         assert where == "in front of a Softmax" and "attention" in str(err)
+
+
+def test_a_long_sequence_is_refused_before_it_is_unrolled():
+    """Each step is ten nodes: 235 bytes asked for 90,000 of them."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 22]> g (float[10000,N,2] x, float[1,12,2] w, '
+        "float[1,12,3] r) => (float[L,D,N,M] y) { y = LSTM<hidden_size = 3>(x, w, r) }"
+    )
+    with pytest.raises(UnsupportedNode, match="a sequence of 10000 steps.*4096 at most"):
+        backlight.export(model, ("vanilla",), of="y", wrt="x", cotangent="input")
