@@ -4,9 +4,9 @@
 
 By the runtime's own profiler, the least of all runs of each node: the plain model, then its
 explaining graph (`--for cpu`, two threads) with one rule (vanilla) and with all three. `floor` is
-the plain model and the backward pass's convolutions and products of matrices alone, as fast as this
-runtime's kernels are: no spelling in standard operators goes below it, but one with other
-convolutions. Results of networks that weren't asked for stay in FILE as they are.
+the plain model and the gradients of its convolutions and products of matrices alone, as fast as
+this runtime's kernels are: no spelling of the rest goes below it. Results of networks that weren't
+asked for stay in FILE as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from backlight.engine.runtime.machine import device, versions
 from backlight.export.saliency import explain_graph
@@ -63,23 +64,27 @@ def profiled(model: Path, batch: int, runs: int) -> dict[Node, float]:
     return {node: min(all_) for node, all_ in taken.items()}
 
 
-def part(node: Node) -> str:
-    """What a node of an explaining graph is there for."""
+def part(node: Node, own: Mapping[str, str]) -> str:
+    """What a node of an explaining graph is there for. own: the model's nodes by name, and their
+    operators. Gates are told by convolutions too: what is the gradient of one goes by its place."""
     name, operator = node
     if operator in LAYOUT:
         return "layout"
     if "backlight/" not in name:
         return "forward"
-    if operator in ARITHMETIC:
+    words = name.split("/")[2:]  # backlight/RULE/NODE/…, and a node's name may have slashes
+    places = ("/".join(words[:count]) for count in range(len(words), 0, -1))
+    of = next((own[place] for place in places if place in own), "")
+    if operator in ARITHMETIC and of in ARITHMETIC:
         return "backward arithmetic"
-    return "pools" if operator in POOLS else "gates and sums"
+    return "pools" if operator in POOLS or "Pool" in of else "gates and sums"
 
 
-def parts(nodes: Mapping[Node, float]) -> dict[str, float]:
+def parts(nodes: Mapping[Node, float], own: Mapping[str, str]) -> dict[str, float]:
     """Milliseconds by part."""
     found: dict[str, float] = defaultdict(float)
     for node, ms in nodes.items():
-        found[part(node)] += ms
+        found[part(node, own)] += ms
     return {name: round(ms, 2) for name, ms in sorted(found.items())}
 
 
@@ -93,9 +98,11 @@ def measured(name: str, batch: int, runs: int, folder: Path) -> dict[str, Any]:
         file = folder / f"{name}-{what}.onnx"
         explain_graph(str(model), rules, target_class="top1", lowering="cpu").save(file)
         nodes = profiled(file, batch, runs)
-        found = parts(nodes)
+        own = {n.name: n.op_type for n in onnx.load(file).graph.node if "backlight/" not in n.name}
+        found = parts(nodes, own)
         slowest = sorted(
-            ((ms, *node) for node, ms in nodes.items() if part(node) != "forward"), reverse=True
+            ((ms, *node) for node, ms in nodes.items() if part(node, own) != "forward"),
+            reverse=True,
         )
         row[what] = {
             "ms": found,
