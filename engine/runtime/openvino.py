@@ -140,7 +140,9 @@ class OpenVinoCompiled(Compiled):
         self._open_sizes = _open_sizes(source)
         # The file's order, as an output may have other names too once equal nodes are one.
         self._at = {name: inner.outputs[at] for at, name in enumerate(self._outputs)}
-        self._ports = {name: port for port in inner.inputs for name in port.get_names()}
+        # What a node that does nothing makes of an input is another name of the input's.
+        names = {v.name for v in self._declared}
+        self._ports = {n: port for port in inner.inputs for n in port.get_names() if n in names}
         self._idle: deque[Any] = deque()
 
     @property

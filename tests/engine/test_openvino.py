@@ -107,6 +107,18 @@ def test_ten_runs_from_eight_threads_give_what_one_gives():
                     np.testing.assert_array_equal(one.saliency[rule], maps)
 
 
+def test_variants_of_the_image():
+    """Their graph takes a baseline of 0 off the image: its input has two names then."""
+    x = models.images(2, 3, 8, 8)
+    names = ("integrated_gradients", "smoothgrad", "gradcam")
+    one, other = (
+        backlight.Explainer(models.tiny(), methods=names, providers=provider)(x)
+        for provider in ("cpu", "openvino")
+    )
+    for name in names:
+        np.testing.assert_allclose(one.saliency[name], other.saliency[name], rtol=1e-4, atol=1e-5)
+
+
 def test_inputs_that_no_node_reads_and_outputs_that_are_inputs():
     text = """<ir_version: 8, opset_import: ["": 18]>
     net (float[N,3] x, float k, int64[N] t) => (float[N,3] y, float[N,3] z, int64[N] u) {
