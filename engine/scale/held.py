@@ -9,11 +9,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...errors import UsageError
-from ...export.bare import bare
 from ...export.explained import ExplainGraph
 from ..classifier.ready import Ready
 
-__all__ = ["held_graph", "held_model"]
+__all__ = ["held_graph"]
 
 
 def held_graph(ready: Ready, methods: Sequence[str] | None, form: str) -> ExplainGraph:
@@ -57,13 +56,6 @@ def held_graph(ready: Ready, methods: Sequence[str] | None, form: str) -> Explai
         score_output=score_output,
         classes=_classes(meta.get("backlight.classes", ""), outputs.get(score)),
     )
-
-
-def held_model(ready: Ready) -> ir.Model:
-    """The model that such a file was made of; any other as it was read."""
-    model = ready.read.clone() if ready.exported is not None else ready.read
-    bare(model)
-    return model
 
 
 def _maps(methods: Sequence[str]) -> re.Pattern[str]:

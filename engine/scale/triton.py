@@ -30,7 +30,7 @@ from ..classifier.labels import fitting, of_model
 from ..classifier.ready import Ready
 from ..photos import images
 from ..photos.outputs import refuse_special
-from .held import held_graph, held_model
+from .held import held_graph
 from .pbtxt import Tensor, text
 
 __all__ = ["BACKENDS", "DEVICES", "Serving", "repository"]
@@ -206,7 +206,7 @@ class _Repository:
         self.graph.save(explaining / "1" / "model.onnx")
         self._config(explaining, self._model(self.name, self.inputs, self.outputs))
         plain = self._folder(folder, f"{self.name}_plain")
-        save_model(held_model(self.ready), plain / "1" / "model.onnx")
+        save_model(self.ready.plain().read, plain / "1" / "model.onnx")
         self._config(plain, self._model(plain.name, self.own, self.plain))
         scores = self._folder(folder, f"{self.name}_scores")
         # A version without a file is no folder in git, nor in an object store.

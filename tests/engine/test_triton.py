@@ -179,6 +179,8 @@ def test_an_exported_file_is_deployed_as_it_is(
         np.testing.assert_array_equal(values, want[output])
     plain = repository / "m_plain" / "1" / "model.onnx"
     assert made_outputs(plain) == made_outputs(tiny)
+    said = [p.key for p in onnx.load(plain).metadata_props]
+    assert not {"backlight.methods", "backlight.rules"} & {*said}  # it is no exported file
     np.testing.assert_allclose(run_file(plain, {"x": x})[0], run_file(tiny, {"x": x})[0], rtol=1e-6)
     few = written(capsys, file, "-o", repository, "--name", "few", "--method", "gradcam")
     assert few["methods"] == ["gradcam"]
