@@ -5,8 +5,8 @@
 By the runtime's own profiler, the least of all runs of each node: the plain model, then its
 explaining graph (`--for cpu`, two threads) with one rule (vanilla) and with all three. `floor` is
 the plain model and the gradients of its convolutions and products of matrices alone, as fast as
-this runtime's kernels are: no spelling of the rest goes below it. Results of networks that weren't
-asked for stay in FILE as they are.
+this runtime's kernels are: no spelling of the rest goes below it. Results of networks and
+batches that weren't asked for stay in FILE as they are.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from backlight.engine.runtime.machine import device, versions
 from backlight.export.saliency import explain_graph
 
-from .runtimes import RULES, SIZE, THREADS
+from .peers import keep, said
+from .runtimes import RULES, THREADS, noise
 from .saliency import NETWORKS, network
 
 ARITHMETIC = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
 LAYOUT = ("ReorderInput", "ReorderOutput", "Transpose")
 POOLS = ("MaxPool", "MaxUnpool", "ScatterElements", "ScatterND", "Resize", "AveragePool")
 END = "_kernel_time"
+RESULTS = Path(__file__).resolve().parent / "results" / "floor.json"
 Node = tuple[str, str]
 
 
@@ -46,13 +46,7 @@ def profiled(model: Path, batch: int, runs: int) -> dict[Node, float]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        rng = np.random.default_rng(0)
-        feeds = {
-            i.name: rng.standard_normal(
-                [batch, *(d if isinstance(d, int) else SIZE for d in i.shape[1:])]
-            ).astype(np.float32)
-            for i in session.get_inputs()
-        }
+        feeds = noise(session.get_inputs(), batch)
         for _ in range(runs):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -129,26 +123,20 @@ def show(row: Mapping[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NETWORKS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(NETWORKS)):
         parser.error(f"unknown: {unknown[0]}; one of {', '.join(NETWORKS)}")
-    told = {"device": device(), "versions": versions(), "threads": THREADS}
-    print(told["device"], *(f"{k} {v}" for k, v in versions().items()), sep=", ", flush=True)
-    kept: dict[str, Any] = {}
-    if given.json and given.json.exists():
-        kept = json.loads(given.json.read_text())
+    found = said()
     for name in given.names or NETWORKS:
         rows = []
         for batch in given.batch:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(measured(name, batch, given.runs, Path(folder)))
             show(rows[-1])
-        kept[name] = told | {"rows": rows}
-        if given.json:
-            given.json.write_text(json.dumps(kept, indent=1) + "\n")
+        keep(given.json, rows, found)
 
 
 if __name__ == "__main__":

@@ -65,20 +65,20 @@ def sessions_of(model: Path, providers: Sequence[str], folder: Path) -> dict[Key
     return made
 
 
-def noise(session: Session, batch: int) -> dict[str, np.ndarray]:
-    """In the shape of each input."""
+def noise(inputs: Sequence[Any], batch: int) -> dict[str, np.ndarray]:
+    """In the shape of each of a session's inputs."""
     rng = np.random.default_rng(0)
     return {
         given.name: rng.standard_normal(
             [batch, *(d if isinstance(d, int) else SIZE for d in given.shape[1:])]
         ).astype(numpy_dtype(given.type))
-        for given in session.inputs
+        for given in inputs
     }
 
 
 def timed(sessions: Mapping[Key, Session], batch: int, runs: int) -> dict[Key, dict[str, float]]:
     """Milliseconds of a run, the median and the least of all; sessions take turns in blocks."""
-    feeds = {key: noise(session, batch) for key, session in sessions.items()}
+    feeds = {key: noise(session.inputs, batch) for key, session in sessions.items()}
     taken: dict[Key, list[float]] = {key: [] for key in sessions}
     while min(map(len, taken.values())) < runs:
         for key, session in sessions.items():
