@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..arguments import accepts, names, text
 from ..errors import ModelError, UnsupportedNode
 from . import choose, half, said, scores, seed
-from .asked_of import refuse_wrt
+from .asked_of import kept_names, names_of, refuse_wrt
 from .backward import FURTHER, differentiable, obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
@@ -64,9 +64,8 @@ def check(
     half.checked(dtype, lowering)
     source, name = read(model)
     declared = opset_of(source)
-    kept = [] if of is None else [of, of.removesuffix(said.AS_IS)]
     fix_shapes(source, shapes)
-    loaded = load(source, keep=[*kept, *([] if wrt is None else [wrt])])
+    loaded = load(source, keep=[*kept_names(of), *names_of(wrt)])
     graph = loaded.graph
     own = frozenset(graph)
     refuse_wrt(graph, wrt, rows)

@@ -17,7 +17,6 @@ from .rules.spelled import Spelled
 
 __all__ = ["notes_on"]
 
-
 # Rectifiers by their name; others are spelled, and said.
 # A Clip is one by its bounds.
 _PLAIN = traits.RECTIFIES - traits.LEAKS | {"Clip"}
@@ -38,10 +37,9 @@ def notes_on(
         n for n in nodes if n.op_type == "QuantizeLinear" and _holds(is_quantized_rectifier, n)
     ]
     if rectifying:
-        many = f" ({len(rectifying)} nodes)" if len(rectifying) > 1 else ""
         reason = (
             "does a fused Relu's work, its lowest code being 0: a rectifier under deconv and "
-            f"guided{many}"
+            f"guided{_many(rectifying)}"
         )
         notes.append(Finding("note", rectifying[0].name or "", "QuantizeLinear", reason))
     spelled: dict[str, list[str]] = {}
@@ -50,8 +48,7 @@ def notes_on(
         if whole or (node.op_type not in _PLAIN and _rectifies(node)):
             spelled.setdefault(node.op_type, []).append(node.name or node.outputs[0].name or "")
     for op_type, found in spelled.items():
-        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
-        reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{many}"
+        reason = f"does a Relu's work (max(x, 0), or up to a bound): a rectifier{_many(found)}"
         notes.append(Finding("note", found[0], op_type, reason))
     # Of other rules than vanilla alone: what a class activation map walks has often none.
     if (
@@ -71,16 +68,15 @@ def notes_on(
         if rule is not None and rule.smooth and node.outputs[0] not in ends:
             smooth.setdefault(node.op_type, []).append(node.name or "")
     for op_type, found in smooth.items():
-        many = f" ({len(found)} nodes)" if len(found) > 1 else ""
-        reason = f"smooth: keeps its own derivative under deconv and guided{many}"
+        reason = f"smooth: keeps its own derivative under deconv and guided{_many(found)}"
         notes.append(Finding("note", found[0], op_type, reason))
     clips = [
         n for n in nodes if n.outputs[0] not in ends and _holds(lambda op: is_clipped(op.node), n)
     ]
     if clips:
-        many = f" ({len(clips)} nodes)" if len(clips) > 1 else ""
         reason = (
-            "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere" + many
+            "no rectifier (its lower bound is not 0, or it is a gate): vanilla everywhere"
+            + _many(clips)
         )
         notes.append(Finding("note", clips[0].name or "", "Clip", reason))
     leaky = [
@@ -92,6 +88,10 @@ def notes_on(
         reason = "has a slope below 0: deconv and guided rectify the cotangent first"
         notes.append(Finding("note", leaky[0].name or "", leaky[0].op_type, reason))
     return notes
+
+
+def _many(found: Sequence[object]) -> str:
+    return f" ({len(found)} nodes)" if len(found) > 1 else ""
 
 
 def _rectifies(node: ir.Node) -> bool:

@@ -25,7 +25,6 @@ from .heads import PICKING, read
 from .score_nodes import MADE, both, probabilities, real, renamed, routed
 from .score_nodes import moved as moved_on
 from .score_shapes import (
-    class_axis,
     classes_of,
     has_positions,
     is_matrix,
@@ -37,9 +36,7 @@ from .score_shapes import (
 __all__ = [
     "MADE",
     "Score",
-    "class_axis",
     "leave_scores",
-    "no_batch",
     "plain_name",
     "score",
 ]

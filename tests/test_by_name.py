@@ -44,7 +44,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "cli/serve": "serve/test_life",
         "cli/started": "engine/test_isolated",
         "cli/starts": "engine/test_inversion",
-        "cli/told": "engine/test_concepts",
+        "cli/conceptpage": "engine/test_concepts",
     },
     "a part of one result, which is held as a whole to cases that are known": {
         "classifier/intake": "engine/test_two_inputs",

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import percent
-from .options import (
-    counted,
-    named,
-)
+from .options import counted, named
 
 if TYPE_CHECKING:
     from PIL import Image

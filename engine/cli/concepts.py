@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ...errors import UsageError
+from .conceptpage import chart_of, class_title, line, of_class, page_of
 from .console import show, show_json
 from .layers import (
     Layers,
@@ -45,10 +46,6 @@ from .options import (
     shown_bands,
 )
 from .photos import SUMMARY, preprocess_told, report_skipped, summarised
-from .told import chart_of, class_title, line, of_class, page_of
-
-if TYPE_CHECKING:
-    pass
 
 STATE = ".concepts-state"
 CHART, PAGE = "concepts.png", "concepts.html"

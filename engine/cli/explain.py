@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -56,9 +56,6 @@ from .options import (
     shown_bands,
 )
 from .photos import found_photos
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:

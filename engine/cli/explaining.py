@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
-from .asking import (
-    contrast_class,
-)
+from .asking import contrast_class
 from .console import lasted, percent
-from .options import (
-    class_entry,
-    named,
-    refuse_class,
-)
+from .options import class_entry, named, refuse_class
 from .photos import PhotoJob, preprocess_told, seen_as
 
 if TYPE_CHECKING:
@@ -31,7 +25,6 @@ if TYPE_CHECKING:
 # Of each photo, where a method switches its segments.
 SEGMENT_FILE = "{}-segments.npy"
 NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
-
 
 ALREADY = (
     "the scores are probabilities by their values, and the graph doesn't say of what: they are "

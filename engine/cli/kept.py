@@ -26,9 +26,8 @@ class Kept:
         self._folder, self._store = folder, store
         self._resumed = store.done > 0
         self._done, self._skipped = store.done, 0
-        self._whole = self._written = (
-            0  # of the folder's files: of photos done, and on disk as such
-        )
+        # Of the folder's files: those of photos done, and those that the state on disk knows of.
+        self._whole = self._written = 0
         self._over = False
         # A kill leaves no time to say that what lies there is a stopped run's.
         folder.before = store.begin

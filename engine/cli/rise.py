@@ -159,7 +159,7 @@ def _one(
                 "score": float(found.score[0, k]),
                 "lowest": float(heat[k].min()),
                 "highest": float(heat[k].max()),
-                "note": _note(engine, heat[k], float(found.score[0, k]), found.spread[0, k]),
+                "note": _note(engine, heat[k], float(found.score[0, k]), float(found.spread[0, k])),
             }
             for k, target in enumerate(targets)
         ],
@@ -179,13 +179,14 @@ def _one(
 def _note(engine: Rise, heat: Any, score: float, spread: float) -> str | None:
     """What is to be said of a weak map, and of one that shows the masks alone: where these hardly
     move the score."""
-    from ..pictures.heat import strength
+    from ..pictures.heat import at_most, full_colour, strength
 
     if (found := strength(float(heat.max() - heat.min()), engine.score, score)[1]) is not None:
         return found
-    weak = strength(float(spread), engine.score, score)[1]
-    told = "masks change nothing" if spread == 0 else f"masks change {(weak or '').split(': ')[-1]}"
-    return None if weak is None else f"{told}: what is shown is how often each pixel was kept"
+    if spread and spread >= full_colour(spread, engine.score, score):
+        return None
+    change = at_most(spread, engine.score) if spread else "nothing"
+    return f"masks change {change}: what is shown is how often each pixel was kept"
 
 
 def _heat_cell(

@@ -15,6 +15,7 @@ from ...export import scores as class_scores
 from ...export.emit import dim_of
 from ...export.explained import ExplainGraph
 from ...export.methods import RULES
+from ...export.score_shapes import no_batch
 from ..classifier.ready import Fed
 
 __all__ = ["Described", "described", "in_file"]
@@ -152,5 +153,5 @@ def _read(graph: ir.Graph, score: str, layer: str | None) -> dict[str, Any]:
         "closing": None if reading is None else class_scores.closing_of(reading),
         "scale": 1.0 if reading is None else reading.scale,
         "layer": layer,
-        "whole": class_scores.no_batch(graph, output),
+        "whole": no_batch(graph, output),
     }

@@ -24,6 +24,7 @@ from ...export.preprocess import given as given_preprocess
 from ...export.saliency import explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
+from ...export.variations import GAP, RISE
 from ..classifier.extras import InputsLike
 from ..classifier.intake import check_rows, out_of_range
 from ..classifier.ready import Reading, Ready
@@ -39,7 +40,7 @@ from ..runtime.session import (
 )
 from .classes import Classes
 from .described import described, in_file
-from .variants import GAP, RISE, Variants, varied
+from .variants import Variants, varied
 
 __all__ = ["Explainer", "Explanation"]
 

@@ -19,11 +19,11 @@ from ...export.lone import with_batch
 from ...export.methods import METHODS
 from ...export.saliency import explain_graph
 from ...export.sampling import Sampling
-from ...export.variations import GAP, RISE
+from ...export.variations import GAP
 from ..runtime import arrays
 from ..runtime.session import Providers, Session
 
-__all__ = ["GAP", "RISE", "Variants", "varied"]
+__all__ = ["Variants", "varied"]
 
 # Rows of a run on the CPU: of photos of 224 x 224 two, of smaller images more.
 VALUES, FEWEST, MOST = 2 * 3 * 224 * 224, 2, 64

@@ -86,10 +86,13 @@ def strength(largest: float, score: str, value: float) -> tuple[float, str | Non
     full = full_colour(largest, score, value)
     if largest == 0:
         return full, "nothing here: hiding changes nothing"
-    if not largest < full:
-        return full, None
+    return full, None if not largest < full else f"weak: {at_most(largest, score)}"
+
+
+def at_most(largest: float, score: str) -> str:
+    """A change of a score, for people."""
     amount = f"{100 * largest:.2g} pt" if score == "probability" else f"{largest:.2g}"
-    return full, f"weak: {amount} at most"
+    return f"{amount} at most"
 
 
 def over_photo(colours: Colours, photo: Pixels) -> Pixels:
