@@ -151,6 +151,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "photos/rows": "engine/test_stopped",
         "photos/stream": "engine/test_room",
         "runtime/arrays": "engine/test_recorded",
+        "scale/asked": "engine/test_batch",
         "scale/core": "engine/test_batch",
         "scale/held": "engine/test_triton",
         "scale/local": "engine/test_batch",
@@ -159,6 +160,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "scale/pbtxt": "engine/test_triton",
         "scale/run": "engine/test_batch",
         "scale/running": "engine/test_batch",
+        "scale/table": "engine/test_batch",
         "similar/store_writer": "engine/test_tampered",
     },
 }

@@ -12,11 +12,10 @@ same whatever ran before it, and wherever.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,63 +34,16 @@ from ..direct.explainer import Explainer
 from ..photos import images
 from ..photos.outputs import written_whole
 from ..photos.stream import fitting
-from .maps import FORMS, SIDE, MapColumns
+from .asked import Asked
+from .maps import MapColumns
 from .members import Columns, Member, members, parquet
 from .parts import Done, record_bytes
 from .shards import Shard
+from .table import empty, schema_of, table_in
 
-__all__ = ["Asked", "Explaining"]
+__all__ = ["Explaining"]
 
-TOP = 5
-BATCH = 8
-# Rows that wait to be written: as many as are one group of a part, or fill so many bytes.
-_ROWS, _BYTES = 256, 1 << 25
 NOT_FINITE = "the model's scores of it are NaN or infinite: there is nothing to explain"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of every shard, JSON through and through: it goes to other processes.
-
-    model: the explaining file, with its name for people and the sha256 of the model that it was
-    made of. made: the options that it was made with, where they aren't the usual ones. target:
-    "top1", a class's number or name. contrast: "second" or the like, the class that it is told
-    from; None: what the file has. preprocess: a record as JSON; None: the
-    model's own. labels: class names; None: the model's own. maps, grid: see `maps`. top: classes
-    of `top_classes`. inputs: what the model takes besides the image, .npy files or numbers.
-    batch, threads, providers: of the runs; they are no part of what is asked.
-    """
-
-    model: str
-    name: str
-    sha256: str
-    methods: tuple[str, ...] | None = None
-    made: dict[str, Any] = field(default_factory=dict)
-    contrast: str | None = None
-    target: str = "top1"
-    preprocess: str | None = None
-    labels: tuple[str, ...] | None = None
-    maps: str = FORMS[0]
-    grid: int = SIDE
-    top: int = TOP
-    inputs: dict[str, str] | None = None
-    image_column: str | None = None
-    key_column: str | None = None
-    batch: int = BATCH
-    threads: int | None = None
-    providers: tuple[str, ...] | None = None
-    decoders: int = 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; `Asked.of` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, said: dict[str, Any]) -> Asked:
-        """Of `as_dict`."""
-        several = ("methods", "labels", "providers")
-        given: Any = {k: tuple(v) if k in several and v else v for k, v in said.items()}
-        return cls(**given)
 
 
 @dataclass
@@ -101,18 +53,6 @@ class _Row:
     key: str
     at: int
     prepared: images.Prepared | ImageError
-
-
-@dataclass
-class _Waiting:
-    """Columns of the rows that are not written yet."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    bytes: int = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.rows) >= _ROWS or self.bytes >= _BYTES
 
 
 class Explaining:
@@ -130,6 +70,7 @@ class Explaining:
             threads=asked.threads, batch=asked.batch, inputs=asked.inputs,
         )  # fmt: skip
         self.explainer.fed.alone()
+        self._shaped: dict[str, tuple[int, ...]] | None = None
         self.notes = list(self.explainer.notes)
         spec = self.explainer.input
         self.preprocess = images.fitted(self._record(spec), spec)
@@ -232,26 +173,20 @@ class Explaining:
         except OSError as err:
             raise ImageError(f"{shard.path}: can't be read: {err.strerror}") from err
         done = Done.begun(shard, stamp, digest, self.asked.sha256, self.sha256)
-        pq, schema, waiting = parquet(), None, _Waiting()
         broken: ImageError | None = None
         with written_whole(done.path(folder)) as file:
-            schema = self._schema()
-            with pq.ParquetWriter(file, schema, **_HOW) as writer:
+            with table_in(file, self._schema()) as table:
                 for group in self._groups(shard):
                     if isinstance(group, ImageError):
                         broken = group
                         break
-                    for row in self._explained(group):
-                        waiting.rows.append(row)
-                        waiting.bytes += _size(row)
+                    rows = self._explained(group)
+                    for row in rows:
                         done.count(row["error"])
+                    table.add(rows)
                     if on_batch is not None:
                         on_batch(len(group))
-                    if waiting.full:
-                        waiting = _written(writer, schema, waiting)
-                if waiting.rows:
-                    _written(writer, schema, waiting)
-                writer.add_key_value_metadata(record_bytes(done.record))
+                table.end(record_bytes(done.record))
             if broken is None and shard.stamp() != stamp:
                 broken = ImageError(f"{shard.path}: was written to while it was read")
             if broken is not None:
@@ -343,43 +278,22 @@ class Explaining:
         return made
 
     def _schema(self) -> Any:
-        pa: Any = importlib.import_module("pyarrow")
-        number = pa.field("element", pa.int32(), nullable=False)
-        score = pa.field("element", pa.float32(), nullable=False)
-        fields = [
-            pa.field("key", pa.string(), nullable=False),
-            pa.field("row", pa.int64(), nullable=False),
-            pa.field("class", pa.int32()),
-            pa.field("name", pa.string()),
-            pa.field("probability", pa.float32()),
-            pa.field("top_classes", pa.list_(number)),
-            pa.field("top_scores", pa.list_(score)),
-        ]
-        if self.told_apart:
-            fields += [pa.field("contrast", pa.int32()), pa.field("contrast_name", pa.string())]
-        for column in self.columns:
-            fields += column.fields(self._shape(column.method))
-        return pa.schema([*fields, pa.field("error", pa.string())])
+        return schema_of(self.columns, self._shapes(), self.told_apart)
 
-    def _shape(self, method: str) -> tuple[int, ...]:
-        """Of a method's map, told by a run on one empty picture."""
-        if not hasattr(self, "_shapes"):
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each method's map, told by a run on one empty picture."""
+        if self._shaped is None:
             assert self.preprocess.size is not None
             spec = self.explainer.input
             blank = np.zeros((1, *spec.shape(self.preprocess.size)), spec.dtype)
             found = self.explainer(blank, None if self.target < 0 else self.target, self.against)
-            self._shapes = {m: np.asarray(v).shape[1:] for m, v in found.saliency.items()}
-            for shape in self._shapes.values():
+            self._shaped = {m: np.asarray(v).shape[1:] for m, v in found.saliency.items()}
+            for shape in self._shaped.values():
                 if not 2 <= len(shape) <= 3:
                     shown = ",".join(["N", *map(str, shape)])
                     raise UsageError(f"--wrt: a tensor of [{shown}] has no picture; expected rows "
                                      "and columns")  # fmt: skip
-        return self._shapes[method]
-
-
-# Statistics of maps help nobody; checksums tell a damaged page.
-_HOW = {"compression": "ZSTD", "use_dictionary": ["name"], "write_statistics": ["key", "class"],
-        "write_page_checksum": True}  # fmt: skip
+        return self._shaped
 
 
 def _is_error(prepared: images.Prepared | ImageError) -> bool:
@@ -387,21 +301,7 @@ def _is_error(prepared: images.Prepared | ImageError) -> bool:
 
 
 def _empty(row: _Row, error: str | None) -> dict[str, Any]:
-    # A name need not be text; a column is: what no encoding has becomes an escape.
-    key = row.key.encode("utf-8", "backslashreplace").decode()
-    told = None if error is None else error.encode("utf-8", "backslashreplace").decode()
-    return {"key": key, "row": row.at, "error": told}
-
-
-def _size(row: dict[str, Any]) -> int:
-    return sum(len(v) for v in row.values() if isinstance(v, bytes))
-
-
-def _written(writer: Any, schema: Any, waiting: _Waiting) -> _Waiting:
-    pa: Any = importlib.import_module("pyarrow")
-    columns = [pa.array([row.get(f.name) for row in waiting.rows], f.type) for f in schema]
-    writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=_ROWS)
-    return _Waiting()
+    return empty(row.key, row.at, error)
 
 
 def _hash(value: Any) -> str:

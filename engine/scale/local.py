@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import RunError
 from ..runtime.confined import command_of, started, told_of
 from ..runtime.isolated import error_of
-from .core import Asked
+from .asked import Asked
 from .shards import Shard
 
 __all__ = ["Outcome", "Worker", "over_workers"]

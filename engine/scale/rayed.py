@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BacklightError, UsageError
-from .core import Asked, Explaining
+from .asked import Asked
+from .core import Explaining
 from .local import TRIES, Outcome
 from .parts import kept
 from .shards import Shard

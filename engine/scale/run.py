@@ -30,7 +30,7 @@ from ..photos.outputs import OutputFolder, alone
 from ..runtime.confined import Limits
 from ..runtime.isolated import explaining_file
 from ..runtime.session import Providers, default_lowering, on_cpu
-from .core import BATCH, TOP, Asked
+from .asked import BATCH, TOP, Asked
 from .local import Worker
 from .maps import FORMS, SIDE, MapColumns
 from .members import parquet

@@ -12,7 +12,7 @@ from typing import Any
 from ... import __version__
 from ...errors import OutputError
 from ..photos.outputs import clear
-from .core import Asked
+from .asked import Asked
 from .local import Outcome, Worker, over_workers
 from .members import parquet
 from .parts import kept, part_of, parts_in, record_of, write_manifest

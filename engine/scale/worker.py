@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from ...errors import BacklightError
 from ..runtime.confined import ends_with_its_parent
-from .core import Asked, Explaining
+from .asked import Asked
+from .core import Explaining
 from .shards import Shard
 
 __all__ = ["described"]

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from backlight.engine.cli.options import PHOTOS
-from backlight.engine.scale.core import Asked, Explaining
+from backlight.engine.scale.asked import Asked
+from backlight.engine.scale.core import Explaining
 from backlight.engine.scale.local import OnRows, Outcome
 from backlight.engine.scale.shards import Shard
 from backlight.engine.scale.worker import described
