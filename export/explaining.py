@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from ..errors import UnsupportedNode
 from .backward import backward
 from .choose import unreached
 from .emit import Emitter, dim_of
 from .one_class import head_of
+from .picked import through_few
 from .preprocess import Preprocess
 from .rules import RuleMap
 from .sampling import Sampling
@@ -73,6 +75,7 @@ class Explaining:
     rival: ir.Value | None = None
     _cotangents: dict[tuple[Seed, int], ir.Value] = field(default_factory=dict)
     _walks: dict[tuple[object, ...], list[ir.Value]] = field(default_factory=dict)
+    _starts: dict[tuple[ir.Value, ...], ir.Value] = field(default_factory=dict)
     # By name, what seeds have added to the graph beside the model's own.
     inputs: dict[str, ir.Value] = field(default_factory=dict)
     # What `variations` has made, by its kind.
@@ -118,7 +121,15 @@ class Explaining:
             scaling = self._scaling(seed)
             start = None if scaling is not None else self._behind_head(rules, seed, wrt)
             seeds = start or [(of, self.cotangent(seed, i)) for i, of in enumerate(self.of)]
-            found = backward(self.e, seeds, wrt, self.rule_map(rules), scaling)
+            few = [(self._through_few(tensor, wrt), ct) for tensor, ct in seeds]
+            try:
+                found = backward(self.e, few, wrt, self.rule_map(rules), scaling)
+            except UnsupportedNode:
+                if few == seeds:
+                    raise
+                # Names the model's own node, not our copy of it.
+                scaling = self._scaling(seed)
+                found = backward(self.e, seeds, wrt, self.rule_map(rules), scaling)
             made = []
             for tensor, ct in zip(wrt, found, strict=True):
                 if ct is None:
@@ -126,6 +137,14 @@ class Explaining:
                 made.append(ct)
             self._walks[key] = made
         return self._walks[key]
+
+    def _through_few(self, of: ir.Value, wrt: Sequence[ir.Value]) -> ir.Value:
+        """What a walk starts from in place of a tensor: its equal (see `picked.py`)."""
+        key = (of, *wrt)
+        if key not in self._starts:
+            with self.e.rooted(), self.e.scope("picked"):
+                self._starts[key] = through_few(self.e, of, wrt)
+        return self._starts[key]
 
     def _behind_head(
         self, rules: str, seed: Seed, wrt: Sequence[ir.Value]
