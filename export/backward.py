@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ..errors import UnsupportedNode
 from .apart import Apart
 from .emit import Emitter, broadcast_shape, dim_of
+from .nested import nodes_of
 from .rules import COMPUTED_FROM, NO_GRADIENT, Cotangents, Op, RuleMap, guarded
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
@@ -83,10 +84,10 @@ def _reads(node: ir.Node) -> list[ir.Value | None]:
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             inner = attribute.as_graph()
-            own = {id(v) for n in inner.all_nodes() for v in n.outputs}
+            own = {id(v) for n in nodes_of(inner) for v in n.outputs}
             own |= {id(v) for v in (*inner.inputs, *inner.initializers.values())}
             values.extend(
-                v for n in inner.all_nodes() for v in n.inputs if v is not None and id(v) not in own
+                v for n in nodes_of(inner) for v in n.inputs if v is not None and id(v) not in own
             )
             values.extend(v for v in inner.outputs if id(v) not in own)
     return values

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import traits
+from .nested import nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ EMITTED = "backlight.emitted"
 
 # Operators whose output has the broadcast shape of their inputs.
 _ELEMENTWISE = traits.ELEMENTWISE | {"Softmax"}
+_NUMBERS = frozenset((int, float, list, tuple))
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # Operators whose further operands are shapes, axes and the like, never of the first one's dtype;
 # of ConstantOfShape the first one is.
@@ -165,25 +167,29 @@ class Emitter:
             result = self.op(op_type, [data, operands[1], updates], **attributes)[0]
             return (self.cast(result, given.dtype),)
         # Where's condition is no model for its branches.
-        typed = operands[1:] if op_type == "Where" else operands
-        first = next((o for o in typed if isinstance(o, ir.Value)), None)
-        like = _dtype if first is None else first.dtype
+        like = _dtype
+        for operand in operands[1:] if op_type == "Where" else operands:
+            if type(operand) is ir.Value:
+                like = operand.dtype
+                break
         if op_type in _INT_OPERANDS:
             like = None
-        inputs = [self._value(o, like) for o in operands]
+        inputs = [o if type(o) is ir.Value else self._value(o, like) for o in operands]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        attributes = {k: v for k, v in attributes.items() if v is not None}
-        for name, given_value in attributes.items():
-            _check_integers(name, given_value)
+        if attributes:
+            attributes = {k: v for k, v in attributes.items() if v is not None}
+            for name, given_value in attributes.items():
+                _check_integers(name, given_value)
         key = (
             op_type,
             _outputs,
-            *(id(v) for v in inputs),
+            *map(id, inputs),
             *((k, _frozen(v)) for k, v in sorted(attributes.items())),
         )
-        if key in self._memo:
-            return self._memo[key]
+        found = self._memo.get(key)
+        if found is not None:
+            return found
         outputs = [ir.Value(name=self.name(op_type)) for _ in range(_outputs)]
         node = ir.Node(
             "",
@@ -253,7 +259,13 @@ class Emitter:
         return value if value.dtype == dtype else self.Cast(value, to=int(dtype))
 
     def _value(self, operand: Any, like: ir.DataType | None) -> ir.Value | None:
-        if operand is None or isinstance(operand, ir.Value):
+        # Numbers first: whether something is a Value is asked slowly, of what is none.
+        kind = type(operand)
+        if operand is None or kind is ir.Value:
+            return operand  # type: ignore[no-any-return]
+        if kind in _NUMBERS:
+            return self.const(operand, like)
+        if isinstance(operand, ir.Value):
             return operand
         if isinstance(operand, np.ndarray):
             return self.const(operand)
@@ -286,7 +298,7 @@ def _check_integers(name: str, value: object) -> None:
 
 def _all_names(graph: ir.Graph) -> set[str]:
     names = {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
-    for node in graph.all_nodes():
+    for node in nodes_of(graph):
         names.update(v.name for v in node.outputs if v.name)
         if node.name:
             names.add(node.name)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from .arithmetic import work
 from .emit import all_dims, dim_of
+from .nested import nodes_of
 from .rules.op import constant
 
 __all__ = ["HIDDEN", "bared", "hidden", "suspects", "unbounded"]
@@ -110,7 +111,7 @@ def unbounded(model: ir.Model) -> list[ir.Node]:
     which it knows the length alone, it makes one up. Their shapes are to be inferred before."""
     return [
         node
-        for node in model.graph.all_nodes()
+        for node in nodes_of(model.graph)
         if node.op_type in _CARRYING and any(_vast(v) for v in (*node.inputs, *node.outputs))
     ]
 
@@ -128,7 +129,7 @@ def bared(model: ir.Model) -> None:
     """Give hidden nodes back, in place, what they were."""
     if model.opset_imports.pop(HIDDEN, None) is None:
         return
-    for node in model.graph.all_nodes():
+    for node in nodes_of(model.graph):
         if node.domain == HIDDEN:
             node.domain = ""
 
@@ -137,11 +138,10 @@ def suspects(model: ir.Model) -> list[ir.Node]:
     """The nodes of standard operators, in subgraphs too, that the passes can't be trusted with."""
     sequences: set[ir.Value] = set()
     found = []
-    for node in model.graph.all_nodes():
+    for node in nodes_of(model.graph):
         if node.op_type in _MAKES_SEQUENCE:
             sequences.update(node.outputs)
-        reads = [v for v in node.inputs if v is not None]
-        odd = any(v in sequences or isinstance(v.type, _OTHER_TYPES) for v in reads)
+        odd = any(v is not None and (v in sequences or _is_other(v.type)) for v in node.inputs)
         if odd and node.op_type in _TAKES_SEQUENCE:
             sequences.update(node.outputs)
         if node.domain in ("", "ai.onnx") and (
@@ -151,7 +151,9 @@ def suspects(model: ir.Model) -> list[ir.Node]:
     return found
 
 
-_OTHER_TYPES = (ir.SequenceType, ir.OptionalType)
+def _is_other(kind: ir.TypeProtocol | None) -> bool:
+    # Asked slowly, of what is neither.
+    return type(kind) is not ir.TensorType and isinstance(kind, (ir.SequenceType, ir.OptionalType))
 
 
 def _fits(node: ir.Node) -> bool:

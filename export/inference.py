@@ -14,6 +14,7 @@ from .fold import Budget, fold_constants
 from .guard import bared, hidden, suspects, unbounded
 from .legacy import help_inference
 from .message import message
+from .nested import nodes_of
 from .shrinking import waves
 
 __all__ = ["SOURCE", "first_line", "infer_shapes", "settle_shapes", "strays", "through"]
@@ -50,7 +51,7 @@ def infer_shapes(model: ir.Model) -> None:
     holds is carried on only where its length is known, and small."""
     stray = strays(model)
     _write(model, _inferred(model, stray))
-    if any(node.op_type in traits.ASKS_SIZE for node in model.graph.all_nodes()):
+    if any(node.op_type in traits.ASKS_SIZE for node in nodes_of(model.graph)):
         # Nothing else makes a value of what isn't constant, and constants are folded.
         _write(model, _inferred(model, stray, carry=True))
 
@@ -73,41 +74,52 @@ def _unfit(model: ir.Model, inferred: onnx.ModelProto) -> set[ir.Node]:
     }
     if not names:
         return set()
-    return {n for n in model.graph.all_nodes() if any(v.name in names for v in n.outputs)}
+    return {n for n in nodes_of(model.graph) if any(v.name in names for v in n.outputs)}
 
 
 def _write(model: ir.Model, inferred: onnx.ModelProto) -> None:
     found = {info.name: info for info in _infos(inferred.graph)}
-    for name, value in ir.convenience.create_value_mapping(model.graph).items():
-        if name not in found or value.is_graph_input():
+    for name, value in _named(model.graph).items():
+        info = found.get(name)
+        if info is None or value.is_graph_input():
             continue
-        other = _told(found[name])
-        if other.shape is not None:
-            # Of a map too small for its kernel, inference makes a size below 0.
-            negative = any(isinstance(d, int) and d < 0 for d in other.shape)
-            dims = [None if isinstance(d, int) and d < 0 else d for d in other.shape]
-            value.shape = ir.Shape(dims) if negative else other.shape
-        if other.dtype is not None and value.dtype is None:
-            value.dtype = other.dtype
+        shape, dtype = _told(info)
+        if shape is not None:
+            value.shape = shape
+        if dtype is not None and value.dtype is None:
+            value.dtype = dtype
 
 
-def _told(info: onnx.ValueInfoProto) -> ir.Value:
+def _named(graph: ir.Graph) -> dict[str, ir.Value]:
+    """The values of a graph and those inside it, by name; the first of each."""
+    values: dict[str, ir.Value] = dict(graph.initializers)
+    for node in nodes_of(graph):
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.name:
+                values.setdefault(value.name, value)
+    return values
+
+
+def _told(info: onnx.ValueInfoProto) -> tuple[ir.Shape | None, ir.DataType | None]:
     """What inference says of a value. A tensor's type is read here: onnx-ir's own reader is for
-    all types, and takes six times as long, of each of a hundred thousand values."""
+    all types, and takes six times as long, of each of a hundred thousand values. Of a map too
+    small for its kernel, inference makes a size below 0: none is known then."""
     kind = info.type
     if kind.WhichOneof("value") != "tensor_type":
-        return ir.serde.deserialize_value_info_proto(info, None)
+        other = ir.serde.deserialize_value_info_proto(info, None)
+        return other.shape, other.dtype
     tensor = kind.tensor_type
     shape = None
     if tensor.HasField("shape"):
-        shape = ir.Shape(
-            [
-                d.dim_value if d.HasField("dim_value") else d.dim_param or None
-                for d in tensor.shape.dim
-            ]
-        )
-    type_ = ir.TensorType(ir.DataType(tensor.elem_type)) if tensor.elem_type else None
-    return ir.Value(name=info.name, shape=shape, type=type_)
+        dims: list[int | str | None] = []
+        for dim in tensor.shape.dim:
+            size = dim.dim_value
+            if size > 0 or (size == 0 and dim.HasField("dim_value")):
+                dims.append(size)
+            else:
+                dims.append(None if size else dim.dim_param or None)
+        shape = ir.Shape(dims)
+    return shape, ir.DataType(tensor.elem_type) if tensor.elem_type else None
 
 
 def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .nested import nodes_of
 
 __all__ = ["inline"]
 
@@ -49,7 +50,7 @@ def _own(
 ) -> tuple[Size, list[Key]]:
     """Nodes and bytes that a graph has itself, and what it calls."""
     nodes, held, calls = 0, 0, []
-    for node in holder.all_nodes():
+    for node in nodes_of(holder):
         key = node.op_identifier()
         if key in functions:
             calls.append(key)
@@ -121,7 +122,7 @@ class _Inliner:
                     self.values.setdefault(value.name or "", 1)
 
     def run(self) -> None:
-        todo = list(self.model.graph.all_nodes())
+        todo = list(nodes_of(self.model.graph))
         while todo:
             node = todo.pop()
             function = self.model.functions.get(node.op_identifier())
@@ -145,7 +146,7 @@ class _Inliner:
         if any(a.type in kinds for a in arguments.values()):
             raise ModelError(f"{what} takes a graph as its argument; supported: other attributes")
         body = function.clone().graph
-        inner = list(body.all_nodes())
+        inner = list(nodes_of(body))
         for each in inner:
             self._rename(each)
             _resolve(each, arguments)

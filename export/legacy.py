@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from . import traits
+from .nested import nodes_of
 from .rules.op import Op
 
 
@@ -21,7 +22,7 @@ def align_functions(model: ir.Model) -> None:
         own = function.opset_imports.get("")
         if wanted is None or own in (None, wanted):
             continue
-        used = {n.op_type for n in function.graph.all_nodes() if n.domain in ("", "ai.onnx")}
+        used = {n.op_type for n in nodes_of(function.graph) if n.domain in ("", "ai.onnx")}
         if all(version(op, own) == version(op, wanted) for op in used):
             function.opset_imports[""] = wanted
 
@@ -40,7 +41,7 @@ def soften(model: ir.Model) -> None:
     model.ir_version = max(model.ir_version, 4)
     if model.graph.opset_imports.get("", 14) >= 14:
         return
-    for node in model.graph.all_nodes():
+    for node in nodes_of(model.graph):
         if node.op_type == "BatchNormalization" and node.domain == "":
             _soften_batch_normalization(node)
 

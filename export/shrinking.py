@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from .emit import all_dims
+from .nested import nodes_of
 from .rules.op import constant
 
 __all__ = ["waves"]
@@ -52,7 +53,7 @@ def _levels(model: ir.Model) -> dict[ir.Node, int]:
             windows = shrunk = True
         if level or shrunk:
             seen.update(dict.fromkeys(node.outputs, (level, shrunk)))
-    inner = [n for n in model.graph.all_nodes() if n.graph is not model.graph]
+    inner = [n for n in nodes_of(model.graph) if n.graph is not model.graph]
     if windows or any(_may_not_fit(n) for n in inner):
         found |= {n: _MOST + 1 for n in inner if n.op_type == "Slice"}
     return found

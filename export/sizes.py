@@ -10,6 +10,7 @@ import onnx_ir as ir
 from .. import written
 from ..arguments import shapes as checked_shapes
 from ..errors import UsageError, hint
+from .nested import nodes_of
 
 __all__ = ["fix_shapes", "forget_no_sizes", "parse_shape"]
 
@@ -39,7 +40,7 @@ def forget_no_sizes(model: ir.Model) -> None:
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     yield from graph.outputs
-    for node in graph.all_nodes():
+    for node in nodes_of(graph):
         yield from node.outputs
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .nested import nodes_of
 
 __all__ = ["check_nodes", "check_structure"]
 
@@ -30,7 +31,7 @@ def check_structure(model: ir.Model, source: str) -> None:
 def check_nodes(model: ir.Model, opset: int, source: str) -> None:
     """Inputs, outputs and attributes as the standard has them: ONNX's C++ version converter takes
     them for granted, and the whole process with it where they are otherwise. ModelError."""
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_of(model.graph):
         if node.domain not in ("", "ai.onnx"):
             continue
         try:
