@@ -29,7 +29,7 @@ from .options import (
 )
 
 # What the extra `serve` brings; without gRPC's two, REST alone is served.
-_NEEDED = ("starlette", "uvicorn", "orjson", "prometheus_client")
+_NEEDED = ("starlette", "uvicorn", "httptools", "orjson", "prometheus_client")
 _RPC = ("grpc", "google.protobuf")
 
 

@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answering import INLINE, Front, Gone, Reply, told
-from .bodies import Body, refused_whole
+from .bodies import Body
 from .metadata import model_metadata, server_metadata
 from .openapi import document
 from .pictures import of_body, of_instances, read_instances
@@ -117,7 +117,7 @@ class Endpoints:
 
     async def _answered(self, request: Request, call: Any, explains: bool) -> Response:
         begun = now()
-        body = Body(self.front, request.receive, request.headers)
+        body = Body(self.front, request)
         self.front.running += 1
         try:
             model = self._model(request)
@@ -126,13 +126,13 @@ class Endpoints:
             made: Response = await call(request, model, data, begun, explains, body)
             return made
         except Refused:
-            await refused_whole(body, request.headers)
+            await body.refused()
             raise
         finally:
             self.front.running -= 1
             body.release()
 
-    async def _parsed(self, data: bytes, request: Request) -> Inference:
+    async def _parsed(self, data: memoryview, request: Request) -> Inference:
         header = request.headers.get(_HEADER)
         if header is not None and not (header.isascii() and header.isdecimal()):
             raise bad(f"{_HEADER} '{header[:40]}'; expected a number of bytes")
@@ -143,13 +143,14 @@ class Endpoints:
         return made
 
     async def _infer(
-        self, request: Request, model: Any, data: bytes, begun: float, explains: bool, body: Body
-    ) -> Response:
+        self, request: Request, model: Any, data: memoryview, begun: float, explains: bool,
+        body: Body,
+    ) -> Response:  # fmt: skip
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         # curl says of a file that it is a form, unless it is told otherwise.
-        raw = explains and (kind.startswith("image/") or data.startswith(MAGIC))
+        raw = explains and (kind.startswith("image/") or bytes(data[:8]).startswith(MAGIC))
         if raw:
-            asked = of_body(data, request.query_params, model.described)
+            asked = of_body(bytes(data), request.query_params, model.described)
         else:
             asked = await self._parsed(data, request)
         reply = await self.front.answer(
@@ -162,8 +163,9 @@ class Endpoints:
         return await self._written(reply, asked.id, explains)
 
     async def _v1(
-        self, request: Request, model: Any, data: bytes, begun: float, explains: bool, body: Body
-    ) -> Response:
+        self, request: Request, model: Any, data: memoryview, begun: float, explains: bool,
+        body: Body,
+    ) -> Response:  # fmt: skip
         asked = await self.front.apart(read_instances, data, model.described)
         reply = await self.front.answer(
             model, asked, size=len(data), begun=begun, explains=True, json=False,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
+from starlette.requests import Request
+
 from .answering import INLINE_RAW, Front, Gone
+from .connection import BODY, Incoming
 from .refused import Refused, bad
 
-__all__ = ["Body", "refused_whole"]
+__all__ = ["Body"]
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 # What is read of a body that nobody wants, so that its sender gets to read the answer.
 _LEFT_BYTES, _LEFT_SECONDS = 1 << 28, 5.0
 # Seconds without a piece of a body until its sender counts as slow.
@@ -23,10 +25,12 @@ _SLOW = 0.1
 class Body:
     """A request's body and the room that it takes in the queue's bytes."""
 
-    def __init__(self, front: Front, receive: Receive, headers: Mapping[str, str]) -> None:
-        self._front, self._receive, self._headers = front, receive, headers
+    def __init__(self, front: Front, request: Request) -> None:
+        self._front, self._receive, self.headers = front, request.receive, request.headers
+        # Where its length is known; None: it comes in pieces.
+        self._coming: Incoming | None = request.scope.get("extensions", {}).get(BODY)
         self.held = 0
-        self.finished = False
+        self._read = False
         self._turn = False
 
     def release(self) -> None:
@@ -39,45 +43,65 @@ class Body:
         self._front.waiting.reserve(size)
         self.held += size
 
-    async def read(self) -> bytes:
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of it is left to be read."""
+        return self._read if self._coming is None else not self._coming.left
+
+    async def read(self) -> memoryview:
         """All of it. Raises Refused (400, 408, 413, 415, 503), Gone."""
         limit = self._front.limits.body
-        length = self._headers.get("content-length")
+        length = self.headers.get("content-length")
         known = int(length) if length is not None and length.isdecimal() else None
         if known is not None and known > limit:
             raise _too_large(limit)
         self._front.admit()
-        coding = self._headers.get("content-encoding", "identity").strip().lower()
+        coding = self.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("identity", "gzip", "deflate"):
             raise Refused(415, "encoding", f"content-encoding '{coding[:40]}'; accepted: gzip, "
                           "deflate, identity")  # fmt: skip
         if known is not None:
             self._hold(known)
-        pieces: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(self._front.limits.deadline):
-                while not self.finished:
-                    message = await self._next()
-                    if message["type"] == "http.disconnect":
-                        raise Gone
-                    piece = message.get("body", b"")
-                    size += len(piece)
-                    self.finished = not message.get("more_body", False)
-                    if size > limit:
-                        raise _too_large(limit)
-                    if size > self.held:
-                        self._hold(size - self.held)
-                    pieces.append(piece)
+                if self._coming is None:
+                    body = await self._pieces(limit)
+                else:
+                    made: Any = np.empty(self._coming.left, np.uint8)  # not zeroed first
+                    body = memoryview(made)
+                    await self._whole(self._coming, body)
         except TimeoutError:
             raise Refused(408, "slow_body", "the body didn't arrive in time") from None
         finally:
             self._pass_on()
-        join = b"".join
-        body = join(pieces) if size < INLINE_RAW else await self._front.apart(join, pieces)
         return body if coding == "identity" else await self._front.apart(self._inflated, body)
 
-    def _inflated(self, body: bytes) -> bytes:
+    async def _whole(self, coming: Incoming, into: memoryview | None) -> None:
+        """Have it received there, in turn: so many bodies at once are read. A loop that had all of
+        them in hand would come to a probe last. Whoever sends slowly gives the turn to another."""
+        coming.take(into)
+        while coming.left:
+            async with self._front.turns:
+                if await coming.arrived(_SLOW):
+                    return
+            await coming.stirred()
+
+    async def _pieces(self, limit: int) -> memoryview:
+        pieces: list[bytes] = []
+        size = 0
+        while not self._read:
+            piece = await self._next()
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            if size > self.held:
+                self._hold(size - self.held)
+            pieces.append(piece)
+        join = b"".join
+        body = join(pieces) if size < INLINE_RAW else await self._front.apart(join, pieces)
+        return memoryview(body)
+
+    def _inflated(self, body: memoryview) -> memoryview:
         """A compressed body, within the same limit."""
         limit = self._front.limits.body
         inflater = zlib.decompressobj(wbits=47)  # gzip's or zlib's header
@@ -89,20 +113,25 @@ class Body:
             raise _too_large(limit)
         if not inflater.eof:
             raise bad("the compressed body is cut short")
-        return made
+        return memoryview(made)
 
-    async def _next(self) -> MutableMapping[str, Any]:
-        """The next piece, in turn: so many bodies at once are read. A loop that had all of them in
-        hand would come to a probe last. Whoever sends slowly gives the turn to another."""
+    async def _next(self) -> bytes:
+        """The next piece, in turn, as above."""
         if not self._turn:
             await self._front.turns.acquire()
             self._turn = True
         # A timer, not a task to wait for beside it: a body comes in many pieces.
         slow = asyncio.get_running_loop().call_later(_SLOW, self._pass_on)
         try:
-            return await self._receive()
+            message = await self._receive()
         finally:
             slow.cancel()
+        if message["type"] == "http.disconnect":
+            self._read = True
+            raise Gone
+        self._read = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
 
     def _pass_on(self) -> None:
         if self._turn:
@@ -114,20 +143,21 @@ class Body:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    async def refused(self) -> None:
+        """Read what is left of a refused request: an answer to one who still writes is lost, where
+        the connection is reset under it. Those who wait for `100 Continue` have written nothing."""
+        if self.finished or self.headers.get("expect", "").lower() == "100-continue":
+            return
+        with contextlib.suppress(TimeoutError, Gone):
+            async with asyncio.timeout(_LEFT_SECONDS):
+                if self._coming is not None:
+                    if self._coming.left <= _LEFT_BYTES:
+                        await self._whole(self._coming, None)
+                    return
+                left = _LEFT_BYTES
+                while left > 0 and not self._read:
+                    left -= len(await self._next())
+
 
 def _too_large(limit: int) -> Refused:
     return Refused(413, "too_large", f"the body is too large; at most {limit} bytes")
-
-
-async def refused_whole(body: Body, headers: Mapping[str, str]) -> None:
-    """Read what is left of a refused request: an answer to one who still writes is lost, where the
-    connection is reset under it. Those who wait for `100 Continue` have written nothing."""
-    if body.finished or headers.get("expect", "").lower() == "100-continue":
-        return
-    left = _LEFT_BYTES
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LEFT_SECONDS):
-            while left > 0 and not body.finished:
-                message = await body._next()
-                left -= len(message.get("body", b""))
-                body.finished = not message.get("more_body", False)

@@ -49,7 +49,7 @@ def _outputs(methods: list[Any] | None, model: Described) -> tuple[Wanted, ...]:
     return tuple(Wanted(n, False) for n in (*own, *said, *(HEATMAP + n for n in names)))
 
 
-def read_instances(data: bytes, model: Described) -> Inference:
+def read_instances(data: bytes | memoryview, model: Described) -> Inference:
     """V1: `{"instances": [{"image": {"b64": …}, "target": 281}], "methods": […]}`. An instance's
     picture is `{"b64": …}` or a string, also without `image` around it; `target` and `contrast` may
     stand beside `instances` for all of them. Raises Refused."""

@@ -50,7 +50,7 @@ class Inference:
     binary: bool = False
 
 
-def parse(body: bytes, header: int | None = None) -> Inference:
+def parse(body: bytes | memoryview, header: int | None = None) -> Inference:
     """A request's body. header: the length of its JSON part where raw tensors follow it
     (`Inference-Header-Content-Length`); None: it is JSON alone. Raises Refused (400)."""
     size = len(body) if header is None else header

@@ -24,10 +24,13 @@ from .pool import Pool, Settings
 from .prepare import Asked
 from .waiting import Batch, Waiting, now
 
-__all__ = ["Options", "listening", "serve"]
+__all__ = ["Options", "doubled", "listening", "serve"]
 
 # For workers to load what is ready for them.
 _UP = 300.0
+# Connections that are taken in a turn of the loop. libuv takes one of each listener: a probe behind
+# two hundred callers, who come at once, would wait for as many turns, a second and more.
+_AT_ONCE = 32
 # Seconds until a thread that reads a request hands the interpreter to one that waits for it: the
 # event loop, which takes it several times for a probe.
 _TURN = 0.001
@@ -65,6 +68,11 @@ def listening(host: str, port: int) -> socket.socket:
         raise UsageError(
             f"{host}:{port}: can't be listened at: {err.strerror or err}; another --port or --host"
         ) from err
+
+
+def doubled(http: socket.socket) -> list[socket.socket]:
+    """The socket, as often as connections shall be taken of it in one turn of the loop."""
+    return [http, *(http.dup() for _ in range(_AT_ONCE - 1))]
 
 
 def serve(options: Options, http: socket.socket, say: Callable[[str], None]) -> int:
@@ -113,17 +121,19 @@ class _Server:
         import uvicorn
 
         from .app import app
+        from .connection import Connection
 
         loop = asyncio.get_running_loop()
         self.stopped = loop.create_future()
+        connection: Any = Connection  # uvicorn names a protocol that is told of copies
         config = uvicorn.Config(
             app(self.front, self.options.token), log_config=None, access_log=False,
-            lifespan="off", server_header=False, timeout_keep_alive=75, ws="none",
+            http=connection, lifespan="off", server_header=False, timeout_keep_alive=75, ws="none",
             proxy_headers=False, timeout_graceful_shutdown=5, backlog=2048,
         )  # fmt: skip
         server = _quiet(uvicorn.Server)(config)
         with self._signals(loop):
-            serving = asyncio.create_task(server.serve(sockets=[http]))
+            serving = asyncio.create_task(server.serve(sockets=doubled(http)))
             rpc = None
             try:
                 loading = asyncio.create_task(self._load())

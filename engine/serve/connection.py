@@ -1,0 +1,308 @@
+"""A connection: heads go through uvicorn's parser, bodies of a known length into their own memory.
+
+uvicorn hands a body on in pieces, each of which is copied four times until it is one: out of the
+loop's buffer, out of the parser's, into the request's, and to join them. Here the parser is given
+a request's head alone. What follows waits in the socket until the application has admitted the
+request and says where it shall lie; it is received there. Chunked bodies go the parser's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .answering import Gone
+
+__all__ = ["BODY", "Connection", "Incoming"]
+
+# The ASGI extension that has a request's body, where it is received so.
+BODY = "backlight.body"
+# What is read at once where nobody has said what it is for: a head, and how its body begins; and
+# of what nobody wants.
+_PIECE, _WASTE = 1 << 14, 1 << 18
+# Of a head, and of what comes behind a chunked body.
+_MOST_HEAD = 1 << 16
+# Of a body that no one has read, passed over to get to the next request.
+_MOST_LEFT = 1 << 28
+_END = re.compile(rb"\r?\n\r?\n")
+_UPGRADE = re.compile(rb"(?i)\nupgrade[ \t]*:")
+
+
+class _Heads(HttpToolsProtocol):
+    """uvicorn's part. in_head: whether a head is expected, or has begun; bodied: whether the
+    parser has had some of a body."""
+
+    def __init__(self, outer: Connection, **how: Any) -> None:
+        super().__init__(**how)
+        self._outer = outer
+        self.in_head, self.bodied = True, False
+        self._headers = 0
+
+    def fresh(self) -> None:
+        """The next request has a parser of its own: the last one's is still at its body."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.in_head = True
+
+    @property
+    def length(self) -> int:
+        """Of the body that follows, where the parser has seen nothing of it; else 0."""
+        if self.in_head or self.bodied or not self.headers:
+            return 0
+        known = dict(self.headers)
+        return 0 if b"transfer-encoding" in known else int(known.get(b"content-length", b"0"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.bodied, self._headers = False, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers += len(name) + len(value) + 4
+        if self._headers > _MOST_HEAD:  # trailers; a head is measured as it comes
+            raise ValueError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.in_head = False
+
+    def on_body(self, body: bytes) -> None:
+        self.bodied = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.in_head = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        unread = self.cycle.response_complete and not self.in_head
+        if unread and not self.transport.is_closing():
+            self._outer.answered()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._headers > _MOST_HEAD:
+            self.refuse(431, f"the headers are too large; at most {_MOST_HEAD} bytes")
+        else:
+            self.refuse(400, "no HTTP/1.1 request")
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer what is no request, and close."""
+        if self.in_head and self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # what was asked before it is answered first
+            return
+        if not self.in_head and self.cycle.response_started:
+            self.transport.close()
+            return
+        text = json.dumps({"error": message}).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + text)
+        self.transport.close()
+
+
+class Incoming:
+    """A body that is still in the socket. left: bytes of it that are to come. early: what came with
+    the head, and of what follows the body."""
+
+    def __init__(self, connection: Connection, heads: _Heads, size: int, early: bytes) -> None:
+        self._connection, self._heads, self._cycle = connection, heads, heads.cycle
+        self.left, self.early = size, early
+        self.taken = self._any = False
+        self._into: memoryview | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def take(self, into: memoryview | None) -> None:
+        """Have it, or what is left of it, received there; None: nowhere."""
+        cycle = self._cycle
+        if into is not None and cycle.waiting_for_100_continue:
+            cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        self._into, self.taken = into, True
+        there = min(len(self.early), self.left)
+        if into is not None:
+            into[:there] = self.early[:there]
+        self.early = self.early[there:]
+        self.received(there)
+
+    async def arrived(self, seconds: float) -> bool:
+        """Whether all of it is there: read on until it is, or until nothing has come for so many
+        seconds. Raises Gone."""
+        while self.left:
+            before = self.left
+            await self._read(seconds)
+            if self.left == before:
+                return False
+        return True
+
+    async def stirred(self) -> None:
+        """Wait until something comes, and read no further. Raises Gone."""
+        self._any = True
+        try:
+            await self._read(None)
+        finally:
+            self._any = False
+
+    async def _read(self, seconds: float | None) -> None:
+        loop, flow = asyncio.get_running_loop(), self._heads.flow
+        if self._cycle.disconnected:
+            raise Gone
+        self._waiter = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self.wake)
+        flow.resume_reading()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+            if self.left:
+                flow.pause_reading()
+        if self._cycle.disconnected and self.left:
+            raise Gone
+
+    def place(self, waste: memoryview) -> memoryview:
+        """Where the next bytes of it lie."""
+        return waste if self._into is None else self._into[len(self._into) - self.left :]
+
+    def received(self, count: int, waste: memoryview | None = None) -> None:
+        """So many came, there."""
+        mine = min(count, self.left)
+        self.left -= mine
+        if waste is not None and self._into is None:
+            self.early += waste[mine:count]
+        if self._any:
+            self._heads.flow.pause_reading()
+            self.wake()
+        if not self.left:
+            self._connection.whole(self)
+            self.wake()
+
+    def wake(self) -> None:
+        """Have who reads look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """As uvicorn makes them."""
+
+    # Of all connections: what comes is taken out at once.
+    _scratch = memoryview(bytearray(_WASTE))
+
+    def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+        self._inner = _Heads(
+            self, config=config, server_state=server_state, app_state=app_state, _loop=_loop
+        )
+        self._seconds: float = config.timeout_keep_alive
+        self._timer: asyncio.TimerHandle | None = None
+        self._begun, self._passed = b"", 0
+        self._body: Incoming | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """uvicorn's, and a head has to come in time."""
+        self._inner.connection_made(transport)  # type: ignore[arg-type]
+        self._timed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is left."""
+        self._untimed()
+        self._inner.connection_lost(exc)
+        if self._body is not None:
+            self._body.wake()
+
+    def pause_writing(self) -> None:
+        """The other side reads too slowly."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._inner.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes lie: where their body shall, or in memory for once."""
+        if self._body is not None and self._body.taken:
+            return self._body.place(self._scratch)
+        return self._scratch[:_PIECE]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """They are there."""
+        if self._body is None:
+            self._fed(bytes(self._scratch[:nbytes]))
+        elif self._body.taken:
+            self._body.received(nbytes, self._scratch)
+        else:  # an earlier request looks whether its caller is there
+            self._body.early += self._scratch[:nbytes]
+            self._inner.flow.pause_reading()
+
+    def _fed(self, data: bytes) -> None:
+        """Give a request's head to the parser, and stop at its end where a body follows."""
+        heads = self._inner
+        while data and not heads.transport.is_closing():
+            if not heads.in_head:
+                self._passed += len(data) if heads.cycle.response_complete else 0
+                if self._passed > _MOST_LEFT:
+                    heads.transport.close()
+                heads.data_received(data)
+                return
+            self._begun += data
+            found = _END.search(self._begun)
+            end = len(self._begun) if found is None else found.end()
+            if end > _MOST_HEAD:
+                heads.refuse(431, f"the head is too large; at most {_MOST_HEAD} bytes")
+                return
+            if found is None and self._begun[:1].isalpha():
+                self._timed()
+                return
+            head, data = self._begun[:end], self._begun[end:]
+            self._begun, self._passed = b"", 0
+            self._untimed()
+            # Java's client offers HTTP/2 with a request, whose body the parser then leaves out.
+            heads.data_received(_UPGRADE.sub(b"\nx-upgrade:", head))
+            if heads.length and not heads.transport.is_closing():
+                self._body = Incoming(self, heads, heads.length, data)
+                if len(data) < self._body.left:
+                    heads.flow.pause_reading()
+                heads.scope["extensions"] = {BODY: self._body}  # type: ignore[dict-item]
+                return
+
+    def whole(self, body: Incoming) -> None:
+        """A body is there: its request is read, and the next may have begun behind it."""
+        self._body = None
+        self._inner.fresh()
+        self._inner.on_message_complete()
+        if body.early:
+            self._fed(body.early)
+
+    def answered(self) -> None:
+        """The response is written, and the body isn't read: it is in the next request's way."""
+        if self._body is None:  # chunked: as it comes, but not for good
+            self._timed()
+        elif self._body.left <= _MOST_LEFT and not self._inner.expect_100_continue:
+            self._body.take(None)
+            self._inner.flow.resume_reading()
+        else:
+            self._inner.transport.close()
+
+    def _timed(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._seconds, self._late)
+
+    def _untimed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        """A head that doesn't come."""
+        if self._begun and not self._inner.transport.is_closing():
+            self._inner.refuse(408, "the request's head didn't arrive in time")
+        self._inner.transport.close()
