@@ -25,7 +25,7 @@ __all__ = ["BODY", "Connection", "Incoming"]
 BODY = "backlight.body"
 # What is read at once where nobody has said what it is for: a head, and how its body begins; and
 # of what nobody wants.
-_PIECE, _WASTE = 1 << 14, 1 << 18
+_PIECE, _WASTE = 1 << 16, 1 << 18
 # Of a head, and of what comes behind a chunked body.
 _MOST_HEAD = 1 << 16
 # Of a body that no one has read, passed over to get to the next request.
