@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import UsageError
 from .answering import Front, Gone, Reply
+from .fields import bounded
 from .metadata import model_metadata, server_metadata
 from .proto import METHODS, SERVICE, messages
 from .protocol import MOST_NAME, MOST_TENSORS, Inference, Wanted
@@ -210,9 +211,11 @@ def _read(kind: Any, data: bytes) -> Any:
     """A message of a kind. Raises Refused."""
     wrong = importlib.import_module("google.protobuf.message").DecodeError
     try:
-        return kind.FromString(data)
+        if bounded(data, kind.DESCRIPTOR):
+            return kind.FromString(data)
     except wrong:
-        raise bad(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}") from None
+        pass
+    raise bad(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}")
 
 
 def _number(status: str) -> int:

@@ -15,7 +15,7 @@ pytest.importorskip("grpc", reason="the extra 'serve' is not installed")
 
 from backlight.engine.serve.proto import METHODS, SERVICE, messages
 from backlight.engine.serve.refused import Refused
-from backlight.engine.serve.rpc import _parsed
+from backlight.engine.serve.rpc import _parsed, _read
 
 from ..engine.commands import SRC
 from .running import Server
@@ -175,3 +175,43 @@ def test_more_bad_messages() -> None:
         with pytest.raises(Refused) as refused:
             _parsed(message)
         assert says in str(refused.value)
+
+
+def _many(where: str) -> Any:
+    made = request()
+    if where == "elements":
+        made.inputs[0].contents.bytes_contents.extend([b""] * 20_000)
+    elif where == "parameters":
+        made.outputs.add(name="y")
+        for at in range(20_000):
+            made.outputs[0].parameters[str(at)].bool_param = True
+    elif where == "numbers":
+        made.inputs[0].contents.int_contents.extend([1] * ((1 << 23) + 1))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [("elements", "16384 fields"), ("parameters", "16384 fields"), ("numbers", "8388608 bytes")],
+)
+def test_a_message_is_counted_before_it_is_read(where: str, says: str) -> None:
+    """protobuf would make objects of all of it, and the probes wait."""
+    kind = messages()["ModelInferRequest"]
+    with pytest.raises(Refused, match=says):
+        _read(kind, _many(where).SerializeToString())
+
+
+def test_groups_and_messages_cut_short_are_no_messages() -> None:
+    kind, whole = messages()["ModelInferRequest"], request().SerializeToString()
+    for data in (b"\x0b\x0c", whole[:-1], b"\x2a\xff\xff\xff\xff\x0f", b"\x80" * 40):
+        with pytest.raises(Refused):
+            _read(kind, data)
+
+
+def test_large_messages_of_few_fields_are_read() -> None:
+    made = request()
+    made.raw_input_contents.append(bytes(20 << 20))
+    made.inputs[0].contents.fp32_contents.extend([0.5] * 100_000)
+    made.inputs[0].contents.int_contents.extend([300] * 1_000_000)
+    kind = messages()["ModelInferRequest"]
+    assert _read(kind, made.SerializeToString()) == made
