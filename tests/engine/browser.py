@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ PATIENCE = 120
 class Browser:
     """One page at a time."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, flags: Sequence[str]) -> None:
         options = {
             "binary": CHROMIUM,
             "args": [
-                "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                "--hide-scrollbars", f"--window-size={WINDOW[0]},{WINDOW[1]}",
+                "--headless", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars",
+                f"--window-size={WINDOW[0]},{WINDOW[1]}", *flags,
             ],
         }  # fmt: skip
         wanted = {
@@ -43,7 +43,11 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Load a file and wait until it has loaded."""
-        _post(f"{self._url}/url", {"url": page.resolve().as_uri()})
+        self.visit(page.resolve().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Load a page and wait until it has loaded."""
+        _post(f"{self._url}/url", {"url": address})
 
     def resize(self, width: int, height: int) -> None:
         """Give the window another size."""
@@ -127,8 +131,8 @@ def _call(request: urllib.request.Request) -> Any:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Browser]:
-    """A browser, ended afterwards."""
+def browser(flags: Sequence[str] = ("--disable-gpu",)) -> Iterator[Browser]:
+    """A browser, ended afterwards. flags: Chromium's own."""
     assert CHROMEDRIVER is not None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -146,7 +150,7 @@ def browser() -> Iterator[Browser]:
             except OSError:
                 assert time.monotonic() < end, "chromedriver does not start"
             time.sleep(0.05)
-        page = Browser(base)
+        page = Browser(base, flags)
         try:
             yield page
         finally:

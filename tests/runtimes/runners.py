@@ -15,21 +15,28 @@ import numpy as np
 import onnx
 
 from ..export.harness import Array, run_reference
+from ..web.chromium import opened
+from ..web.packages import VERSION, UnavailableError
 
 Feeds = Mapping[str, Array]
+WEB = "onnxruntime-web"
 Run = Callable[[onnx.ModelProto, Feeds], dict[str, Array]]
 
 
 class Runtime(NamedTuple):
-    """A runtime by name: the distribution that holds it, and how it runs a file."""
+    """A runtime by name: the distribution that holds it, and how it runs a file. slow: a file takes
+    it seconds."""
 
     name: str
     package: str
     run: Run
+    slow: bool = False
 
     @property
     def version(self) -> str | None:
         """What is installed; None where nothing is."""
+        if self.package == WEB:
+            return _in_browser()
         try:
             return version(self.package)
         except PackageNotFoundError:
@@ -107,11 +114,30 @@ def tract(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Array]:
     return {o.name: r.to_numpy() for o, r in zip(model.graph.output, results, strict=True)}
 
 
+def wasm(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Array]:
+    """onnxruntime-web in Chromium, on the processor."""
+    return opened().run(model, feeds, "wasm")
+
+
+def webgpu(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Array]:
+    """onnxruntime-web in Chromium, on a GPU, be it one in software."""
+    return opened().run(model, feeds, "webgpu")
+
+
+def _in_browser() -> str | None:
+    try:
+        return VERSION if opened().adapter else None
+    except UnavailableError:
+        return None
+
+
 RUNTIMES = (
     Runtime("ONNX Runtime", "onnxruntime", onnxruntime),
     Runtime("ONNX's evaluator", "onnx", reference),
     Runtime("OpenVINO", "openvino", openvino),
-    Runtime("OpenVINO, converted", "openvino", openvino_converted),
+    Runtime("OpenVINO, converted", "openvino", openvino_converted, slow=True),
     Runtime("OpenCV", "opencv-python-headless", opencv),
     Runtime("tract", "tract", tract),
+    Runtime("onnxruntime-web, WASM", WEB, wasm, slow=True),
+    Runtime("onnxruntime-web, WebGPU", WEB, webgpu, slow=True),
 )

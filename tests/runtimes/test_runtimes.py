@@ -1,6 +1,7 @@
 """The forms for any runtime are right on all that are installed; those for ONNX Runtime, on it.
 
-SqueezeNet, and OpenVINO's files as its converter writes them: `pytest -m slow tests/runtimes`.
+SqueezeNet, OpenVINO's files as its converter writes them, and onnxruntime-web in Chromium:
+`pytest -m slow tests/runtimes`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def cases() -> list[object]:
             for form in LOWERINGS:
                 if form not in ANYWHERE and runtime.name != "ONNX Runtime":
                     continue
-                slow = not net.small or runtime.name.endswith("converted")
+                slow = not net.small or runtime.slow
                 marks = [pytest.mark.slow] if slow else []
                 name = f"{runtime.name}-{net.name}-{form}".replace(" ", "_")
                 found.append(pytest.param(runtime, net, form, marks=marks, id=name))
@@ -53,6 +54,15 @@ def test_right(runtime: Runtime, net: Net, form: str, rows: int) -> None:
     found = cell(net, form, rows, runtime)
     assert found.error is not None, found.why
     assert found.error <= LIMIT
+
+
+@pytest.mark.slow
+def test_webgpu_is_no_processor() -> None:
+    """It has no Indices: so the runs above are its own."""
+    (runtime,) = (r for r in RUNTIMES if r.name.endswith("WebGPU"))
+    installed(runtime)
+    found = cell(NETS[0], "cuda", 1, runtime)
+    assert found.error is None and "Indices" in found.why
 
 
 LAYERS = [

@@ -6,7 +6,6 @@ Under Node, where npm is there; the packages go into `.cache/web`, once.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,16 +18,11 @@ import backlight
 
 from ..export.harness import Array, run_runtime
 from ..models import images
+from .packages import PACKAGES, ROOT, UnavailableError, installed
 
 pytest.importorskip("onnxruntime")
 
-VERSION = "1.30.0"
-ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache" / "web" / VERSION
 SQUEEZENET = ROOT / "engine" / "assets" / "squeezenet1_1.onnx"
-
-# By package, a file that is there once it is installed.
-PACKAGES = {"onnxruntime-web": "ort.node.min.mjs", "onnxruntime-node": "index.js"}
 
 # Installing takes longer than the runs: 140 and 290 MB.
 pytestmark = pytest.mark.slow
@@ -38,23 +32,10 @@ pytestmark = pytest.mark.slow
 def runtime(request: pytest.FixtureRequest) -> Path:
     """The folder of a package; skips where it can't be had."""
     package: str = request.param
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    folder = CACHE / package / "node_modules" / package
-    if not (folder / "dist" / PACKAGES[package]).is_file():
-        (CACHE / package).mkdir(parents=True, exist_ok=True)
-        # No install scripts: none of the packages needs its own to run here.
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save"]
-        done = subprocess.run(
-            [*command, "--prefix", str(CACHE / package), f"{package}@{VERSION}"],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        if done.returncode:
-            pytest.skip(f"npm can't install {package} {VERSION}: {done.stderr.strip()[-200:]}")
-    return folder
+    try:
+        return installed(package)
+    except UnavailableError as err:
+        pytest.skip(str(err))
 
 
 def run_web(runtime: Path, model: onnx.ModelProto, feeds: dict[str, Array], work: Path) -> dict:
