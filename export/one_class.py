@@ -82,9 +82,10 @@ def head_of(of: ir.Value, wrt: Collection[ir.Value], rules: RuleMap, opset: int)
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
             return None
-        moving = {v for v in node.inputs if not is_fixed(v)}
-        source = next(iter(moving), None)
-        if len(moving) != 1 or source is None or source.dtype != value.dtype:
+        # Once: of what it reads twice, as Mul(x, x), the derivatives add up.
+        moving = [v for v in node.inputs if not is_fixed(v)]
+        source = moving[0] if len(moving) == 1 else None
+        if source is None or source.dtype != value.dtype:
             return None
         if _mixes(node, source, value):
             return Head(of, tuple(nodes), node, source)

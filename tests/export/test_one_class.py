@@ -48,6 +48,18 @@ HEADS = {
         "p = ReduceMean<keepdims=0>(A, places) m = MatMul(p, W) q = MatMul(p, V) z = Add(m, q)",
         False,
     ),
+    "scores read twice": (
+        "p = ReduceMean<keepdims=0>(A, places) m = MatMul(p, W) z = Mul(m, m)", False,
+    ),
+    "scores added to themselves": (
+        "p = ReduceMean<keepdims=0>(A, places) m = MatMul(p, W) z = Add(m, m)", False,
+    ),
+    "a map read twice": (
+        "m = Conv(A, W4) q = Mul(m, m) z = ReduceMean<keepdims=0>(q, places)", False,
+    ),
+    "a layer and its shortcut in one": (
+        "p = ReduceMean<keepdims=0>(A, places) m = MatMul(p, W) z = Gemm(m, Q, m)", False,
+    ),
 }  # fmt: skip
 CLASSES = 24
 
@@ -67,6 +79,7 @@ def net(head: str) -> onnx.ModelProto:
     model.graph.initializer.extend([
         weight("W0", 16, 8, 1, 1), weight("W", 16, CLASSES), weight("V", 16, CLASSES),
         weight("Wt", CLASSES, 16), weight("W4", CLASSES, 16, 1, 1), weight("W9", CLASSES, 16, 3, 3),
+        weight("Q", CLASSES, CLASSES),
         weight("b", CLASSES), weight("b4", CLASSES, 1, 1),
         onnx.numpy_helper.from_array(np.array([2, 3]), "places"),
         onnx.numpy_helper.from_array(np.array([0, CLASSES]), "flat"),
