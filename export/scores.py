@@ -227,6 +227,9 @@ def _unflattened(reading: Reading) -> ir.Value:
     source, back = node.inputs[0], next(iter(reading.behind), None)
     if source is None or source.shape is None or back is None or back.op_type != "Reshape":
         return reading.before
+    sizes = back.inputs[1].producer() if back.inputs[1] is not None else None
+    if sizes is not None and sizes.op_type == "Shape" and sizes.inputs[0] is source:
+        return source  # inference may call the same open size by another name
     again = back.outputs[0].shape
     same = again is not None and all_dims(source.shape) == all_dims(again)
     return source if same else reading.before

@@ -685,6 +685,27 @@ def test_maps_and_texts_are_no_class_scores(end, shape, batch, opset):
             how()
 
 
+def test_scores_whose_rows_inference_counts_twice_keep_their_name():
+    """A Softmax of opset 11 behind a Reshape by the run's batch: the score is the file's tensor."""
+    body = models.BODY.replace(
+        "f = Flatten(p)",
+        "sh = Shape(p) n = Gather(sh, first) u = Unsqueeze<axes=[0]>(n) "
+        "to = Concat<axis=0>(u, four, open) q = Reshape(p, to) "
+        "f = ReduceMean<axes=[2],keepdims=0>(q)",
+    )
+    model = models.tiny(body=body, shape="N,3,H,W", output="float[M,K] prob", opset=11)
+    for name, value in {"first": 0, "four": [4], "open": [-1]}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    assert check(model).of == "scores"
+    got = run_runtime(backlight.export(model, ("vanilla",)), {"x": X, "target": np.array([3, 1])})
+    want = run_runtime(
+        backlight.export(models.tiny(), ("vanilla",)), {"x": X, "target": np.array([3, 1])}
+    )
+    np.testing.assert_allclose(
+        got["saliency_vanilla"], want["saliency_vanilla"], rtol=1e-5, atol=1e-7
+    )
+
+
 def test_rows_that_are_no_images_are_refused():
     """Text as the recurrent recognisers give it: [T,N,K]."""
     model = head(
