@@ -13,6 +13,9 @@ from . import traits
 from .backward import FLOATS
 from .emit import all_dims, dim_of
 
+# So far behind labels their scores are looked for.
+_STEPS = 48
+
 
 @dataclass(frozen=True)
 class Image:
@@ -153,6 +156,19 @@ def shown(value: ir.Value) -> str:
         return "of unknown shape"
     dims = all_dims(value.shape)
     return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
+
+
+def behind_labels(graph: ir.Graph) -> ir.Value | None:
+    """Of a model that gives labels alone, the numbers that they are the largest of."""
+    for value in graph.outputs:
+        for _ in range(_STEPS):
+            node = value.producer()
+            if node is None or not node.inputs or node.inputs[0] is None:
+                break
+            value = node.inputs[0]
+            if value.dtype in FLOATS and value.producer() is not None:
+                return value
+    return None
 
 
 def unreached(name: str, ofs: Sequence[ir.Value], so: str) -> UsageError:

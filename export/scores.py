@@ -135,8 +135,12 @@ def _candidate(graph: ir.Graph) -> ir.Value:
         if tensors:
             break
     names = ", ".join(f"'{v.name}' {choose.shown(v)}" for v in graph.outputs) or "none"
+    nearest = None if outputs else choose.behind_labels(graph)
+    instance = (
+        "" if nearest is None else f" (for instance '{nearest.name}' {choose.shown(nearest)})"
+    )
     raise ModelError(
-        f"{len(outputs)} outputs could be class scores ({names}); name one with --of, "
+        f"{len(outputs)} outputs could be class scores ({names}); name one with --of{instance}, "
         "or --layer in a command without it"
     )
 

@@ -25,12 +25,15 @@ _NO_NAME = re.compile(r"-?\d*|[?*_]+|none|null|nan|any|unk|unknown|undefined|dyn
 
 def forget_no_sizes(model: ir.Model) -> None:
     """Make sizes unknown, in place, that are none: Paddle's exporters write -1 for what they don't
-    know, others 0, or one name such as `?` for all. Shapes of weights are left alone: 0 is a size
-    there."""
+    know, others 0, or one name such as `?` for all, others no dimensions at all. Shapes of weights
+    are left alone: 0 is a size there."""
     for graph in (model.graph, *(f.graph for f in model.functions.values())):
         for value in _values(graph):
             shape = value.shape
             if shape is None or value.const_value is not None or value.is_initializer():
+                continue
+            if not shape.dims and value.is_graph_output() and value.producer() is not None:
+                value.shape = None  # said of outputs of any rank; a number's is found again
                 continue
             dims = [_dim(dim) for dim in shape]
             if any(new is not old for new, old in zip(dims, shape, strict=True)):

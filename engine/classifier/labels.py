@@ -19,6 +19,7 @@ __all__ = [
     "counted",
     "fitting",
     "load_labels",
+    "missing",
     "of_model",
     "rival_number",
 ]
@@ -56,6 +57,13 @@ def fitting(names: list[str], classes: int | None, source: str) -> list[str]:
     if classes is not None and len(names) != classes:
         raise ModelError(f"{source} names {counted(len(names))}; the model has {classes}")
     return names
+
+
+def missing(classes: int | None) -> str | None:
+    """A note where a model seems to have ImageNet's classes, and names none."""
+    if classes not in (IMAGENET, WITH_BACKGROUND):
+        return None
+    return f"the model names none of its {classes} classes: --labels imagenet gives ImageNet's"
 
 
 def load_labels(given: str, classes: int | None = None) -> list[str]:

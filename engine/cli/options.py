@@ -305,12 +305,7 @@ def chosen_labels(
         return names_of_classes.fitting(names, classes, given), None
     if own is not None and (of is None or classes is None or len(own) == classes):
         return names_of_classes.fitting(own, classes, "the metadata"), None
-    known = (names_of_classes.IMAGENET, names_of_classes.WITH_BACKGROUND)
-    if of is not None or classes not in known:
-        return None, None
-    return None, (
-        f"the model names none of its {classes} classes: --labels imagenet gives ImageNet's"
-    )
+    return None, names_of_classes.missing(classes) if of is None else None
 
 
 def class_asked(

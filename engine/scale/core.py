@@ -133,7 +133,11 @@ class Explaining:
         if self.asked.labels is not None:
             return names_of_classes.fitting(list(self.asked.labels), classes, "--labels")
         own = None if layer is not None else self.explainer.labels
-        return None if own is None else names_of_classes.fitting(own, classes, "the metadata")
+        if own is not None:
+            return names_of_classes.fitting(own, classes, "the metadata")
+        note = None if self.asked.made.get("of") else names_of_classes.missing(classes)
+        self.notes += [] if note is None else [note]
+        return None
 
     @property
     def settled(self) -> dict[str, Any]:

@@ -53,6 +53,14 @@ def shards(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("here")
+def test_a_model_of_a_thousand_classes_hints_at_their_names(shards: Path, tmp_path: Path) -> None:
+    model, names = models.thousand(), [f"class {n}" for n in range(1000)]
+    for folder, labels in (("bare", None), ("named", names)):
+        done = scale.batch(model, [shards], tmp_path / folder, labels=labels, **HOW)
+        assert any("--labels imagenet" in note for note in done.notes) is (labels is None)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_part_holds_what_the_explainer_says(tiny: Path, tmp_path: Path) -> None:
     """Row by row against an Explainer on the same pictures; a broken one is a row with a reason."""
     pictures = {f"{n}.jpg": thumbnail(n) for n in range(11)} | {"z.jpg": b"no picture"}

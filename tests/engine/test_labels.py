@@ -182,19 +182,9 @@ def test_a_class_that_is_mistyped(given, near):
 WINDOWS = {"explain": [], "occlude": ["--window", "4", "--stride", "4"]}
 
 
-def thousand(**changes) -> onnx.ModelProto:
-    model = models.tiny(output="float[N,1000] prob", **changes)
-    for tensor in model.graph.initializer:
-        if tensor.name in ("v", "c"):
-            shape = (1000, *tensor.dims[1:])
-            wide = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
-    return model
-
-
 @pytest.mark.parametrize("command", ["explain", "occlude"])
 def test_a_model_of_a_thousand_classes_hints_at_their_names(command, tmp_path, capsys):
-    onnx.save(thousand(), tmp_path / "m.onnx")
+    onnx.save(models.thousand(), tmp_path / "m.onnx")
     photo = models.noise_photo(tmp_path)
     arguments = [command, "-m", str(tmp_path / "m.onnx"), str(photo), "--preprocess", "unit",
                  "--force", "-o", str(tmp_path / "out"),
@@ -206,7 +196,7 @@ def test_a_model_of_a_thousand_classes_hints_at_their_names(command, tmp_path, c
 
 
 def test_maximize_hints_at_names_of_a_thousand_classes(tmp_path, capsys):
-    onnx.save(thousand(), tmp_path / "m.onnx")
+    onnx.save(models.thousand(), tmp_path / "m.onnx")
     arguments = ["maximize", str(tmp_path / "m.onnx"), "--target-class", "7", "--steps", "1",
                  "--preprocess", "unit", "--force", "-o", str(tmp_path / "out")]  # fmt: skip
     assert run(arguments) == 0

@@ -685,6 +685,28 @@ def test_maps_and_texts_are_no_class_scores(end, shape, batch, opset):
             how()
 
 
+def test_an_output_that_declares_no_dimensions_has_those_that_are_found():
+    """An empty list of sizes, as some exporters write it for whatever they don't know."""
+    with pytest.raises(ModelError, match=r"'prob'.*positions.*--of \(for instance 'r'"):
+        check(head("prob = Softmax<axis=1>(r)", "float prob"))
+    assert check(head("prob = Softmax(scores)", "float prob")).of == "scores"
+
+
+@pytest.mark.parametrize(
+    ("end", "shape", "named"),
+    [
+        ("prob = ArgMax<axis=1, keepdims=0>(scores)", "N", "scores' [N,5]"),
+        ("s = Softmax(scores) prob, i = TopK<axis=1>(s, one) l = Squeeze(i, one)", "N", "s' [N,5]"),
+        ("l = ArgMax<axis=1, keepdims=0>(r)", "N,8,8", "r' [N,4,8,8]"),
+    ],
+)
+def test_a_model_of_labels_alone_says_which_scores_to_name(end, shape, named):
+    name = "l" if "l = " in end else "prob"
+    with pytest.raises(ModelError, match="0 outputs could be class scores") as caught:
+        check(head(end, f"int64[{shape}] {name}"))
+    assert f"--of (for instance '{named})" in str(caught.value)
+
+
 def test_scores_whose_rows_inference_counts_twice_keep_their_name():
     """A Softmax of opset 11 behind a Reshape by the run's batch: the score is the file's tensor."""
     body = models.BODY.replace(
