@@ -47,10 +47,13 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "cli/conceptpage": "engine/test_concepts",
     },
     "a part of one result, which is held as a whole to cases that are known": {
+        "classifier/fed": "engine/test_two_inputs",
         "classifier/intake": "engine/test_two_inputs",
         "classifier/scored": "engine/test_search",
         "classifier/scores": "engine/test_explainer",
         "direct/classes": "engine/test_explainer",
+        "direct/compiled": "engine/test_explainer",
+        "direct/describing": "engine/test_explainer",
         "direct/described": "engine/test_explainer",
         "direct/variants": "export/test_variations",
         "evidence/biasfigures": "engine/test_bias",

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,21 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ... import arguments as take
-from ...errors import ModelError, UsageError
+from ...errors import UsageError
 from ...export import choose
 from ...export.bare import bare, forget
-from ...export.emit import all_dims
 from ...export.graph import Loaded, ModelLike, load, read
 from ...export.preprocess import PRESETS, Preprocess, looked_up, of_metadata
 from ...export.sizes import Shapes, fix_shapes
 from ..photos import images
 from ..runtime.choice import chosen
 from ..runtime.digest import hash_with, model_hash
-from ..runtime.session import Providers, dims_of, dtype_of, kind_of
+from ..runtime.session import Providers
 from . import labels
-from .extras import NO_EXTRAS, Beside, Extras, InputsLike, settled
-from .intake import shares_batch
+from .extras import InputsLike, settled
+from .fed import Fed
 
-__all__ = ["Fed", "Reading", "Ready", "Standing"]
+__all__ = ["Reading", "Ready", "Standing"]
 
 
 class Ready:
@@ -147,89 +146,6 @@ class Ready:
         """Its image input, and what it is fed beside it. Raises ModelError where it has none."""
         graph = self.loaded.graph
         return self.feeding(Fed.of(graph, choose.image_input(graph).input))
-
-
-@dataclass(frozen=True)
-class Fed:
-    """The image input as the runtime takes it, and the inputs beside it.
-
-    dims: with None for those that are open. others: their names; whole: those of them without a
-    row per image; declared: how the graph has them. extras: what they are fed, where that is known.
-    """
-
-    name: str
-    dims: tuple[int | None, ...]
-    dtype: np.dtype[Any]
-    channel_axis: int
-    others: tuple[str, ...] = ()
-    whole: frozenset[str] = frozenset()
-    declared: tuple[Beside, ...] = ()
-    extras: Extras = NO_EXTRAS
-
-    @classmethod
-    def of(cls, graph: ir.Graph, image: ir.Value | str, beside: Sequence[str] = ()) -> Fed:
-        """As a graph declares it. beside: inputs that are no model's own, such as `target`.
-        Raises ModelError for an input that isn't there, or of a type that NumPy lacks."""
-        fed = {v.name or "": v for v in graph.inputs if v.name not in graph.initializers}
-        name = image if isinstance(image, str) else image.name or ""
-        if name not in fed:
-            raise ModelError(f"the model has no input '{name}'; was its metadata changed?")
-        others = tuple(n for n in fed if n != name and n not in beside)
-        shape = all_dims(fed[name].shape)
-        whole = frozenset(n for n in others if not shares_batch(shape, all_dims(fed[n].shape)))
-        return cls(
-            name,
-            dims_of(shape),
-            dtype_of(fed[name]),
-            choose.channel_axis(fed[name]),
-            others,
-            whole,
-            tuple(
-                Beside(n, dims_of(all_dims(fed[n].shape)), kind_of(fed[n]), n in whole)
-                for n in others
-            ),
-        )
-
-    @property
-    def batch(self) -> int | None:
-        """The number of images per run, where the model fixes it."""
-        return self.dims[0] if self.dims else None
-
-    @cached_property
-    def spec(self) -> images.InputSpec:
-        """For photos. Raises ModelError where pictures can't be fed to it."""
-        return images.layout_of(self.name, self.dims, self.dtype, self.channel_axis)
-
-    def runs(
-        self, feeds: Mapping[str, Any], step: int | None = None
-    ) -> Iterator[tuple[dict[str, Any], int]]:
-        """A call's feeds run by run, and how many rows of each count: a batch that the model fixes
-        is filled up with its last row. step: rows at a time, where it doesn't; None: all."""
-        count = len(feeds[self.name])
-        step = self.batch or step or max(count, 1)
-        for at in range(0, count, step):
-            part = {k: v if k in self.whole else v[at : at + step] for k, v in feeds.items()}
-            rows = min(step, count - at)
-            left = [name for name in self.extras.arrays if name not in part]
-            part |= self.extras.rows(len(part[self.name]), left)
-            if rows < step and self.batch is not None:
-                fill = [*range(rows), *[rows - 1] * (step - rows)]
-                part = {k: v if k in self.whole else v[fill] for k, v in part.items()}
-            yield part, rows
-
-    def alone(self) -> Fed:
-        """Itself. Raises UsageError where it needs more than the image."""
-        self.needs()
-        return self
-
-    def needs(self) -> None:
-        """Raise UsageError where the model takes more than the image, and it isn't given."""
-        for one in self.declared:
-            if one.name not in self.extras.arrays:
-                raise UsageError(
-                    f"the model takes '{one.name}' {one} besides the image '{self.name}'; "
-                    f"--input {one.name}=FILE.npy gives it, or a number: --input {one.name}=0"
-                )
 
 
 class Standing:

@@ -14,8 +14,9 @@ from ...export.graph import load
 from ...export.lone import is_lone
 from ...export.seed import class_count
 from ..runtime.session import Providers, Session
+from .fed import Fed
 from .intake import as_score, sound_rows
-from .ready import Fed, Reading, Ready
+from .ready import Reading, Ready
 from .scores import has_none
 
 __all__ = ["Scored"]

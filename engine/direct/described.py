@@ -16,7 +16,7 @@ from ...export.emit import dim_of
 from ...export.explained import ExplainGraph
 from ...export.methods import RULES
 from ...export.score_shapes import no_batch
-from ..classifier.ready import Fed
+from ..classifier.fed import Fed
 
 __all__ = ["Described", "described", "in_file"]
 

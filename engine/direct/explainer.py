@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,18 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ... import arguments as take
-from ...errors import ImageError, ModelError, UsageError
-from ...export.drawing import USUAL
+from ...errors import ModelError, UsageError
 from ...export.field import noise_for
 from ...export.graph import ModelLike, read
-from ...export.lone import with_batch
 from ...export.methods import RULES, asked, chosen
 from ...export.preprocess import Preprocess, looked_up
 from ...export.preprocess import given as given_preprocess
-from ...export.saliency import explain_graph
 from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
 from ...export.variations import GAP, RISE
 from ..classifier.extras import InputsLike
 from ..classifier.intake import check_rows, out_of_range
-from ..classifier.ready import Reading, Ready
-from ..classifier.scores import probabilities
+from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
 from ..runtime.session import (
@@ -39,8 +34,9 @@ from ..runtime.session import (
     wrong_form,
 )
 from .classes import Classes
-from .described import described, in_file
-from .variants import Variants, varied
+from .compiled import in_the_file, of_a_model, refuse_told
+from .describing import Describing
+from .variants import varied
 
 __all__ = ["Explainer", "Explanation"]
 
@@ -65,7 +61,7 @@ class Explanation:
     gap: Any = None
 
 
-class Explainer(Reading):
+class Explainer(Describing):
     """Scores and saliency of image batches.
 
     model: a path, bytes or an onnx.ModelProto: a classifier, or a file that `backlight export`
@@ -135,7 +131,6 @@ class Explainer(Reading):
         held, name = ready.exported, ready.source
         form = for_ if held is None else ready.metadata.get("backlight.for")
         placed: list[str] = []
-        self._variants: Variants | None = None
         if not cuda_graph:
             providers, placed = ready.placed(providers, form)
         wrong_form(providers, form)
@@ -144,55 +139,28 @@ class Explainer(Reading):
         source: ir.Model = ready.read if named or cuda_graph else ready.loaded
         if cuda_graph:
             source = with_fixed_batch(read(source)[0], batch)
+        sampling = sampled(rows, samples=samples, noise=noise, steps=steps, baseline=baseline)
         drawn: dict[str, Any] = {
             "layer": layer, "fuse": fuse, "size": size, "signed": signed,
             "contrast": contrast, "contrast_form": contrast_form,
         }  # fmt: skip
-        sampling = sampled(rows, samples=samples, noise=noise, steps=steps, baseline=baseline)
-        self._asked: tuple[str, ...] = names_asked or held or RULES
         if held is not None:
-            if of is not None or wrt is not None or for_ is not None:
-                raise UsageError(f"{name} is exported already; of, wrt and for_ are in the file")
-            takes = {v.name for v in source.graph.inputs}
-            if contrast == "input" and "contrast" in takes:
-                drawn["contrast"] = None  # as the file has it
-            told = next((k for k, v in drawn.items() if v != USUAL[k]), None)
-            if told is not None or sampling is not None:
-                told = told or "samples"
-                raise UsageError(f"{name} is exported already; {told} is in the file")
-            source = source if cuda_graph else source.clone()
-            self._lone = with_batch(source)
-            self._said = in_file(source, name, names_asked or held)
-            as_it_is = isinstance(ready.given, (str, os.PathLike, bytes)) and not cuda_graph
-            as_it_is = as_it_is and not self._lone and ready.as_given
-            own_outputs = {v.name for v in ready.read.graph.outputs}
-            as_it_is = as_it_is and (self._said.ranked or self._said.scores) in own_outputs
-            compiled: Any = ready.given if as_it_is else source
+            refuse_told(name, source, sampling, drawn, of=of, wrt=wrt, for_=for_)
+            graph = in_the_file(ready, source, names_asked or held, recorded=cuda_graph)
         else:
-            told_by: dict[str, Any] = {
+            told: dict[str, Any] = {
                 "of": of, "wrt": wrt, "preprocess": looked_up(preprocess),
                 "lowering": for_ or default_lowering(providers),
             }  # fmt: skip
-            varying = [row.name for row in chosen(self._asked) if row.varies]
-            if varying:
-                sampling = replace(sampling or Sampling(), held="elsewhere")
-            graph = explain_graph(source, self._asked, sampling=sampling, **told_by, **drawn)
-            if varying and sampling is not None:
-                alone = {k: drawn[k] for k in ("contrast", "contrast_form")} | told_by
-                self._variants = Variants(
-                    source, varying, sampling, graph.input, providers, threads, alone
-                )
-            self._lone = with_batch(graph.model)
-            compiled, self._said = graph.model, described(graph)
-        super().__init__(ready, self._said.fed)
-        self.classes = self._said.classes
+            graph = of_a_model(
+                source, names_asked or RULES, sampling, drawn, told, providers, threads
+            )
+        super().__init__(ready, graph.said)
+        self._lone, self._variants, self._noise = graph.lone, graph.variants, graph.noise
         self._classes = Classes(self._said)
-        self.methods = tuple(self._said.saliency)
         own = CUDA_GRAPH if cuda_graph else None
-        self.session = Session(compiled, providers, threads, provider_options=own)
+        self.session = Session(graph.model, providers, threads, provider_options=own)
         self.notes = [*self._said.notes, *placed, *self.session.notes]
-        fed = [v for v in source.graph.inputs if v.name == "noise" and v.name in self._said.ours]
-        self._noise = fed[0] if fed and held is not None else None
         self._batch = self.fed.batch or batch
         self._fixed = self.fed.batch is not None
         self._recorded: Recorded | None = None
@@ -226,68 +194,6 @@ class Explainer(Reading):
         without a contrast), int64 [N]: by what `ranking_output` gives, without a map."""
         return self._classes.choose(scores, target, contrast)
 
-    @property
-    def score_output(self) -> str:
-        """The model's output that `scores` are."""
-        return self._said.scores
-
-    @property
-    def ranking_output(self) -> str:
-        """The output that classes are ranked by: `score_output`, or the scores before a Sigmoid or
-        Softmax that rounds several of them to the same."""
-        return self._said.ranked or self._said.scores
-
-    @property
-    def takes_target(self) -> bool:
-        """Whether a call chooses the class; not so of a file that was exported for one."""
-        return self._said.takes_target
-
-    @property
-    def map_outputs(self) -> dict[str, str]:
-        """By method, the name of its output."""
-        return dict(self._said.saliency)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that class activation maps are drawn of."""
-        return self._said.layers
-
-    @property
-    def contrasted(self) -> tuple[str, ...]:
-        """The methods that tell the target from another class."""
-        return self._said.contrasted
-
-    @property
-    def contrast_form(self) -> str:
-        """How two classes are told apart: "loss", or "logit", by the difference of their scores."""
-        return self._said.contrast_form
-
-    @property
-    def contrasts(self) -> bool:
-        """Whether a call takes a contrast."""
-        return "contrast" in self._said.ours
-
-    @property
-    def closing(self) -> str | None:
-        """What closes the head that `scores` come from: Softmax, LogSoftmax, Sigmoid, Probability
-        (several operators made them) or None (unknown)."""
-        return self._said.closing
-
-    @property
-    def layer(self) -> str | None:
-        """The tensor that was named, where it is no class score: it has channels, not classes."""
-        return self._said.layer
-
-    def probabilities(self, scores: Any) -> NDArray[np.float32] | None:
-        """The probabilities [N, K] that a call's scores give, K = `classes`: of one Sigmoid those
-        of class 0 and 1. None where there are none to be had."""
-        rows = arrays.to_host(scores)
-        rows = rows[:, None] if rows.ndim == 1 else rows
-        found = probabilities(rows, self._said.closing, self._said.scale)
-        if found is None or found.shape[1] != 1 or self.classes != 2:
-            return found
-        return np.concatenate([1 - found, found], axis=1)
-
     @take.accepts(paths=take.paths, preprocess=given_preprocess)
     def load(
         self, paths: Sequence[str | Path], preprocess: Preprocess | str | None = None
@@ -314,7 +220,8 @@ class Explainer(Reading):
         Raises ImageError for a wrong shape or dtype and for NaN, UsageError for a class out of
         range.
         """
-        feeds, back = self._feeds(inputs)
+        image, beside, back = self.fed.taken(inputs, self._lone, self._check)
+        feeds = {self.fed.name: image, **beside}
         count = len(feeds[self.fed.name])
         wanted = self._classes.targets(target, count)
         against = self._classes.contrasts(contrast, count)
@@ -400,25 +307,6 @@ class Explainer(Reading):
                 "or name a tensor with --of"
             )
         return scores
-
-    def _feeds(self, inputs: Any) -> tuple[dict[str, Any], arrays.Back]:
-        given = dict(inputs) if isinstance(inputs, Mapping) else {self.fed.name: inputs}
-        known = [n for n in self.fed.extras.arrays if n not in given]
-        wanted = {self.fed.name, *self.fed.others} - set(known)
-        if set(given) != wanted:
-            need, have = (", ".join(sorted(names)) for names in (wanted, given))
-            raise ImageError(f"the model takes inputs {need}; got {have}")
-        image, back = arrays.taken(given.pop(self.fed.name))
-        if self._lone and image.ndim == len(self.fed.dims) - 1:
-            image = image[None]  # as the file has it, without a batch
-        self._check(image)
-        feeds = {self.fed.name: image}
-        for name, value in given.items():
-            other, _ = arrays.taken(value)
-            if name not in self.fed.whole and other.shape[:1] != image.shape[:1]:
-                raise ImageError(f"input '{name}' has no row per image")
-            feeds[name] = other
-        return feeds | self.fed.extras.rows(len(image), known), back
 
     def _check(self, x: Any) -> None:
         shown = "[" + ",".join("N" if d is None else str(d) for d in self.fed.dims) + "]"

@@ -23,7 +23,8 @@ from ...export.preprocess import Preprocess
 from ...export.saliency import explain_graph
 from ...export.sizes import Shapes
 from ..classifier.extras import InputsLike
-from ..classifier.ready import Fed, Ready, Standing
+from ..classifier.fed import Fed
+from ..classifier.ready import Ready, Standing
 from ..photos import images
 from ..photos.images import Pixels
 from ..pictures.grid import Row, Tile, figure, sheet

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...export.directional import DERIVATIVES, DIRECTIONS, directional_graph
-from ..classifier.ready import Fed, Ready
+from ..classifier.fed import Fed
+from ..classifier.ready import Ready
 from ..runtime.session import Providers, Session, default_lowering
 
 __all__ = ["LayerDerivatives"]

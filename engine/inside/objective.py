@@ -17,7 +17,8 @@ from ...export import scores, seed
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
 from ...export.saliency import explain_graph
-from ..classifier.ready import Fed, Ready, Standing
+from ..classifier.fed import Fed
+from ..classifier.ready import Ready, Standing
 from ..photos.images import InputSpec
 from ..runtime import arrays
 from ..runtime.session import Providers, Session, default_lowering

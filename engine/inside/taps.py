@@ -25,7 +25,8 @@ from ...export.lone import is_lone
 from ...export.receptive import ReceptiveField, receptive_fields
 from ...export.sizes import Shapes
 from ..classifier.extras import InputsLike
-from ..classifier.ready import Fed, Reading, Ready
+from ..classifier.fed import Fed
+from ..classifier.ready import Reading, Ready
 from ..runtime.session import Providers, Session
 from .patch_embedding import patch_embedding
 

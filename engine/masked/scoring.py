@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ImageError, ModelError, UsageError
+from ...errors import ModelError, UsageError
 from ...export import scores as class_scores
 from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
@@ -22,6 +22,7 @@ from ...export.sizes import Shapes
 from ...export.store import weight_bytes
 from ...kernels import BaselineLike, InputSpace, Plan, apply, as_baseline, get_backend, resolve
 from ..classifier.extras import InputsLike
+from ..classifier.fed import Fed
 from ..classifier.intake import (
     SCORES,
     Inputs,
@@ -31,7 +32,7 @@ from ..classifier.intake import (
     class_targets,
     finite,
 )
-from ..classifier.ready import Fed, Ready, Standing
+from ..classifier.ready import Ready, Standing
 from ..classifier.scores import has_none
 from ..runtime import arrays
 from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
@@ -201,22 +202,8 @@ class Scorer(Standing):
     def take(self, inputs: Any) -> Inputs:
         """A call's inputs, checked: [N, ...] in NumPy, CuPy or DLPack memory, or a mapping from
         input names. Raises ImageError."""
-        given = dict(inputs) if isinstance(inputs, Mapping) else {self.input.name: inputs}
-        known = [n for n in self.fed.extras.arrays if n not in given]
-        wanted = {self.input.name, *self.fed.others} - set(known)
-        if set(given) != wanted:
-            need, have = (", ".join(sorted(names)) for names in (wanted, given))
-            raise ImageError(f"the model takes inputs {need}; got {have}")
-        x, back = arrays.taken(given.pop(self.input.name))
-        if self._lone and x.ndim == len(self.input.shape((1, 1))):
-            x = x[None]  # as the file has it, without a batch
-        check_images(x, self.input)
-        feeds = {n: self._here(v) for n, v in self.fed.extras.rows(len(x), known).items()}
-        for name, value in given.items():
-            other, _ = arrays.taken(value)
-            if name not in self.fed.whole and other.shape[:1] != x.shape[:1]:
-                raise ImageError(f"input '{name}' has no row per image")
-            feeds[name] = self._here(other)
+        x, beside, back = self.fed.taken(inputs, self._lone, self._check)
+        feeds = {name: self._here(values) for name, values in beside.items()}
         from_gpu = arrays.is_cuda(x)
 
         def home(result: Any) -> Any:
@@ -224,6 +211,9 @@ class Scorer(Standing):
             return back(there)
 
         return Inputs(self._here(x), feeds, home, self.fed.whole)
+
+    def _check(self, x: Any) -> None:
+        check_images(x, self.input)
 
     def settled(self, score: Score | None) -> Score:
         """What is measured: what was asked for; None: the probability, but the score itself where

@@ -18,7 +18,8 @@ from ...export.methods import METHODS, named
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
 from ..classifier.extras import InputsLike
-from ..classifier.ready import Fed, Ready
+from ..classifier.fed import Fed
+from ..classifier.ready import Ready
 from ..direct.explainer import Explainer
 from ..photos.images import InputSpec
 from ..runtime import arrays

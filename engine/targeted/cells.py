@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...export.layer import Layer
 from ...export.tail import Tail
-from ..classifier.ready import Fed, Ready
+from ..classifier.fed import Fed
+from ..classifier.ready import Ready
 from ..runtime.session import Providers, Session
 
 __all__ = ["Grid", "Head"]

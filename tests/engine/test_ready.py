@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import backlight
-from backlight.engine.classifier.ready import Fed, Ready
+from backlight.engine.classifier.fed import Fed
+from backlight.engine.classifier.ready import Ready
 from backlight.engine.cli import run
 from backlight.engine.inside import deconvnet, objective
 from backlight.engine.inside.taps import Taps
@@ -26,7 +27,7 @@ from .. import models
 @pytest.mark.parametrize(
     ("room", "made"),
     [
-        ("direct.explainer", lambda m: backlight.Explainer(m, ["vanilla"], providers="cpu")),
+        ("direct.compiled", lambda m: backlight.Explainer(m, ["vanilla"], providers="cpu")),
         ("inside.objective", lambda m: objective.Objective(m, None, "product", providers="cpu")),
         ("inside.objective", lambda m: objective.Objective(m, "h", "distance", providers="cpu")),
         ("inside.deconvnet", lambda m: deconvnet.Projector(m, "h", providers="cpu")),
