@@ -31,7 +31,8 @@ import onnx
 
 from backlight.export import incremental
 from backlight.kernels import apply
-from backlight.kernels.plan import WindowPlan, sliding
+from backlight.kernels.families import sliding
+from backlight.kernels.plan import WindowPlan
 from tests.incremental.photos import PHOTOS, photo
 
 # What the issue asks: Nakandala et al. 2019, theoretical bound with fixed-size boxes; arithmetic

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from backlight.kernels import apply, available_backends, get_backend, reduce, resolve
-from backlight.kernels.plan import Plan, rise, segments, sliding
+from backlight.kernels.families import rise, segments, sliding
+from backlight.kernels.plan import Plan
 from backlight.lanes import cores
 
 Action = Callable[[], Any]

@@ -17,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from backlight.engine.measure.bench import Report, bench
+from backlight.engine.measure.bench import bench
+from backlight.engine.measure.report import Report
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "networks"
 NETWORKS = ("resnet50", "vgg16", "squeezenet", "mobilenet_v2", "efficientnet-lite0")

@@ -6,8 +6,9 @@ streams/ is no part of that: pictures and feature maps that stream by.
 """
 
 from .baseline import Baseline, BaselineLike, InputSpace, as_baseline, resolve
+from .families import maps, rise, segments, sliding
 from .masks import Accumulator, apply, available_backends, get_backend, paint, reduce
-from .plan import GridPlan, MapPlan, Plan, SegmentPlan, WindowPlan, maps, rise, segments, sliding
+from .plan import GridPlan, MapPlan, Plan, SegmentPlan, WindowPlan
 
 __all__ = [
     "Accumulator",

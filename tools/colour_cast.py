@@ -19,8 +19,8 @@ import onnx
 from numpy.typing import NDArray
 
 from backlight.engine.cli.options import BUNDLED
-from backlight.engine.inside import inversion
-from backlight.engine.inside.inversion import Maximizer
+from backlight.engine.inside import synthesis
+from backlight.engine.inside.maximization import Maximizer
 from backlight.engine.photos import images
 from backlight.export.preprocess import Preprocess, of_metadata, parse
 
@@ -86,14 +86,14 @@ def main(path: str | None = None, preprocess: str | None = None) -> None:
     plain = report("as it is", model, record, 0)
     for seed in (1, 2, 3):
         report(f"another start, seed {seed}", model, record, seed)
-    start = inversion.noise
+    start = synthesis.noise
 
     def turned(*given: Any) -> Any:
         return np.ascontiguousarray(start(*given)[:, ::-1])
 
-    inversion.noise = turned
+    synthesis.noise = turned
     other = report("colours swapped", *swapped(model, record), 0)
-    inversion.noise = start
+    synthesis.noise = start
     gap = np.abs(other.mean(axis=(1, 2)) - plain.mean(axis=(1, 2))).max()
     print(f"swapped and back: mean colours differ by at most {gap:.2f} of 255")
 

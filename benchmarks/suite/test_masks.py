@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backlight.kernels import apply, get_backend, reduce, resolve
-from backlight.kernels.plan import rise, sliding
+from backlight.kernels.families import rise, sliding
 from backlight.lanes import cores
 
 from ..masks import beside_captum, copies, picture, plans

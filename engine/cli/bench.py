@@ -22,7 +22,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..measure.bench import Row
+    from ..measure.report import Row
 
 
 def register(app: typer.Typer) -> None:
@@ -71,9 +71,9 @@ def bench(
     With several providers also which of them explains it fastest.
     """
     from ...export.methods import asked
-    from ..measure.bench import Report
     from ..measure.bench import bench as run_bench
     from ..measure.recommend import check_storable, store
+    from ..measure.report import Report
 
     names = asked(rule, method)
     providers = list(dict.fromkeys(provider or ["cpu"]))
@@ -117,7 +117,7 @@ _FURTHER = ("x fastest", "drift")
 def _show(report: object) -> None:
     from rich.table import Table
 
-    from ..measure.bench import Report
+    from ..measure.report import Report
 
     assert isinstance(report, Report)
     # Wide enough for the table wherever the output goes.

@@ -82,7 +82,8 @@ def invert(
     images themselves (.npy) and summary.json beside it.
     """
     from ..classifier.ready import Ready
-    from ..inside.inversion import INVERT_STEPS, Inverter
+    from ..inside.inversion import Inverter
+    from ..inside.synthesis import STEPS
     from ..photos import images
     from ..pictures.grid import Row, Tile, figure, sheet
     from ..pictures.page import Page
@@ -98,7 +99,7 @@ def invert(
     job = found_photos("invert", image, output, listing, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
     record, assumed = preprocess_of(ready, preprocess, bands)
-    many = INVERT_STEPS if steps is None else steps
+    many = STEPS if steps is None else steps
     how = settings(record, many, starts, seed, provider, threads)
     inverters = [Inverter(ready, name, **how) for name in layers]
     record, spec = inverters[0].preprocess, inverters[0].spec

@@ -52,7 +52,7 @@ from .starts import PIXELS, SIDE, Seed, Starts, Steps, settings
 
 if TYPE_CHECKING:
     from ..classifier.ready import Ready
-    from ..inside.inversion import Maximizer
+    from ..inside.maximization import Maximizer
 
 LIMIT = 8
 
@@ -101,7 +101,7 @@ def maximize(
     A picture and the images themselves (.npy) per layer, and summary.json. It takes no photos.
     """
     from ..classifier.ready import Ready
-    from ..inside.inversion import MAXIMIZE_STEPS
+    from ..inside.synthesis import STEPS
     from ..photos.outputs import refuse_results
     from ..pictures.grid import Tile, figure, sheet, tiled
     from ..pictures.page import Page
@@ -117,7 +117,7 @@ def maximize(
     most, unit = settled_limit(limit, channels, LIMIT), unit or "mean"
     chosen = numbers(channels, "--channels")
     at_least("--batch", batch)
-    many = MAXIMIZE_STEPS if steps is None else steps
+    many = STEPS if steps is None else steps
     listing = [SUMMARY, *(["maximize.html"] if html else [])]
     # Before the model is loaded; the pictures of the layers once their names are known.
     refuse_results(output, listing, force)
@@ -219,7 +219,7 @@ def _makers(
     ready: Ready, layers: Sequence[str], unit: str, start: str, how: dict[str, Any]
 ) -> list[Maximizer]:
     """For each layer one; for the class scores, where none is given."""
-    from ..inside.inversion import Maximizer
+    from ..inside.maximization import Maximizer
 
     wanted: list[str | None] = [*dict.fromkeys(layers)] or [None]
     return [Maximizer(ready, layer, unit=unit, start=start, **how) for layer in wanted]

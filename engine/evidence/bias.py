@@ -9,65 +9,42 @@ the background is exchanged, blurred or alone, and clusters of like maps (SpRAy,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ... import arguments as take
-from ...errors import ImageError, ModelError, UsageError
+from ...errors import ImageError, UsageError
 from ...export.graph import ModelLike
-from ...export.methods import method as method_named
 from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ..classifier.extras import InputsLike
-from ..classifier.intake import as_score, sound_rows
+from ..classifier.intake import sound_rows
 from ..classifier.ready import Ready
-from ..direct.explainer import Explainer
-from ..masked.scoring import Scorer
-from ..photos import images
-from ..photos.images import Pixels
 from ..photos.passes import listing_of
 from ..photos.rows import RowStore
 from ..photos.stream import Group, Skipped, found_files, groups
-from ..runtime import arrays
 from ..runtime.session import Providers
-from .background import Cut
 from .biasfigures import report_of
 from .biasreport import BiasReport, Measured, Tested
 from .biastests import kinds, tested, to_test
+from .looking import CELLS, Looking, cells
 from .naming import classes_named
-from .objects import OBJECTS, Masks, Region, centre, grown, known, seeded
+from .objects import OBJECTS, Masks, known
 
-__all__ = ["BiasFinder", "Seen"]
-
-# A side of the maps that are clustered.
-CELLS = 16
-# Without one that is asked for; where a model has no layer for the first, the second.
-METHOD, OTHERWISE = "gradcam", "input_x_gradient"
-# A region's margin in cells of the map's layer, which is as sharp as evidence gets there.
-MARGIN = 0.75
+__all__ = ["BiasFinder"]
 
 Progress = Callable[[str, int, int], None]
-Evidence = NDArray[np.float32]
 
 
 def _silent(what: str, done: int, total: int) -> None:
     """Tells nobody."""
 
 
-@dataclass(frozen=True)
-class Seen(Cut):
-    """With its evidence [h, w]."""
-
-    evidence: Evidence
-
-
-class BiasFinder:
+class BiasFinder(Looking):
     """Which classes of a model go by the background, on photos of a set (after Ribeiro et al. 2016
     and SpRAy, Lapuschkin et al. 2019).
 
@@ -120,57 +97,24 @@ class BiasFinder:
         ):  # fmt: skip
             if number < least:
                 raise UsageError(f"{name} {number}; expected {least} or more")
-        self.masks = None if masks is None else Masks(masks)
         wanted = object or ("centre" if masks is None else "masks")
-        self.object = known(wanted, masks)
+        folder = None if masks is None else Masks(masks)
+        placed = known(wanted, masks)
+        super().__init__(
+            Ready.of(model, shapes, inputs).plain(), method, layer, placed, folder, preprocess,
+            batch, {"providers": providers, "threads": threads},
+        )  # fmt: skip
         self.tests = tests if wanted != "none" else 0
         self.exchanges, self.clusters, self._batch = exchanges, clusters, batch
-        ready = Ready.of(model, shapes, inputs).plain()
-        more = {"providers": providers, "threads": threads}
-        self.notes: list[str] = []
-        self._explainer = self._explaining(ready, method, layer, batch, more)
-        self._explainer.fed.needs()
-        self._scorer = Scorer(ready, preprocess=preprocess, **more)  # type: ignore[arg-type]
-        if self._scorer.settled(None) != "probability":
-            raise UsageError(
-                f"{ready.name} gives a single score that nothing closes; expected a classifier"
-            )
-        self.hash, self.name = ready.hash, ready.name
-        self.method = self._explainer.methods[0]
-        self.layers = self._explainer.layers
-        self.preprocess = self._explainer.settled(preprocess)
-        self.input = self._explainer.input
         if self.tests and self.input.channels not in (None, 1, 3):
             raise UsageError(
-                f"{ready.name} takes {self.input.channels} bands, and backgrounds are exchanged "
+                f"{self.name} takes {self.input.channels} bands, and backgrounds are exchanged "
                 "between pictures in grey or colour; tests=0 (--tests 0) leaves that out"
             )
-        self.classes = self._explainer.classes
-        self.labels = list(labels) if labels is not None else self._explainer.labels
-        if labels is not None and self.classes not in (None, len(labels)):
-            raise UsageError(f"{len(labels)} labels; the model has {self.classes} classes")
-        self.notes += [*self._explainer.notes]
-        self.providers = self._explainer.session.providers
-
-    def _explaining(
-        self, ready: Ready, name: str | None, layer: str | None, batch: int, more: dict[str, Any]
-    ) -> Explainer:
-        chosen = method_named(name or METHOD)
-
-        def make(row: Any) -> Explainer:
-            drawn: dict[str, Any] = {"layer": layer, "size": "layer"} if row.by == "layer" else {}
-            return Explainer(ready, methods=[row.name], batch=batch, **drawn, **more)
-
-        if layer is not None and chosen.by != "layer":
-            raise UsageError(f"method '{chosen.name}' is drawn of no layer; layer='{layer}' is")
-        if name is not None or layer is not None:
-            return make(chosen)
-        try:
-            return make(chosen)
-        except ModelError as err:
-            made = make(method_named(OTHERWISE))
-            self.notes.append(f"{OTHERWISE} in place of {METHOD}: {err}")
-            return made
+        if labels is not None:
+            if self.classes not in (None, len(labels)):
+                raise UsageError(f"{len(labels)} labels; the model has {self.classes} classes")
+            self.labels = list(labels)
 
     @take.accepts(photos=take.paths, every=take.number)
     def __call__(
@@ -299,79 +243,11 @@ class BiasFinder:
             told = {
                 "index": index, "target": target, "top": top, "chance": chances[at, target],
                 "top_chance": chances[at, top], "outside": self._outside(evidence[at], region),
-                "area": np.nan if region is None else region.mean(), "cells": _cells(evidence[at]),
+                "area": np.nan if region is None else region.mean(), "cells": cells(evidence[at]),
             }  # fmt: skip
             for name, value in told.items():
                 rows.setdefault(name, []).append(value)
         return {name: np.array(values) for name, values in rows.items()}
-
-    def _explained(
-        self, tensor: NDArray[Any], target: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], list[Evidence], NDArray[np.int64]]:
-        """Probabilities [N, K], the positive evidence of each photo [h, w], and of which class."""
-        found = self._explainer(tensor, target)
-        chances = self._explainer.probabilities(found.scores)
-        if chances is None:
-            raise ModelError(f"{self.name}: no class probabilities; expected a classifier")
-        maps = found.saliency[self.method]
-        return chances, [self._positive(one) for one in maps], np.asarray(found.target)
-
-    def _positive(self, values: NDArray[Any]) -> Evidence:
-        """A map of the method as evidence: what speaks for the class."""
-        values = np.asarray(values, np.float32)
-        if values.ndim == 3:
-            last = images.channels_last(values, images.map_layout(values.shape, self.input))
-            signed = method_named(self.method).picture == "signed"
-            values = last.sum(axis=2) if signed else np.abs(last).max(axis=2)
-        return np.asarray(np.maximum(values, 0), np.float32)
-
-    def _region(self, file: Path, pixels: Pixels, evidence: Evidence | None) -> Region | None:
-        """evidence: what an object that is seeded is grown from; the others need none."""
-        if self.object == "none":
-            return None
-        if self.masks is not None:
-            return self.masks.region(file, self.preprocess, self.input)
-        if self.object == "centre":
-            return centre((pixels.shape[0], pixels.shape[1]))
-        assert evidence is not None
-        return seeded(evidence, pixels)
-
-    def _outside(self, evidence: Evidence, region: Region | None) -> float:
-        """The share of the evidence outside the object and a margin of what the map can tell."""
-        if region is None or not evidence.any():
-            return float("nan")
-        high, wide = region.shape
-        cell = max(high / evidence.shape[0], wide / evidence.shape[1])
-        inside = grown(region, MARGIN * cell if cell >= 2 else 0)
-        spread = np.asarray(
-            Image.fromarray(evidence).resize((wide, high), Image.Resampling.BILINEAR), np.float64
-        )
-        return float(spread[~inside].sum() / max(spread.sum(), 1e-30))
-
-    def seen(self, file: Path, target: int) -> Seen:
-        """A photo again: its pixels, its evidence for a class, its object. Raises ImageError."""
-        prepared = images.read(file, self.preprocess, self.input)
-        _, evidence, _ = self._explained(prepared.tensor[None], np.array([target]))
-        region = self._region(file, prepared.pixels, evidence[0])
-        return Seen(prepared.pixels, region, evidence[0])
-
-    def cut(self, file: Path, target: int) -> Cut:
-        """A photo again, and its object: nothing is explained that isn't looked at. Raises
-        ImageError."""
-        if self.object == "seeded":
-            return self.seen(file, target)
-        pixels = images.read(file, self.preprocess, self.input).pixels
-        return Cut(pixels, self._region(file, pixels, None))
-
-    def chances(self, pictures: Sequence[Pixels]) -> NDArray[np.float64]:
-        """Probabilities [N, K] of pictures as the model sees them."""
-        tensors = [images.to_tensor(one, self.preprocess, self.input) for one in pictures]
-        return self._chances(np.stack(tensors))
-
-    def _chances(self, tensor: NDArray[Any]) -> NDArray[np.float64]:
-        logits = self._scorer.logits(self._scorer.take(tensor))
-        chances = as_score(arrays.to_host(logits), "probability", self._scorer.closing)
-        return np.asarray(chances, np.float64)
 
     def _tested(
         self, files: Sequence[Path], measured: Measured, asked: dict[str, Any],
@@ -411,12 +287,3 @@ class BiasFinder:
 
 def _photos(number: int) -> str:
     return "1 photo" if number == 1 else f"{number} photos"
-
-
-def _cells(evidence: Evidence) -> NDArray[np.float32]:
-    """A map for clustering: few cells, with the sum 1, so that its strength doesn't count."""
-    small = np.asarray(
-        Image.fromarray(evidence).resize((CELLS, CELLS), Image.Resampling.BILINEAR), np.float64
-    )
-    small = np.maximum(small, 0)
-    return np.asarray(small / (small.sum() or 1), np.float32)

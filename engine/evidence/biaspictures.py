@@ -21,7 +21,7 @@ from .biasreport import BiasReport, ClassBias, Cluster, percent
 from .objects import OBJECTS, Region, grown
 
 if TYPE_CHECKING:
-    from .bias import Seen
+    from .looking import Seen
 
 __all__ = ["class_picture", "page_of"]
 

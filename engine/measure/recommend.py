@@ -16,7 +16,7 @@ from ..runtime.digest import model_hash
 from ..runtime.interface import Provider
 
 if TYPE_CHECKING:
-    from .bench import Report, Row
+    from .report import Report, Row
 
 __all__ = ["Recommended", "recommended", "store"]
 

@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from ..emit import Emitter, all_dims
 from ..rules import Cotangents, Op, Rule, rectifier, registry
-from ..rules.conv import Window, flipped, kernel_of, window_of
+from ..rules.conv import flipped
+from ..rules.window import Window, kernel_of, window_of
 from .blocked import (
     blocked,
     channels_of,

@@ -21,9 +21,9 @@ import onnx_ir as ir
 
 from ..emit import Emitter
 from ..rules import Cotangents, Op, rectifier
-from ..rules.conv import Window
 from ..rules.max_pool import MOST_OFFSETS
 from ..rules.pool import pool_window
+from ..rules.window import Window
 from . import indices
 from .blocked import blocked, channels_of, depthwise, gate, sized
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from ..emit import Emitter
 from ..rules import Cotangents, Op, Rule, registry
-from ..rules import conv as portable
 from ..rules.apart import alike_both_ways
+from ..rules.window import kernel_of, window_of
 
 __all__ = ["RULES"]
 
@@ -23,7 +23,7 @@ __all__ = ["RULES"]
 def conv(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """The gradient by X as a transposed convolution at stride 1 too, with the pads as they are."""
     w = op.need(1)
-    win = portable.window_of(op, portable.kernel_of(op, w))
+    win = window_of(op, kernel_of(op, w))
     strided = any(s > 1 for s in win.strides)
     if not op.wants[0] or strided or alike_both_ways(w, win.group):
         return registry()["Conv"](e, op, (ct,))

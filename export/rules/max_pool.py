@@ -16,8 +16,9 @@ import onnx_ir as ir
 
 from ..emit import all_dims, dim_of
 from . import Cotangents, Emitter, Op, vjp
-from .conv import Window, fitted, pads_of_run, sizes_of
+from .conv import fitted
 from .pool import any_window
+from .window import Window, pads_of_run, sizes_of
 
 INT64 = ir.DataType.INT64
 Offset = tuple[int, ...]

@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from ..emit import HALVES
 from . import Cotangents, Emitter, Op, vjp
-from .conv import FARTHEST
 from .reduction import many
 from .shape import size_of, vector
+from .window import FARTHEST
 
 FLOAT = ir.DataType.FLOAT
 

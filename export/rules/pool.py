@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..emit import fits
 from . import Cotangents, Emitter, Op, vjp
-from .conv import Window, by_transposed, sizes_of, window_of
+from .conv import by_transposed
 from .op import FIXED
 from .reduction import many
+from .window import Window, sizes_of, window_of
 
 INT64 = ir.DataType.INT64
 

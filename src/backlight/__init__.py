@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .engine.inside.deconvnet import deconvnet
     from .engine.inside.explanatory import ExplanatoryGraph
     from .engine.inside.filters import filters
-    from .engine.inside.inversion import invert, maximize
+    from .engine.inside.inversion import invert
+    from .engine.inside.maximization import maximize
     from .engine.inside.patches import patches
     from .engine.masked.ablationcam import AblationCam
     from .engine.masked.kernelshap import KernelShap
@@ -129,7 +130,7 @@ _LAZY = {
     "filters": "backlight.engine.inside.filters",
     "from_pytorch": "backlight.export.pytorch",
     "invert": "backlight.engine.inside.inversion",
-    "maximize": "backlight.engine.inside.inversion",
+    "maximize": "backlight.engine.inside.maximization",
     "neighbors": "backlight.engine.similar.neighbors",
     "patches": "backlight.engine.inside.patches",
 }

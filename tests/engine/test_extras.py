@@ -127,7 +127,7 @@ def test_every_command_takes_a_second_input(
 
 def test_what_the_second_input_says_counts(tmp_path: Path, photo: str) -> None:
     """A layer behind both: its activations, embeddings and maxima follow from what was given."""
-    from backlight.engine.inside.inversion import Maximizer
+    from backlight.engine.inside.maximization import Maximizer
     from backlight.engine.inside.taps import Taps
 
     model, x = two(), np.random.default_rng(1).random((3, 3, 8, 6), np.float32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backlight.engine.measure.bench import Row
 from backlight.engine.measure.recommend import recommended
+from backlight.engine.measure.report import Row
 
 pytest.importorskip("onnxruntime")
 

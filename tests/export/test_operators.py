@@ -10,7 +10,7 @@ from backlight.errors import UnsupportedNode
 from backlight.export import incremental
 from backlight.export.check import check
 from backlight.export.receptive import receptive_fields
-from backlight.kernels.plan import sliding
+from backlight.kernels.families import sliding
 
 from .harness import build, finite_difference, run_reference, vjp_graph
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 pytest.importorskip("onnxruntime")
 
 from backlight.export import incremental
-from backlight.kernels.plan import sliding
+from backlight.kernels.families import sliding
 
 from .occlude import dense_scores, incremental_scores, network
 

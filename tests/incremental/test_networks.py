@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 pytest.importorskip("onnxruntime")
 
 from backlight.export import incremental
-from backlight.kernels.plan import sliding
+from backlight.kernels.families import sliding
 
 from .occlude import dense_scores, incremental_scores
 from .photos import ASSETS, PHOTOS, photo

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backlight.errors import ModelError, UsageError
 from backlight.export import incremental
 from backlight.export.incremental.intervals import Extent, Stencil, frame
-from backlight.kernels.plan import sliding
+from backlight.kernels.families import sliding
 
 from .chains import chain
 
