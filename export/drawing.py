@@ -137,6 +137,7 @@ def _fused(x: Explaining, maps: Sequence[ir.Value]) -> ir.Value:
 
     def scaled(values: ir.Value) -> ir.Value:
         top = e.ReduceMax(values, [1, 2], keepdims=1)
-        return e.Tanh(e.Mul(e.Div(values, e.Where(e.Greater(top, 0.0), top, 1.0)), 2.0))
+        part = e.Div(values, e.Where(e.Greater(top, 0.0), top, 1.0), _shape=values.shape)
+        return e.Tanh(e.Mul(part, 2.0, _shape=values.shape))
 
     return reduce(lambda a, b: e.Max(a, b, _shape=a.shape), map(scaled, maps))
