@@ -24,6 +24,7 @@ from ..export.harness import run_runtime
 pytest.importorskip("onnxruntime")
 X = models.images(2, 3, 8, 8)
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
+RECTIFIED, WEIGHTS, LOGITS = "r_DequantizeLinear_Output", "v_DequantizeLinear_Output", "scores"
 HEADS = ("softmax", "sigmoid", "one logit")
 CAMS = (
     "gradcam", "gradcampp", "hirescam", "layercam", "xgradcam", "contrastcam", "counterfactualcam",
@@ -108,6 +109,20 @@ class Written:
         return np.einsum("nkhwij,kcij->nchw", view, self.w[:, :, ::-1, ::-1])
 
 
+class Quantised(Written):
+    """The same of a QDQ model, from its own layer and scores, and its class weights as it has them:
+    the steps are passed straight through."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        shown, names = onnx.ModelProto(), [RECTIFIED, WEIGHTS, LOGITS]
+        shown.CopyFrom(model)
+        for name in names:
+            shown.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+        found = run_runtime(shown, {"x": X})
+        self.r, v, self.z = (found[n].astype(np.float64) for n in names)
+        self.v, self.softmax = v, True
+
+
 def exported(head: str, words: str, folder: Path) -> onnx.ModelProto:
     onnx.save(net(head), folder / "net.onnx")
     (folder / "names.txt").write_text("\n".join(NAMES if head != "one logit" else NAMES[:2]) + "\n")
@@ -156,6 +171,38 @@ def test_maps_and_gradients(head: str, told: str, who: Any, form: str, tmp_path:
                 got = found[f"saliency_{name}_{at}"]
                 scale = 1e-5 * max(np.abs(written.cam(name, layer, ct)).max(), 1e-3)
                 np.testing.assert_allclose(got, want, rtol=2e-3, atol=scale, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory) -> Path:
+    from ..export.quantised import quantised
+
+    folder: Path = tmp_path_factory.mktemp("qdq")
+    onnx.save(models.tiny(), folder / "net.onnx")
+    # Wider than what is shown: at the range's end a gradient ends.
+    return quantised(folder / "net.onnx", 1.5 * X, folder)
+
+
+@pytest.mark.parametrize("runtime", ["portable", "cpu", "tensorrt"])
+@pytest.mark.parametrize(("told", "who"), TOLD[:4], ids=[t or "alone" for t, _ in TOLD[:4]])
+@pytest.mark.parametrize("form", ["loss", "logit"])
+def test_quantised(told: str, who: Any, form: str, runtime: str, codes: Path, tmp_path, capsys):
+    written, target, given = Quantised(onnx.load(codes)), np.array([1, 0]), 4
+    methods = [m for m in CAMS if who is None or m != "contrastcam"]
+    for signed in (True, False):
+        words = " ".join(f"--method {m}" for m in methods) + f" {told} --contrast-form {form}"
+        words += f" --size layer --for {runtime} --force" + " --signed" * signed
+        line = f"export {codes} -o {tmp_path}/out.onnx {words}"
+        assert run(line.split()) == 0
+        found = fed(onnx.load(tmp_path / "out.onnx"), target, given)
+        for name in methods:
+            ct = written.cotangent(target, "input" if name == "contrastcam" else who, form, given)
+            want = written.cam(name, "r", ct)
+            scale = 1e-5 * max(np.abs(want).max(), 1e-3)
+            want = want if signed else np.maximum(want, 0)
+            np.testing.assert_allclose(
+                found[f"saliency_{name}"], want, rtol=2e-3, atol=scale, err_msg=name
+            )
 
 
 def test_baked_fused_reduced_and_half(tmp_path: Path, capsys):

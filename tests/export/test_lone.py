@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import parser
 
+import backlight
+from backlight.errors import InputError
 from backlight.export import choose
 from backlight.export.check import check
 from backlight.export.graph import load
 from backlight.export.lone import is_lone
+from backlight.export.methods import METHODS
 from backlight.export.saliency import explain_graph
 
 from .harness import finite_difference, run_runtime
-from .lone_models import FRONTS, SOFTMAX, by_autograd, image, net
+from .lone_models import FRONTS, HEAD, SOFTMAX, W, by_autograd, image, net
 
 
 def by_differences(front: str, x: np.ndarray, target: int) -> np.ndarray:
@@ -114,3 +119,43 @@ def test_sides_of_which_nothing_is_known() -> None:
     )
     want = by_autograd("[H,W,3]", x, 2)
     np.testing.assert_allclose(found["saliency_vanilla"], want, rtol=0, atol=1e-5)
+
+
+def batched() -> onnx.ModelProto:
+    """The net of "[3,8,6]" with a batch of any size."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,8,6] x) => (float[N,5] y) {{ b = Sub(x, wide) {HEAD.format(x="b")}
+    y = Softmax<axis=-1>(s) }}"""
+    )
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in W.items()
+    )
+    return model
+
+
+@pytest.mark.parametrize("front", ["[3,H,W]", "[3,8,6]"])
+@pytest.mark.parametrize("scores", SOFTMAX)
+@pytest.mark.parametrize("target", ["input", "top1", 3])
+def test_every_method_as_with_a_batch_of_one(front: str, scores: str, target: str | int) -> None:
+    """Those that run variants of an image need a batch of any size; of that it says so."""
+    x, feeds = image(front), {"target": np.array([4]), "contrast": np.array([-1])}
+    names = [n for n, row in METHODS.items() if row.held == "graph" and not row.needs]
+    for name in names:
+        ask: dict[str, Any] = {"methods": (name,), "target_class": target}
+        refused = "batch" if METHODS[name].varies else "how many there are is open"
+        if METHODS[name].varies or (name == "reciprocam" and front == "[3,H,W]"):
+            with pytest.raises(InputError, match=refused):
+                backlight.export(net(front, scores), **ask)
+            continue
+        found = []
+        for model, given in ((net(front, scores), x), (batched(), x[None])):
+            proto = backlight.export(model, **ask)
+            held = {i.name for i in proto.graph.input}
+            found.append(run_runtime(proto, {k: v for k, v in ({"x": given} | feeds).items()
+                                             if k in held}))  # fmt: skip
+        got, want = (f[f"saliency_{name}"] for f in found)
+        np.testing.assert_allclose(
+            got, want[0] if METHODS[name].shaped_as_image("none") else want,
+            rtol=1e-4, atol=1e-6, err_msg=name,
+        )  # fmt: skip
