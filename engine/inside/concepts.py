@@ -38,14 +38,13 @@ from ..runtime.session import Providers
 from .cavs import ready_fit
 from .derivatives import LayerDerivatives
 from .looks import ImageSet, Looks
-from .testing import ConceptScore, Vectors, random_sets, scored, vectors
+from .measures import Measures
+from .testing import ConceptScore, random_sets, scored, vectors
 
 __all__ = ["Concepts", "ConceptsFound", "SetOfImages"]
 
 POSITIONS = ("mean", "all")
 RUNS = 10
-# Of the layer's values that are held for all images, and of the vectors: bytes.
-MOST_BYTES = 1 << 31
 
 # A batch as the model takes it, or files and folders.
 SetOfImages = Any
@@ -78,16 +77,6 @@ class ConceptsFound:
     class_files: tuple[Path, ...]
     likeness: Mapping[str, Mapping[str, NDArray[np.float32]]]
     resumed: int = 0
-
-
-@dataclass(frozen=True)
-class _Look:
-    """Of the class's images: the top class, int64 [n], -1 where scores are no numbers or nothing
-    could be read; of the others their files, and how much of each concept is in them."""
-
-    tops: NDArray[np.int64]
-    files: tuple[Path, ...]
-    likeness: dict[str, dict[str, NDArray[np.float32]]]
 
 
 class Concepts(Reading):
@@ -220,14 +209,12 @@ class Concepts(Reading):
         self, looks: Looks, named: Mapping[str, ImageSet], others: Sequence[ImageSet],
         seen: ImageSet, wanted: int | None,
     ) -> ConceptsFound:  # fmt: skip
-        skipped: list[stream.Skipped] = []
+        measures = Measures(self.layers, self.scored, looks)
         files: dict[str, tuple[Path, ...]] = {}
         rows = {}
         for at, (name, one) in enumerate(named.items()):
-            rows[name], files[name] = self._features(looks, one, f"concept-{at}", skipped)
-        pool = [
-            self._features(looks, one, f"random-{at}", skipped)[0] for at, one in enumerate(others)
-        ]
+            rows[name], files[name] = measures.features(one, f"concept-{at}")
+        pool = [measures.features(one, f"random-{at}")[0] for at, one in enumerate(others)]
         rng = np.random.default_rng(self.seed)
         sets = random_sets([len(next(iter(p.values()))) for p in pool], self.runs, rng)
         found = {
@@ -237,11 +224,11 @@ class Concepts(Reading):
             )
             for one in self.layers
         }  # fmt: skip
-        look = self._first_look(looks, seen, found, skipped)
+        look = measures.first(seen, found)
         tops = look.tops
         if wanted is None:
             wanted = int(np.bincount(tops[tops >= 0]).argmax())
-        derivatives = self._derivatives(looks, seen, wanted, found, tops)
+        derivatives = measures.derivatives(seen, wanted, found, tops)
         tests = len(rows) * len(self.layers)
         counts = {name: len(next(iter(held.values()))) for name, held in rows.items()}
         answers = [
@@ -255,7 +242,7 @@ class Concepts(Reading):
         return ConceptsFound(
             tuple(answers), tuple(one.name for one in self.layers), wanted, sound,
             int((tops == wanted).sum()) if wanted >= 0 else sound,
-            tuple(len(s) for s in sets), tests, tuple(dict.fromkeys(skipped)), files,
+            tuple(len(s) for s in sets), tests, tuple(dict.fromkeys(measures.skipped)), files,
             look.files, look.likeness, looks.resumed,
         )  # fmt: skip
 
@@ -290,102 +277,6 @@ class Concepts(Reading):
         settled = self.settled(self._given)
         return stream.groups(one.files, settled, self.input, self.batch, start=start)
 
-    def _features(
-        self, looks: Looks, one: ImageSet, part: str, skipped: list[stream.Skipped]
-    ) -> tuple[dict[str, NDArray[np.float32]], tuple[Path, ...]]:
-        """By layer, a row per image that could be read, [n, D], and these images' files. Raises
-        ImageError where fewer than two could."""
-
-        def rows_of(group: stream.Group) -> dict[str, NDArray[Any]]:
-            _, values = self.scored(group.tensor)
-            made: dict[str, NDArray[Any]] = {"index": group.index}
-            for at, layer in enumerate(self.layers):
-                rows = made[str(at)] = layer.rows(values[layer.name])
-                if not np.isfinite(rows).all():
-                    raise ModelError(
-                        f"'{layer.name}' is NaN or infinite for an image of {one.name}: nothing "
-                        "to fit a vector to"
-                    )
-                if rows[0].nbytes * len(one) > MOST_BYTES:
-                    raise UsageError(
-                        f"{rows.shape[1]} values of '{layer.name}' for each of {len(one)} images "
-                        "don't fit; take positions 'mean', or a smaller layer"
-                    )
-            return made
-
-        kinds = {str(at): (np.float32, (None,)) for at in range(len(self.layers))}
-        held = looks.over(one, part, kinds, rows_of, skipped)
-        done = len(held["index"])
-        if done < 2:
-            why = f"; {skipped[-1].error}" if skipped else ""
-            have = "no image" if done == 0 else "one image"
-            raise ImageError(f"{one.name}: {have} that can be read; expected 2 or more{why}")
-        kept = tuple(one.files[i] for i in held["index"].tolist()) if one.files else ()
-        return {layer.name: held[str(at)] for at, layer in enumerate(self.layers)}, kept
-
-    def _first_look(
-        self, looks: Looks, seen: ImageSet, found: Mapping[str, Vectors],
-        skipped: list[stream.Skipped],
-    ) -> _Look:  # fmt: skip
-        """Every image's top class, and how much of each concept is in it."""
-        means = [
-            np.stack([np.mean([c.normal for c in cavs], axis=0) for cavs in one.whole.values()])
-            for one in (found[layer.name] for layer in self.layers)
-        ]
-
-        def rows_of(group: stream.Group) -> dict[str, NDArray[Any]]:
-            logits, values = self.scored(group.tensor)
-            good = self.scored.sound(logits)
-            made = {"index": group.index, "top": np.where(good, logits.argmax(axis=1), -1)}
-            for at, layer in enumerate(self.layers):
-                alike = np.zeros((len(good), len(means[at])), np.float32)
-                alike[good] = _cosines(layer.rows(values[layer.name])[good], means[at])
-                made[str(at)] = alike
-            return made
-
-        kinds: dict[str, Any] = {"top": (np.int64, ())}
-        kinds |= {str(at): (np.float32, (len(one),)) for at, one in enumerate(means)}
-        held = looks.over(seen, "images", kinds, rows_of, skipped)
-        tops = np.full(len(seen), -1, np.int64)
-        tops[held["index"]] = held["top"]
-        good = held["top"] >= 0
-        for at in held["index"][~good].tolist() if seen.files else ():
-            file = seen.files[at]
-            why = ImageError(f"{file}: the model's scores are NaN or infinite")
-            skipped.append(stream.Skipped(str(file), why))
-        if not good.any():
-            why_not = f"; {skipped[-1].error}" if skipped else ""
-            raise ImageError(f"images: none that can be used{why_not}")
-        likeness = {
-            layer.name: dict(zip(found[layer.name].whole, held[str(at)][good].T, strict=True))
-            for at, layer in enumerate(self.layers)
-        }
-        kept = tuple(seen.files[i] for i in held["index"][good].tolist()) if seen.files else ()
-        return _Look(tops, kept, likeness)
-
-    def _derivatives(
-        self, looks: Looks, seen: ImageSet, wanted: int, found: Mapping[str, Vectors],
-        tops: NDArray[np.int64],
-    ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
-        """By layer, of the class's images along its vectors: [N, T]."""
-        stacked = [found[layer.name].stacked for layer in self.layers]
-
-        def rows_of(group: stream.Group) -> dict[str, NDArray[Any]]:
-            good = tops[group.index] >= 0
-            if not good.any():
-                return {}
-            classes = np.full(int(good.sum()), wanted, np.int64)
-            rows: dict[str, NDArray[Any]] = {"index": group.index[good]}
-            for at, layer in enumerate(self.layers):
-                made = rows[str(at)] = layer(group.tensor[good], classes, stacked[at])
-                if not np.isfinite(made).all():
-                    raise ModelError(f"the gradient by '{layer.name}' is NaN or infinite")
-            return rows
-
-        kinds = {str(at): (np.float32, (len(one),)) for at, one in enumerate(stacked)}
-        held = looks.over(seen, "derivatives", kinds, rows_of, [])
-        return {layer.name: held[str(at)] for at, layer in enumerate(self.layers)}
-
 
 def _are_files(given: Sequence[Any]) -> bool:
     """Whether a list is of image files, and so one set; folders and batches are one each."""
@@ -396,9 +287,3 @@ def _refuse_few(name: str, count: int, least: int) -> None:
     if count < least:
         have = "no image" if count == 0 else "one image"
         raise ImageError(f"{name}: {have}; expected {least} or more")
-
-
-def _cosines(rows: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, D] and [C, D] -> [n, C]; 0 where one of the two is 0."""
-    sizes = np.linalg.norm(rows, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
-    return np.asarray((rows @ vectors.T) / np.where(sizes > 0, sizes, 1), np.float32)

@@ -102,11 +102,11 @@ def _within(
 ) -> tuple[IncrementalPlan, int]:
     """A plan whose runs fit the budget, and how many go on side by side: a thread each, if there
     is room. shape: of one image, in the input's layout."""
-    budget, whole = scorer.budget(), scorer.footprint(shape)
+    budget, whole = scorer.room.budget(), scorer.room.footprint(shape)
     least, lanes = None, threads
     size: float | None = None
     while True:
-        plan = outlined.build(size, scorer.most)
+        plan = outlined.build(size, scorer.room.most)
         rows = max((budget - plan.memory(lanes)) // max(whole * lanes, 1), 0)
         if rows >= 1:
             return replace(plan, tail_batch=int(min(plan.tail_batch, rows))), lanes
@@ -171,10 +171,11 @@ class Chooser:
         c, h, w = windows.shape
         shape = (h, w, c) if scorer.layout == "nhwc" else (c, h, w)
         # Planning has one core; whole variants have all of them.
-        dense = scorer.seconds(shape) * len(windows) * images / (scorer.threads or cores())
+        run, lanes = scorer.room.footprint, scorer.threads or cores()
+        dense = run.seconds(shape) * len(windows) * images / lanes
         few = f"{round(len(windows) * images)} windows are too few to plan for"
-        looking = OUTLINE + OUTLINE_NODE * scorer.nodes + OUTLINE_BYTE * scorer.weight_bytes
-        ready = READY + READY_NODE * scorer.nodes + READY_BYTE * scorer.weight_bytes
+        looking = OUTLINE + OUTLINE_NODE * run.nodes + OUTLINE_BYTE * scorer.weight_bytes
+        ready = READY + READY_NODE * run.nodes + READY_BYTE * scorer.weight_bytes
         if not asked and dense * self._waste < looking:
             return Choice("dense", None, few)
         outlined = self._outline(windows)

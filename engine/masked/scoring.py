@@ -35,16 +35,14 @@ from ..classifier.intake import (
 from ..classifier.ready import Ready, Standing
 from ..classifier.scores import has_none
 from ..runtime import arrays
-from ..runtime.budget import Footprint, free_host, parse_memory, rows_within
+from ..runtime.budget import Footprint, parse_memory
 from ..runtime.session import Providers, Session
+from .room import Room
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 
 # Of variants done (since the last call), called after each batch.
 Progress = Callable[[int], None]
-
-# More rows than this make a run no faster, but progress and Ctrl-C slower.
-MOST_ROWS = {"cpu": 64, "cuda": 512}
 
 
 def no_progress(done: int) -> None:
@@ -83,7 +81,7 @@ class Scorer(Standing):
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
-        self._memory = None if memory is None else parse_memory(memory)
+        budget = None if memory is None else parse_memory(memory)
         ready = Ready.of(model, shapes, inputs)
         self._given = ready.given if ready.as_given else ready.read
         # Weakly, as it holds the weights, of which the runtime has its own copy.
@@ -107,11 +105,12 @@ class Scorer(Standing):
         name, dtype = self.input.name, self.input.dtype
         if str(dtype) not in ("float32", "float16", "uint8"):
             raise ModelError(f"input '{name}' is {dtype}; accepted: float32, float16, uint8")
-        self._footprint = Footprint(loaded, name, dtype.itemsize, self.session.compiled.slack)
-        self.most, self.threads = batch, threads
-        self._rows: dict[tuple[int, ...], int] = {}
+        self.threads = threads
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
+        footprint = Footprint(loaded, name, dtype.itemsize, self.session.compiled.slack)
+        gpu = self.xp if self.on_cuda else None
+        self.room = Room(footprint, budget, batch, self.input.batch, gpu)
         self._preprocess = looked_up(preprocess) or super().preprocess
 
     def _backend(self) -> Any:
@@ -169,35 +168,7 @@ class Scorer(Standing):
 
     def rows(self, shape: tuple[int, ...]) -> int:
         """Variants per run for images of this shape. Raises UsageError: a budget too small."""
-        if shape in self._rows:
-            return self._rows[shape]
-        most = self.most or MOST_ROWS["cuda" if self.on_cuda else "cpu"]
-        fixed = self.input.batch
-        # Asked once per size: what the runtime has taken by then is no longer free.
-        self._rows[shape] = rows_within(
-            self.budget(), self.footprint(shape), at_least=fixed or 1, at_most=fixed or most
-        )
-        return self._rows[shape]
-
-    def budget(self) -> int:
-        """Bytes that a run may take, now."""
-        if self._memory is not None:
-            return self._memory
-        free = self.xp.cuda.runtime.memGetInfo()[0] if self.on_cuda else free_host()
-        return int(free // 4)
-
-    def footprint(self, shape: tuple[int, ...]) -> int:
-        """Bytes that one variant of an image of this shape occupies in a run, estimated."""
-        return self._footprint(shape)
-
-    def seconds(self, shape: tuple[int, ...]) -> float:
-        """Of one core for such a variant, by export/incremental's cost model."""
-        return self._footprint.seconds(shape)
-
-    @property
-    def nodes(self) -> int:
-        """Of the model, as far as its scores need them."""
-        return self._footprint.nodes
+        return self.room.rows(shape)
 
     def take(self, inputs: Any) -> Inputs:
         """A call's inputs, checked: [N, ...] in NumPy, CuPy or DLPack memory, or a mapping from

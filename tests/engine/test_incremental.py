@@ -183,7 +183,7 @@ def test_auto_weighs_the_windows(monkeypatch):
     assert unclear.method == "dense" and unclear.speedup == free.speedup
     monkeypatch.setattr(incremental, "CLEARLY", 1)
     occlude = Occlusion(net(), **settings)
-    seconds = occlude.scorer.seconds((3, 20, 17)) * len(occlude.plan((3, 20, 17)))
+    seconds = occlude.scorer.room.footprint.seconds((3, 20, 17)) * len(occlude.plan((3, 20, 17)))
     monkeypatch.setattr(incremental, "READY", 2.5 * seconds * (1 - 1 / free.speedup))
     chosen = [occlude.measure(X[:1]).choice.method for _ in range(4)]
     assert chosen == ["dense", "dense", "incremental", "incremental"]

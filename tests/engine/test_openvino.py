@@ -228,7 +228,7 @@ def test_occlusion_on_boxes_too():
 
 def test_it_takes_more_memory_of_a_budget():
     one, two = (
-        backlight.Occlusion(models.tiny(), window=3, providers=p).scorer.footprint((3, 64, 64))
+        backlight.Occlusion(models.tiny(), window=3, providers=p).scorer.room.footprint((3, 64, 64))
         for p in ("openvino", "cpu")
     )
     own = 4 * 3 * 64 * 64

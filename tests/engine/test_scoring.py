@@ -159,7 +159,7 @@ def test_a_budget_that_is_too_small_says_what_would_do():
 
 
 def test_the_budget_chooses_the_rows():
-    each = Scorer(models.tiny())._footprint((3, 8, 8))
+    each = Scorer(models.tiny()).room.footprint((3, 8, 8))
     scorer = Scorer(models.tiny(), memory=10 * each + 1)
     assert scorer.rows((3, 8, 8)) == 10
     assert Scorer(models.tiny(), memory=10 * each, batch=3).rows((3, 8, 8)) == 3
