@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,24 +68,33 @@ class Body:
                 if self._coming is None:
                     body = await self._pieces(limit)
                 else:
-                    made: Any = np.empty(self._coming.left, np.uint8)  # not zeroed first
-                    body = memoryview(made)
-                    await self._whole(self._coming, body)
+                    body = await self._whole(self._coming, self._room)
         except TimeoutError:
             raise Refused(408, "slow_body", "the body didn't arrive in time") from None
         finally:
             self._pass_on()
         return body if coding == "identity" else await self._front.apart(self._inflated, body)
 
-    async def _whole(self, coming: Incoming, into: memoryview | None) -> None:
-        """Have it received there, in turn: so many bodies at once are read. A loop that had all of
-        them in hand would come to a probe last. Whoever sends slowly gives the turn to another."""
-        coming.take(into)
-        while coming.left:
+    def _room(self, size: int) -> memoryview:
+        """Memory for a body whose turn has come: there may be no room for its rows any more."""
+        self._front.admit()
+        made: Any = np.empty(size, np.uint8)  # not zeroed first
+        return memoryview(made)
+
+    async def _whole(self, coming: Incoming, room: Callable[[int], memoryview | None]) -> Any:
+        """Have it received where `room` says, in turn: so many bodies at once are read. A loop that
+        had all of them in hand would come to a probe last. Whoever sends slowly gives the turn to
+        another."""
+        into = None
+        while not coming.taken or coming.left:
             async with self._front.turns:
+                if not coming.taken:
+                    into = room(coming.left)
+                    coming.take(into)
                 if await coming.arrived(_SLOW):
-                    return
+                    break
             await coming.stirred()
+        return into
 
     async def _pieces(self, limit: int) -> memoryview:
         pieces: list[bytes] = []
@@ -152,7 +162,8 @@ class Body:
             async with asyncio.timeout(_LEFT_SECONDS):
                 if self._coming is not None:
                     if self._coming.left <= _LEFT_BYTES:
-                        await self._whole(self._coming, None)
+                        self._coming.taken = False
+                        await self._whole(self._coming, lambda _: None)
                     return
                 left = _LEFT_BYTES
                 while left > 0 and not self._read:

@@ -173,26 +173,47 @@ class Pool:
     async def _work(self, slot: _Slot) -> None:
         """Batch after batch, until the worker ends."""
         gone = asyncio.create_task(slot.gone.wait())
+        batch: Batch | None = None
         try:
             while True:
-                taking = asyncio.create_task(self.waiting.take())
-                try:
-                    await asyncio.wait([taking, gone], return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    if not taking.done():
-                        taking.cancel()
-                if taking.done() and not taking.cancelled():
-                    if not await self._ran(slot, taking.result()):
+                if batch is None:
+                    batch = await self._taken(gone)
+                    if batch is None:
                         return
-                elif gone.done():
+                    run = self._begun(slot, batch)
+                done = await self._ran(slot, batch, run)
+                if done is None:
                     return
+                # The worker goes on before this run's answers are written, which takes the loop as
+                # long as a row takes to run.
+                following = self.waiting.ripe(now())
+                if following is not None:
+                    run = self._begun(slot, following)
+                self._answer(batch, *done)
+                batch = following
         finally:
             gone.cancel()
 
-    async def _ran(self, slot: _Slot, batch: Batch) -> bool:
-        """Run a batch and answer its items; False where the worker has ended."""
+    async def _taken(self, gone: asyncio.Task[Any]) -> Batch | None:
+        """The next batch; None where the worker has ended first."""
+        taking = asyncio.create_task(self.waiting.take())
         try:
-            run = self._in_thread(slot, self._exchange, slot, batch)
+            await asyncio.wait([taking, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not taking.done():
+                taking.cancel()
+        return taking.result() if taking.done() and not taking.cancelled() else None
+
+    def _begun(self, slot: _Slot, batch: Batch) -> asyncio.Future[Any]:
+        """Hand a batch to the worker, at once."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(slot.threads, self._exchange, slot, batch)
+
+    async def _ran(
+        self, slot: _Slot, batch: Batch, run: asyncio.Future[Any]
+    ) -> tuple[dict[str, Any], dict[int, dict[str, Any]]] | None:
+        """What came of it; None where the worker has ended, and its items are answered so."""
+        try:
             told, found = await asyncio.wait_for(asyncio.shield(run), self.settings.seconds)
         except (wire.GoneError, TimeoutError, asyncio.CancelledError) as err:
             self._kill(slot)
@@ -202,7 +223,10 @@ class Pool:
                 _fail(item, lost(f"the worker that ran this request is lost: {why}"))
             if isinstance(err, asyncio.CancelledError):
                 raise
-            return False
+            return None
+        return told, found
+
+    def _answer(self, batch: Batch, told: dict[str, Any], found: dict[int, dict[str, Any]]) -> None:
         compute = float(told["compute"])
         share = (compute + float(told["decode"])) / max(batch.rows, 1)
         before = self.waiting.seconds_per_row or share
@@ -215,7 +239,6 @@ class Pool:
             elif not item.answer.done():
                 answer = Answer(found[at], batch.queued[at], batch.held[at], compute)
                 item.answer.set_result(answer)
-        return True
 
     # Below: in the slot's thread.
 

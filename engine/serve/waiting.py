@@ -126,16 +126,26 @@ class Waiting:
         here, before they cost anything."""
         free = now()
         while True:
-            self.sweep()
-            key = min(self._keys, key=lambda k: self._keys[k][0].added, default=None)
-            if key is None:
-                await self._change(None)
-                continue
-            first = self._keys[key][0]
-            ripe = first.added + self.wait
-            if self._rows_of(key) >= first.most or now() >= ripe:
-                return self._cut(key, free)
-            await self._change(ripe)
+            batch = self.ripe(free)
+            if batch is not None:
+                return batch
+            first = self._first()
+            await self._change(None if first is None else first.added + self.wait)
+
+    def ripe(self, free: float) -> Batch | None:
+        """The same where none of its rows has to wait for others. free: since when there is a
+        worker for them."""
+        self.sweep()
+        first = self._first()
+        if first is None:
+            return None
+        if self._rows_of(first.key) < first.most and now() < first.added + self.wait:
+            return None
+        return self._cut(first.key, free)
+
+    def _first(self) -> Item | None:
+        """What has waited longest."""
+        return min((items[0] for items in self._keys.values()), key=lambda i: i.added, default=None)
 
     def _rows_of(self, key: Hashable) -> int:
         return sum(item.rows for item in self._keys[key])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from backlight.engine.serve.pool import Pool, Settings
 from backlight.engine.serve.refused import Refused, busy
 from backlight.engine.serve.waiting import Batch, Item, Waiting, now
 
@@ -151,3 +153,39 @@ async def test_all_that_waits_can_be_answered_at_the_end() -> None:
     waiting.fail_all(busy("the end", "draining"))
     assert waiting.rows == 0
     assert all(isinstance(one.answer.exception(), Refused) for one in items)
+
+
+@on_a_loop
+async def test_what_needs_no_waiting_is_there_at_once() -> None:
+    waiting = queue(wait=1000)
+    assert waiting.ripe(now()) is None
+    waiting.add([item()])
+    assert waiting.ripe(now()) is None
+    waiting.add([item(rows=3)])
+    batch = waiting.ripe(now())
+    assert batch is not None and batch.rows == 4 and waiting.rows == 0
+
+
+@on_a_loop
+async def test_a_worker_goes_on_before_the_answers_of_its_run_are_written() -> None:
+    waiting, happened = queue(wait=0), list[str]()
+    pool = Pool(Settings(1, None, None, 0, 60), waiting, lambda *_: None, lambda _: None)
+    begun, runs = pool._begun, iter(range(3))
+    told = {"compute": 0, "decode": 0, "errors": {}}
+    pool._exchange = lambda slot, batch: (told, {0: {}})  # type: ignore[method-assign, assignment]
+
+    def noted(slot: Any, batch: Batch) -> Any:
+        happened.append(f"begun {next(runs)}")
+        return begun(slot, batch)
+
+    pool._begun = noted  # type: ignore[method-assign]
+    items = [item(rows=4) for _ in range(3)]
+    for at, one in enumerate(items):
+        one.payload = SimpleNamespace(job={"open": False})
+        one.answer.add_done_callback(lambda _, at=at: happened.append(f"answered {at}"))
+        waiting.add([one])
+    working = asyncio.create_task(pool._work(pool._slots[0]))
+    await asyncio.gather(*(one.answer for one in items))
+    working.cancel()
+    pool._slots[0].threads.shutdown()
+    assert happened == ["begun 0", "begun 1", "answered 0", "begun 2", "answered 1", "answered 2"]
