@@ -27,5 +27,5 @@ VARIANTS: dict[str, RuleMap] = {"vanilla": VANILLA, "deconv": DECONV, "guided": 
 def variant(name: str) -> RuleMap:
     """The rules of a variant by its name; raises UsageError for an unknown one."""
     if name not in VARIANTS:
-        raise UsageError.unknown("unknown rule", name, VARIANTS)
+        raise UsageError.unknown("rule", name, VARIANTS)
     return VARIANTS[name]

@@ -83,7 +83,7 @@ def map_(
 
     for option, number in (("--limit", limit), ("--threads", threads)):
         at_least(option, number)
-    how = renamed("--layout", layout, "--method", method, "tsne")
+    how = renamed("--layout", layout, "--method", method, maps.METHODS)
     laying = (("--perplexity", perplexity), ("--seed", seed), ("--components", components))
     for option, value in laying:
         if value is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ... import written
-from ...errors import UsageError
+from ...errors import UsageError, hint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,6 +138,7 @@ def _hidden_by(given: str) -> Any:
         raise UsageError(
             f"--hide '{given}'; accepted: '{OWN_MEAN}' (its own mean colour), 'mean', 'zero', "
             "'blur:SIGMA', 'noise:SEED', a number, a colour"
+            + hint(given.partition(":")[0], (OWN_MEAN, "mean", "zero", "blur", "noise"))
         ) from None
 
 

@@ -83,13 +83,13 @@ def neighbors(
     from ..pictures.page import Page
     from ..similar.embed import embedder_of
     from ..similar.lookup import Space
-    from ..similar.neighbors import METRICS
+    from ..similar.neighbors import METRICS, SEARCHES
 
     metrics = list(dict.fromkeys(metric or METRICS))
     for name in metrics:
         if name not in METRICS:
             raise UsageError.unknown("--metric", name, METRICS)
-    how = renamed("--search", search, "--method", method, "auto")
+    how = renamed("--search", search, "--method", method, SEARCHES)
     held = opened_store(store, pictures)
     chosen = None if model is None else model_path(model)
     listed = ["neighbors.json", *(["neighbors.html"] if html else []), "{}.png"]

@@ -104,11 +104,10 @@ def occlude(
     several classes; a CxHxW window adds an axis of channels before H.
     """
     from ..masked.occlusion import Occlusion
-    from ..masked.ways import check_method
+    from ..masked.ways import METHODS
     from .occluded import told
 
-    how = renamed("--way", way, "--method", method, "auto")
-    check_method(how)
+    how = renamed("--way", way, "--method", method, METHODS)
     at_least("--necessity", necessity, 0)
     if share is not None and how != "drilldown":
         raise UsageError(f"--share {share:g} with --way {how}: that scores all windows")

@@ -185,12 +185,16 @@ def is_bundled(given: str) -> bool:
     return given == "bundled" and not Path(given).exists()
 
 
-def renamed(new: str, given: str | None, old: str, before: str | None, default: str) -> str:
+def renamed(new: str, given: str | None, old: str, before: str | None, known: Sequence[str]) -> str:
     """An option that had another name before, which works for one version more; `say_renamed` says
-    so at the end. Raises UsageError for both."""
+    so at the end. known: what it may be, the default first. Raises UsageError for another, and for
+    both options."""
     if given is not None and before is not None:
         raise UsageError(f"{new} and {old} are one option; {old} is its older name")
-    return given or before or default
+    chosen = given if given is not None else before if before is not None else known[0]
+    if chosen not in known:
+        raise UsageError.unknown(new if before is None else old, chosen, known)
+    return chosen
 
 
 def say_renamed(new: str, old: str, before: str | None) -> None:

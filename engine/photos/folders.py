@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ...errors import ImageError, UsageError
+from ...errors import ImageError, UsageError, hint
 from .bands import ARRAYS
 
 __all__ = ["SUFFIXES", "class_folders", "image_files"]
@@ -41,7 +41,8 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise ImageError(f"{path}: no such file; expected an image or a folder of images")
+            near = hint(str(path), ("bundled",))
+            raise ImageError(f"{path}: no such file; expected an image or a folder of images{near}")
     return list(dict.fromkeys(found))
 
 

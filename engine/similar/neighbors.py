@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from ... import arguments as take
 from ...errors import UsageError
 
-__all__ = ["METRICS", "Index", "Nearest", "neighbors"]
+__all__ = ["METRICS", "SEARCHES", "Index", "Nearest", "neighbors"]
 
 METRICS = ("l2", "cosine")
+SEARCHES = ("auto", "numpy", "faiss")
 # Above this many numbers, faiss is asked where it is installed.
 FAISS_FROM = 20_000_000
 _BLOCK = 1 << 22  # numbers of a block: 16 MB of float32
@@ -80,8 +81,8 @@ class Index:
     def __init__(self, vectors: NDArray[Any], metric: str = "l2", method: str = "auto") -> None:
         if metric not in METRICS:
             raise UsageError.unknown("metric", metric, METRICS)
-        if method not in ("auto", "numpy", "faiss"):
-            raise UsageError.unknown("method", method, ("auto", "numpy", "faiss"))
+        if method not in SEARCHES:
+            raise UsageError.unknown("method", method, SEARCHES)
         vectors = _numbers("vectors", vectors)
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise UsageError(f"vectors are {list(vectors.shape)}; expected [N, D]")

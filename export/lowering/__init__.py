@@ -29,7 +29,7 @@ BY_VARIANT: dict[str, dict[str, dict[str, Rule]]] = {"cpu": cpu.BY_VARIANT}
 def lowered(name: str, target: str) -> RuleMap:
     """The rules of a variant for a target; UsageError if either is unknown."""
     if target not in LOWERINGS:
-        raise UsageError.unknown("unknown target (--for)", target, LOWERINGS)
+        raise UsageError.unknown("target (--for)", target, LOWERINGS)
     return {**variant(name), **LOWERINGS[target], **BY_VARIANT.get(target, {}).get(name, {})}
 
 

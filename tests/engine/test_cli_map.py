@@ -101,7 +101,7 @@ class TestCommand:
         ("more", "said"),
         [
             (["--perplexity", "20"], "perplexity 20 with 24 pictures; expected 1 to 7.667"),
-            (["--layout", "som"], "method 'som'"),
+            (["--layout", "som"], "--layout 'som'; accepted: tsne, umap, pca"),
             (["--limit", "0"], "--limit 0; expected 1 or more"),
             (["--onto", "nowhere"], "nowhere/map.npz: no such file"),
         ],

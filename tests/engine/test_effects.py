@@ -146,7 +146,7 @@ VALUES = {
     "--pictures": "elsewhere",
 }  # fmt: skip
 OF_COMMAND = {
-    ("filters", "--per"): "sheet", ("activations", "--per"): "image", ("filters", "--layer"): "k",
+    ("filters", "--layer"): "k",
     ("filters", "--preprocess"): "imagenet-caffe",
     ("occlude", "--baseline"): "zero", ("rise", "--baseline"): "mean",
     ("cem", "--baseline"): "mean", ("occlude", "--method"): "dense", ("segment", "--method"): "cam",
@@ -348,6 +348,7 @@ def test_every_option_has_an_effect_or_is_refused(command: str, mode: str, place
             continue
         code, made, said = outcome([*words, *more])
         assert code in (0, 2) and (code == 0 or said.count("\n") == 1), f"{more}: {code}, {said}"
+        assert f"'{more[-1]}'; accepted: " not in said, f"no value of {name}: {said}"
         told = {f for f in made.keys() | same if f in same or f not in plain}
         changed = {f for f in told if made.get(f) != plain.get(f)}
         if code == 0 and not changed and (command, name) not in {*SHOWN, *ALIKE}:
