@@ -16,8 +16,10 @@ from .flow import Flow
 from .scaling import cuts
 from .tokens import Grid, channel_axis, grid_of, is_batched, is_map, token_axis
 
-__all__ = ["Layer", "default_layer", "named_layer", "token_cuts"]
+__all__ = ["NAMED", "Layer", "default_layer", "named_layer", "token_cuts"]
 
+# The reason for a layer that somebody asked for.
+NAMED = "named by --layer"
 # By default, with thresholds of 0 and up; networks have no others.
 _RECTIFYING = traits.NEVER_NEGATIVE | {"ThresholdedRelu"}
 # Those with several data operands; of the others the further ones are shapes, bounds and the like.
@@ -84,9 +86,9 @@ def named_layer(graph: ir.Graph, name: str, ofs: Sequence[ir.Value], wrt: ir.Val
     shape = value.shape
     layer = None
     if shape is not None and len(shape) == 3:
-        layer = _of_tokens(value, wrt, "named by --layer")
+        layer = _of_tokens(value, wrt, NAMED)
     elif is_map(value, wrt):
-        layer = Layer(value, channel_axis(value), "named by --layer")
+        layer = Layer(value, channel_axis(value), NAMED)
     if layer is None:
         what = "no known shape" if shape is None else f"the shape {_shown(shape)}"
         raise UsageError(

@@ -140,7 +140,8 @@ def explain(
     run = Run(job, explainer, record, names_of_classes, wrt)
     run.target = class_asked(target_class, names_of_classes, explainer.classes)
     run.against = run.rival_of(contrast)
-    job.note(*explainer.notes, assumed, hint)
+    why = [f"class activation maps are of '{n}': {r}" for n, r in explainer.reasons.items()]
+    job.note(*explainer.notes, *why, assumed, hint)
     cut = [SEGMENT_FILE] if explainer.cuts else []
     expected = ["{}.png", *(map_file("{}", m) for m in explainer.methods), *cut]
     with job.results(output, expected, force, path) as folder:

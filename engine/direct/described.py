@@ -38,6 +38,7 @@ class Described:
     notes: tuple[str, ...]
     ours: tuple[str, ...]  # the inputs that the export added: target, contrast …
     layers: tuple[str, ...]
+    reasons: tuple[str, ...]  # why these; of a file nobody knows
     contrast: str
     contrasted: tuple[str, ...]  # the methods that have one
     contrast_form: str
@@ -62,6 +63,7 @@ def described(graph: ExplainGraph) -> Described:
         notes=graph.notes,
         ours=graph.added,
         layers=tuple(layer.name for layer in graph.layers),
+        reasons=tuple(layer.reason for layer in graph.layers),
         contrast=graph.model.metadata_props.get("backlight.contrast", ""),
         contrast_form=graph.model.metadata_props.get("backlight.contrast_form", "loss"),
         contrasted=_contrasted(graph.model.metadata_props),
@@ -129,6 +131,7 @@ def in_file(model: ir.Model, name: str, methods: Sequence[str]) -> Described:
         notes=(),
         ours=added,
         layers=tuple(filter(None, meta.get("backlight.layer", "").split(","))),
+        reasons=(),
         contrast=meta.get("backlight.contrast", ""),
         contrast_form=meta.get("backlight.contrast_form", "loss"),
         contrasted=_contrasted(meta),

@@ -52,6 +52,11 @@ class Describing(Reading):
         return self._said.layers
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why these; none of a file, which doesn't say."""
+        return self._said.reasons
+
+    @property
     def contrasted(self) -> tuple[str, ...]:
         """The methods that tell the target from another class."""
         return self._said.contrasted

@@ -79,8 +79,8 @@ class Drawn:
 
 
 class Draws(Protocol):
-    """A method, ready. name: its row's; names: of its maps. layers: of class activation maps. runs:
-    about how many variants an image takes. settings: for summary.json."""
+    """A method, ready. name: its row's; names: of its maps. layers: of class activation maps, with
+    the reasons. runs: about how many variants an image takes. settings: for summary.json."""
 
     @property
     def name(self) -> str: ...
@@ -90,6 +90,9 @@ class Draws(Protocol):
 
     @property
     def layers(self) -> tuple[str, ...]: ...
+
+    @property
+    def reasons(self) -> tuple[str, ...]: ...
 
     @property
     def runs(self) -> int: ...
@@ -108,6 +111,7 @@ class _Segmented:
     name: str
     made: Attribution
     layers: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,6 +186,10 @@ class _Weighing:
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(cam.layer for cam in self.made)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return tuple(cam.reason for cam in self.made)
 
     @property
     def runs(self) -> int:

@@ -14,6 +14,7 @@ from ...errors import ImageError, UsageError
 from ...export.combinations import checked_contrast
 from ...export.drawing import Drawing
 from ...export.graph import ModelLike
+from ...export.layer import NAMED
 from ...export.methods import METHODS, named
 from ...export.preprocess import Preprocess
 from ...export.sizes import Shapes
@@ -164,6 +165,16 @@ class Together:
         """The layers that class activation maps are drawn of."""
         own = self.graph.layers if self.graph is not None else ()
         return own or next((d.layers for d in self.draws if d.layers), ())
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why these, by layer, where nobody named them."""
+        own = [] if self.graph is None else [(self.graph.layers, self.graph.reasons)]
+        pairs = [*own, *((d.layers, d.reasons) for d in self.draws)]
+        found = {
+            n: why for layers, reasons in pairs for n, why in zip(layers, reasons, strict=False)
+        }
+        return {name: why for name, why in found.items() if why != NAMED}
 
     @property
     def contrasted(self) -> tuple[str, ...]:

@@ -184,6 +184,21 @@ class TestCommand:
         assert run(["check", str(BUNDLED), "--method", "gradcam"]) == 0
         assert "before the maps of the classes themselves" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("method", ["gradcam", "scorecam"])
+    def test_explain_says_the_layer_it_chose(self, method: str, tmp_path: Path, capsys):
+        """And why, on the terminal and in the summary; not where somebody named it."""
+        onnx.save(models.tiny(), tmp_path / "tiny.onnx")
+        models.noise_photo(tmp_path)
+        line = f"explain -m {tmp_path}/tiny.onnx {tmp_path}/photo.png --preprocess unit --force"
+        words = [*line.split(), "-o", str(tmp_path / "o"), "--method", method]
+        says = "class activation maps are of 'r': the last rectified tensor with rows and columns"
+        assert run(words) == 0
+        assert says in capsys.readouterr().err
+        (note,) = json.loads((tmp_path / "o" / "summary.json").read_text())["notes"][:1]
+        assert note.startswith(says)
+        assert run([*words, "--layer", "r"]) == 0
+        assert "maps are of" not in capsys.readouterr().err
+
     @pytest.mark.parametrize("more", [[], ["--contrast-form", "logit"]])
     def test_a_contrast_that_turns_out_to_be_the_class(self, more, tmp_path: Path, capsys):
         """Why not P with certainty? By logit it is 0. Both are said, never "P rather than P"."""
