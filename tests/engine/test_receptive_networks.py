@@ -57,7 +57,7 @@ def test_units_that_a_pixel_moves_are_those_whose_box_holds_it(
     nets.export(revealing(net), net, exporter, path)
     listed = [x for x in layers(path) if x.op in OPS and len(x.dims) == 3]
     # After a global operation (squeeze and excitation) every unit sees everything, which a black
-    # image can't show: a gate times 0 is 0. The small graphs of test_receptive.py show it.
+    # image can't show: a gate times 0 is 0. The small graphs of export/test_receptive.py show it.
     names = [x.name for x in listed if not x.field.is_whole and x.field.is_spatial]
     compared = 0
     edge = net.size - 1
