@@ -115,7 +115,7 @@ class Incoming:
     def __init__(self, connection: Connection, heads: _Heads, size: int, early: bytes) -> None:
         self._connection, self._heads, self._cycle = connection, heads, heads.cycle
         self.left, self.early = size, early
-        self.taken = self._any = False
+        self.taken = self._any = self._passed = False
         self._into: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -131,6 +131,12 @@ class Incoming:
             into[:there] = self.early[:there]
         self.early = self.early[there:]
         self.received(there)
+
+    def pass_over(self) -> None:
+        """Have it received nowhere, by nobody's asking."""
+        self._passed = True
+        self.take(None)
+        self._heads.flow.resume_reading()
 
     async def arrived(self, seconds: float) -> bool:
         """Whether all of it is there: read on until it is, or until nothing has come for so many
@@ -169,8 +175,11 @@ class Incoming:
             raise Gone
 
     def place(self, waste: memoryview) -> memoryview:
-        """Where the next bytes of it lie."""
-        return waste if self._into is None else self._into[len(self._into) - self.left :]
+        """Where the next bytes of it lie, so many at most."""
+        if self._into is None:
+            return waste
+        begun = len(self._into) - self.left
+        return self._into[begun : begun + len(waste)]
 
     def received(self, count: int, waste: memoryview | None = None) -> None:
         """So many came, there."""
@@ -182,8 +191,17 @@ class Incoming:
             self._heads.flow.pause_reading()
             self.wake()
         if not self.left:
-            self._connection.whole(self)
+            self._into = None  # a connection remembers its last request
+            early, self.early = self.early, b""
+            self._connection.whole(early)
             self.wake()
+        elif count == _WASTE and (self._waiter is not None or self._passed):  # the others' turn
+            self._heads.flow.pause_reading()
+            asyncio.get_running_loop().call_soon(self._on)
+
+    def _on(self) -> None:
+        if self._waiter is not None or self._passed:
+            self._heads.flow.resume_reading()
 
     def wake(self) -> None:
         """Have who reads look again."""
@@ -273,21 +291,20 @@ class Connection(asyncio.BufferedProtocol):
                 heads.scope["extensions"] = {BODY: self._body}  # type: ignore[dict-item]
                 return
 
-    def whole(self, body: Incoming) -> None:
+    def whole(self, behind: bytes) -> None:
         """A body is there: its request is read, and the next may have begun behind it."""
         self._body = None
         self._inner.fresh()
         self._inner.on_message_complete()
-        if body.early:
-            self._fed(body.early)
+        if behind:
+            self._fed(behind)
 
     def answered(self) -> None:
         """The response is written, and the body isn't read: it is in the next request's way."""
         if self._body is None:  # chunked: as it comes, but not for good
             self._timed()
         elif self._body.left <= _MOST_LEFT and not self._inner.expect_100_continue:
-            self._body.take(None)
-            self._inner.flow.resume_reading()
+            self._body.pass_over()
         else:
             self._inner.transport.close()
 

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from backlight.engine.serve.answering import Gone
 from backlight.engine.serve.bodies import Body
-from backlight.engine.serve.connection import Connection
+from backlight.engine.serve.connection import Connection, Incoming
 from backlight.engine.serve.refused import Refused
 from backlight.engine.serve.server import doubled, listening
 
@@ -25,11 +25,12 @@ BODY = bytes(range(256)) * 1000
 
 
 class Wire(asyncio.Transport):
-    """A caller's end. most: bytes of a piece; early: the most that was read unasked."""
+    """A caller's end. most: bytes of a piece; turns: what was read in each of the loop's."""
 
     def __init__(self, most: int = 1 << 30) -> None:
         super().__init__()
         self.most, self.said, self.paused, self.closed = most, b"", False, False
+        self.turns: list[int] = []
         self.front = Front()
         config = uvicorn.Config(self.front.app, interface="asgi3", proxy_headers=False,
                                 log_config=None, lifespan="off", date_header=False)  # fmt: skip
@@ -58,12 +59,14 @@ class Wire(asyncio.Transport):
         """Send it as fast as it is read; how much was."""
         sent = 0
         for _ in range(100 + len(data) // min(self.most, 1 << 16)):
+            self.turns.append(0)
             while sent < len(data) and not self.paused and not self.closed:
                 where = self.connection.get_buffer(-1)
                 size = min(len(where), self.most, len(data) - sent)
                 where[:size] = data[sent : sent + size]
                 self.connection.buffer_updated(size)
                 sent += size
+                self.turns[-1] += size
             await asyncio.sleep(0)
         return sent
 
@@ -176,6 +179,27 @@ def test_little_is_read_before_a_body_is_admitted() -> None:
         wire.front.open.set()
         rest = sent[1 << 16 :]
         assert await wire.send(rest) == len(rest) and wire.front.digests == [WHOLE]
+
+    asyncio.run(run())
+
+
+def test_an_idle_connection_holds_no_body() -> None:
+    async def run() -> None:
+        wire = Wire()
+        await wire.send(post() + b"\r\n")
+        (body,) = wire.connection._inner.scope["extensions"].values()
+        assert wire.front.digests == [WHOLE] and isinstance(body, Incoming)
+        assert body._into is None and not body.early
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/", "/unread"])
+def test_a_turn_of_the_loop_takes_a_part_of_a_large_body(path: str) -> None:
+    async def run() -> None:
+        wire, sent = Wire(), post(BODY * 4, path)
+        assert await wire.send(sent) == len(sent) and wire.statuses == [200]
+        assert len(wire.turns) > 4 and max(wire.turns) <= 1 << 18
 
     asyncio.run(run())
 
