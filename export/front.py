@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
-from . import choose
+from . import choose, traits
 from .backward import FLOATS, obstacle
 from .emit import Emitter
 from .rules import Op, RuleMap
@@ -35,7 +35,8 @@ def behind_preprocessing(
     """
     value, stop, culprit = image.wrt, None, ""
     while True:
-        uses = list(value.uses())
+        # Its size may be asked for: that sees no values.
+        uses = [u for u in value.uses() if u.node.op_type not in traits.ASKS_SIZE]
         if len(uses) != 1 or value.is_graph_output():
             break
         node, at = uses[0].node, uses[0].idx

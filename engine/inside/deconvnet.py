@@ -178,12 +178,22 @@ def reconstructed(
             cotangent[row][tuple(index[1:])] = top.values[place, rank]
         for rule, back in projector(x, cotangent).items():
             for row, rank in enumerate(chunk):
-                whole = images.channels_last(back[row].astype(np.float32), found.spec.layout)
+                whole = _laid_over(back[row].astype(np.float32), found.spec, pixels[row])
                 maps[rule][rank] = top.cut(whole, place, rank, 0)
                 pictures[rule][rank] = _picture(whole, top, place, rank, found.preprocess)
         for row, rank in enumerate(chunk):
             patches[rank] = top.cut(pixels[row], place, rank, BLANK)
     return Reconstruction(place, tuple(patches), maps, {r: tuple(p) for r, p in pictures.items()})
+
+
+def _laid_over(
+    back: NDArray[np.float32], spec: images.InputSpec, pixels: Pixels
+) -> NDArray[np.float32]:
+    """A projection as [H, W, C] of the image's own size: behind a Resize of the model's own that
+    has no gradient it is smaller, or larger, and each of its values lies over several pixels."""
+    whole = images.channels_last(back, images.map_layout(back.shape, spec))
+    y, x = (np.arange(pixels.shape[i]) * whole.shape[i] // pixels.shape[i] for i in (0, 1))
+    return whole[y][:, x]
 
 
 def _picture(

@@ -38,6 +38,7 @@ from ..runtime import arrays
 from ..runtime.budget import Footprint, parse_memory
 from ..runtime.session import Providers, Session
 from .room import Room
+from .widened import widened
 
 __all__ = ["Progress", "Scorer", "input_space", "no_progress", "scorer_for"]
 
@@ -99,16 +100,17 @@ class Scorer(Standing):
         self.weight_bytes = weight_bytes(loaded)
         super().__init__(ready, Fed.of(loaded.graph, image))
         self._lone = is_lone(image)
+        self._widened = widened(loaded, image)
+        if self._widened:
+            self._given, self._ready = loaded.clone(), lambda: None
         providers, placed = ready.placed(providers)
         self.session = Session(loaded, providers, threads)
         self.notes = [*found.notes, *placed, *self.session.notes]
-        name, dtype = self.input.name, self.input.dtype
-        if str(dtype) not in ("float32", "float16", "uint8"):
-            raise ModelError(f"input '{name}' is {dtype}; accepted: float32, float16, uint8")
         self.threads = threads
         self.backend = self._backend()
         self.xp: Any = self.backend.xp
-        footprint = Footprint(loaded, name, dtype.itemsize, self.session.compiled.slack)
+        size = 4 if self._widened else self.input.dtype.itemsize
+        footprint = Footprint(loaded, self.input.name, size, self.session.compiled.slack)
         gpu = self.xp if self.on_cuda else None
         self.room = Room(footprint, budget, batch, self.input.batch, gpu)
         self._preprocess = looked_up(preprocess) or super().preprocess
@@ -175,6 +177,7 @@ class Scorer(Standing):
         input names. Raises ImageError."""
         x, beside, back = self.fed.taken(inputs, self._lone, self._check)
         feeds = {name: self._here(values) for name, values in beside.items()}
+        x = x.astype(np.float32) if self._widened else x
         from_gpu = arrays.is_cuda(x)
 
         def home(result: Any) -> Any:

@@ -112,8 +112,13 @@ def identity(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @vjp("Dropout", 13, 22)
 def dropout(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    training = op.const(2) if op.input(2) is not None else np.array(False)
-    if training is None or bool(np.asarray(training).reshape(())):
+    """As it infers. Where only the run knows its mode, a run that trains draws, and its map is
+    none: NaN."""
+    mode = op.input(2)
+    training = op.const(2) if mode is not None else np.array(False)
+    if training is None:
+        return (e.Where(mode, e.const(np.nan, ct.dtype), ct, _shape=ct.shape),)
+    if bool(np.asarray(training).reshape(())):
         raise op.unsupported("it is in training mode", "training_mode = false")
     return (ct,)
 

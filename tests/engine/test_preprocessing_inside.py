@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import backlight
 from backlight.engine.cli import run
 from backlight.engine.photos.images import InputSpec, map_layout
 from backlight.export.check import check
+from backlight.export.preprocess import preset
 from backlight.export.saliency import explain_graph
 
 from ..export.harness import run_runtime
@@ -51,6 +53,13 @@ FRONTS = {
     "turned, then cubic": (
         "float[N,H,W,3]",
         f't = {TURN}(x) q = Resize<mode="cubic", axes=[2,3]>(t,,,sides) ' + NORM.format("q"),
+        "q",
+        (3, 12, 10),
+    ),
+    "to sizes made of its own, then cubic": (
+        "float[N,3,H,W]",
+        "i = Shape<end=2>(x) o = Concat<axis=0>(i, sides) "
+        'q = Resize<mode="cubic">(x,,,o) ' + NORM.format("q"),
         "q",
         (3, 12, 10),
     ),
@@ -161,6 +170,18 @@ def test_the_pictures(front: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert drawn == [(*sides, 3)] * 6
 
 
+def test_projections_behind_a_resize_lie_over_the_image(tmp_path: Path) -> None:
+    """Of another size and layout than the image's."""
+    photo = tmp_path / "photo.png"
+    Image.fromarray(RNG.integers(0, 255, (24, 20, 3), np.uint8)).save(photo)
+    model = net("turned, then cubic")
+    how = replace(preset("none"), size=(24, 20))
+    found = backlight.patches(model, [photo], ["r"], preprocess=how)
+    (made,) = backlight.deconvnet(model, found, "r", [0])
+    high, wide = found.layers["r"].canvas(0)
+    assert all(m.shape[1:] == (high, wide, 3) and m.any() for m in made.maps.values())
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "channels", "wanted"),
     [
@@ -199,6 +220,6 @@ def test_pixels_that_a_preset_would_squash_to_nothing_are_said(
         pytest.importorskip("pyarrow")
     small = ["--window", "4"] if command == "occlude" else []
     words = [command, "-m", str(tmp_path / "bytes.onnx"), photo, *small, "-o"]
-    for preset, squashed in (("unit", True), ("imagenet-torch", True), ("none", False)):
-        run([*words, f"{tmp_path}/{preset}", "--preprocess", preset])
+    for name, squashed in (("unit", True), ("imagenet-torch", True), ("none", False)):
+        run([*words, f"{tmp_path}/{name}", "--preprocess", name])
         assert ("takes whole numbers (uint8)" in capsys.readouterr().err) == squashed

@@ -123,21 +123,24 @@ class Net:
     build: Callable[[], onnx.ModelProto]
     shape: tuple[int, ...]
     small: bool = True
-    # Of the noise: one with no unit within rounding of a rectifier's kink or a pool's tie.
-    seed: int = 1
+    # Of the noise, of each row its own or one of all: such that no unit lies within rounding of a
+    # rectifier's kink or a pool's tie.
+    seeds: tuple[int, ...] = (1,)
 
     def feeds(self, rows: int) -> dict[str, np.ndarray]:
         """Images, and classes: the top one, then the fourth, ..."""
         name = self.build().graph.input[0].name
+        each = rows if len(self.seeds) == 1 else 1
+        x = np.concatenate([images(each, *self.shape, seed=s) for s in self.seeds[:rows]])
         return {
-            name: images(rows, *self.shape, seed=self.seed),
+            name: x,
             "target": np.array([-1, 3, 0, 7][:rows], np.int64),
         }
 
 
 NETS = (
     Net("plain", plain, (3, 37, 38)),
-    Net("ResNet-like", residual, (3, 24, 24), seed=110),
-    Net("grouped", grouped, (3, 24, 24), seed=200),
-    Net("SqueezeNet", squeezenet, (3, 227, 227), small=False, seed=0),
+    Net("ResNet-like", residual, (3, 24, 24), seeds=(110,)),
+    Net("grouped", grouped, (3, 24, 24), seeds=(200,)),
+    Net("SqueezeNet", squeezenet, (3, 227, 227), small=False, seeds=(25, 93, 107)),
 )

@@ -547,6 +547,18 @@ EXACT: list[Exact] = [
         {"x": np.array([3.0, 5.0])},
         consts={"ratio": np.array(0.9)},
     ),
+    *[
+        Exact(
+            "Dropout",
+            f"in a mode that the run says: {training}",
+            "y = Dropout(x, ratio, training)",
+            {"x": np.array([1.0, -2.0]), "training": np.array(training)},
+            np.array([3.0, 5.0]),
+            {"x": np.full(2, np.nan) if training else np.array([3.0, 5.0])},
+            consts={"ratio": np.array(0.9)},
+        )
+        for training in (False, True)
+    ],
     Exact(
         "Trilu",
         "what is cut off gets 0, not nan",
