@@ -8,7 +8,6 @@ import pytest
 
 from backlight.engine.masked import scoring
 from backlight.engine.masked.occlusion import Occlusion
-from backlight.engine.masked.rise import Rise
 from backlight.engine.masked.scoring import Scorer
 from backlight.engine.runtime import arrays
 from backlight.engine.runtime.session import Session
@@ -42,27 +41,6 @@ def test_all_classes_take_the_runs_of_one(monkeypatch):
         seen[str(classes)] = list(rows)
     assert sum(seen["None"]) == 3 * (1 + 9), "each image, and its variants, once"
     assert seen["None"] == seen["[0, 3]"] == seen["all"]
-
-
-@pytest.mark.parametrize("kind", ["double", "int8", "int32", "int64", "uint16"])
-@pytest.mark.parametrize("batch", ["", "N,"])
-def test_images_of_any_type_are_masked(kind, batch):
-    """As the model that takes float32 does, where no window leaves a fraction: to 0."""
-    front = "x = Cast<to=1>(image)" if batch else "q = Cast<to=1>(image) x = Unsqueeze(q, zero)"
-    body, shape = f"{front} {models.BODY}", f"{batch}3,8,8"
-    model = models.tiny(body=body, dtype=kind, shape=shape)
-    model.graph.input[0].name = "image"
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
-    x = np.round(X * 3)[: None if batch else 1]
-    x = np.abs(x) if kind == "uint16" else x
-    given = x.astype({"double": "float64"}.get(kind, kind))
-    for how in ({"method": "dense"}, {"method": "incremental"}):
-        made = Occlusion(model, window=4, stride=2, baseline=0, **how)
-        want = Occlusion(models.tiny(), window=4, stride=2, baseline=0, **how)(x)
-        np.testing.assert_allclose(made(given), want, **CLOSE)
-        assert made(given).any()
-    risen = Rise(model, masks=16, cells=3, baseline="mean")(given)
-    assert np.isfinite(risen).all() and risen.any()
 
 
 @pytest.mark.parametrize("tail", ["prob = LogSoftmax(scores)", "q = Softmax(scores) prob = Log(q)"])
