@@ -105,11 +105,18 @@ def load_labels(given: str, classes: int | None = None) -> list[str]:
         raise UsageError(
             f"{given}: its lines are more than names ('{_short(lines[0])[1:-1]}'); expected {FORMS}"
         )
-    return lines
+    sets = [_SYNSET.fullmatch(line) for line in lines]
+    return [m["name"] for m in sets if m] if all(sets) else lines
 
 
 # `0: tench`, `"0": "tench",`
 _KEYED = re.compile(r"""["']?(?P<index>[0-9]{1,9})["']?\s*:\s*(?P<name>\S.*?),?\s*""")
+
+# `n01440764 tench, Tinca tinca`: ImageNet's synset.txt, as it comes with many files.
+_SYNSET = re.compile(r"n[0-9]{8}[\s,]\s*(?P<name>\S.*)")
+
+# `tench,0`; not `zone 0`, which may be a name.
+_NUMBERED_BEHIND = re.compile(r".*\S\s*[\t,;=|]\s*[\"']?(?P<index>[0-9]{1,9})[\"']?")
 
 # `0 tench`, `0,tench`, `0=tench`
 _NUMBERED = re.compile(r"""["']?(?P<index>[0-9]{1,9})["']?\s*[\s,;=|.)]\s*\S.*""")
@@ -119,9 +126,10 @@ def _is_other(lines: Sequence[str]) -> bool:
     """Whether lines are another format's: a table with each line's number, a list of YAML's, a map
     of TensorFlow's. Taken for names, they would be wrong ones and look right."""
     filled = [line for line in lines if line]
-    numbered = [_NUMBERED.fullmatch(line) for line in filled]
-    if len(filled) > 1 and all(m and int(m["index"]) == n for n, m in enumerate(numbered)):
-        return True
+    for form in (_NUMBERED, _NUMBERED_BEHIND):
+        numbered = [form.fullmatch(line) for line in filled]
+        if len(filled) > 1 and all(m and int(m["index"]) == n for n, m in enumerate(numbered)):
+            return True
     return all(line.startswith("- ") for line in filled) or any(
         line.endswith("{") or line == "}" for line in filled
     )

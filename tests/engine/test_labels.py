@@ -41,6 +41,18 @@ WRITTEN = {
 }
 
 
+def test_names_behind_their_synsets(tmp_path):
+    """ImageNet's synset.txt; not where some line is another's. A number may be of a name."""
+    file = tmp_path / "synset.txt"
+    for text, names in (
+        ("n01440764 tench, Tinca tinca\nn01443537 goldfish\n", ["tench, Tinca tinca", "goldfish"]),
+        ("n01440764 tench\nnone\n", ["n01440764 tench", "none"]),
+        ("zone 0\nzone 1\n", ["zone 0", "zone 1"]),
+    ):
+        file.write_text(text)
+        assert labels.load_labels(str(file)) == names
+
+
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_files_of_names(kind, tmp_path):
     file = tmp_path / "names"
@@ -69,6 +81,8 @@ def test_files_of_names(kind, tmp_path):
         ("0\ttench\n1\tgoldfish\n", "more than names"),
         ("0,tench\n1,goldfish\n", "more than names"),
         ("0=tench\n1=goldfish\n", "more than names"),
+        ("tench,0\ngoldfish,1\n", "more than names"),
+        ("tench\t0\ngoldfish\t1\n", "more than names"),
         ("- tench\n- goldfish\n", "more than names"),
         ('item {\n id: 1\n name: "tench"\n}\n', "more than names"),
         ('["tench"', "not JSON"),

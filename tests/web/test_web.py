@@ -88,7 +88,10 @@ def test_the_same_maps_in_javascript(name: str, runtime: Path, tmp_path: Path) -
     image = next(v for v in model.graph.input if v.name != "target")
     batch, *shape = (d.dim_value for d in image.type.tensor_type.shape.dim)
     rows = batch or 2
-    feeds = {image.name: images(rows, *shape), "target": np.array([-1, 7][:rows], np.int64)}
+    x = images(rows, *shape)
+    if name == "squeezenet":  # rows without a unit within rounding of its kink, see runtimes.nets
+        x = np.concatenate([images(1, *shape, seed=seed) for seed in (25, 93)[:rows]])
+    feeds = {image.name: x, "target": np.array([-1, 7][:rows], np.int64)}
     want = run_runtime(model, feeds)
     got = run_web(runtime, model, feeds, tmp_path)
     assert got.keys() == want.keys()
