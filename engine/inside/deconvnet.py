@@ -191,9 +191,9 @@ def _laid_over(
 ) -> NDArray[np.float32]:
     """A projection as [H, W, C] of the image's own size: behind a Resize of the model's own that
     has no gradient it is smaller, or larger, and each of its values lies over several pixels."""
-    whole = images.channels_last(back, images.map_layout(back.shape, spec))
+    whole: NDArray[np.float32] = images.channels_last(back, images.map_layout(back.shape, spec))
     y, x = (np.arange(pixels.shape[i]) * whole.shape[i] // pixels.shape[i] for i in (0, 1))
-    return whole[y][:, x]
+    return whole[np.ix_(y, x)]
 
 
 def _picture(
