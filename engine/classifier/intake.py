@@ -132,10 +132,13 @@ def class_targets(
     return np.where(wanted < 0, top[:, None], wanted)
 
 
-def out_of_range(target: int, classes: int | None) -> UsageError:
-    """The error for a class that is none of them. classes: None where nobody knows."""
+def out_of_range(
+    target: int, classes: int | None, what: str = "class", otherwise: str = "the top class"
+) -> UsageError:
+    """The error for a class that is none of them. classes: None where nobody knows. otherwise: what
+    -1 stands for."""
     last = "" if classes is None else f" to {classes - 1}"
-    return UsageError(f"class {target} is out of range; expected 0{last}, or -1 for the top class")
+    return UsageError(f"{what} {target} is out of range; expected 0{last}, or -1 for {otherwise}")
 
 
 def sound_rows(scores: Any, xp: Any = np) -> Any:

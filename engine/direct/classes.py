@@ -15,6 +15,9 @@ from .described import Described
 
 __all__ = ["Classes"]
 
+# How a contrast is called, and what -1 stands for.
+RIVAL = "contrast: class", "the best class but the target"
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -29,11 +32,9 @@ class Classes:
         None without a contrast. scores: what classes are ranked by."""
         rows = self.rows(scores)
         wanted = self.targets(target, len(rows))
-        known = self.said.classes or (rows.shape[1] if rows.ndim > 1 else 1)
-        if wanted.max(initial=-1) >= known:
-            raise out_of_range(int(wanted.max()), known)
-        chosen = np.where(wanted < 0, np.asarray(self.top(np, rows)), wanted).astype(np.int64)
         against = self.contrasts(contrast, len(rows))
+        self.within(rows, wanted, against)
+        chosen = np.where(wanted < 0, np.asarray(self.top(np, rows)), wanted).astype(np.int64)
         return chosen, self.told_from(rows, chosen, against)
 
     def targets(self, target: Any, count: int) -> NDArray[np.int64]:
@@ -60,6 +61,17 @@ class Classes:
                 )
             return None
         return self._classes_of(contrast, count, "contrast")
+
+    def within(
+        self, scores: Any, wanted: NDArray[np.int64], against: NDArray[np.int64] | None
+    ) -> None:
+        """Raise UsageError for classes that the scores [N, K] haven't got, which a file may leave
+        for the run to tell."""
+        known = self.said.classes or (scores.shape[1] if scores.ndim > 1 else 1)
+        if wanted.max(initial=-1) >= known:
+            raise out_of_range(int(wanted.max()), known)
+        if against is not None and against.max(initial=-1) >= known:
+            raise out_of_range(int(against.max()), known, *RIVAL)
 
     def unsure(self, xp: Any, ranking: Any, wanted: Any, chosen: Any, against: Any) -> bool:
         """Whether a file may have taken another class than `chosen`: it ranks by scores that only
@@ -119,10 +131,12 @@ class Classes:
                 f"expected a class number or {count} of them"
             )
         wanted = np.broadcast_to(values, (count,)).astype(np.int64)
+        known = self.said.classes
+        said = RIVAL if what == "contrast" else ()
         if wanted.min(initial=0) < -1:
-            raise out_of_range(int(wanted.min()), self.said.classes)
-        if self.said.classes is not None and wanted.max(initial=-1) >= self.said.classes:
-            raise out_of_range(int(wanted.max()), self.said.classes)
+            raise out_of_range(int(wanted.min()), known, *said)
+        if known is not None and wanted.max(initial=-1) >= known:
+            raise out_of_range(int(wanted.max()), known, *said)
         return wanted
 
 

@@ -22,7 +22,7 @@ from ...export.sampling import Sampling, sampled
 from ...export.sizes import Shapes
 from ...export.variations import GAP, RISE
 from ..classifier.extras import InputsLike
-from ..classifier.intake import check_rows, out_of_range
+from ..classifier.intake import check_rows
 from ..classifier.ready import Ready
 from ..runtime import arrays
 from ..runtime.recorded import CUDA_GRAPH, Recorded, with_fixed_batch
@@ -243,9 +243,7 @@ class Explainer(Describing):
         xp: Any = arrays.cupy() if on_gpu else np
         found = {n: xp.concatenate([xp.asarray(p[n]) for p in parts]) for n in names}
         scores = found[self._said.scores]
-        known = self.classes or (scores.shape[1] if scores.ndim > 1 else 1)
-        if wanted.max(initial=-1) >= known:
-            raise out_of_range(int(wanted.max()), known)
+        self._classes.within(scores, wanted, against)
         ranking = scores if self._said.ranked is None else found[self._said.ranked]
         top = self._classes.top(xp, ranking)
         chosen = xp.where(xp.asarray(wanted) < 0, top, xp.asarray(wanted)).astype(np.int64)

@@ -35,6 +35,15 @@ def cat() -> tuple[backlight.Explainer, np.ndarray]:
 
 
 class TestExplainer:
+    @pytest.mark.parametrize("contrast", [5, -2, [1, 2, 9]])
+    def test_a_contrast_that_there_is_not(self, contrast: Any):
+        """-1 isn't the top class here."""
+        explain = backlight.Explainer(models.tiny(), methods=("contrastcam",))
+        with pytest.raises(
+            UsageError, match=r"contrast: class -?\d is out of range.*-1 for the best"
+        ):
+            explain(X, contrast=contrast)
+
     def test_the_cat(self, cat):
         explain, x = cat
         found = explain(np.repeat(x, 2, axis=0), target=[-1, ESPRESSO], contrast=[TIGER, -1])
