@@ -249,7 +249,8 @@ def _run(
     refuse_fixed_batch(nodes, start)
     dims = all_dims(start.shape)[1:]
     many.shape = ir.Shape([x.batch, count if isinstance(count, int) else None, *dims])
-    batch = f"{x.batch} x {count}" if isinstance(count, int) else "variants"
+    # A name of its own: runtimes take axes of one name for equal, and reuse a buffer for another.
+    batch = f"{x.batch} x {count}" if isinstance(count, int) else f"variants of {many.name}"
     if sum(not isinstance(d, int) for d in dims):
         tail = e.Concat(np.array([-1]), e.Shape(start, start=1), axis=0, _dtype=ir.DataType.INT64)
         flat = e.Reshape(many, tail, _shape=[batch, *dims])

@@ -151,6 +151,17 @@ class TestExplainer:
         assert list(alone.saliency) == ["vargrad"]
         np.testing.assert_array_equal(alone.saliency["vargrad"], found.saliency["vargrad"][:3])
 
+    def test_as_many_steps_as_samples_or_not(self):
+        """Runtimes take axes of one name for equal, and hand one's buffer on to the other."""
+        settings: dict[str, dict[str, Any]]
+        settings = {"integrated_gradients": {"steps": 3}, "smoothgrad": {"samples": 2}}
+        both = {k: v for held in settings.values() for k, v in held.items()}
+        found = backlight.Explainer(models.tiny(), methods=[*settings], **both)(X, target=0)
+        for name, own in settings.items():
+            alone = backlight.Explainer(models.tiny(), methods=name, **own)(X, target=0)
+            want = alone.saliency[name]
+            np.testing.assert_allclose(found.saliency[name], want, rtol=1e-4, atol=1e-6)
+
     def test_the_image_s_own_pass_isn_t_in_every_part(self):
         """The parts' graph has one forward pass and one backward pass of the variants alone."""
         explain = backlight.Explainer(models.tiny(), methods=("integrated_gradients",))
