@@ -182,7 +182,8 @@ def as_score(logits: Any, kind: Score, closing: str | None, xp: Any = np) -> Any
         what = "with a single score" if closing is None else "whose scores are no probabilities"
         raise UsageError(f"score '{kind}' of a model {what}; accepted: 'logit'")
     else:
-        shifted = values - values.max(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # rows of infinite scores become NaN: told from that
+            shifted = values - values.max(axis=1, keepdims=True)
         log = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
         if closing is None:
             known = is_distribution(values, xp)[:, None]

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from errno import ENAMETOOLONG
 from typing import Any
@@ -106,6 +107,9 @@ def main(arguments: Sequence[str] | None = None, unexpected: Unexpected | None =
     """Run the command line and exit. unexpected: see `run`."""
     _on_interrupt(_stop)
     _keep_stderr()
+    if not sys.warnoptions:
+        # NumPy's, of infinite numbers: a command says in its own words which image has them.
+        warnings.simplefilter("ignore", RuntimeWarning)
     sys.unraisablehook = _unraisable
     # A file's name may hold what no encoding has; JSON stays JSON.
     codecs.register_error("backlight", escaped)

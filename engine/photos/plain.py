@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any
 
-__all__ = ["as_json", "without_nan"]
+from ...errors import ACTS
+
+__all__ = ["as_json", "escaped", "without_nan"]
 
 
 def without_nan(value: Any) -> Any:
@@ -19,13 +20,16 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# What acts on a terminal, or turns the direction of writing. JSON needs these escaped no more than
-# other letters; a terminal that shows a file does.
-_UNSEEN = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# JSON needs these escaped no more than other letters; a terminal that shows a file does.
+_UNSEEN = {at: f"\\u{at:04x}" for at in ACTS if at > 0x20}
+
+
+def escaped(text: str) -> str:
+    """JSON's text, or what has its escapes, with escapes for what acts on a terminal."""
+    return text.translate(_UNSEEN)
 
 
 def as_json(value: Any) -> str:
     """Plain data as JSON, for people too: letters as they are, what acts on a terminal as an
     escape."""
-    text = json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return escaped(json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False))

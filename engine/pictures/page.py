@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from ...errors import cleaned
+
 __all__ = ["Page"]
 
 _STYLE = """
@@ -35,6 +37,11 @@ th, td { padding: 3px 14px 3px 0; text-align: left; border-bottom: 1px solid var
 """.strip()
 
 
+def _text(text: str) -> str:
+    """Text as a page shows it: no tags in it, and nothing that acts where the file is printed."""
+    return html.escape("\n".join(cleaned(line) for line in text.split("\n")))
+
+
 class Page:
     """A page, written from top to bottom. Text is escaped; nothing is loaded from anywhere.
 
@@ -43,34 +50,35 @@ class Page:
 
     def __init__(self, title: str, lead: str = "") -> None:
         self.title = title
-        self._body = [f"<p>{html.escape(lead)}</p>" if lead else ""]
+        self._body = [f"<p>{_text(lead)}</p>" if lead else ""]
         self._sections: list[str] = []
 
     def section(self, title: str, text: str = "") -> None:
         """A heading, listed in the page's navigation, and a paragraph."""
         self._sections.append(title)
-        self._body.append(f'<h2 id="s{len(self._sections)}">{html.escape(title)}</h2>')
+        self._body.append(f'<h2 id="s{len(self._sections)}">{_text(title)}</h2>')
         if text:
             self.text(text)
 
     def text(self, text: str, *, faint: bool = False) -> None:
         """A paragraph."""
         kind = ' class="faint"' if faint else ""
-        self._body.append(f"<p{kind}>{html.escape(text)}</p>")
+        self._body.append(f"<p{kind}>{_text(text)}</p>")
 
     def place(self, title: str, name: str) -> None:
         """A smaller heading that `links` leads to by its name; the navigation has none of these."""
-        self._body.append(f'<h3 id="{html.escape(name, quote=True)}">{html.escape(title)}</h3>')
+        self._body.append(f'<h3 id="{_text(name)}">{_text(title)}</h3>')
 
     def links(self, lead: str, to: Sequence[tuple[str, str]]) -> None:
         """A line of links to places: (text, name) each; nothing where there is none."""
         if to:
             made = ", ".join(
                 # Names hold what layers are called: in an address that is written as %XX.
-                f'<a href="#{quote(name, safe="", errors="surrogatepass")}">{html.escape(text)}</a>'
+                f'<a href="#{quote(cleaned(name), safe="", errors="surrogatepass")}">'
+                f"{_text(text)}</a>"
                 for text, name in to
             )
-            self._body.append(f"<p>{html.escape(lead)} {made}</p>")
+            self._body.append(f"<p>{_text(lead)} {made}</p>")
 
     def picture(
         self, image: Image.Image, alt: str, caption: str = "", *, kind: str = "PNG"
@@ -80,19 +88,19 @@ class Page:
         buffer = io.BytesIO()
         image.save(buffer, kind, **({"quality": 75} if kind == "JPEG" else {}))
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
-        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        below = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
         self._body.append(
             f'<figure><img src="data:image/{kind.lower()};base64,{data}" width="{image.width}" '
             # Smaller than this its letters can't be read: a wide one is scrolled instead.
             f'height="{image.height}" style="min-width: {image.width * 7 // 8}px" '
-            f'alt="{html.escape(alt, quote=True)}">{below}</figure>'
+            f'alt="{_text(alt)}">{below}</figure>'
         )
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Rows under a head."""
-        lines = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>"]
+        lines = ["<tr>" + "".join(f"<th>{_text(h)}</th>" for h in head) + "</tr>"]
         for row in rows:
-            lines.append("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>")
+            lines.append("<tr>" + "".join(f"<td>{_text(str(c))}</td>" for c in row) + "</tr>")
         self._body.append('<div class="wide"><table>' + "\n".join(lines) + "</table></div>")
 
     def facts(self, facts: Mapping[str, Any]) -> None:
@@ -100,8 +108,7 @@ class Page:
         self._body.append(
             '<div class="wide"><table>'
             + "\n".join(
-                f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>"
-                for k, v in facts.items()
+                f"<tr><th>{_text(k)}</th><td>{_text(str(v))}</td></tr>" for k, v in facts.items()
             )
             + "</table></div>"
         )
@@ -109,11 +116,11 @@ class Page:
     def to_bytes(self) -> bytes:
         """The file."""
         links = "".join(
-            f'<a href="#s{number}">{html.escape(title)}</a>'
+            f'<a href="#s{number}">{_text(title)}</a>'
             for number, title in enumerate(self._sections, 1)
         )
         nav = f"<nav>{links}</nav>" if len(self._sections) > 1 else ""
-        title = html.escape(self.title)
+        title = _text(self.title)
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'

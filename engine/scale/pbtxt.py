@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...errors import ModelError
+from ..photos.plain import escaped
 
 __all__ = ["Tensor", "text"]
 
@@ -47,5 +48,6 @@ class Tensor:
 
 
 def text(value: str) -> str:
-    """A string in protobuf's text format: JSON's escapes of ASCII are among its own."""
-    return json.dumps(value.encode("utf-8", "backslashreplace").decode(), ensure_ascii=False)
+    """A string in protobuf's text format: JSON's escapes are among its own."""
+    whole = value.encode("utf-8", "backslashreplace").decode()
+    return escaped(json.dumps(whole, ensure_ascii=False))

@@ -21,7 +21,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...errors import OutputError, UsageError
+from ...errors import OutputError, UsageError, cleaned
 from ...export.explained import ExplainGraph
 from ...export.preprocess import Preprocess, of_metadata
 from ...export.saliency import explain_graph
@@ -220,7 +220,7 @@ class _Repository:
     def _folder(self, folder: Path, name: str) -> Path:
         (folder / name / "1").mkdir(parents=True)
         if self.labels is not None:
-            lines = (" ".join(label.split()) for label in self.labels)
+            lines = (cleaned(" ".join(label.split())) for label in self.labels)
             whole = "".join(f"{line}\n" for line in lines)
             (folder / name / "labels.txt").write_text(whole, encoding="utf-8")
         return folder / name

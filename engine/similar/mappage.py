@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...errors import cleaned
 from ..photos.images import Pixels
+from ..photos.plain import escaped
 from .atlas import Colors
 
 __all__ = ["map_page"]
@@ -75,10 +77,11 @@ def map_page(
                    for at in range(0, len(thumbs), columns**2)],
     }  # fmt: skip
     # In a script element only "<" could end it.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = escaped(text).replace("<", "\\u003c")
     page = Template(_TEMPLATE.read_text(encoding="utf-8"))
     # safe_substitute leaves the script's own ${…} alone.
-    return page.safe_substitute(title=html.escape(title), data=text).encode(
+    return page.safe_substitute(title=html.escape(cleaned(title)), data=text).encode(
         "utf-8", "backslashreplace"
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "ACTS",
     "BacklightError",
     "ImageError",
     "InputError",
@@ -37,9 +38,11 @@ __all__ = [
 
 # What does something to a terminal instead of standing there: control characters (8-bit ones too:
 # U+009B is an escape sequence's beginning), line separators, and what turns the direction of text.
-_CONTROL = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "?"
-)
+ACTS = (
+    *range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)  # fmt: skip
+_CONTROL = dict.fromkeys(ACTS, "?")
 
 
 def cleaned(text: str) -> str:

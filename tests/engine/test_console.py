@@ -25,8 +25,12 @@ from .. import models
 
 CLI = Path(__file__).parent.parent.parent / "engine" / "cli"
 # Clears the screen; sets the window's title; the same begun in 8 bits; turns the text around.
-EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e"
-ACTS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u200f"
+ACTS = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+# What people look at with cat: all that is written and is text.
+TEXTS = {".json", ".html", ".graphml", ".csv", ".txt", ".pbtxt", ".sh", ".md"}
 
 
 @pytest.fixture
@@ -77,11 +81,20 @@ def test_no_command_lets_a_name_act(
         "patches": [model, photos, "-l", layer, "-o", out + "6"],
         "embed": [model, photos, "-o", store],
         "neighbors": [store, photo, "-o", out + "7"],
-        "map": [store, "--method", "pca", "-o", mapped],
+        "map": [store, "--layout", "pca", "--html", "-o", mapped],
         "deconvnet": [model, photo, "-l", layer, "-o", out + "8"],
         "invert": [model, photo, "-l", layer, "-o", out + "9", "--steps", "2"],
         "maximize": [model, "-l", layer, "-o", out + "10", "--steps", "2"],
-    }
+        "concepts": [model, "-l", f"r{EVIL}", "--concept", f"a{EVIL}={photos}", "--random", photos,
+                     "--images", photos, "--runs", "2", "-o", out + "13"],
+        "counterfactual": [photo, "-m", model, "-l", f"r{EVIL}", "--distractors", photos,
+                           "-o", out + "14"],
+        "bias": [model, photos, "-o", out + "15"],
+        "graph": [model, photos, "-l", f"r{EVIL}", "--iterations", "2", "-o", out + "16"],
+        "batch": [photos, "-m", model, "--no-isolate", "-o", out + "17"],
+        "triton": [model, "-o", out + "18"],
+    }  # fmt: skip
+    assert {*COMMANDS} - {*given} == {"methods", "serve"}
     seen = 0
     for command, arguments in given.items():
         for more in ([], ["--json"]):
@@ -108,11 +121,14 @@ def test_no_command_lets_a_name_act(
     said = capsys.readouterr()
     assert said.err.count("\n") == 4 and not ACTS.search(said.out + said.err)
     assert seen > 5
-    # JSON on the disk as well: people look at it with cat.
-    for file in tmp_path.rglob("*.json"):
+    kinds = set()
+    for file in (f for f in tmp_path.rglob("*") if f.suffix in TEXTS):
         text = file.read_text(encoding="utf-8")
-        assert not ACTS.search(text)
-        json.loads(text)
+        assert not ACTS.search(text.replace("\t", " ")), file.name
+        kinds.add(file.suffix)
+        if file.suffix == ".json":
+            json.loads(text)
+    assert kinds >= {".json", ".html", ".graphml", ".txt", ".pbtxt"}
 
 
 def test_json_says_the_same() -> None:
@@ -122,7 +138,7 @@ def test_json_says_the_same() -> None:
 
 
 def test_messages_are_clean_for_python_too() -> None:
-    assert str(ModelError(f"a{EVIL}\nb")) == "a?[2J?]0;owned??31m? b"
+    assert str(ModelError(f"a{EVIL}\nb")) == "a?[2J?]0;owned??31m?? b"
     assert cleaned("é中 \U0001f600") == "é中 \U0001f600"
 
 

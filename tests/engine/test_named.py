@@ -87,16 +87,18 @@ def broken(how: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("how", ["nan", "inf"])
-@pytest.mark.parametrize("command", ["explain", "occlude", "rise"])
+@pytest.mark.parametrize("command", ["explain", "explain --method lime", "occlude", "rise"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_photo_whose_scores_are_no_numbers_is_skipped(command, how, tmp_path, capsys):
     from PIL import Image
 
     onnx.save(broken(how), tmp_path / "m.onnx")
     for name, level in (("dark", 20), ("light", 230)):
         Image.new("RGB", (8, 8), (level, level, level)).save(tmp_path / f"{name}.png")
-    more = {"explain": [], "occlude": ["--window", "2", "--baseline", "1"],
-            "rise": ["--masks", "8", "--baseline", "1"]}[command]  # fmt: skip
-    arguments = [command, "-m", str(tmp_path / "m.onnx"), "--preprocess", "unit", *more]
+    words, lime = command.split(), ["--segments", "grid:1x2", "--hide", "1", "--masks", "4"]
+    more = {"explain": lime * (len(words) > 1), "occlude": ["--window", "2", "--baseline", "1"],
+            "rise": ["--masks", "8", "--baseline", "1"]}[words[0]]  # fmt: skip
+    arguments = [*words, "-m", str(tmp_path / "m.onnx"), "--preprocess", "unit", *more]
     both = [str(tmp_path / "dark.png"), str(tmp_path / "light.png")]
     out = tmp_path / "out"
     assert run([*arguments, *both, "-o", str(out), "--json"]) == 2
