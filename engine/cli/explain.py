@@ -144,7 +144,7 @@ def explain(
     job.note(*explainer.notes, *why, assumed, hint)
     cut = [SEGMENT_FILE] if explainer.cuts else []
     expected = ["{}.png", *(map_file("{}", m) for m in explainer.methods), *cut]
-    with job.results(output, expected, force, path) as folder:
+    with job.results(output, expected, force, path, numbers=["ms"]) as folder:
         run.all(folder, batch)
         line = ""
         if job.entries:

@@ -85,11 +85,12 @@ class PhotoJob:
 
     @contextmanager
     def results(
-        self, output: Path, expected: Sequence[str], force: bool, model: str
-    ) -> Iterator[OutputFolder]:
+        self, output: Path, expected: Sequence[str], force: bool, model: str,
+        numbers: Sequence[str] = (),
+    ) -> Iterator[OutputFolder]:  # fmt: skip
         """The folder for the results, which `finish` completes; expected: see `results_of`. A run
         that is stopped goes on from there when it is started again with the same arguments. model:
-        its file."""
+        its file. numbers: of the entries, what the command reckons with."""
         from ..photos.passes import listing_of
         from ..photos.rows import RowStore
 
@@ -103,16 +104,16 @@ class PhotoJob:
             store = RowStore(state, asked, {}, EVERY)
             if force:
                 store.remove()
-            self._go_on(store)
+            self._go_on(store, numbers)
             self._kept = Kept(folder, store)
             with self._kept.ending(self.skipped):
                 yield folder
 
-    def _go_on(self, store: RowStore) -> None:
+    def _go_on(self, store: RowStore, numbers: Sequence[str]) -> None:
         """Take up what a stopped run has done."""
         self._start = store.restore(self.skipped, len(self.files))
         for said in store.said:
-            if not _is_said(said):
+            if not _is_said(said, numbers):
                 raise store.damaged()
             self.entries += said["images"]
             self.note(*said["notes"])
@@ -250,13 +251,14 @@ def _state(output: Path, command: str) -> Path:
     return output / f".{command}-state"
 
 
-def _is_said(said: Any) -> bool:
+def _is_said(said: Any, numbers: Sequence[str]) -> bool:
     """Whether a state holds entries and notes: somebody else may have written it."""
     return (
         isinstance(said, dict)
         and isinstance(said.get("images"), list)
         and isinstance(said.get("notes"), list)
         and all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in said["images"])
+        and all(type(e.get(n)) in (int, float) for e in said["images"] for n in numbers)
         and all(isinstance(n, str) for n in said["notes"])
     )
 

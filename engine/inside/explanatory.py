@@ -181,7 +181,7 @@ class ExplanatoryGraph:
             str(at): (np.float16, (len(chosen[name]), *self._sides(name)))
             for at, name in enumerate(self.layers)
         }
-        store = RowStore(state, asked, kinds, every)
+        store = RowStore(state, asked, kinds, every, finite=True)
         start = store.restore(skipped, len(files))
         resumed = start
 

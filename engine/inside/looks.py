@@ -60,6 +60,7 @@ class Looks:
         self._folder = None if folder is None else Path(folder)
         self._asked, self._every, self._groups, self._step = dict(asked), every, groups, step
         self._stores: list[RowStore] = []
+        self._open: dict[str, tuple[int, ...]] = {}  # sizes that the first set's rows settle
         self.resumed = 0
 
     def over(
@@ -68,7 +69,7 @@ class Looks:
     ) -> Rows:  # fmt: skip
         """What `rows` makes of a set's images, by their index. name: of the look, no two alike."""
         folder = None if self._folder is None else self._folder / name
-        store = RowStore(folder, self._asked, kinds, self._every)
+        store = RowStore(folder, self._asked, kinds, self._every, finite=True)
         start = store.restore(skipped, len(one))
         self.resumed += start
         self._step(start)
@@ -78,7 +79,12 @@ class Looks:
             made = rows(group) if len(group.index) else {}
             store.add(made, group.stop, skipped, last=group.stop == len(one))
             self._step(group.stop - group.start)
-        return store.arrays()
+        held = store.arrays()
+        for kind, (_, shape) in kinds.items():
+            inner = held[kind].shape[1:]
+            if None in shape and self._open.setdefault(kind, inner) != inner and len(held[kind]):
+                raise store.damaged()
+        return held
 
     def remove(self) -> None:
         """All is over: nothing of it stays on disk."""

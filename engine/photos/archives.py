@@ -6,6 +6,7 @@ a machine has, and an array of another type is another array.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["arrays_in", "expect"]
+__all__ = ["arrays_in", "expect", "state_in"]
 
 # Unpacked, of one file.
 MOST = 1 << 32
@@ -51,3 +52,22 @@ def expect(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int | None, 
         raise ValueError(
             f"{name} is {array.dtype} {list(array.shape)}; expected {np.dtype(dtype)} {wanted}"
         )
+
+
+def state_in(array: NDArray[Any]) -> dict[str, Any]:
+    """What the state of a pass says of itself: what was asked, how many files are done, and those
+    that were skipped. Raises ValueError."""
+    if array.dtype.kind != "U" or array.shape != ():
+        raise ValueError("no text")
+    about = json.loads(str(array))
+    if not isinstance(about, dict) or not isinstance(about.get("asked"), dict):
+        raise ValueError("no record")
+    done, skipped = about.get("done"), about.get("skipped")
+    if not isinstance(done, int) or isinstance(done, bool) or done < 0:
+        raise ValueError(f"done: {done!r}")
+    if not isinstance(skipped, list) or not all(
+        isinstance(bad, dict) and all(isinstance(bad.get(k), str) for k in ("file", "error"))
+        for bad in skipped
+    ):
+        raise ValueError("skipped files that are none")
+    return about

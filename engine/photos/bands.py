@@ -203,6 +203,7 @@ def in_colours(
         low, high = (float(v) for v in np.percentile(picked, (STRETCH, 100 - STRETCH)))
         if high <= low:
             low, high = float(picked.min()), float(picked.max())
-        picked = 255 * (picked - low) / (high - low) if high > low else np.full_like(picked, 127.5)
+        span = high - low  # divided by first: 255 times a number may be none
+        picked = 255 * ((picked - low) / span) if span > 0 else np.full_like(picked, 127.5)
     made = np.clip(np.rint(picked), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(made, (*made.shape[:2], 3)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, OutputError
 from ...kernels.streams.topk import TopK
-from .archives import arrays_in, expect
+from .archives import arrays_in, expect, state_in
 from .outputs import write_bytes
 from .stream import Skipped
 
@@ -61,7 +61,7 @@ class PassState:
             return 0
         try:
             held = arrays_in(self._path)
-            about = _about(held["about"])
+            about = state_in(held["about"])
             differ = [n for n, v in self._asked.items() if about["asked"].get(n) != v]
             if not differ:
                 if about["done"] > len(files):
@@ -102,24 +102,6 @@ class PassState:
         np.savez(buffer, **arrays)
         write_bytes(self._path, buffer.getvalue())
         self._last = time.monotonic()
-
-
-def _about(array: NDArray[Any]) -> dict[str, Any]:
-    """What a state says of itself. Raises ValueError."""
-    if array.dtype.kind != "U" or array.shape != ():
-        raise ValueError("no text")
-    about = json.loads(str(array))
-    if not isinstance(about, dict) or not isinstance(about.get("asked"), dict):
-        raise ValueError("no record")
-    done, skipped = about.get("done"), about.get("skipped")
-    if not isinstance(done, int) or isinstance(done, bool) or done < 0:
-        raise ValueError(f"done: {done!r}")
-    if not isinstance(skipped, list) or not all(
-        isinstance(bad, dict) and all(isinstance(bad.get(k), str) for k in ("file", "error"))
-        for bad in skipped
-    ):
-        raise ValueError("skipped files that are none")
-    return about
 
 
 def _refuse_impossible(arrays: Mapping[str, NDArray[Any]], files: int, positions: int) -> None:

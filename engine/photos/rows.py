@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, OutputError
-from .archives import arrays_in, expect
+from .archives import arrays_in, expect, state_in
 from .outputs import write_bytes
 from .stream import Skipped
 
@@ -29,16 +29,18 @@ _SAID = {"files": "files in the folder", "model": "model"}
 class RowStore:
     """The rows of a pass. folder: where its parts lie; None: nowhere. asked: what the pass was
     told, held against what the parts say. kinds: of the arrays. every: seconds between two parts.
+    finite: no row has NaN or infinity in it, be it from a part.
 
     index: int64, each row's place in the list of files, is kept beside them. said: what parts on
     disk hold besides, for JSON.
     """
 
     def __init__(
-        self, folder: str | Path | None, asked: dict[str, Any], kinds: Kinds, every: float = 5.0
-    ) -> None:
+        self, folder: str | Path | None, asked: dict[str, Any], kinds: Kinds, every: float = 5.0,
+        finite: bool = False,
+    ) -> None:  # fmt: skip
         self._folder = None if folder is None else Path(folder)
-        self._asked, self._every = asked, every
+        self._asked, self._every, self._finite = asked, every, finite
         self._kinds: Kinds = {"index": (np.int64, ()), **kinds}
         self._rows: dict[str, list[NDArray[Any]]] = {name: [] for name in self._kinds}
         self._fresh = 0  # of the lists: what no part holds yet
@@ -87,19 +89,20 @@ class RowStore:
 
     def _take(self, path: Path, skipped: list[Skipped], files: int) -> str | None:
         held = arrays_in(path)
-        text = held["about"]
-        if text.dtype.kind != "U" or text.shape != ():
-            raise ValueError("no text")
-        about = json.loads(str(text))
+        about = state_in(held["about"])
         differ = [n for n, v in self._asked.items() if about["asked"].get(n) != v]
         if differ:
             return differ[0]
         done = about["done"]
-        if about["start"] != self._done or not isinstance(done, int):
+        if about.get("start") != self._done:
             raise ValueError("a part is missing")
-        rows = len(held["index"])
+        rows = held["index"].size
         for name, (dtype, shape) in self._kinds.items():
             expect(name, held[name], dtype, (rows, *shape))
+            if self._finite and not np.isfinite(held[name]).all():
+                raise ValueError("NaN or infinite values")
+            if self._rows[name] and held[name].shape[1:] != self._rows[name][0].shape[1:]:
+                raise ValueError("rows of two sizes")
             if rows:  # without any, what is open in the shape is unknown
                 self._rows[name].append(held[name])
         if not isinstance(about.get("said", []), list):
@@ -110,7 +113,7 @@ class RowStore:
             raise ValueError("files that aren't there")
         known = {bad.file for bad in skipped}
         skipped += [
-            Skipped(str(b["file"]), ImageError(str(b["error"])))
+            Skipped(b["file"], ImageError(b["error"]))
             for b in about["skipped"]
             if b["file"] not in known
         ]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from backlight.engine.cli import kept, run
@@ -119,6 +120,72 @@ def test_another_run_does_not_go_on(tiny, photos, tmp_path, stopped, capsys):
     assert "went on" not in capsys.readouterr().err
     assert not state.exists()
     assert run(words("rise", tiny, photos, out)) == 2, "results are refused as ever"
+
+
+TAMPERED = [
+    lambda held: held | {"about": np.array("5")},
+    lambda held: held | {"about": np.array('"text"')},
+    lambda held: held | {"about": np.array([1])},
+    lambda held: held | {"index": np.int64(1)},
+    lambda held: held | {"index": np.zeros((2, 2), np.int64)},
+    lambda held: {n: v for n, v in held.items() if n != "index"},
+    *(
+        lambda held, key=key, value=value: (
+            held | {"about": np.array(json.dumps(json.loads(str(held["about"])) | {key: value}))}
+        )
+        for key, value in (
+            ("asked", 3), ("asked", []), ("done", "2"), ("done", True), ("done", 1e999),
+            ("done", 10**40), ("start", None), ("skipped", 7), ("skipped", ["x"]),
+            ("skipped", [{"file": 1, "error": ""}]), ("said", 3), ("said", {"a": 1}),
+            ("said", [{"images": [{"file": "x"}], "notes": []}]),
+            ("said", [{"images": [{"file": "x", "ms": "1"}], "notes": []}]),
+        )
+    ),
+]  # fmt: skip
+
+
+def test_a_state_that_was_tampered_with(tiny, photos, tmp_path, stopped, capsys):
+    """Every field of it, and what a command reckons with (explain's ms)."""
+    out = tmp_path / "out"
+    stopped()
+    with pytest.raises(StoppedError):
+        run(words("explain", tiny, photos, out))
+    (state,) = (p for p in out.iterdir() if p.is_dir())
+    part = sorted(state.iterdir())[-1]
+    whole = dict(np.load(part))
+    for number, change in enumerate(TAMPERED):
+        np.savez(part, **change(whole))
+        capsys.readouterr()
+        assert run(words("explain", tiny, photos, out)) == 2, number
+        said = capsys.readouterr().err
+        assert "not the state of a pass, or damaged" in said or "other arguments" in said, number
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda rows: rows * np.nan, "NaN"),
+        (lambda rows: rows[:, :0], "of no width"),
+        (lambda rows: rows.astype(np.float64), "of another type"),
+    ],
+)
+def test_rows_that_somebody_else_wrote(change, rows, tiny, photos, tmp_path, monkeypatch, capsys):
+    from backlight.engine.photos.rows import RowStore
+
+    line = f"concepts {tiny} --concept a={photos} --random {photos} --images {photos} -l r"
+    given = f"{line} --runs 2 --preprocess unit -o {tmp_path / 'out'}".split()
+    with monkeypatch.context() as patch:
+        patch.setattr(RowStore, "remove", lambda store: (_ for _ in ()).throw(StoppedError()))
+        with pytest.raises(StoppedError):
+            run(given)
+    (part,) = (tmp_path / "out").rglob("random-0/part-000000.npz")
+    held = dict(np.load(part))
+    np.savez(part, **(held | {"0": change(held["0"])}))
+    capsys.readouterr()
+    assert run(given) == 2, rows
+    said = capsys.readouterr().err
+    assert "not the state of a pass, or damaged" in said and said.count("\n") == 1, said
 
 
 @pytest.mark.parametrize("said", ['"text"', '{"images": [3], "notes": []}', '{"images": []}'])
