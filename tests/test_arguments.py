@@ -40,6 +40,7 @@ EXPORT: list[tuple[str, Any]] = [
     ("target_class", -1), ("target_class", 2**70), ("target_class", b"1"),
     ("cotangent", 3), ("reduce", None), ("reduce", ["none"]), ("for_", 5), ("for_", ["cpu"]),
     ("dtype", np.float16), ("dtype", None), ("dtype", ["float16"]),
+    ("of", np.array(1.0)), ("rules", np.array("vanilla")),
 ]  # fmt: skip
 
 

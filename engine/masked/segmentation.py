@@ -21,6 +21,7 @@ from ...export.preprocess import Preprocess
 from ...export.preprocess import given as given_preprocess
 from ...export.sizes import Shapes
 from ..classifier.extras import InputsLike
+from ..classifier.intake import finite
 from ..classifier.ready import Reading, Ready
 from ..direct.explainer import Explainer
 from ..photos.images import channels_last
@@ -193,6 +194,8 @@ class Segment(Reading):
         """Maps, classes and probabilities."""
         if isinstance(self.engine, Explainer):
             found = self.engine(inputs, target)
+            scores = arrays.to_host(found.scores)
+            finite(scores.reshape(len(scores), -1))
             maps = arrays.to_host(found.saliency[self.method]).astype(np.float32)
             if self.method == "vanilla":
                 layout = self.input.layout

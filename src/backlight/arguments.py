@@ -96,11 +96,16 @@ def number(name: str, value: Any) -> float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def _many(value: object) -> bool:
+    """Whether it can be gone through; an array of no axes only looks so."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+
+
 def sizes(name: str, value: Any) -> Any:
     """A whole number, or several: of rows and of columns."""
     if is_whole(value):
         return whole(name, value)
-    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, dict)) or not _many(value):
         raise refused(name, value, "a whole number, or several")
     found = tuple(value)
     if not all(is_whole(v) for v in found):
@@ -152,7 +157,7 @@ def names(name: str, value: Any) -> Any:
     """A string, or several."""
     if isinstance(value, str):
         return text(name, value)
-    if isinstance(value, bytes) or not isinstance(value, Iterable):
+    if isinstance(value, bytes) or not _many(value):
         raise refused(name, value, "a string, or a list of strings")
     found = tuple(value)
     for one in found:
@@ -175,7 +180,7 @@ def paths(name: str, value: Any) -> Any:
     """A path, or several."""
     if isinstance(value, (str, os.PathLike)):
         return path(name, value)
-    if isinstance(value, (bytes, dict)) or not isinstance(value, Iterable):
+    if isinstance(value, (bytes, dict)) or not _many(value):
         raise refused(name, value, "a path, or a list of paths")
     found = list(value)
     for one in found:

@@ -73,6 +73,23 @@ def test_nearest_stays_quick_and_knows_no_capitals():
     assert nearest("x" * 10**6, ["tench"] * 1000) == []
 
 
+def test_segment_skips_a_photo_with_a_class_that_is_no_number(tmp_path, capsys):
+    from PIL import Image
+
+    pytest.importorskip("skimage", reason="extra 'segments'")
+    model = models.tiny(tail="t = Add(scores, off) prob = Softmax(t)")
+    off = np.array([0, 0, 0, 0, np.nan], np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(off, "off"))
+    onnx.save(model, tmp_path / "m.onnx")
+    Image.fromarray(np.uint8(255 * X[0].transpose(1, 2, 0))).save(tmp_path / "a.png")
+    words = ["segment", "-m", str(tmp_path / "m.onnx"), str(tmp_path / "a.png"), "--target-class"]
+    words += ["0", "--method", "vanilla", "--preprocess", "unit", "-o", str(tmp_path / "out")]
+    assert run(words) == 2
+    printed = capsys.readouterr()
+    assert "a.png: the model's scores of it are NaN or infinite" in printed.err
+    assert "nan" not in printed.out and not (tmp_path / "out").exists()
+
+
 def broken(how: str) -> onnx.ModelProto:
     """`tiny` whose scores are no numbers where the picture's mean is below a half."""
     model = models.tiny(
