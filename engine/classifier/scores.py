@@ -12,7 +12,8 @@ __all__ = ["has_none", "is_distribution", "probabilities", "shares", "softmax"]
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     """Softmax over the classes, [N, K] -> float32 [N, K]."""
-    shifted = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # rows of infinite scores become NaN: told from that
+        shifted = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 

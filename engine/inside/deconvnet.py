@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ... import arguments as take
-from ...errors import UsageError, hint
+from ...errors import ModelError, UsageError, hint
 from ...export import seed
 from ...export.graph import ModelLike
 from ...export.preprocess import Preprocess
@@ -177,6 +177,11 @@ def reconstructed(
                 index[axis] = number
             cotangent[row][tuple(index[1:])] = top.values[place, rank]
         for rule, back in projector(x, cotangent).items():
+            if not np.isfinite(back).all():
+                raise ModelError(
+                    f"'{projector.layer}': channel {channel} projected by {rule} is NaN or "
+                    "infinite: nothing to show; expected a model whose values are numbers"
+                )
             for row, rank in enumerate(chunk):
                 whole = _laid_over(back[row].astype(np.float32), found.spec, pixels[row])
                 maps[rule][rank] = top.cut(whole, place, rank, 0)

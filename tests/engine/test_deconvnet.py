@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from backlight.engine.inside.deconvnet import Projector
 from backlight.engine.inside.patches import patches
 from backlight.export.preprocess import Preprocess
 
+from .. import models
 from ..models import model_m, parsed
 
 # Grey values as they are.
@@ -91,3 +93,16 @@ g (float[N,1,4,4] x) => (float[N,1,2,2] y) { y = MaxPool<kernel_shape=[2,2], str
         assert "--method 'magic'; accepted: deconvnet" in capsys.readouterr().err
         assert run([*command, "--force", "--rule", "magic"]) == 2
         assert "magic" in capsys.readouterr().err
+
+
+def test_activations_that_are_no_numbers(tmp_path: Path, photo: Path, capsys) -> None:
+    """A picture of an infinite projection would be any picture: one line, and none is written."""
+    body = models.BODY.replace("h = Conv", "g = Conv").replace("r = ", "h = Mul(g, huge) r = ")
+    model = models.tiny(body=body)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(3e38), "huge"))
+    onnx.save(model, tmp_path / "huge.onnx")
+    words = ["deconvnet", str(tmp_path / "huge.onnx"), str(photo), "-l", "r", "-k", "4"]
+    assert run([*words, "--preprocess", "unit", "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "NaN or infinite" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
