@@ -12,7 +12,7 @@ import asyncio
 import json
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,6 +26,8 @@ BODY = "backlight.body"
 # What is read at once where nobody has said what it is for: a head, and how its body begins; and
 # of what nobody wants.
 _PIECE, _WASTE = 1 << 16, 1 << 18
+# Requests with a body that are begun in a turn of the loop: a probe comes behind no more of them.
+_MOST_BEGUN = 16
 # Of a head, and of what comes behind a chunked body.
 _MOST_HEAD = 1 << 16
 # Of a body that no one has read, passed over to get to the next request.
@@ -214,6 +216,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # Of all connections: what comes is taken out at once.
     _scratch = memoryview(bytearray(_WASTE))
+    # Of all, too: the requests begun in this turn (None), and those that wait for the next.
+    _turn: ClassVar[list[tuple[Connection, bytes] | None]] = []
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
         self._inner = _Heads(
@@ -253,12 +257,36 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """They are there."""
         if self._body is None:
-            self._fed(bytes(self._scratch[:nbytes]))
+            data = bytes(self._scratch[:nbytes])
+            if self._inner.in_head and data.startswith(b"POST "):
+                self._in_turn(data)
+            else:
+                self._fed(data)
         elif self._body.taken:
             self._body.received(nbytes, self._scratch)
         else:  # an earlier request looks whether its caller is there
             self._body.early += self._scratch[:nbytes]
             self._inner.flow.pause_reading()
+
+    def _in_turn(self, data: bytes) -> None:
+        """Begin a request, unless the loop has begun enough of them in this turn."""
+        if len(self._turn) < _MOST_BEGUN:
+            if not self._turn:
+                asyncio.get_running_loop().call_soon(self._turned)
+            self._turn.append(None)
+            self._fed(data)
+            return
+        self._inner.flow.pause_reading()
+        self._turn.append((self, data))
+
+    @classmethod
+    def _turned(cls) -> None:
+        """The next turn, and those who waited for it."""
+        waiting = [one for one in cls._turn if one is not None]
+        cls._turn.clear()
+        for connection, data in waiting:
+            connection._inner.flow.resume_reading()
+            connection._in_turn(data)
 
     def _fed(self, data: bytes) -> None:
         """Give a request's head to the parser, and stop at its end where a body follows."""

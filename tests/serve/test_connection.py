@@ -204,6 +204,27 @@ def test_a_turn_of_the_loop_takes_a_part_of_a_large_body(path: str) -> None:
     asyncio.run(run())
 
 
+def test_a_turn_of_the_loop_begins_some_requests_and_every_probe() -> None:
+    async def run() -> None:
+        wires = [Wire() for _ in range(40)]
+        for wire in wires:
+            wire.front.digests = wires[0].front.digests
+            where = wire.connection.get_buffer(-1)
+            sent = GET if wire is wires[-1] else post(b"x")
+            where[: len(sent)] = sent
+            wire.connection.buffer_updated(len(sent))
+        begun = []
+        for _ in range(20):
+            begun.append(sum(wire.connection._inner.cycle is not None for wire in wires))
+            await asyncio.sleep(0)
+        assert begun[0] == 17 and begun[1] == 33 and begun[2] == 40
+        assert wires[-1].connection._inner.cycle.response_complete
+        await asyncio.sleep(0.01)
+        assert all(wire.statuses == [200] for wire in wires)
+
+    asyncio.run(run())
+
+
 def test_a_refused_body_is_passed_over_and_the_next_request_read() -> None:
     async def run() -> None:
         wire = Wire()
