@@ -87,9 +87,11 @@ def bias(
         typer.Option("--layer", "-l", metavar="L", help="Of class activation maps."),
     ] = None,
     tests: Annotated[
-        int,
-        typer.Option(metavar="N", help="Photos of a class that get another background; 0: none."),
-    ] = 24,
+        int | None,
+        typer.Option(
+            metavar="N", help="Photos of a class that get another background; 0: none. [24]"
+        ),
+    ] = None,
     exchanges: Annotated[int, typer.Option(metavar="N", help="Backgrounds for each of them.")] = 2,
     clusters: Annotated[
         int | None,

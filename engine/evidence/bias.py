@@ -37,6 +37,9 @@ from .objects import OBJECTS, Masks, known
 
 __all__ = ["BiasFinder"]
 
+# Photos of a class that are tested.
+TESTS = 24
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -58,7 +61,8 @@ class BiasFinder(Looking):
     method: whose positive values are the evidence, as `backlight methods` lists them; None:
         gradcam, and input_x_gradient for a model that has no layer for it. layer: of class
         activation maps.
-    tests: photos of a class whose background is exchanged, blurred and alone; 0: none. exchanges:
+    tests: photos of a class whose background is exchanged, blurred and alone; 0: none; None: 24,
+        and none without objects. exchanges:
         backgrounds that each of them gets, of photos of other classes.
     clusters: of a class's maps; None: as many as their similarities suggest.
     labels: class names, in place of the model's own.
@@ -80,7 +84,7 @@ class BiasFinder(Looking):
         object: str | None = None,
         method: str | None = None,
         layer: str | None = None,
-        tests: int = 24,
+        tests: int | None = None,
         exchanges: int = 2,
         clusters: int | None = None,
         labels: Sequence[str] | None = None,
@@ -92,7 +96,7 @@ class BiasFinder(Looking):
         inputs: InputsLike | None = None,
     ) -> None:
         for name, number, least in (
-            ("tests", tests, 0), ("exchanges", exchanges, 1), ("batch", batch, 1),
+            ("tests", tests or 0, 0), ("exchanges", exchanges, 1), ("batch", batch, 1),
             ("clusters", 1 if clusters is None else clusters, 1),
         ):  # fmt: skip
             if number < least:
@@ -104,7 +108,9 @@ class BiasFinder(Looking):
             Ready.of(model, shapes, inputs).plain(), method, layer, placed, folder, preprocess,
             batch, {"providers": providers, "threads": threads},
         )  # fmt: skip
-        self.tests = tests if wanted != "none" else 0
+        if tests and wanted == "none":
+            raise UsageError(f"tests {tests}: object 'none' leaves no background to exchange")
+        self.tests = 0 if wanted == "none" else TESTS if tests is None else tests
         self.exchanges, self.clusters, self._batch = exchanges, clusters, batch
         if self.tests and self.input.channels not in (None, 1, 3):
             raise UsageError(

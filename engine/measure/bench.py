@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import ModelError, UsageError
 from ...export import choose
-from ...export.emit import dim_of
+from ...export.emit import all_dims, dim_of
 from ...export.graph import Loaded
 from ...export.lone import is_lone
 from ...export.methods import METHODS, RULES, chosen
@@ -101,6 +101,8 @@ def bench(
         raise UsageError(f"size {size}; expected at most {MOST_SIZE}")
     if size is not None and size < 1:
         raise UsageError(f"size {size}; expected 1 or more")
+    if size is not None:
+        _refuse_size(size, loaded)
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
         asked = Asked(batches, runs, size, lone, folder, contended, extras)
@@ -216,6 +218,15 @@ def _by_passes(row: Row, rows: Sequence[Row], passes: Mapping[tuple[str, ...], i
     at = (row.provider, row.threads, row.batch, named(("vanilla",)))
     (one,) = (r.p50 for r in rows if (r.provider, r.threads, r.batch, r.subject) == at)
     return replace(row, passes=count, passes_ratio=round(row.p50 / (count * one), 3))
+
+
+def _refuse_size(size: int, model: Loaded) -> None:
+    """Raise UsageError for a size that no input leaves open and none has."""
+    fed = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    dims = [d for v in fed for d in all_dims(v.shape)[not is_lone(v) :]]
+    if size not in dims and all(isinstance(d, int) for d in dims):
+        shown = ", ".join(f"'{v.name}' {[*map(str, all_dims(v.shape))]}" for v in fed)
+        raise UsageError(f"size {size}: the model leaves no size open: {shown}".replace("'", ""))
 
 
 def _batch_of(model: Loaded) -> tuple[str | None, int | None]:

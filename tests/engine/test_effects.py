@@ -153,6 +153,7 @@ OF_COMMAND = {
     ("bias", "--method"): "vanilla", ("bias", "--masks"): "masks", ("bias", "--layer"): "h",
     ("map", "--limit"): "3", ("map", "--method"): "pca", ("neighbors", "--search"): "numpy",
     ("neighbors", "--method"): "numpy", ("graph", "--layer"): "k", ("bench", "--size"): "30",
+    ("bias", "--limit"): "0",
     ("check", "--method"): "rollout", ("check", "--for"): "tensorrt",
     ("check", "--dtype"): "bfloat16",
 }  # fmt: skip
@@ -190,6 +191,8 @@ SHOWN = {
 # Another way to the same result, which says how it was done nowhere; tests/engine/test_neighbors.py
 # holds the two to each other.
 ALIKE = {("neighbors", "--search"), ("neighbors", "--method")}
+# Of the graph whose times and memory are measured, which no two runs have alike.
+ALIKE |= {("bench", "--for"), ("bench", "--wrt")}
 
 
 def options(command: str) -> list[Any]:
