@@ -103,6 +103,8 @@ class Run:
             entry = self._entry(file, name, int(result.target[row]), chance, ms)
             entry["images_in_run"] = run
             entry["no_gradient"] = [method for method, values in maps.items() if not values.any()]
+            for method in (m for m, values in maps.items() if not abs(values).max() < float("inf")):
+                self.job.note(f"{file.name}: the {method} map has NaN or infinite values")
             if result.contrast is not None:
                 entry["contrast"] = int(result.contrast[row])
                 entry["contrast_name"] = self.name(entry["contrast"])

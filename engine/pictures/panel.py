@@ -64,6 +64,7 @@ def signed(
     if depth not in (1, 3) or bands is not None:
         shown = default_bands(depth) if bands is None else bands
         values = in_rgb(values[..., [b - 1 for b in shown]], "RGB")
+    values = np.where(np.isfinite(values), values, np.float32(0))
     top = _percentile(np.abs(values))
     return np.rint(127.5 + 127.5 * np.clip(values / top, -1, 1)).astype(np.uint8)
 

@@ -90,6 +90,21 @@ def test_segment_skips_a_photo_with_a_class_that_is_no_number(tmp_path, capsys):
     assert "nan" not in printed.out and not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_explain_says_which_map_has_no_numbers(tmp_path, capsys):
+    """The root's slope at 0 is infinite; scores are numbers all the same."""
+    from PIL import Image
+
+    body = models.BODY.replace("r = Relu(h)", "q = Mul(h, nil) r = Sqrt(q)")
+    model = models.tiny(body=body)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "nil"))
+    onnx.save(model, tmp_path / "m.onnx")
+    Image.fromarray(np.uint8(255 * np.clip(X[0], 0, 1).transpose(1, 2, 0))).save(tmp_path / "a.png")
+    words = ["explain", "-m", str(tmp_path / "m.onnx"), str(tmp_path / "a.png"), "--preprocess"]
+    assert run([*words, "unit", "--method", "vanilla", "-o", str(tmp_path / "out")]) == 0
+    assert "a.png: the vanilla map has NaN or infinite values" in capsys.readouterr().err
+
+
 def broken(how: str) -> onnx.ModelProto:
     """`tiny` whose scores are no numbers where the picture's mean is below a half."""
     model = models.tiny(
