@@ -64,7 +64,6 @@ def signed(
     if depth not in (1, 3) or bands is not None:
         shown = default_bands(depth) if bands is None else bands
         values = in_rgb(values[..., [b - 1 for b in shown]], "RGB")
-    values = np.where(np.isfinite(values), values, np.float32(0))
     top = _percentile(np.abs(values))
     return np.rint(127.5 + 127.5 * np.clip(values / top, -1, 1)).astype(np.uint8)
 
@@ -102,9 +101,10 @@ def saliency_picture(
     channels: int | None = None,
 ) -> Pixels:
     """A method's map as it is read best, which its row says: magnitude, colours or signed; one that
-    is all 0 as words. bands: see `signed`. channels: of the image; a map of others, by a tensor
-    inside the model, has no colours."""
+    is all 0 (NaN counts as 0) as words. bands: see `signed`. channels: of the image; a map of
+    others, by a tensor inside the model, has no colours."""
     picture = method(name).picture
+    values = np.where(np.isfinite(values), values, np.zeros((), values.dtype))
     if not values.any():
         height, width = channels_last(values, layout).shape[:2]
         return nothing(height, width, NO_GRADIENT)
