@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for at, name in enumerate(names):
         batches, runs = ((1, 8, 32), 1) if given.memory else ((1, 4), given.runs)
         batches = tuple(given.batch or batches)
-        report = bench(str(network(name)), threads=(2,), batches=batches, runs=runs, size=224)
+        report = bench(str(network(name)), threads=(2,), batches=batches, runs=runs)
         if not at:
             print(report.device, *(f"{k} {v}" for k, v in report.versions.items()), sep=", ")
         show(name, report)
