@@ -23,6 +23,7 @@ from .inference import SOURCE, first_line, infer_shapes, settle_shapes, strays, 
 from .inline import inline
 from .legacy import align_functions, harden, soften, version
 from .lone import with_batch
+from .nested import name_all
 from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .sparse import densify
 from .structure import check_nodes, check_structure
@@ -109,10 +110,10 @@ def load(
             align_functions(loaded)
             inline(loaded, source)
         check_nodes(loaded, opset_of(loaded), source)
-        common.NameFixPass()(loaded)
+        name_all(loaded)
         loaded = _upgrade(loaded, source, opset)
         settle_shapes(loaded, source, keep)
-        common.NameFixPass()(loaded)
+        name_all(loaded)
         with_batch(loaded)
     except InputError:
         raise

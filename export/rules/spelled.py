@@ -194,6 +194,8 @@ def _spelled(node: ir.Node) -> Spelled | None:
             if one.is_initializer():
                 return None
             values[one] = None
+            if len(values) > _NODES:  # each takes a node more
+                return None
         if not values:
             return None
         if len(values) == 1:

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from backlight.export.check import check
 from backlight.export.methods import RULES
+from backlight.export.rules import spelled as spelled_rules
 from backlight.export.rules.spelled import all_spelled
 from backlight.export.saliency import explain_graph
 
@@ -449,3 +450,17 @@ def test_a_broken_node_is_no_rectifier(end: str) -> None:
     nodes = list(ir.from_proto(model).graph)
     nodes[-1].outputs[0].dtype = ir.DataType.FLOAT
     assert all_spelled(nodes) == []
+
+
+def test_a_sum_of_thousands_is_looked_at_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rectifier is made of so many, and each was held against all before it."""
+    values = [ir.Value(name="x", shape=ir.Shape([2]), type=ir.TensorType(ir.DataType.FLOAT))]
+    nodes = [ir.Node("", "Tanh", values, name=f"n{i}") for i in range(3000)]
+    end = ir.Node("", "Sum", [n.outputs[0] for n in nodes], name="sum")
+    end.outputs[0].dtype = ir.DataType.FLOAT
+    ir.Graph(values, end.outputs, nodes=[*nodes, end], name="g")
+    asked: list[object] = []
+    same = spelled_rules._is_same
+    monkeypatch.setattr(spelled_rules, "_is_same", lambda a, b: asked.append(a) or same(a, b))
+    assert spelled_rules.spelled(end) is None
+    assert 0 < len(asked) < 200
