@@ -79,6 +79,7 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
             env={**os.environ, **one, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for who asks
         )  # fmt: skip
         assert self.process.stdout is not None
         if not self.process.stdout.readline():
@@ -136,21 +137,27 @@ class Campaign:
     failures: dict[str, list[int]] = field(default_factory=dict)
     guarded: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, seeds: range, minutes: float, workers: int) -> None:
-        """Go through the seeds, for so many minutes at most."""
+        """Go through the seeds, for so many minutes at most, or until Ctrl-C."""
         end = time.monotonic() + 60 * minutes
         waiting = iter(seeds)
         threads = [threading.Thread(target=self._work, args=(waiting, end)) for _ in range(workers)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:  # what was found is told
+            self._over.set()
+            for thread in threads:
+                thread.join()
 
     def _work(self, waiting: Iterator[int], end: float) -> None:
         worker = Worker(self.limits)
         try:
-            while time.monotonic() < end:
+            while time.monotonic() < end and not self._over.is_set():
                 with self._lock:
                     seed = next(waiting, None)
                 if seed is None:
