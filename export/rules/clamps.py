@@ -183,7 +183,8 @@ def rectifies(node: ir.Node) -> bool:
     chain = _chain(found)
     lows = [c.low for c in chain if c.low is not None]
     highs = [c.high for c in chain if c.high is not None]
-    if not lows or max(lows) != 0 or min(highs, default=1.0) <= 0:
+    # max(relu(x), 1e-6) has a rectifier inside; the bound above 0 is none.
+    if not lows or (max(lows) != 0 and found.low != 0) or min(highs, default=1.0) <= 0:
         return False
     return not is_gate(chain[0].x, chain[-1].node.outputs[0], min(highs, default=None))
 

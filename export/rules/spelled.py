@@ -32,10 +32,15 @@ Numbers = NDArray[Any]
 _PLACE = "backlight/place"
 # More nodes are no one's spelling of a rectifier.
 _NODES = 12
-# Where a value is tried: also where ReLU6 bends, far out, and between whole numbers.
+# Where a value is tried: also where ReLU6 bends, far out (beyond where half floats are clipped),
+# and between whole numbers.
 _TRIED = np.unique(
-    np.concatenate([np.linspace(-9.7, 9.7, 131), [-1e3, -50, -6, -1, 0, 1, 3, 6, 50, 1e3]])
+    np.concatenate(
+        [np.linspace(-9.7, 9.7, 131), [-1e9, -1e3, -50, -6, -1, 0, 1, 3, 6, 50, 1e3, 1e9]]
+    )
 )
+# What float64's rounding may leave of 0, up to the farthest of them.
+_NOTHING = 1e-12
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _WHOLES = "INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64".split()
 
@@ -347,11 +352,15 @@ def _kind(found: Numbers | None) -> tuple[float | None, float] | None:
     if found is None or found.dtype.kind != "f" or not np.isfinite(found).all():
         return None
     most, slope = float(found[-1]), float(found[_TRIED == -1][0]) / -1
-    slope = slope if slope > 1e-6 else 0.0
+    slope = slope if slope > _NOTHING else 0.0
     high = None if np.isclose(most, _TRIED[-1], rtol=1e-6) else most
     if slope >= 1 or (high is not None and (slope or high <= 0)):
         return None
     want = np.minimum(_below(_TRIED, slope), np.inf if high is None else high)
     if not np.allclose(found, want, rtol=1e-6, atol=1e-6):
+        return None
+    # Not "nearly 0": relu(x) + 1e-6, or max(relu(x), 1e-6), is above 0 where x is not, and the rule
+    # asks for what is above 0.
+    if not slope and np.abs(found[_TRIED <= 0]).max() > _NOTHING:
         return None
     return (None if high is None else float(np.float32(high))), float(np.float32(slope))

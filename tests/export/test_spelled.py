@@ -280,6 +280,100 @@ GATES = {
 }
 
 
+# What is a little above 0 where x is below, as poolings and norms have it behind a rectifier.
+NEARLY = {
+    "Clip behind": "a = Relu(x) y = Clip(a, little)",
+    "Clip in front": "a = Clip(x, little) y = Relu(a)",
+    "Max behind": "a = Relu(x) y = Max(a, little)",
+    "Max of Max": "a = Max(x, zero) y = Max(little, a)",
+    "Add": "a = Relu(x) y = Add(a, little)",
+    "Add and a bound": "a = Clip(x, zero, six) y = Add(a, little)",
+    "Where": ABOVE + "y = Where(t, x, little)",
+    "Abs": "a = Abs(x) b = Add(x, a) c = Mul(b, half) y = Add(c, little)",
+    "below": "a = Relu(x) y = Sub(a, little)",
+}
+
+
+@pytest.mark.parametrize("text", NEARLY.values(), ids=NEARLY.keys())
+@pytest.mark.parametrize("lowering", ["portable", "cpu", "cuda", "tensorrt"])
+def test_what_is_nearly_one_is_what_it_computes(text: str, lowering: str) -> None:
+    """Nothing passes where x is below 0, under any rule but deconv's; by its own derivative."""
+    model = parsed(
+        '<ir_version: 8, opset_import: ["": 18]>\ng (float[3,4,5,5] x) => (float[3,4,5,5] y) {'
+        f"{text}}}",
+        {"little": np.array(1e-6, np.float32)}
+        | {n: np.array(v, np.float32) for n, v in NUMBERS.items()},
+    )
+    x = np.array([-1, -1e-3, 2], np.float32).reshape(3, 1, 1, 1).repeat(4, 1)
+    x = np.broadcast_to(x, (3, 4, 5, 5)).copy()
+    ct = np.where(np.arange(25) % 2, 1, -1).astype(np.float32).reshape(5, 5)
+    ct = np.broadcast_to(ct, x.shape).copy()
+    made = explain_graph(model, RULES, of="y", wrt="x", cotangent="input", lowering=lowering)
+    found = run_runtime(made.to_proto(), {"x": x, "cotangent": ct})
+    np.testing.assert_array_equal(found[made.saliency["vanilla"]], ct * (x > 0))
+    if any(kind in text for kind in ("Relu(x)", "Max(x, zero)", "Clip(x, zero")):
+        # The rectifier inside is one, whatever bound or sum follows.
+        open_ = np.where("Add" in text or "Sub" in text, 1, x > 0)
+        np.testing.assert_array_equal(found[made.saliency["deconv"]], np.maximum(ct, 0) * open_)
+        np.testing.assert_array_equal(found[made.saliency["guided"]], np.maximum(ct, 0) * (x > 0))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = Relu(x) y = Min(a, much)", "a = Relu(x) y = Clip(a, , much)",
+     "a = Abs(x) b = Add(x, a) c = Mul(b, half) y = Min(c, much)"],
+)  # fmt: skip
+@pytest.mark.parametrize("much", [7e3, 65504.0])
+def test_a_bound_far_out_holds_back(text: str, much: float) -> None:
+    """As where half floats are clipped."""
+    model = parsed(
+        f'<ir_version: 8, opset_import: ["": 18]>\ng (float[4,1] x) => (float[4,1] y) {{{text}}}',
+        {"much": np.array(much, np.float32), "half": np.array(0.5, np.float32)},
+    )
+    made = explain_graph(model, ("vanilla",), of="y", wrt="x", cotangent="input")
+    x = np.array([[-1], [2], [0.9 * much], [1.1 * much]], np.float32)
+    found = run_runtime(made.to_proto(), {"x": x, "cotangent": np.ones_like(x)})
+    np.testing.assert_array_equal(found[made.saliency["vanilla"]], [[0], [1], [1], [0]])
+
+
+def test_a_channel_that_is_dead_in_front_of_generalised_means() -> None:
+    """relu, clamp(1e-6), power, mean, root: where a channel is 0 everywhere its root is steep, and
+    one gate left open made maps that were half wrong."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((6, 3, 3, 3))
+    b = np.array([0, -50, 0, -50, 0, 0])  # two are dead
+    v = rng.standard_normal((6, 5))
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,9,8] image) => (float[N,5] scores) {
+    h = Conv<pads=[1,1,1,1]>(image, w, b)
+    a = Relu(h)
+    c = Clip(a, little)
+    d = Pow(c, three)
+    p = GlobalAveragePool(d)
+    f = Flatten(p)
+    r = Pow(f, third)
+    scores = MatMul(r, v)
+}""",
+        {
+            n: np.asarray(t, np.float32)
+            for n, t in {
+                "w": w, "b": b, "v": v, "little": 1e-6, "three": 3, "third": 1 / 3
+            }.items()
+        },
+    )  # fmt: skip
+    x = torch.tensor(X.astype(np.float64), requires_grad=True)
+    h = torch.nn.functional.conv2d(x, torch.tensor(w), torch.tensor(b).double(), padding=1)
+    pooled = torch.relu(h).clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3) @ torch.tensor(v)
+    pooled[torch.arange(2), torch.tensor([1, 3])].sum().backward()
+    assert x.grad is not None
+    want = x.grad.numpy()
+    for lowering in ("portable", "cpu"):
+        found = maps(model, lowering=lowering)["vanilla"]
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
 @pytest.mark.parametrize("text", GATES.values(), ids=GATES.keys())
 def test_what_is_no_rectifier(text: str) -> None:
     found = maps(network(text))
