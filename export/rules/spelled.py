@@ -32,13 +32,12 @@ Numbers = NDArray[Any]
 _PLACE = "backlight/place"
 # More nodes are no one's spelling of a rectifier.
 _NODES = 12
-# Where a value is tried: also where ReLU6 bends, far out (beyond where half floats are clipped),
-# and between whole numbers.
-_TRIED = np.unique(
-    np.concatenate(
-        [np.linspace(-9.7, 9.7, 131), [-1e9, -1e3, -50, -6, -1, 0, 1, 3, 6, 50, 1e3, 1e9]]
-    )
+# Where a value is tried, on both sides of 0: near it, between whole numbers, where ReLU6 bends, and
+# far out, beyond where half floats are clipped.
+_SIDE = np.concatenate(
+    [np.geomspace(1e-6, 0.1, 21), np.linspace(0, 9.7, 66), [1, 3, 6, 50, 1e3, 1e9]]
 )
+_TRIED = np.unique(np.concatenate([-_SIDE, _SIDE]))
 # What float64's rounding may leave of 0, up to the farthest of them.
 _NOTHING = 1e-12
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

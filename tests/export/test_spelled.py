@@ -336,6 +336,25 @@ def test_a_bound_far_out_holds_back(text: str, much: float) -> None:
     np.testing.assert_array_equal(found[made.saliency["vanilla"]], [[0], [1], [1], [0]])
 
 
+@pytest.mark.parametrize("at", [1e-3, 0.04, 0.1])
+def test_a_slope_that_changes_beside_0(at: float) -> None:
+    """It is no LeakyRelu: each side has the derivative that it computes."""
+    model = parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+g (float[4,1] x) => (float[4,1] y) {
+    t = Greater(x, at)
+    a = Mul(x, tenth)
+    y = Where(t, x, a)
+}""",
+        {"at": np.array(at, np.float32), "tenth": np.array(0.1, np.float32)},
+    )
+    made = explain_graph(model, ("vanilla",), of="y", wrt="x", cotangent="input")
+    x = np.array([[-1], [0.5 * at], [2 * at], [5]], np.float32)
+    found = run_runtime(made.to_proto(), {"x": x, "cotangent": np.ones_like(x)})
+    tenth = np.float32(0.1)
+    np.testing.assert_array_equal(found[made.saliency["vanilla"]], [[tenth], [tenth], [1], [1]])
+
+
 def test_a_channel_that_is_dead_in_front_of_generalised_means() -> None:
     """relu, clamp(1e-6), power, mean, root: where a channel is 0 everywhere its root is steep, and
     one gate left open made maps that were half wrong."""
