@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from . import traits
-from .rules.op import Op, constant
+from .rules.op import Op, constant, first_input
 from .tried import Closed, Routes
 
 __all__ = [
@@ -130,11 +130,12 @@ def within_ones(value: ir.Value) -> ir.Node | None:
     """What a head ends in that holds each score between -1 and 1."""
     for _ in range(_NEAR):
         node = value.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        source = None if node is None else first_input(node)
+        if node is None or node.domain not in ("", "ai.onnx") or source is None:
             return None
         if node.op_type not in LAYOUT:
             return node if node.op_type in ("Erf", "Softsign", "Tanh") else None
-        value = node.inputs[0]
+        value = source
     return None
 
 
@@ -190,16 +191,11 @@ def _written_sigmoid(value: ir.Value | None) -> Reading | None:
         return None
     for one, other in (node.inputs, node.inputs[::-1]):
         exp = None if other is None else other.producer()
-        neg = None if exp is None or exp.inputs[0] is None else exp.inputs[0].producer()
-        if (
-            scalar(one) == 1
-            and exp is not None
-            and exp.op_type == "Exp"
-            and neg is not None
-            and neg.op_type == "Neg"
-            and neg.inputs[0] is not None
-        ):
-            return Reading("Sigmoid", neg.inputs[0], closer=node, each=True)
+        power = None if exp is None or exp.op_type != "Exp" else first_input(exp)
+        neg = None if power is None else power.producer()
+        score = None if neg is None or neg.op_type != "Neg" else first_input(neg)
+        if scalar(one) == 1 and score is not None:
+            return Reading("Sigmoid", score, closer=node, each=True)
     return None
 
 
@@ -240,7 +236,7 @@ def _behind(value: ir.Value | None, wanted: Callable[[ir.Node], bool]) -> ir.Nod
         )
         if node.op_type not in LAYOUT and not (small and len(node.inputs) > 1):
             return None
-        value = node.inputs[0]
+        value = first_input(node)
     return None
 
 

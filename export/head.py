@@ -14,7 +14,7 @@ from . import traits
 from .emit import Emitter, all_dims, dim_of
 from .layer import Layer
 from .rules.conv import is_pointwise
-from .rules.op import constant, is_fixed
+from .rules.op import constant, first_input, is_fixed
 from .tokens import channel_axis, merged, token_axis
 
 __all__ = ["PooledLinear", "pooled_linear", "pooled_over"]
@@ -224,7 +224,7 @@ def pooled_over(node: ir.Node, source: ir.Value, layer: Layer) -> ir.Value | Non
     if rank == 4:
         return source if over == {1, 2, 3} - {channel_axis(source)} else None
     before = source.producer()
-    first = None if before is None else before.inputs[0]
+    first = None if before is None else first_input(before)
     if layer.grid is None and before and first is not None and first.shape is not None:
         if before.op_type == "Reshape" and (axes := merged(before)) is not None:
             return first if over == {axes[0]} else None

@@ -35,6 +35,11 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return np.asarray(array)
 
 
+def first_input(node: ir.Node) -> ir.Value | None:
+    """What a node reads first; None of one that reads nothing, as a Constant."""
+    return node.inputs[0] if node.inputs else None
+
+
 @contextmanager
 def guarded(op: Op) -> Iterator[None]:
     """Make an UnsupportedNode that names the node of whatever is raised inside.

@@ -506,6 +506,29 @@ def test_layers_inside_are_no_heads(end):
         np.testing.assert_allclose(found, p / p.sum(axis=1, keepdims=True), atol=1e-6)
 
 
+@pytest.mark.parametrize("number", ["Constant<value_float=1.0>", "RandomUniform<shape=[1,5]>"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "s = Mul(scores, scores) n2 = Add(s, n1) prob = Reciprocal(n2)",
+        "s = Mul(scores, scores) n2 = Add(n1, s) prob = Div(n1, n2)",
+        "s = Exp(scores) prob = Div(s, n1)",
+        "prob = Sub(scores, n1)",
+        "s = Sub(n1, scores) prob = Clip(s)",
+        "s = Concat<axis=1>(n1) prob = Mul(s, scores)",
+        "s = Identity(n1) prob = Add(s, scores)",
+        "prob = Where(yes, n1, scores)",
+        "s = Tanh(n1) prob = Max(s, scores)",
+    ],
+)
+def test_what_a_node_without_inputs_gives_is_no_head(end, number):
+    """A traceback once: each was asked for its first input."""
+    model = head(f"n1 = {number} () {end}")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(False), "yes"))
+    read(load(model).graph.outputs[0])
+    assert check(model).of
+
+
 @pytest.mark.parametrize("batch", ["1", "2"])
 def test_heads_of_a_fixed_batch_are_tried_as_well(batch):
     for end, own in (PAIRS["a distance"], PAIRS["a dense layer"]):
