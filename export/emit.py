@@ -217,7 +217,10 @@ class Emitter:
         return self._memo[key]
 
     def const(self, value: Any, dtype: ir.DataType | None = None) -> ir.Value:
-        """An initializer; equal ones are stored once. Ints without a dtype are int64."""
+        """An initializer; equal ones are stored once. Ints without a dtype are int64. Raises
+        TypeError for strings, which a broken file may say a tensor is of."""
+        if dtype == ir.DataType.STRING:
+            raise TypeError("a number among strings")
         if isinstance(value, np.ndarray):
             array = value
             if dtype is not None and dtype != ir.DataType.from_numpy(array.dtype):

@@ -208,7 +208,7 @@ def _pick(node: ir.Node) -> _Pick | None:
         return _Pick(node, axis, int(places[0]), int(places[-1]) + 1, index.ndim == 0)
     if node.op_type == "Slice":
         told = [constant(v) if v is not None else None for v in node.inputs[1:]]
-        if len(told) < 3 or any(v is None or v.size != 1 for v in told):
+        if len(told) < 3 or any(v is None or v.size != 1 or v.dtype.kind not in "iu" for v in told):
             return None
         first, last, at, *step = (int(v.reshape(-1)[0]) for v in told if v is not None)
         axis, size = _sized(dims, at)

@@ -47,6 +47,8 @@ def check_nodes(model: ir.Model, opset: int, source: str) -> None:
             if not least <= count <= most:
                 upto = f" to {most}" if least < most < 100 else " and up" if most > least else ""
                 raise ModelError(f"{what} has {count} {side}; expected {least}{upto}")
+        if node.op_type == "Constant" and len(node.attributes) != 1:
+            raise ModelError(f"{what} has {len(node.attributes)} attributes; expected one")
         for key, known in schema.attributes.items():
             attribute, kind = node.attributes.get(key), str(known.type).rpartition(".")[2]
             if attribute is None:

@@ -190,6 +190,11 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any]]] = [
     (net("y = Gather(x, i)", "2,3"), {"i": np.array([99])}),
     (net("y = DepthToSpace<blocksize=0>(x)", "1,4,2,2"), {}),
     (net("y = LRN<size=0>(x)", "1,4,2,2"), {}),
+    (net("t = Identity(x) y = Slice(t, p, q, a)", "2,9"),
+        {"p": np.array([0.0]), "q": np.array([np.inf]), "a": np.array([1])}),
+    (net("t = Identity(x) y = Slice(t, p, q, a)", "2,9"),
+        {"p": np.array([np.nan]), "q": np.array([1.0]), "a": np.array([1])}),
+    (net("c = Constant() t = Add(x, c) y = Softmax(t)", "2,3"), {}),
 ]  # fmt: skip
 
 
@@ -250,6 +255,22 @@ def test_integers_beyond_64_bits_are_named() -> None:
         e.Conv(x, x, pads=[2**63, 0])
     e.Conv(x, x, pads=[2**63 - 1, -(2**63)])
     assert LARGEST < 2**31
+
+
+def test_no_number_is_a_string() -> None:
+    """What a broken file says a tensor is of: onnx-ir made the constant, and couldn't write it."""
+    import onnx_ir as ir
+
+    e = Emitter(ir.Graph([], [], nodes=[], name="g"), 18)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.STRING))
+    with pytest.raises(TypeError, match="strings"):
+        e.Add(x, 0.0)
+
+
+def test_a_constant_without_a_value_is_refused() -> None:
+    data = parsed(net("c = Constant() t = Add(x, c) y = Softmax(t)", "2,3"), {})
+    with pytest.raises(ModelError, match="has 0 attributes; expected one"):
+        backlight.export(data.SerializeToString(), ("vanilla",))
 
 
 @pytest.mark.parametrize("bounds", [np.zeros(3, np.float32), np.zeros(0, np.float32)])
