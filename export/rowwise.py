@@ -52,6 +52,8 @@ def operand_axes(node: ir.Node, axis: int) -> Axes | None:
         )
     if kind in traits.REDUCES:
         return _reduced(node, axis, len(had))
+    if kind == "Squeeze" and len(node.inputs) < 2:
+        return None  # of whatever is 1, as the few places may be
     if kind in _RESHAPES:
         at = _kept_axis(had, made, axis)
         return None if at is None else [at, *others]

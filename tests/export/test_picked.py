@@ -115,3 +115,30 @@ def test_a_node_without_a_rule_is_named_as_the_model_has_it():
     model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
     with pytest.raises(Exception, match="Rectified 'mine'"):
         explain_graph(model, ["vanilla"])
+
+
+def test_a_squeeze_of_whatever_is_1_is_walked_as_it_is(monkeypatch):
+    """Of one place it would leave out that axis too."""
+    rng = np.random.default_rng(0)
+    model = models.parsed(
+        """<ir_version: 8, opset_import: ["": 18]>
+g (float[2,3,8,8] x) => (float[2,5] scores) {
+    h = Reshape(x, rows)
+    m = MatMul(h, w)
+    s = Squeeze(m)
+    t = Tanh(s)
+    p = Gather<axis=1>(t, first)
+    u = Unsqueeze(p, one)
+    scores = MatMul(u, v)
+}""",
+        {
+            "rows": np.array([2, 8, 24]), "first": np.array(0), "one": np.array([1]),
+            "w": rng.standard_normal((24, 1)).astype(np.float32),
+            "v": rng.standard_normal((1, 5)).astype(np.float32),
+        },
+    )  # fmt: skip
+    got = found(model, methods=["vanilla"], target_class=1)[1]
+    plainly(monkeypatch)
+    want = found(model, methods=["vanilla"], target_class=1)[1]
+    assert want[-1].any()
+    np.testing.assert_allclose(got[-1], want[-1], atol=1e-6)
