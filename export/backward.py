@@ -16,6 +16,7 @@ from .apart import Apart
 from .emit import Emitter, broadcast_shape, dim_of
 from .nested import nodes_of
 from .rules import COMPUTED_FROM, NO_GRADIENT, Cotangents, Op, RuleMap, guarded
+from .rules.op import first_input
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
 from .rules.spelled import all_spelled, release
@@ -35,7 +36,7 @@ def quantises(node: ir.Node, reached: Container[ir.Value]) -> bool:
     """Whether a node's integers stand for real numbers: codes, or computed from codes."""
     if makes_codes(node):
         return True
-    first = node.inputs[0] if node.inputs else None
+    first = first_input(node)
     return first in reached and not differentiable(first)
 
 

@@ -12,6 +12,7 @@ from ..errors import ModelError, UsageError
 from . import traits
 from .backward import FLOATS
 from .emit import all_dims, dim_of
+from .rules.op import first_input
 
 # So far behind labels their scores are looked for.
 _STEPS = 48
@@ -163,9 +164,10 @@ def behind_labels(graph: ir.Graph) -> ir.Value | None:
     for value in graph.outputs:
         for _ in range(_STEPS):
             node = value.producer()
-            if node is None or not node.inputs or node.inputs[0] is None:
+            source = None if node is None else first_input(node)
+            if source is None:
                 break
-            value = node.inputs[0]
+            value = source
             if value.dtype in FLOATS and value.producer() is not None:
                 return value
     return None

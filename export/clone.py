@@ -10,7 +10,7 @@ from ..errors import UnsupportedNode
 from .emit import Emitter, all_dims
 from .rules.op import constant
 
-__all__ = ["between", "copied", "refuse_fixed_batch"]
+__all__ = ["between", "copied", "copy_of", "refuse_fixed_batch"]
 
 
 def between(of: Sequence[ir.Value], start: ir.Value) -> list[ir.Node]:
@@ -49,19 +49,22 @@ def copied(
                 f"{node.op_type} '{node.name}': control flow can't be run on variants of an image; "
                 "supported: graphs without it"
             )
-        outputs = []
-        for value in node.outputs:
-            copy = ir.Value(name=e.name(node.op_type), type=value.type)
+        inputs = [None if v is None else made.get(v, v) for v in node.inputs]
+        for value, copy in zip(node.outputs, copy_of(e, node, inputs), strict=True):
             copy.shape = _renamed(value, names, kept, batch)
             made[value] = copy
-            outputs.append(copy)
-        inputs = [None if v is None else made.get(v, v) for v in node.inputs]
-        attributes = list(node.attributes.values())
-        name = e.name(f"{node.op_type}_node")
-        e.graph.append(
-            ir.Node(node.domain, node.op_type, inputs, attributes, outputs=outputs, name=name)
-        )
     return made
+
+
+def copy_of(e: Emitter, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
+    """The outputs of a node's copy that reads other tensors: of the same types, of no shape yet."""
+    outputs = [ir.Value(name=e.name(node.op_type), type=v.type) for v in node.outputs]
+    attributes = list(node.attributes.values())
+    name = e.name(f"{node.op_type}_node")
+    e.graph.append(
+        ir.Node(node.domain, node.op_type, inputs, attributes, outputs=outputs, name=name)
+    )
+    return outputs
 
 
 def refuse_fixed_batch(nodes: Sequence[ir.Node], start: ir.Value) -> None:

@@ -82,7 +82,7 @@ class Reading:
 def closes(value: ir.Value) -> Closed | None:
     """What a tensor is closed by, for `tried`; what is inside of a closing operator, too."""
     node = value.producer()
-    source = None if node is None or not node.inputs else node.inputs[0]
+    source = None if node is None else first_input(node)
     if node is None or source is None or node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type in INSIDE or (_clips(node) and _is_first(source)):
@@ -96,7 +96,7 @@ def closes(value: ir.Value) -> Closed | None:
 def closes_itself(value: ir.Value) -> Closed | None:
     """As `closes`, by an operator that closes a head alone, or what writes it out."""
     node = value.producer()
-    source = None if node is None or not node.inputs else node.inputs[0]
+    source = None if node is None else first_input(node)
     if node is None or source is None or node.domain not in ("", "ai.onnx"):
         return None
     found = closed(node, source)

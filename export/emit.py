@@ -174,7 +174,7 @@ class Emitter:
                 break
         if op_type in _INT_OPERANDS:
             like = None
-        inputs = [o if type(o) is ir.Value else self._value(o, like) for o in operands]
+        inputs = [self._value(o, like) for o in operands]
         while inputs and inputs[-1] is None:
             inputs.pop()
         if attributes:
@@ -263,12 +263,9 @@ class Emitter:
 
     def _value(self, operand: Any, like: ir.DataType | None) -> ir.Value | None:
         # Numbers first: whether something is a Value is asked slowly, of what is none.
-        kind = type(operand)
-        if operand is None or kind is ir.Value:
-            return operand  # type: ignore[no-any-return]
-        if kind in _NUMBERS:
+        if type(operand) in _NUMBERS:
             return self.const(operand, like)
-        if isinstance(operand, ir.Value):
+        if operand is None or isinstance(operand, ir.Value):
             return operand
         if isinstance(operand, np.ndarray):
             return self.const(operand)

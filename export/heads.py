@@ -41,7 +41,7 @@ from .closers import (
 )
 from .emit import dim_of
 from .judged import count_of, in_order, judged, of_one
-from .rules.op import constant
+from .rules.op import constant, first_input
 from .tried import Closed, source, tried
 
 __all__ = ["Reading", "read"]
@@ -126,7 +126,7 @@ class _Reader:
         if node.domain == "com.microsoft" and kind in ("QLinearSoftmax", "QLinearSigmoid"):
             name = kind.removeprefix("QLinear")
             return Reading(name, value, closer=node, each=name == "Sigmoid")
-        source = node.inputs[0] if node.inputs else None
+        source = first_input(node)
         if node.domain not in ("", "ai.onnx") or source is None:
             return None
         found = closed(node, source)

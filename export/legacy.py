@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from . import traits
 from .nested import nodes_of
-from .rules.op import Op
+from .rules.op import Op, first_input
 
 
 def align_functions(model: ir.Model) -> None:
@@ -133,7 +133,7 @@ def _backwards(model: ir.Model) -> bool:
         return False
     told = False
     for node in reversed(model.graph):
-        source = node.inputs[0] if node.inputs else None
+        source = first_input(node)
         if source is None or source.shape is not None or node.domain not in ("", "ai.onnx"):
             continue
         made = node.outputs[0]

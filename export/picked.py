@@ -17,9 +17,10 @@ import onnx_ir as ir
 
 from . import traits
 from .backward import path
+from .clone import copy_of
 from .emit import Emitter, all_dims
 from .rowwise import operand_axes, resized
-from .rules.op import constant
+from .rules.op import constant, first_input
 
 __all__ = ["through_few"]
 
@@ -74,11 +75,13 @@ def through_few(e: Emitter, of: ir.Value, wrt: Sequence[ir.Value]) -> ir.Value:
         behind = _behind([p.node.outputs[0] for p in together], nodes)
         if _saves(region) and _repeats(behind, wrt):
             made |= _moved(e, region)
+    if not made:
+        return of
     for node in _behind(made, nodes):
         if node.outputs[0] in made:
             continue
         inputs = [None if v is None else made.get(v, v) for v in node.inputs]
-        for value, copy in zip(node.outputs, _copied(e, node, inputs), strict=True):
+        for value, copy in zip(node.outputs, copy_of(e, node, inputs), strict=True):
             copy.shape = value.shape
             made[value] = copy
     return made.get(of, of)
@@ -163,7 +166,7 @@ def _moved(e: Emitter, region: _Region) -> dict[ir.Value, ir.Value]:
         pairs = zip(node.inputs, wanted, strict=True)
         inputs = [v if v is None or a is None else one(v) for v, a in pairs]
         shape = short(value, region.axes[value])
-        copy = _copied(e, node, resized(e, node, inputs, shape))[0]
+        copy = copy_of(e, node, resized(e, node, inputs, shape))[0]
         copy.shape = shape
         few[value] = copy
     made = {}
@@ -180,20 +183,9 @@ def _moved(e: Emitter, region: _Region) -> dict[ir.Value, ir.Value]:
     return made
 
 
-def _copied(e: Emitter, node: ir.Node, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value]:
-    """A copy of a node that reads other tensors; of the same types, of no shape yet."""
-    outputs = [ir.Value(name=e.name(node.op_type), type=v.type) for v in node.outputs]
-    attributes = list(node.attributes.values())
-    name = e.name(f"{node.op_type}_node")
-    e.graph.append(
-        ir.Node(node.domain, node.op_type, inputs, attributes, outputs=outputs, name=name)
-    )
-    return outputs
-
-
 def _pick(node: ir.Node) -> _Pick | None:
     """A Gather or Slice of places next to each other; None for any other node."""
-    source = node.inputs[0] if node.inputs else None
+    source = first_input(node)
     if node.domain not in ("", "ai.onnx") or source is None or source.shape is None:
         return None
     dims = all_dims(source.shape)

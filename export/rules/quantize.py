@@ -34,7 +34,7 @@ from .. import traits
 from ..emit import Emitter
 from . import Cotangents, Op, Rule, rule, vjp
 from .clamps import clamp
-from .op import constant
+from .op import constant, first_input
 from .rectifier import gate
 from .spelled import spelled
 
@@ -80,7 +80,7 @@ def on_integers(node: ir.Node) -> str | None:
             "operator of the domain 'com.microsoft'; for the standard one, bring the model to "
             "opset 21 before quantizing it"
         )
-    first = node.inputs[0] if node.inputs else None
+    first = first_input(node)
     codes = first is not None and first.dtype in _CODES and node.op_type not in _MOVES
     if not codes and not _integer_only(node):
         return None

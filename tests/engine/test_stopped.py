@@ -98,12 +98,18 @@ def test_a_stopped_run_goes_on(command, tiny, photos, tmp_path, stopped, monkeyp
     assert files(out) == files(whole), "and nothing of the stopped run is left"
 
 
-def test_another_run_does_not_go_on(tiny, photos, tmp_path, stopped, capsys):
-    out = tmp_path / "out"
+def left_by(command: list[str], out: Path, stopped) -> Path:
+    """The folder of the state that a run leaves in `out` when it is stopped."""
     stopped()
     with pytest.raises(StoppedError):
-        run(words("rise", tiny, photos, out))
+        run(command)
     (state,) = (p for p in out.iterdir() if p.is_dir())
+    return state
+
+
+def test_another_run_does_not_go_on(tiny, photos, tmp_path, stopped, capsys):
+    out = tmp_path / "out"
+    state = left_by(words("rise", tiny, photos, out), out, stopped)
     assert run([*words("rise", tiny, photos, out), "--seed", "1"]) == 2
     said = capsys.readouterr().err
     assert "the state of a pass with other arguments; take the same" in said
@@ -147,10 +153,7 @@ TAMPERED = [
 def test_a_state_that_was_tampered_with(tiny, photos, tmp_path, stopped, capsys):
     """Every field of it, and what a command reckons with (explain's ms)."""
     out = tmp_path / "out"
-    stopped()
-    with pytest.raises(StoppedError):
-        run(words("explain", tiny, photos, out))
-    (state,) = (p for p in out.iterdir() if p.is_dir())
+    state = left_by(words("explain", tiny, photos, out), out, stopped)
     part = sorted(state.iterdir())[-1]
     whole = dict(np.load(part))
     for number, change in enumerate(TAMPERED):
@@ -193,10 +196,7 @@ def test_a_state_that_somebody_else_wrote(said, tiny, photos, tmp_path, stopped,
     from backlight.engine.photos.rows import RowStore
 
     out = tmp_path / "out"
-    stopped()
-    with pytest.raises(StoppedError):
-        run(words("rise", tiny, photos, out))
-    (state,) = (p for p in out.iterdir() if p.is_dir())
+    state = left_by(words("rise", tiny, photos, out), out, stopped)
     held = RowStore(state, {}, {})
     start = held.restore([], 3)
     held.remove()
