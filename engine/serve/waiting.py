@@ -105,6 +105,14 @@ class Waiting:
         self._changed()
         self.wake()
 
+    def put_back(self, batch: Batch) -> None:
+        """Have a batch's items wait again, before all others: who took it can't run it."""
+        for item in reversed(batch.items):
+            self._keys.setdefault(item.key, deque()).appendleft(item)
+            self.rows += item.rows
+        self._changed()
+        self.wake()
+
     def wake(self) -> None:
         """Have those who wait for items look again."""
         for taker in self._takers:

@@ -110,14 +110,13 @@ def _in_place(area: Any, dtype: np.dtype[Any], dims: Sequence[int]) -> NDArray[A
 
 
 class Worker:
-    """The models of this process. given, made: where rows and results lie; None: they come through
-    the pipes."""
+    """The models of this process. areas: given and made, where rows and results lie, of each pair;
+    none: they come through the pipes."""
 
     def __init__(
-        self, source: IO[bytes], sink: IO[bytes], given: Area | None = None,
-        made: Area | None = None,
-    ) -> None:  # fmt: skip
-        self._source, self._sink, self._given, self._made = source, sink, given, made
+        self, source: IO[bytes], sink: IO[bytes], areas: Sequence[tuple[Area, Area]] = ()
+    ) -> None:
+        self._source, self._sink, self._areas = source, sink, areas
         self._models: dict[str, Loaded] = {}
 
     def serve(self) -> None:
@@ -143,7 +142,8 @@ class Worker:
 
     def _run(self, told: dict[str, Any]) -> None:
         model = self._models[told["model"]]
-        batch = _Batch(self._given.rewound() if self._given else self._source, told)
+        given, made = self._areas[told["pair"]] if self._areas else (None, None)
+        batch = _Batch(given.rewound() if given else self._source, told)
         own, maps, heatmaps = (tuple(told[k]) for k in ("outputs", "maps", "heatmaps"))
         wanted = Pass(own, maps, heatmaps, told["chosen"])
         start = time.perf_counter()
@@ -152,7 +152,7 @@ class Worker:
         good = [item for item in batch.items if item.error is None]
         results = self._results(model, wanted, batch, good)
         took = time.perf_counter() - decoded
-        self._answer(batch, results, decoded - start, took, model.whole)
+        self._answer(batch, results, decoded - start, took, model.whole, made)
 
     def _results(
         self, model: Loaded, wanted: Pass, batch: _Batch, items: list[_Item]
@@ -170,7 +170,7 @@ class Worker:
 
     def _answer(
         self, batch: _Batch, results: list[tuple[list[_Item], dict[str, Any]]],
-        decode: float, compute: float, whole: frozenset[str],
+        decode: float, compute: float, whole: frozenset[str], made: Area | None,
     ) -> None:  # fmt: skip
         errors = {i: _told(item.error) for i, item in enumerate(batch.items) if item.error}
         runs, buffers = [], []
@@ -188,7 +188,7 @@ class Worker:
                     buffers.append(array.reshape(-1).view(np.uint8))
             runs.append({"items": [batch.items.index(i) for i in items], "outputs": outputs})
         header = {"ok": True, "errors": errors, "runs": runs, "decode": decode, "compute": compute}
-        wire.send(self._sink, header, buffers, self._made)
+        wire.send(self._sink, header, buffers, made)
 
 
 def _told(err: Exception) -> list[str]:
@@ -204,7 +204,7 @@ def _told(err: Exception) -> list[str]:
 
 def main() -> None:
     """Serve on stdin and stdout. Arguments: the memory limit in bytes, 0 for none; then the files
-    of the two areas, where there are such."""
+    of the areas, given and made in turn, where there are such."""
     from PIL import Image
 
     from ..runtime.confined import ends_with_its_parent, limit_memory
@@ -220,9 +220,9 @@ def main() -> None:
     if memory:
         limit_memory(memory)
     Image.MAX_IMAGE_PIXELS = PIXELS
-    areas = [Area(int(fd)) for fd in sys.argv[2:4]]
+    areas = [Area(int(fd)) for fd in sys.argv[2:]]
     try:
-        Worker(source, sink, *areas).serve()
+        Worker(source, sink, list(zip(areas[::2], areas[1::2], strict=True))).serve()
     except (wire.GoneError, KeyboardInterrupt):
         os._exit(0)
 

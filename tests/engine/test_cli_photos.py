@@ -96,7 +96,7 @@ def test_one_pool_of_threads_reads_photos():
         if "Executor(" in file.read_text(encoding="utf-8")
     }
     assert pools == {
-        "src/backlight/lanes.py", "engine/serve/pool.py", "engine/serve/server.py",
+        "src/backlight/lanes.py", "engine/serve/link.py", "engine/serve/server.py",
     }  # fmt: skip
 
 

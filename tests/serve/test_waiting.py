@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backlight.engine.serve import wire
 from backlight.engine.serve.pool import Pool, Settings
 from backlight.engine.serve.refused import Refused, busy
 from backlight.engine.serve.waiting import Batch, Item, Waiting, now
@@ -167,25 +168,105 @@ async def test_what_needs_no_waiting_is_there_at_once() -> None:
 
 
 @on_a_loop
-async def test_a_worker_goes_on_before_the_answers_of_its_run_are_written() -> None:
-    waiting, happened = queue(wait=0), list[str]()
+async def test_what_is_put_back_comes_before_all_that_waits() -> None:
+    waiting = queue(rows=100)
+    first, second, later = item("a", rows=2), item("a", rows=2), item("a", rows=4)
+    waiting.add([first, second])
+    batch = waiting.ripe(now())
+    assert batch is not None and batch.items == (first, second)
+    waiting.add([later])
+    waiting.put_back(batch)
+    assert waiting.rows == 8
+    again = waiting.ripe(now())
+    assert again is not None and again.items == (first, second)
+
+
+class Linked:
+    """A worker that has its runs until they are ended here."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.runs: list[tuple[Batch, asyncio.Future[Any]]] = []
+
+    def run(self, batch: Batch) -> asyncio.Future[Any]:
+        made = asyncio.get_running_loop().create_future()
+        self.runs.append((batch, made))
+        return made
+
+    def ends(self, run: int) -> None:
+        told = {"compute": 0, "decode": 0, "errors": {}}
+        self.runs[run][1].set_result((told, {0: {}}))
+
+
+async def turns() -> None:
+    """What is under way on the loop comes to rest."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def working(waiting: Waiting, count: int) -> tuple[Linked, list[Item], asyncio.Task[None]]:
+    """A worker with so many runs' items before it."""
     pool = Pool(Settings(1, None, None, 0, 60), waiting, lambda *_: None, lambda _: None)
-    begun, runs = pool._begun, iter(range(3))
-    told = {"compute": 0, "decode": 0, "errors": {}}
-    pool._exchange = lambda slot, batch: (told, {0: {}})  # type: ignore[method-assign, assignment]
-
-    def noted(slot: Any, batch: Batch) -> Any:
-        happened.append(f"begun {next(runs)}")
-        return begun(slot, batch)
-
-    pool._begun = noted  # type: ignore[method-assign]
-    items = [item(rows=4) for _ in range(3)]
-    for at, one in enumerate(items):
+    items = [item(rows=4) for _ in range(count)]
+    for one in items:
         one.payload = SimpleNamespace(job={"open": False})
-        one.answer.add_done_callback(lambda _, at=at: happened.append(f"answered {at}"))
         waiting.add([one])
-    working = asyncio.create_task(pool._work(pool._slots[0]))
-    await asyncio.gather(*(one.answer for one in items))
-    working.cancel()
-    pool._slots[0].threads.shutdown()
-    assert happened == ["begun 0", "begun 1", "answered 0", "begun 2", "answered 1", "answered 2"]
+    link = Linked()
+    return link, items, asyncio.create_task(pool._work(link))  # type: ignore[arg-type]
+
+
+@on_a_loop
+async def test_a_worker_has_a_run_ahead_and_no_more() -> None:
+    link, items, task = working(queue(wait=0), 4)
+    for ended in range(4):
+        await turns()
+        assert len(link.runs) == min(ended + 2, 4), "what it is at, and the next"
+        link.ends(ended)
+        await turns()
+        assert [one.answer.done() for one in items] == [at <= ended for at in range(4)]
+    assert [batch.items for batch, _ in link.runs] == [(one,) for one in items]
+    task.cancel()
+
+
+@on_a_loop
+async def test_a_run_ahead_is_handed_over_late() -> None:
+    """What comes until then can be in it, and an idle worker takes what there is."""
+    waiting = queue(wait=0)
+    waiting.seconds_per_row = 1000
+    link, items, task = working(waiting, 2)
+    await turns()
+    assert len(link.runs) == 1 and waiting.rows == 4
+    link.ends(0)
+    await turns()
+    assert len(link.runs) == 2 and items[0].answer.done()
+    task.cancel()
+
+
+@on_a_loop
+async def test_a_run_that_a_worker_had_ahead_goes_to_another() -> None:
+    """It was never begun, and is no reason for the end."""
+    waiting = queue(wait=0)
+    link, items, task = working(waiting, 2)
+    await turns()
+    for _, made in link.runs:
+        made.set_exception(wire.GoneError("ended"))
+    await task
+    assert isinstance(items[0].answer.exception(), Refused) and not items[1].answer.done()
+    batch = waiting.ripe(now())
+    assert batch is not None and batch.items == (items[1],)
+
+
+@on_a_loop
+async def test_a_worker_goes_on_before_the_answers_of_its_run_are_written() -> None:
+    waiting = queue(wait=0)
+    waiting.seconds_per_row = 1000
+    link, items, task = working(waiting, 2)
+    await turns()
+    had: list[int] = []
+    items[0].answer = SimpleNamespace(  # type: ignore[assignment]
+        done=lambda: bool(had), set_result=lambda _: had.append(len(link.runs))
+    )
+    link.ends(0)
+    await turns()
+    assert had == [2]
+    task.cancel()
