@@ -4,8 +4,7 @@ a full queue, a deadline, a caller who has gone, a worker that ends."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +28,8 @@ INLINE = 1 << 15
 INLINE_RAW = 1 << 21
 
 
-Cancelled = Callable[[], Awaitable[Any]] | None
+# Given what to call when a request's caller goes away, has it called; gives what ends that.
+Watch = Callable[[Callable[[], None]], Callable[[], Any]]
 
 
 class Gone(Exception):  # noqa: N818  # nobody is left to be answered
@@ -96,11 +96,11 @@ class Front:
 
     async def answer(
         self, served: Served, request: Inference, *, size: int, begun: float,
-        explains: bool = False, json: bool = True, cancelled: Cancelled = None,
+        explains: bool = False, json: bool = True, watch: Watch | None = None,
         most: float | None = None,
     ) -> Reply:  # fmt: skip
-        """Run a request. size: its bytes; begun: when it came; cancelled: gives what is done when
-        its caller goes away; most: seconds that its caller waits. Raises Refused, Gone."""
+        """Run a request. size: its bytes; begun: when it came; watch: tells when its caller goes
+        away; most: seconds that its caller waits. Raises Refused, Gone."""
         own = float("inf") if most is None else most
         deadline = begun + min(self.limits.deadline, _timeout(request.parameters), own)
 
@@ -117,11 +117,12 @@ class Front:
             items = [self._item(part, plan, deadline, loop) for part in plan.parts]
             self.waiting.add(items)
             try:
-                answers = await self._waited(items, deadline, cancelled)
-            finally:
+                answers = await self._waited(items, deadline, watch)
+            except BaseException:
                 for item in items:
                     item.answer.cancel()
                 self.waiting.sweep()
+                raise
         if len(answers) > 1:  # to be joined
             joined: Reply = await self.apart(_reply, served, plan, answers)
             return joined
@@ -134,28 +135,24 @@ class Front:
                     loop.create_future())  # fmt: skip
 
     async def _waited(
-        self, items: list[Item], deadline: float, cancelled: Cancelled
+        self, items: list[Item], deadline: float, watch: Watch | None
     ) -> list[Answer]:
-        gone = None if cancelled is None else asyncio.ensure_future(cancelled())
-        alone = len(items) == 1
-        all_of: asyncio.Future[Any] = (
-            items[0].answer if alone else asyncio.gather(*(item.answer for item in items))
-        )
-        waits = [all_of] if gone is None else [all_of, gone]
+        def ended(error: Exception) -> None:
+            for item in items:
+                if not item.answer.done():
+                    item.answer.set_exception(error)
+
+        left = max(deadline - now(), 0)
+        timer = asyncio.get_running_loop().call_later(left, ended, late("its deadline passed"))
+        unwatch = None if watch is None else watch(lambda: ended(Gone()))
         try:
-            await asyncio.wait(
-                waits, timeout=max(deadline - now(), 0), return_when=asyncio.FIRST_COMPLETED
-            )
-            if all_of.done():
-                return [all_of.result()] if alone else list(all_of.result())
-            if gone is not None and gone.done():
-                raise Gone
-            raise late("its deadline passed")
+            if len(items) == 1:
+                return [await items[0].answer]
+            return list(await asyncio.gather(*(item.answer for item in items)))
         finally:
-            for one in waits:
-                one.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await all_of
+            timer.cancel()
+            if unwatch is not None:
+                unwatch()
 
 
 def _has_text(request: Inference) -> bool:

@@ -26,6 +26,7 @@ from .waiting import now
 __all__ = ["app"]
 
 _HEADER = "inference-header-content-length"
+_FEW = 1 << 16
 _OPEN = ("/v2/health/live", "/v2/health/ready")
 
 
@@ -33,8 +34,9 @@ class Pieces(Response):
     """A body in pieces, which are not copied into one."""
 
     def __init__(self, pieces: list[Any], media_type: str, headers: dict[str, str]) -> None:
-        self.pieces = pieces
         size = sum(len(p) for p in pieces)
+        # A copy of little is less than another turn through all that a piece goes through.
+        self.pieces = pieces if size > _FEW else [b"".join(pieces)]
         super().__init__(None, 200, {**headers, "content-length": str(size)}, media_type=media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,7 +157,7 @@ class Endpoints:
             asked = await self._parsed(data, request)
         reply = await self.front.answer(
             model, asked, size=len(data), begun=begun, explains=explains, json=not raw,
-            cancelled=body.gone,
+            watch=body.watch,
         )  # fmt: skip
         request.state.rows = reply.rows
         if raw and "image/png" in request.headers.get("accept", ""):
@@ -169,7 +171,7 @@ class Endpoints:
         asked = await self.front.apart(read_instances, data, model.described)
         reply = await self.front.answer(
             model, asked, size=len(data), begun=begun, explains=True, json=False,
-            cancelled=body.gone,
+            watch=body.watch,
         )  # fmt: skip
         request.state.rows = reply.rows
         told: Response = await self.front.apart(lambda: JSONResponse(of_instances(reply)))

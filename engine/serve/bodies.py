@@ -148,8 +148,15 @@ class Body:
             self._turn = False
             self._front.turns.release()
 
-    async def gone(self) -> None:
-        """Done when the caller goes away; to be awaited behind `read`."""
+    def watch(self, call: Callable[[], None]) -> Callable[[], Any]:
+        """Have that called when the caller goes away; behind `read`. Gives what ends it."""
+        if self._coming is not None:
+            return self._coming.watch(call)
+        gone = asyncio.ensure_future(self._gone())
+        gone.add_done_callback(lambda done: None if done.cancelled() else call())
+        return gone.cancel
+
+    async def _gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -176,6 +177,14 @@ class Incoming:
         if self._cycle.disconnected and self.left:
             raise Gone
 
+    def watch(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have that called when the other side goes away; a task for it would take longer than what
+        it waits for. Gives what ends that."""
+        if self._cycle.disconnected:
+            call()
+        self._heads.flow.resume_reading()  # else nobody sees it go
+        return self._connection.watch(call)
+
     def place(self, waste: memoryview) -> memoryview:
         """Where the next bytes of it lie, so many at most."""
         if self._into is None:
@@ -227,6 +236,15 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._begun, self._passed = b"", 0
         self._body: Incoming | None = None
+        self._watched: Callable[[], None] | None = None
+
+    def watch(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Of the request that is under way; there is one at a time."""
+        self._watched = call
+        return self._unwatched
+
+    def _unwatched(self) -> None:
+        self._watched = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """uvicorn's, and a head has to come in time."""
@@ -239,6 +257,8 @@ class Connection(asyncio.BufferedProtocol):
         self._inner.connection_lost(exc)
         if self._body is not None:
             self._body.wake()
+        if self._watched is not None:
+            self._watched()
 
     def pause_writing(self) -> None:
         """The other side reads too slowly."""

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
-__all__ = ["Declared", "Described"]
+__all__ = ["CONTRAST", "HEATMAP", "IMAGE", "TARGET", "Declared", "Described"]
+
+# Inputs that every model has beside its own, the first two of which can be asked for as well.
+TARGET, CONTRAST, IMAGE = "target", "contrast", "image"
+# Of outputs: a map as a picture.
+HEATMAP = "heatmap_"
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,30 @@ class Described:
 
         return frozenset(base(name)[0].name for name in self.maps)
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, Declared]:
         """The model's own inputs."""
         return {one.name: one for one in self.inputs}
+
+    @cached_property
+    def taken(self) -> dict[str, Declared]:
+        """The inputs that a request may give."""
+        more = [Declared(TARGET, "INT64", (None,))]
+        more += [Declared(CONTRAST, "INT64", (None,))] * self.contrasts
+        more += [Declared(IMAGE, "BYTES", (None,))] * (self.layout is not None)
+        return self.by_name | {one.name: one for one in more if one.name not in self.by_name}
+
+    @cached_property
+    def offered(self) -> dict[str, Declared]:
+        """The outputs that can be asked for."""
+        found = {one.name: one for one in (*self.outputs, *self.maps.values())}
+        found[TARGET] = Declared(TARGET, "INT64", (None,))
+        if self.contrasts:
+            found[CONTRAST] = Declared(CONTRAST, "INT64", (None,))
+        if self.layout is not None:
+            for method in self.maps:
+                found[HEATMAP + method] = Declared(HEATMAP + method, "BYTES", (None,))
+        return found
 
 
 def _declared(told: Mapping[str, Any]) -> Declared:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .ask import offered, taken
 from .described import Declared
 from .models import Models, Served
 
@@ -33,8 +32,8 @@ def model_metadata(served: Served) -> dict[str, Any]:
         "name": served.name,
         "versions": [str(served.version)],
         "platform": "backlight_onnx",
-        "inputs": [_declared(one) for one in taken(model).values()],
-        "outputs": [_declared(one) for one in offered(model).values()],
+        "inputs": [_declared(one) for one in model.taken.values()],
+        "outputs": [_declared(one) for one in model.offered.values()],
         "parameters": {
             "hash": model.hash,
             "methods": [

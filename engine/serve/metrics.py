@@ -27,6 +27,7 @@ class Metrics:
                 f"backlight_{name}", about, labels, buckets=buckets, registry=self.registry
             )
 
+        self._parts: dict[tuple[Any, ...], Any] = {}
         model = ("model",)
         self._requests = histogram(
             "request_seconds", "A request, from its first byte to its answer.",
@@ -56,7 +57,7 @@ class Metrics:
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """One was answered. path: the route, not what stands in its place."""
-        self._requests.labels(path, str(status)).observe(seconds)
+        self._of(self._requests, path, str(status)).observe(seconds)
 
     def rejected(self, reason: str) -> None:
         """One was answered with an error."""
@@ -68,12 +69,20 @@ class Metrics:
 
     def batch(self, model: str, batch: Batch, decode: float, compute: float) -> None:
         """A batch ran."""
-        self._rows.labels(model).observe(batch.rows)
-        self._compute.labels(model).observe(compute)
-        self._decode.labels(model).observe(decode)
+        self._of(self._rows, model).observe(batch.rows)
+        self._of(self._compute, model).observe(compute)
+        self._of(self._decode, model).observe(decode)
+        waited, stood = self._of(self._queue, model), self._of(self._held, model)
         for queued, held in zip(batch.queued, batch.held, strict=True):
-            self._queue.labels(model).observe(queued)
-            self._held.labels(model).observe(held)
+            waited.observe(queued)
+            stood.observe(held)
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """A metric's part with these labels: finding it takes longer than adding to it."""
+        found = self._parts.get((metric, *labels))
+        if found is None:
+            found = self._parts[metric, *labels] = metric.labels(*labels)
+        return found
 
     def text(self) -> tuple[bytes, str]:
         """The page, and its media type."""

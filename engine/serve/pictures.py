@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .answering import Reply
-from .ask import CONTRAST, HEATMAP, IMAGE, TARGET, number_of
-from .described import Described
+from .ask import number_of
+from .described import CONTRAST, HEATMAP, IMAGE, TARGET, Described
 from .jsons import read, text_of
 from .protocol import MOST_NAME, Inference, Wanted
 from .refused import Refused, bad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -177,6 +178,9 @@ class _Server:
         self._refuse_inputs()
         self._refuse_methods()
         await self.front.pool.up(_UP)
+        # What is there now stays: it isn't gone through again for what requests leave behind.
+        gc.collect()
+        gc.freeze()
         self.front.loaded = True
 
     def _refuse_inputs(self) -> None:
