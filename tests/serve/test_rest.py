@@ -458,6 +458,70 @@ def test_the_docs_javascript_runs_as_it_stands(server: Server) -> None:
     assert done.stdout == "Egyptian cat prob,target,heatmap_gradcam\n", done.stderr
 
 
+JAVA = """
+import java.net.URI;
+import java.net.http.*;
+import java.nio.file.Path;
+
+class Main {
+    public static void main(String[] words) throws Exception {
+        %s
+        System.out.println(answer.statusCode() + answer.body());
+    }
+}
+"""
+CSHARP = """
+using System.IO;
+using System.Net.Http;
+using System.Net.Http.Headers;
+using System.Threading.Tasks;
+
+class Program {
+    static void Main() { Run().GetAwaiter().GetResult(); }
+
+    static async Task Run() {
+        %s
+    }
+}
+"""
+
+
+def snippet(language: str, server: Server) -> str:
+    """What the docs show, for this server and a photo by its path."""
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert ":8000" in code and "chelsea.jpg" in code
+    return code.replace(":8000", f":{server.port}").replace(
+        "chelsea.jpg", (PHOTOS / "chelsea.jpg").as_posix()
+    )
+
+
+@pytest.mark.skipif(shutil.which("javac") is None, reason="no Java compiler is installed")
+def test_the_docs_java_runs_as_it_stands(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "Main.java").write_text(JAVA % snippet("java", server), encoding="utf-8")
+    done = subprocess.run(
+        ["java", "Main.java"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert done.stdout.startswith("200{"), done.stderr
+    assert json.loads(done.stdout[3:])["parameters"]["labels"] == ["Egyptian cat"]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("mcs") and shutil.which("mono")),
+    reason="no C# compiler is installed (Debian: mono-mcs, libmono-system-net-http4.0-cil)",
+)
+def test_the_docs_csharp_runs_as_it_stands(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "Main.cs").write_text(CSHARP % snippet("csharp", server), encoding="utf-8")
+    for words in (["mcs", "-r:System.Net.Http.dll", "Main.cs"], ["mono", "Main.exe"]):
+        done = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    drawn = Image.open(tmp_path / "why.png")
+    assert drawn.format == "PNG" and min(drawn.size) == 227
+
+
 def test_the_docs_python_runs_as_it_stands(server: Server) -> None:
     pytest.importorskip("tritonclient.http")
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
