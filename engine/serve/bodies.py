@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 
 from .answering import INLINE_RAW, Front, Gone
-from .connection import BODY, Incoming
+from .incoming import BODY, Incoming
 from .refused import Refused, bad
 
 __all__ = ["Body"]

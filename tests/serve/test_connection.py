@@ -17,7 +17,8 @@ from uvicorn.server import ServerState
 
 from backlight.engine.serve.answering import Gone
 from backlight.engine.serve.bodies import Body
-from backlight.engine.serve.connection import Connection, Incoming
+from backlight.engine.serve.connection import Connection
+from backlight.engine.serve.incoming import Incoming
 from backlight.engine.serve.refused import Refused
 from backlight.engine.serve.server import doubled, listening
 
