@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+
+from .hushed import hushed
 
 __all__ = ["Header", "array_in", "header_of"]
 
@@ -78,8 +79,7 @@ def _header(stream: BinaryIO) -> Header:
         raise ValueError("no .npy file")
     stream.seek(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python 2's headers, of fields' names
+        with hushed():  # of Python 2's headers, of fields' names
             version = npy.read_magic(stream)
             read = {(1, 0): npy.read_array_header_1_0}.get(version, npy.read_array_header_2_0)
             if version == (3, 0):  # only names of fields need it

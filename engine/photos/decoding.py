@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...errors import ImageError, InputError
 from . import bands
+from .hushed import hushed
 from .room import DECODED
 
 __all__ = ["Pixels", "decode", "label_map", "opened", "opened_bytes", "opened_for"]
@@ -133,23 +133,21 @@ def _image_of(
     form: Form | None = None,
 ) -> Image.Image | NDArray[Any]:  # fmt: skip
     try:
-        with warnings.catch_warnings():
-            # Above the limit Pillow warns, above twice the limit it raises: here both are refused.
-            warnings.simplefilter("ignore")
-            with Image.open(source) as image:
-                if image.format in PROGRAMS:
-                    raise ImageError(
-                        f"{name}: {image.format} is a program to run; expected JPEG, PNG …"
-                    )
-                limit = Image.MAX_IMAGE_PIXELS
-                if limit is not None and image.width * image.height > limit:
-                    raise ImageError(
-                        f"{name}: {image.width} x {image.height} pixels; at most {limit} are read"
-                    )
-                wait(image.width * image.height * _bytes_of(image))
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return (form or _rgb)(image, name)
+        # Above the limit Pillow warns, above twice the limit it raises: here both are refused.
+        with hushed(), Image.open(source) as image:
+            if image.format in PROGRAMS:
+                raise ImageError(
+                    f"{name}: {image.format} is a program to run; expected JPEG, PNG …"
+                )
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise ImageError(
+                    f"{name}: {image.width} x {image.height} pixels; at most {limit} are read"
+                )
+            wait(image.width * image.height * _bytes_of(image))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return (form or _rgb)(image, name)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -174,7 +172,7 @@ def _is_photo(path: Path) -> bool:
     # It says what it lacks past us, on stderr.
     logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
     try:
-        with Image.open(path):
+        with hushed(), Image.open(path):
             return True
     except UnidentifiedImageError:
         return False
@@ -183,8 +181,7 @@ def _is_photo(path: Path) -> bool:
 def _array(path: Path, channels: int, wait: Callable[[int], None]) -> NDArray[Any]:
     """An .npy or TIFF file as [H, W, C]. Raises ImageError, or what Pillow raises of a TIFF."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about what we refuse
+        with hushed():
             found = bands.laid_out(bands.read_bands(path, wait), channels)
     except ValueError as err:
         raise ImageError(f"{path}: can't be read: {err}") from err
