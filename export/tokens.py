@@ -225,15 +225,25 @@ def channel_axis(value: ir.Value) -> int:
         if node.op_type == "Transpose":
             perm = tuple(node.attributes.get_ints("perm", ()))
             before = node.inputs[0]
-            if perm in _TURNS and before is not None:
-                return perm.index(channel_axis(before))
-            return unknown
+            turned = perm.index(channel_axis(before)) if perm in _TURNS and before else None
+            if turned is None or (rank, turned) == (4, 2):  # between rows and columns: it wasn't so
+                return unknown
+            return turned
+        if node.op_type == "Gather" and _is_table(node.inputs[0]):
+            return rank - 1  # a row of it at each place
         if node.op_type == "Reshape" and rank == 3 and (axes := merged(node)) is not None:
             return 1 if axes == (2, 3) else 2
-        if node.op_type == "Reshape" and (turned := _turned(node)) is not None:
-            return turned
+        if node.op_type == "Reshape" and (moved := _turned(node)) is not None:
+            return moved
         waiting += [v for v in node.inputs if v is not None and not v.is_initializer()]
     return unknown
+
+
+def _is_table(value: ir.Value | None) -> bool:
+    """Whether a tensor is an embedding's rows."""
+    return (
+        value is not None and value.shape is not None and len(value.shape) == 2 and is_fixed(value)
+    )
 
 
 def _turned(node: ir.Node) -> int | None:

@@ -20,7 +20,7 @@ from .. import traits
 from ..emit import EMITTED
 from .op import constant
 
-__all__ = ["Clamp", "clamp", "is_clipped", "is_gate", "rectifies", "uniform"]
+__all__ = ["Clamp", "clamp", "is_clipped", "is_gate", "readers_of", "rectifies", "uniform"]
 
 # What makes no other number of one that is the same everywhere, of its first input.
 _REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Slice", "Tile", "Transpose"}
@@ -152,6 +152,11 @@ def _readers(value: ir.Value, depth: int = _DEPTH) -> Iterator[ir.Node]:
             yield use.node
 
 
+def readers_of(value: ir.Value) -> list[ir.Node]:
+    """Those that a cotangent comes from."""
+    return [n for n in _readers(value) if n.op_type not in traits.COMPARES | {"Shape"}]
+
+
 def _chain(found: Clamp) -> list[Clamp]:
     """A clamp with those right before and right behind it, in order."""
     chain = [found]
@@ -162,7 +167,7 @@ def _chain(found: Clamp) -> list[Clamp]:
         chain.insert(0, earlier)
     while len(chain) < 2 * _DEPTH:
         made = chain[-1].node.outputs[0]
-        readers = [n for n in _readers(made) if n.op_type not in traits.COMPARES | {"Shape"}]
+        readers = readers_of(made)
         later = clamp(readers[0]) if len(readers) == 1 else None
         if later is None or made.is_graph_output():
             break

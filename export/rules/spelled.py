@@ -233,9 +233,24 @@ def _tried(x: ir.Value, y: ir.Value, inside: list[ir.Node]) -> Spelled | None:
     if x.dtype != y.dtype or not _of_one_size(x, y):
         return None
     kind = _kind(_computed(x, y, inside))
-    if kind is None or clamps.is_gate(x, y, kind[0]):
+    if kind is None or clamps.is_gate(x, y, kind[0]) or _holds_one_read_elsewhere(y, inside):
         return None
     return Spelled(x, y, tuple(inside), *kind)
+
+
+def _holds_one_read_elsewhere(y: ir.Value, inside: list[ir.Node]) -> bool:
+    """Whether a rectifier is inside that others read too, as r = relu(x) in r / |r|: it is one by
+    itself, and holds back the sum of their cotangents."""
+    for node in inside:
+        made = node.outputs[0]
+        outside = [n for n in clamps.readers_of(made) if n not in inside]
+        outputs = [v for n in outside for v in n.outputs]
+        # Of y[m] = 0, y[m] is read for its shape alone.
+        if made is y or not any(clamps.readers_of(v) or v.is_graph_output() for v in outputs):
+            continue
+        if node.op_type in traits.LEAKS or clamps.rectifies(node) or spelled(node) is not None:
+            return True
+    return False
 
 
 def _is_same(a: ir.Value, b: ir.Value) -> bool:

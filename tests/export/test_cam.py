@@ -274,6 +274,33 @@ m (float[N,3,6,6] x) => (float[N,5] y) {
             found["saliency_cam"] / 36, found["saliency_gradcam"], rtol=1e-4, atol=1e-6
         )
 
+    def test_an_embedding_of_places(self):
+        """A table's rows, turned to where channels are: the layer behind it is [N, K, h, w]."""
+        text = """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,3,6,7] x) => (float[N,5] y) {
+    a = ReduceMax<keepdims=0>(x, one)
+    i = Cast<to=7>(a)
+    g = Gather(table, i)
+    t = Transpose<perm=[0,3,1,2]>(g)
+    s = Tanh(x)
+    h = Mul(t, s)
+    p = ReduceMean<keepdims=0>(h, axes)
+    y = Gemm<transB=1>(p, v, c)
+}"""
+        made, rng = models.weights(), np.random.default_rng(3)
+        weights = {
+            "v": made["v"][:, :3].copy(), "c": made["c"], "one": np.array([1]),
+            "axes": np.array([2, 3]), "table": rng.normal(size=(9, 3)).astype(np.float32),
+        }  # fmt: skip
+        model = parsed(text, weights)
+        graph = explain_graph(model, ["gradcam"], layer="h", size="layer", signed=True)
+        assert graph.layers[0].channel_axis == 1
+        x = np.abs(models.images(2, 3, 6, 7))
+        found = run_runtime(graph.to_proto(), {"x": x, "target": np.array([1, 2])})
+        layer = weights["table"][x.max(1).astype(int)].transpose(0, 3, 1, 2) * np.tanh(x)
+        want = np.einsum("nk,nkhw->nhw", weights["v"][[1, 2]] / 42, layer)
+        np.testing.assert_allclose(found["saliency_gradcam"], want, rtol=1e-4, atol=1e-6)
+
     def test_dynamic_sizes(self):
         """Height and width open: the map comes at the size that the image has."""
         model = models.tiny(shape="N,3,H,W")

@@ -577,3 +577,28 @@ def test_a_sum_of_thousands_is_looked_at_a_few_times(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(spelled_rules, "_is_same", lambda a, b: asked.append(a) or same(a, b))
     assert spelled_rules.spelled(end) is None
     assert 0 < len(asked) < 200
+
+
+def test_a_rectifier_that_others_read_holds_back_their_sum() -> None:
+    """relu(x) / |relu(x)|: |r| is max(x, 0) too, but r is the rectifier, of both cotangents."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,4,3] x) => (float[N,5] y) {
+    r = Relu(x)
+    a = Abs(r)
+    b = Add(a, one)
+    q = Div(r, b)
+    f = Flatten(q)
+    y = MatMul(f, w)
+}"""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(12, 5)).astype(np.float32)
+    x = rng.normal(size=(2, 4, 3)).astype(np.float32)
+    proto = explain_graph(parsed(text, {"w": w, "one": np.float32(1)}), RULES).to_proto()
+    found = run_runtime(proto, {"x": x, "target": np.array([1, 4])})
+    r, g = np.maximum(x, 0), w.T[[1, 4]].reshape(2, 4, 3)
+    # What arrives at r: of the quotient, and of its denominator.
+    ct = g / (r + 1) - np.sign(r) * g * r / (r + 1) ** 2
+    want = {"vanilla": (x > 0) * ct, "deconv": np.maximum(ct, 0)}
+    want["guided"] = (x > 0) * want["deconv"]
+    for rule, value in want.items():
+        np.testing.assert_allclose(found[f"saliency_{rule}"], value, atol=1e-6, err_msg=rule)

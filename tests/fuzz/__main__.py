@@ -6,22 +6,32 @@ import argparse
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from .campaign import Campaign, Limits, Worker
+from .campaign import Campaign, Limits, Subject, Worker
 from .drive import Use
+from .files import Models
 from .mutators import KINDS
+from .networks.subject import Networks
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        "python -m tests.fuzz", description="Changed models against what the public uses."
+        "python -m tests.fuzz",
+        description="Changed models against what the public uses; or random networks against "
+        "PyTorch's autograd.",
     )
-    parser.add_argument("--models", type=int, default=1000, help="how many [1000]")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--models", type=int, metavar="N", help="so many changed models [1000]")
+    how.add_argument(
+        "--networks", type=int, metavar="N",
+        help="so many random networks, whose maps are compared (needs torch and onnxruntime)",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=30, help="at most so long [30]")
     parser.add_argument("--seed", type=int, default=0, help="the first model's number [0]")
-    parser.add_argument("--only", choices=sorted(KINDS), help="one kind of change")
+    parser.add_argument("--only", choices=sorted(KINDS), help="one kind of change, of models")
     parser.add_argument("--replay", type=Path, nargs="+", help="files kept before, or any models")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("fuzz-failures"), metavar="DIR",
@@ -34,8 +44,14 @@ def main() -> int:
     limits = Limits(given.seconds, given.megabytes)
     if given.replay:
         return replay(given.replay, limits)
-    campaign = Campaign(limits, given.output, given.only)
-    campaign.run(range(given.seed, given.seed + given.models), given.minutes, given.workers)
+    count = given.models if given.models is not None else 1000
+    subject: Subject = Models(given.only)
+    if given.networks is not None:
+        if find_spec("torch") is None or find_spec("onnxruntime") is None:
+            parser.error("--networks needs torch and onnxruntime: pip install '.[cpu,torch]'")
+        count, subject = given.networks, Networks()
+    campaign = Campaign(subject, limits, given.output)
+    campaign.run(range(given.seed, given.seed + count), given.minutes, given.workers)
     print(campaign.summary())
     if campaign.failures:
         print(f"kept in {given.output}; again: python -m tests.fuzz --replay FILE")
@@ -44,9 +60,15 @@ def main() -> int:
 
 def replay(paths: list[Path], limits: Limits) -> int:
     """Use files again, each as its record beside it says; without one, in all ways."""
-    worker = Worker(limits)
+    worker, networks = Worker(limits), Worker(limits, Networks.module)
     failed = 0
     for path in paths:
+        kept_as = path.with_suffix(".json")
+        if kept_as.is_file() and "spec" in (kept := json.loads(kept_as.read_text())):
+            outcome = networks.ask({"spec": kept["spec"]})
+            print(f"{path}: {kept['described']}\n{outcome.kind} {outcome.message}")
+            failed |= outcome.failed
+            continue
         record = path.with_suffix(".json")
         if record.is_file():
             kept = json.loads(record.read_text())
@@ -60,7 +82,8 @@ def replay(paths: list[Path], limits: Limits) -> int:
                 failed = 1
                 print(outcome.trace, file=sys.stderr)
     worker.close()
-    return failed
+    networks.close()
+    return int(failed)
 
 
 if __name__ == "__main__":

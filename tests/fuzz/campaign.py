@@ -1,4 +1,8 @@
-"""Many models in workers of their own; what failed is kept, and cut down to what it takes."""
+"""Many models or networks in workers of their own; what failed is kept, cut down to what it takes.
+
+What is drawn from a number, and how it is kept and cut down, is a subject's: `files.Models`, or
+`networks.subject.Networks`.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .drive import OUTCOMES, Outcome
-from .minimise import smaller
-from .worker import drawn
+
+Request = dict[str, Any]
 
 KEPT = 3  # files of one failure
 RECYCLED = 500  # models of one worker
+TOLD = ("guarded", "skip")  # no failures, but their places are counted
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Limits:
 class Worker:
     """A process that answers one request at a time, started when needed."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, module: str = "tests.fuzz.worker") -> None:
+        self.limits, self.module = limits, module
         self.process: subprocess.Popen[str] | None = None
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the worker
         self._answered = 0
@@ -73,7 +78,7 @@ class Worker:
 
     def _start(self) -> None:
         self._answered = 0
-        command = [sys.executable, "-m", "tests.fuzz.worker", str(self.limits.megabytes)]
+        command = [sys.executable, "-m", self.module, str(self.limits.megabytes)]
         one = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         path = os.pathsep.join(filter(None, sys.path))
         self.process = subprocess.Popen(
@@ -126,16 +131,37 @@ class Worker:
             self.process = None
 
 
+class Subject(Protocol):
+    """What a campaign is of. module: of its worker. noun: what it counts."""
+
+    module: str
+    noun: str
+
+    def request(self, seed: int) -> Request:
+        """What a worker is asked for a number."""
+
+    def settled(
+        self, worker: Worker, request: Request, outcome: Outcome
+    ) -> tuple[Request, Outcome]:
+        """A failure as it is told from others, and the least that still shows it."""
+
+    def keep(self, worker: Worker, request: Request, outcome: Outcome, folder: Path) -> Path:
+        """Write what failed; the file without its ending. Its .txt is the campaign's."""
+
+    def keep_smaller(self, worker: Worker, least: Request, outcome: Outcome, kept: Path) -> None:
+        """Write the least that still fails so, beside what was kept."""
+
+
 @dataclass
 class Campaign:
     """A run over models. folder: for what failed; None keeps nothing."""
 
+    subject: Subject
     limits: Limits = field(default_factory=Limits)
     folder: Path | None = None
-    only: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     failures: dict[str, list[int]] = field(default_factory=dict)
-    guarded: Counter[str] = field(default_factory=Counter)
+    told: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
 
@@ -155,7 +181,7 @@ class Campaign:
                 thread.join()
 
     def _work(self, waiting: Iterator[int], end: float) -> None:
-        worker = Worker(self.limits)
+        worker = Worker(self.limits, self.subject.module)
         try:
             while time.monotonic() < end and not self._over.is_set():
                 with self._lock:
@@ -167,53 +193,46 @@ class Campaign:
             worker.close()
 
     def _one(self, worker: Worker, seed: int) -> None:
-        request = {"seed": seed, "only": self.only}
+        request = self.subject.request(seed)
         outcome = worker.ask(request)
+        least = request
+        if outcome.failed:
+            least, outcome = self.subject.settled(worker, request, outcome)
         with self._lock:
             self.counts[outcome.kind] += 1
-            if outcome.kind == "guarded":
-                self.guarded[outcome.place] += 1
+            if outcome.kind in TOLD:
+                self.told[f"{outcome.kind} {outcome.place}"] += 1
             if not outcome.failed:
                 return
             seeds = self.failures.setdefault(outcome.signature, [])
             seeds.append(seed)
             number = len(seeds)
         if self.folder is not None and number <= KEPT:
-            self._keep(worker, request, outcome, first=number == 1)
+            self._keep(worker, request, least, outcome, first=number == 1)
 
-    def _keep(self, worker: Worker, request: dict[str, Any], outcome: Outcome, first: bool) -> None:
+    def _keep(
+        self, worker: Worker, request: Request, least: Request, outcome: Outcome, first: bool
+    ) -> None:
         assert self.folder is not None
         name = hashlib.sha256(outcome.signature.encode()).hexdigest()[:8]
         folder = self.folder / f"{outcome.kind}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
-        kind, data, files, use = drawn(request)
-        path = folder / f"seed-{request['seed']}.onnx"
-        path.write_bytes(data)
-        for aside, content in files.items():
-            (folder / aside).write_bytes(content)
-        record = {**request, "kind": kind, "use": use.to_dict(), "aside": list(files)}
-        path.with_suffix(".json").write_text(json.dumps(record, indent=1))
+        kept = self.subject.keep(worker, request, outcome, folder)
         about = f"{outcome.kind} in {outcome.step or '?'}: {outcome.message}\n{outcome.place}\n"
-        path.with_suffix(".txt").write_text(f"{about}\n{outcome.trace}")
-        if not first:
-            return
-        small = folder / "smaller.onnx"
-        asked = {"file": str(small), "use": use.to_dict(), "aside": list(files)}
-
-        def still(candidate: bytes) -> bool:
-            small.write_bytes(candidate)
-            return worker.ask(asked).signature == outcome.signature
-
-        small.write_bytes(smaller(data, still))
-        small.with_suffix(".json").write_text(path.with_suffix(".json").read_text())
+        kept.with_suffix(".txt").write_text(f"{about}\n{outcome.trace}")
+        if first:
+            self.subject.keep_smaller(worker, least, outcome, kept)
 
     def summary(self) -> str:
         """Counts, and a line per failure."""
         total = sum(self.counts.values())
-        lines = [f"{total} models: " + ", ".join(f"{self.counts[k]} {k}" for k in OUTCOMES)]
+        counted = ", ".join(
+            f"{self.counts[k]} {k}" for k in OUTCOMES if self.counts[k] or k == "ok"
+        )
+        lines = [f"{total} {self.subject.noun}: {counted}"]
         for signature, seeds in sorted(self.failures.items(), key=lambda f: -len(f[1])):
             shown = ", ".join(map(str, seeds[:4])) + (" …" if len(seeds) > 4 else "")
             lines.append(f"{len(seeds):6}  {signature}  (seeds {shown})")
-        for place, count in self.guarded.most_common(12):
-            lines.append(f"{count:6}  guarded {place}")
+        for place, count in self.told.most_common(12):
+            lines.append(f"{count:6}  {place}")
         return "\n".join(lines)

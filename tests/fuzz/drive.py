@@ -20,9 +20,13 @@ from backlight.export.check import check
 from backlight.export.receptive import receptive_fields
 
 LONGEST = 1000  # characters of a message
-# guarded: a refusal that only the last guard saw to; its cause may want mending.
-OUTCOMES = ("ok", "refusal", "guarded", "traceback", "flood", "memory", "hang", "crash")
-FAILURES = OUTCOMES[3:]
+# guarded: a refusal that only the last guard saw to; its cause may want mending. Of networks (see
+# networks/judge.py): skip, kink, wrong.
+OUTCOMES = (
+    "ok", "skip", "kink", "refusal", "guarded", "wrong", "traceback", "flood", "memory", "hang",
+    "crash",
+)  # fmt: skip
+FAILURES = OUTCOMES[5:]
 WINDOWS = np.array([[0, 3, 0, 3, 0, 3], [0, 3, 2, 6, 1, 5], [0, 1, 4, 8, 4, 8]], np.int32)
 
 

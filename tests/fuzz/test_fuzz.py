@@ -20,6 +20,7 @@ from . import drive
 from .__main__ import replay
 from .campaign import Campaign, Limits, Worker
 from .drive import Outcome, Use, used
+from .files import Models
 from .minimise import smaller
 from .mutators import KINDS, mutant
 from .sources import SOURCES, drawn
@@ -112,7 +113,7 @@ def test_a_campaign_keeps_what_failed(tmp_path: Path, monkeypatch: pytest.Monkey
         return Outcome("traceback", "export", "boom", "f:1", "…")
 
     monkeypatch.setattr(Worker, "ask", ask)
-    campaign = Campaign(PATIENT, tmp_path, "none")
+    campaign = Campaign(Models("none"), PATIENT, tmp_path)
     campaign.run(range(5), minutes=10, workers=1)
     assert campaign.counts["traceback"] == 5 and list(campaign.failures.values()) == [[*range(5)]]
     (folder,) = tmp_path.iterdir()

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,15 @@ def _limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main() -> None:
-    """Serve requests until the input ends."""
+def serve(answer: Callable[[dict[str, Any]], Outcome], warm: Iterable[dict[str, Any]]) -> None:
+    """Answer requests until the input ends. warm: what to try before memory is limited."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no reply
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # where a hang hangs
     warnings.simplefilter("ignore")
-    for seed in range(3):
-        answer({"seed": seed, "only": "none"})
+    for request in warm:
+        answer(request)
     _limit_memory(int(sys.argv[1]))
     print("{}", file=replies, flush=True)
     for line in sys.stdin:
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(answer, [{"seed": seed, "only": "none"} for seed in range(3)])
