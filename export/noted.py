@@ -53,7 +53,7 @@ def notes_on(
     # Of other rules than vanilla alone: what a class activation map walks has often none.
     if (
         set(maps) != {"vanilla"}
-        and not (rectifying or spelled)
+        and not (rectifying or spelled or any(ends.values()))
         and not any(
             n.op_type in traits.RECTIFIES or (n.op_type == "Clip" and _rectifies(n)) for n in nodes
         )

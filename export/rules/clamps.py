@@ -4,8 +4,9 @@
     Min(Max(x, 0), 6)   Max(Min(x, 6), 0)   Min(Relu(x), 6)   Clip(Relu(x), , 6)   ...
 
 in either order of operands, with zeros as a number, a map of them, or made to x's shape in the run,
-and with QuantizeLinear and DequantizeLinear between any two of these nodes. What other operators
-spell together: see `spelled.py`.
+and between any two of these nodes QuantizeLinear and DequantizeLinear, Casts from float to float
+(mixed precision) and other shapes of the same numbers. What other operators spell together: see
+`spelled.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ __all__ = ["Clamp", "clamp", "is_clipped", "is_gate", "readers_of", "rectifies",
 
 # What makes no other number of one that is the same everywhere, of its first input.
 _REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Slice", "Tile", "Transpose"}
-# Not a Cast: a whole number's bounds are others.
-_BETWEEN = traits.QUANTIZES | {"Dropout", "Identity"}
+_BETWEEN = traits.QUANTIZES | traits.RESHAPES | {"Dropout", "Identity", "Transpose"}
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # Longer chains are no one's spelling of a rectifier.
 _DEPTH = 12
 
@@ -130,12 +131,20 @@ _KINDS = {
 }
 
 
+def _passes(node: ir.Node) -> bool:
+    """Whether each number that a node gives is one of its first input's."""
+    if node.op_type in ("Cast", "CastLike"):  # a whole number's bounds are others
+        source = node.inputs[0]
+        return source is not None and {source.dtype, node.outputs[0].dtype} <= {*_FLOATS}
+    return node.op_type in _BETWEEN
+
+
 def _before(value: ir.Value) -> ir.Value:
     """What a value was before the nodes that only pass it on."""
     for _ in range(_DEPTH):
         node = value.producer()
         source = node.inputs[0] if node is not None and node.inputs else None
-        if node is None or source is None or node.op_type not in _BETWEEN:
+        if node is None or source is None or not _passes(node):
             break
         value = source
     return value
@@ -146,7 +155,7 @@ def _readers(value: ir.Value, depth: int = _DEPTH) -> Iterator[ir.Node]:
     for use in value.uses():
         if EMITTED in use.node.meta:
             continue
-        if use.node.op_type in _BETWEEN and use.idx == 0 and depth:
+        if use.idx == 0 and depth and _passes(use.node):
             yield from _readers(use.node.outputs[0], depth - 1)
         else:
             yield use.node

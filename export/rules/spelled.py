@@ -1,6 +1,7 @@
 """What rectifies by arithmetic: several nodes that are max(x, 0), or min(max(x, 0), c), together.
 
-    (x + |x|) / 2    -min(-x, 0)    x - min(x, 0)    x * relu(sign(x))    x * (x > 0)    y[m] = x[m]
+    (x + |x|) / 2    -min(-x, 0)    x - min(x, 0)    x * relu(sign(x))    x * (x > 0)
+    y[m] = x[m]    y[m] *= 0
     6 - relu(6 - relu(x))    relu(x) - relu(x - 6)    x > 6 ? 6 : x < 0 ? 0 : x    Elu of alpha 0
 
 No list of spellings: a value that is made of one other, element by element, with nothing but
@@ -94,9 +95,13 @@ _BENT: dict[str, Callable[..., Numbers]] = {
     "And": _plain(np.logical_and),
     "Cast": lambda node, x: _cast(node.outputs[0].dtype, x),
     "CastLike": lambda node, x, like=None: _cast(node.outputs[0].dtype, x),
+    "Ceil": _plain(np.ceil),
     "Clip": _plain(_clip),
     "Elu": lambda n, x: np.where(x > 0, x, _attribute(n, "alpha", 1) * np.expm1(np.minimum(x, 0))),
     "Equal": _plain(np.equal),
+    "Floor": _plain(np.floor),
+    # y[m]: nothing elsewhere, that only a ScatterND to the same places may hide.
+    "GatherND": lambda node, at, x: np.where(at, x, np.nan),
     "Greater": _plain(np.greater),
     "GreaterOrEqual": _plain(np.greater_equal),
     "HardSigmoid": lambda n, x: _clip(
@@ -112,6 +117,11 @@ _BENT: dict[str, Callable[..., Numbers]] = {
     "PRelu": _plain(_below),
     "Pow": _plain(np.power),
     "Relu": _plain(lambda x: np.maximum(x, 0)),
+    "Round": _plain(np.rint),
+    "Selu": lambda n, x: (
+        _attribute(n, "gamma", 1.0507)
+        * np.where(x > 0, x, _attribute(n, "alpha", 1.67326) * np.expm1(np.minimum(x, 0)))
+    ),
     "Sign": _plain(np.sign),
     "Sqrt": _plain(np.sqrt),
     "ThresholdedRelu": lambda n, x: np.where(x > _attribute(n, "alpha", 1), x, 0.0),
@@ -271,6 +281,9 @@ def _sources(node: ir.Node) -> list[ir.Value] | None:
         return None
     if node.op_type == "ScatterND":
         return _assigned(node)
+    if node.op_type == "GatherND":
+        tested = None if node.attributes.get_int("batch_dims", 0) else _tested(node.inputs[1])
+        return None if tested is None or node.inputs[0] is None else [tested, node.inputs[0]]
     if node.op_type == "Expand" and _of_one_size(node.inputs[0], node.outputs[0]):
         return [v for v in node.inputs[:1] if v is not None]
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -291,7 +304,7 @@ def _of_one_size(x: ir.Value | None, y: ir.Value) -> bool:
 
 
 def _assigned(node: ir.Node) -> list[ir.Value] | None:
-    """Of y[m] = v, or y[m] = v[m]: m, v and y."""
+    """Of y[m] = v, of a number or of what y[m] was, or another tensor's at m: m, v and y."""
     if node.attributes.get_string("reduction", "none") != "none":
         return None
     data, at, given = node.inputs
@@ -299,13 +312,11 @@ def _assigned(node: ir.Node) -> list[ir.Value] | None:
     if data is None or tested is None or given is None:
         return None
     if clamps.uniform(given) is None:
+        # PyTorch cuts a list to the length that it has.
         picked = _behind(given, ("Reshape", "Slice", "Expand", "Identity", "Cast"))
-        if picked is None or picked.op_type != "GatherND" or picked.inputs[0] is None:
+        if picked is None:
             return None
-        batched = picked.attributes.get_int("batch_dims", 0)
-        if batched or _tested(picked.inputs[1]) is not tested:
-            return None
-        given = picked.inputs[0]
+        given = picked.outputs[0]
     return [tested, given, data]
 
 

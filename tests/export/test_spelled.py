@@ -102,6 +102,14 @@ SPELLED: dict[str, str] = {
     "Elu of 0": "y = Elu<alpha = 0.0>(x)",
     "heaviside": "l = Less(x, zero) a = Where(l, zero, one) t = Equal(x, zero) "
     "m = Where(t, zero, a) y = Mul(x, m)",
+    "Ceil": "a = Clip(x, zero, one) b = Ceil(a) y = Mul(b, x)",
+    "Selu of 0": "y = Selu<alpha = 0.0, gamma = 1.0>(x)",
+    "assigned 0 y": "l = Less(x, zero) n = NonZero(l) i = Transpose<perm = [1, 0]>(n) "
+    "a = GatherND(x, i) b = Mul(a, zero) y = ScatterND(x, i, b)",
+    "picked from a Relu": FILLED + ABOVE + "n = NonZero(t) i = Transpose<perm = [1, 0]>(n) "
+    "a = Relu(x) b = GatherND(a, i) y = ScatterND(z, i, b)",
+    "in another order": "a = Transpose<perm = [0, 2, 3, 1]>(x) t = Greater(a, zero) "
+    "m = Cast<to = 1>(t) c = Mul(a, m) y = Transpose<perm = [0, 3, 1, 2]>(c)",
     "of two tests": ABOVE + "u = Less(x, zero) n = Not(u) c = And(t, n) m = Cast<to = 1>(c) "
     "y = Mul(x, m)",
 }
@@ -121,6 +129,15 @@ SPELLED6: dict[str, str] = {
     "two Wheres": ABOVE + "a = Where(t, x, zero) u = Greater(a, six) y = Where(u, six, a)",
     "Min of Mul": ABOVE + "m = Cast<to = 1>(t) a = Mul(x, m) y = Min(a, six)",
     "with a copy between": "a = Max(x, zero) i = Identity(a) y = Min(i, six)",
+    # What tools for mixed precision leave in float32 they cast there and back, each by itself.
+    "with Casts between": "a = Max(x, zero) b = Cast<to = 11>(a) c = Cast<to = 1>(b) "
+    "y = Min(c, six)",
+    "a Clip between Casts": "a = Relu(x) b = Cast<to = 11>(a) i = CastLike(six, b) "
+    "c = Clip(b, , i) y = CastLike(c, x)",
+    "in another shape between": "s = Shape(x) a = Max(x, zero) b = Flatten(a) c = Min(b, six) "
+    "y = Reshape(c, s)",
+    "in another order between": "a = Max(x, zero) b = Transpose<perm = [0, 2, 3, 1]>(a) "
+    "c = Min(b, six) y = Transpose<perm = [0, 3, 1, 2]>(c)",
     "Clip": "y = Clip(x, zero, six)",
     "Clip of Max": "a = Max(x, zero) y = Clip(a, minus, six)",
     "assigned, both ends": "a = Relu(x) t = Greater(a, six) n = NonZero(t) "
@@ -248,6 +265,7 @@ def test_check_lists_them(name: str, text: str, twin: str) -> None:
     assert not any("no rectifier" in line for line in notes), notes
     plain = text in (RELU6, "y = Clip(x, zero)") or "Thresholded" in name or "Clips" in name
     plain |= name in ("Clip to a computed 0", "Clip of Relu", "Relu of Clip")
+    plain |= name == "a Clip between Casts"
     assert plain or any("a rectifier (" in line for line in notes), notes
     assert not any("a rectifier" in f.line() for f in check(network(twin)).notes)
 
@@ -256,6 +274,8 @@ LEAKY = {
     "Max": "a = Mul(x, tenth) y = Max(x, a)",
     "Where": ABOVE + "a = Mul(x, tenth) y = Where(t, x, a)",
     "Relus": "a = Relu(x) b = Neg(x) c = Relu(b) i = Mul(c, tenth) y = Sub(a, i)",
+    "assigned": "l = Less(x, zero) n = NonZero(l) i = Transpose<perm = [1, 0]>(n) "
+    "a = GatherND(x, i) b = Mul(a, tenth) y = ScatterND(x, i, b)",
 }
 
 
@@ -267,6 +287,7 @@ def test_a_slope_below_0(text: str) -> None:
         np.testing.assert_allclose(found[rule], want[rule], rtol=0, atol=1e-6 * scale)
     notes = [f.line() for f in check(network(text)).notes]
     assert any("has a slope below 0" in line for line in notes), notes
+    assert not any("no rectifier" in line for line in notes), notes
 
 
 GATES = {
@@ -276,6 +297,8 @@ GATES = {
     "Where of another": "t = Greater(x, one) y = Where(t, x, zero)",
     "Where of another tensor": "n = Neg(x) t = Greater(n, zero) y = Where(t, x, zero)",
     "Mul by the other side": BELOW + "m = Cast<to = 1>(t) y = Mul(x, m)",
+    "assigned its own negative": "l = Less(x, zero) n = NonZero(l) "
+    "i = Transpose<perm = [1, 0]>(n) a = GatherND(x, i) b = Neg(a) y = ScatterND(x, i, b)",
     "an absolute of another": "n = Identity(minus) a = Abs(n) y = Add(x, a)",
 }
 

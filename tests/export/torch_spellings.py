@@ -18,6 +18,12 @@ def _assigned(x: Any) -> Any:
     return y
 
 
+def _multiplied_in_place(x: Any) -> Any:
+    y = x.clone()
+    y[y < 0] *= 0
+    return y
+
+
 def _assigned_in_place(x: Any) -> Any:
     y = x * 1
     y[~(y > 0)] = 0
@@ -47,6 +53,8 @@ RELU: dict[str, Spelling] = {
     "picked": _picked,
     "assigned": _assigned,
     "assigned in place": _assigned_in_place,
+    "multiplied in place": _multiplied_in_place,
+    "step": lambda x: x * x.clamp(0, 1).ceil(),
     "sign": lambda x: x * torch.relu(torch.sign(x)),
     "sign, halved": lambda x: x * (torch.sign(x) + 1) / 2,
     "sign, clamped": lambda x: x * torch.sign(x).clamp(min=0),
@@ -91,6 +99,8 @@ RELU6: dict[str, Spelling] = {
     "minimum of relu": lambda x: torch.minimum(torch.relu(x), torch.tensor(6.0)),
     "min of max": lambda x: torch.min(torch.max(x, torch.zeros_like(x)), torch.full_like(x, 6)),
     "max of min": lambda x: torch.max(torch.min(x, torch.full_like(x, 6)), torch.zeros_like(x)),
+    "flat between": lambda x: x.clamp(min=0).flatten(1).clamp(max=6).reshape(x.shape),
+    "double between": lambda x: x.clamp(min=0).double().clamp(max=6).float(),
     "two relus": lambda x: torch.relu(x) - torch.relu(x - 6),
     "6 less": lambda x: 6 - torch.relu(6 - torch.relu(x)),
     "two wheres": lambda x: torch.where(x > 6, 6.0, torch.where(x < 0, 0.0, x)),
