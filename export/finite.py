@@ -112,7 +112,9 @@ def _with_faults(e: Emitter, value: ir.Value, faults: Sequence[ir.Value]) -> ir.
 def _zeros(e: Emitter, value: ir.Value) -> ir.Value:
     """float32 [N]: the sum of a row times 0, which is NaN where anything in it is not finite."""
     assert value.shape is not None
-    nothing = e.Mul(value, 0.0)
+    # A processor may cast bfloat16, and multiply none.
+    wide = e.cast(value, FLOAT) if value.dtype == ir.DataType.BFLOAT16 else value
+    nothing = e.Mul(wide, 0.0)
     axes = list(range(1, len(value.shape)))
     if axes:
         nothing = e.ReduceSum(nothing, axes, keepdims=0, _shape=[dim_of(value.shape, 0)])

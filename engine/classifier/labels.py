@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import written
-from ...errors import ModelError, UsageError, nearest
+from ...errors import ModelError, UsageError, hint, nearest
 
 __all__ = [
     "KEY",
@@ -82,7 +82,9 @@ def load_labels(given: str, classes: int | None = None) -> list[str]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as err:  # a NUL in the name; bytes that are no UTF-8
         reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
-        raise UsageError(f"{given}: labels can't be read: {reason}; expected {FORMS}") from err
+        near = hint(given, ["imagenet"])
+        said = f"labels can't be read: {reason}; expected {FORMS}{near}"
+        raise UsageError(f"{given}: {said}") from err
     if text.lstrip()[:1] in ("[", "{"):
         return _listed(text, given)
     lines = [line.strip() for line in text.rstrip().split("\n")]

@@ -50,6 +50,7 @@ from .options import (
 )
 from .photos import summary_of
 from .progress import Step, track
+from .scored import refuse_words
 
 
 def register(app: typer.Typer) -> None:
@@ -153,6 +154,7 @@ def batch(
     if ray and not (0 <= gpus < 1e3 and 0 < cpus < 1e3):
         raise UsageError(f"--gpus {gpus:g} --cpus {cpus:g}; expected 0 or more, and more than 0")
     path = model_path(model)
+    refuse_words(preprocess, labels)
     limits = limits_of(isolate_seconds, isolate_memory)
     if not isolate:
         refuse_limits(isolate_seconds, isolate_memory)

@@ -34,6 +34,7 @@ from .options import (
     shapes_of,
 )
 from .photos import SUMMARY, preprocess_told, report_skipped, some_files, summarised
+from .scored import refuse_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,6 +123,7 @@ def bias(
     from ..evidence.bias import BiasFinder
 
     path = model_path(model)
+    refuse_words(preprocess, labels)
     at_least("--limit", limit, 0)
     photos = photo_paths(folder)
     files = some_files(folder)[0]

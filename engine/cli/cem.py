@@ -34,7 +34,7 @@ from .options import (
     shapes_of,
 )
 from .photos import PhotoJob, found_photos, preprocess_told
-from .scored import Scored
+from .scored import Scored, baseline_given, refuse_words
 
 if TYPE_CHECKING:
     from ..photos.images import Prepared
@@ -122,6 +122,7 @@ def cem(
     from ..targeted.fista import MOST
 
     path = model_path(model)
+    refuse_words(preprocess, labels)
     at_least("--batch", batch)
     kinds = tuple(dict.fromkeys(kind or KINDS))
     wrong = next((k for k in kinds if k not in KINDS), None)
@@ -133,6 +134,8 @@ def cem(
         raise UsageError(f"--segments with --on {on}; it goes with --on superpixels")
     if baseline is None and baseline_space != "input":
         raise UsageError(f"--baseline-space {baseline_space} goes with --baseline")
+    if baseline is not None:
+        baseline_given(baseline, baseline_space)
     files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
     photos = found_photos("cem", image, output, files, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))

@@ -39,6 +39,7 @@ from .options import (
     shown_bands,
 )
 from .photos import PhotoJob, found_photos, preprocess_told
+from .scored import refuse_words
 
 if TYPE_CHECKING:
     from ...export.preprocess import Preprocess
@@ -129,6 +130,7 @@ def counterfactual(
         )
     photos = found_photos("counterfactual", image, output, ("{}.png",), force, json)
     path = model_path(model)
+    refuse_words(preprocess, labels)
     ready = Ready.of(path, shapes_of(shape), inputs_of(input_))
     record, assumed = preprocess_of(ready, preprocess, bands)
     change = Counterfactual(

@@ -56,6 +56,7 @@ from .options import (
     shown_bands,
 )
 from .photos import found_photos
+from .scored import refuse_words
 
 
 def register(app: typer.Typer) -> None:
@@ -113,6 +114,7 @@ def explain(
     from ..masked.together import Together
 
     path = model_path(model)
+    refuse_words(preprocess, labels)
     at_least("--batch", batch)
     names_asked = asked(rule, method)
     job = found_photos("explain", image, output, ["{}.png"], force, json)

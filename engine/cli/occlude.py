@@ -37,7 +37,7 @@ from .options import (
     say_renamed,
 )
 from .photos import found_photos
-from .scored import RESULTS, Scored
+from .scored import RESULTS, Scored, baseline_given, score_given
 
 if TYPE_CHECKING:
     from .occluded import Measured
@@ -112,6 +112,13 @@ def occlude(
     if share is not None and how != "drilldown":
         raise UsageError(f"--share {share:g} with --way {how}: that scores all windows")
     size, step = numbers(window, "--window"), numbers(stride, "--stride")
+    for option, word, known in (
+        ("--overlap", overlap, ("mean", "sum")), ("--edges", edges, ("clip", "valid")),
+    ):  # fmt: skip
+        if word not in known:
+            raise UsageError.unknown(option, word, known)
+    score_given(score)
+    baseline_given(baseline, baseline_space)
     photos = found_photos("occlude", image, output, RESULTS, force, json)
     job = Scored.opened(
         model, preprocess=preprocess, labels=labels, of=of, provider=provider,

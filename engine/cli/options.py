@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import UsageError
+from ...errors import UsageError, hint
 from ..classifier import labels as names_of_classes
 from . import started
 from .console import tell as say
@@ -170,8 +170,17 @@ def inputs_of(given: Sequence[str] | None) -> dict[str, str]:
 
 
 def model_path(given: str | None) -> str:
-    """The model's file; 'bundled', or none given, is the one in the package."""
-    return str(BUNDLED) if given is None or is_bundled(given) else given
+    """The model's file; 'bundled', or none given, is the one in the package. Raises UsageError for
+    a file that isn't there where another of about that name is."""
+    if given is None or is_bundled(given):
+        return str(BUNDLED)
+    if not os.path.lexists(given):
+        from ..photos.folders import beside
+
+        near = hint(given, ["bundled", *beside(given, (".onnx",))])
+        if near:
+            raise UsageError(f"{given}: no such file; expected an .onnx file{near}")
+    return given
 
 
 def photo_paths(given: Sequence[str] | None) -> list[str]:

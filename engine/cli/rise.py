@@ -34,7 +34,7 @@ from .options import (
     Threads,
 )
 from .photos import PhotoJob, found_photos
-from .scored import RESULTS, SHOWN, Scored
+from .scored import RESULTS, SHOWN, Scored, baseline_given, score_given
 
 if TYPE_CHECKING:
     from ..masked.rise import Rise, Risen
@@ -88,6 +88,8 @@ def rise(
     from ..masked.rise import Rise
 
     grid = numbers(cells, "--cells")
+    score_given(score)
+    baseline_given(baseline, baseline_space)
     photos = found_photos("rise", image, output, RESULTS, force, json)
     job = Scored.opened(
         model, preprocess=preprocess, labels=labels, of=of, provider=provider,

@@ -34,13 +34,57 @@ if TYPE_CHECKING:
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
 
-__all__ = ["RESULTS", "SHOWN", "Scored", "flat"]
+__all__ = ["RESULTS", "SHOWN", "Scored", "baseline_given", "flat", "refuse_words", "score_given"]
 
 # Of each photo, by masked images: the panel, and the maps.
 RESULTS = ("{}.png", "{}.npy")
 
 # Classes that get a picture and a line of their own; the maps of all are in the .npy file.
 SHOWN = 3
+
+
+def refuse_words(preprocess: str | None, labels: str | None) -> None:
+    """Raise UsageError for words of --preprocess and --labels that nothing is known by: before a
+    model is loaded."""
+    from ...export.preprocess import parse
+    from ..classifier.labels import load_labels
+
+    if preprocess is not None:
+        parse(preprocess)
+    if labels is not None:
+        load_labels(labels)
+
+
+def baseline_given(given: str, space: str) -> Any:
+    """What --baseline and --baseline-space say; None: a picture, to be read as the photos are."""
+    from ...kernels import as_baseline
+    from .masked import array_of, refuse_missing
+
+    if space not in ("input", "pixels"):
+        raise UsageError.unknown("--baseline-space", space, ("input", "pixels"))
+    file = Path(given)
+    if not file.is_file():
+        refuse_missing("--baseline", file)
+        try:
+            made = as_baseline(given, space)  # type: ignore[arg-type]
+        except UsageError as err:
+            raise UsageError(f"--{err}, or a file") from None
+        if space == "pixels" and made.kind in ("mean", "blur", "noise"):
+            raise UsageError(f"--baseline-space pixels: --baseline {given} is the photo's own")
+        return made
+    if file.suffix.lower() == ".npy":
+        return as_baseline(array_of(file), space)  # type: ignore[arg-type]
+    if space == "pixels":
+        raise UsageError(f"--baseline-space pixels: {file} is read as the photo is")
+    return None
+
+
+def score_given(score: str | None) -> None:
+    """Refuse a --score that nothing is known by."""
+    from ..classifier.intake import SCORES
+
+    if score is not None and score not in SCORES:
+        raise UsageError.unknown("--score", score, SCORES)
 
 
 @dataclass
@@ -60,11 +104,13 @@ class Scored:
         of: str | None, provider: list[str] | None, threads: int | None, memory: str | None,
         batch: int | None, shape: list[str] | None, extra: list[str] | None, bands: str | None,
     ) -> Scored:  # fmt: skip
-        """Load the model and settle how it wants its images."""
+        """Load the model and settle how it wants its images. Words that nothing is known by are
+        refused before."""
         from ..masked.scoring import Scorer
         from ..photos import images
 
         path = model_path(model)
+        refuse_words(preprocess, labels)
         scorer = Scorer(
             path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch,
             shapes=shapes_of(shape), inputs=inputs_of(extra),
@@ -105,25 +151,11 @@ class Scored:
         """What --baseline says: a name or numbers as they are, a file as a Baseline."""
         from ...kernels import as_baseline
         from ..photos import images
-        from .masked import array_of, refuse_missing
 
-        if space not in ("input", "pixels"):
-            raise UsageError.unknown("--baseline-space", space, ("input", "pixels"))
-        file = Path(given)
-        if not file.is_file():
-            refuse_missing("--baseline", file)
-            try:
-                made = as_baseline(given, space)  # type: ignore[arg-type]
-            except UsageError as err:
-                raise UsageError(f"--{err}, or a file") from None
-            if space == "pixels" and made.kind in ("mean", "blur", "noise"):
-                raise UsageError(f"--baseline-space pixels: --baseline {given} is the photo's own")
+        made = baseline_given(given, space)
+        if made is not None:
             return made
-        if file.suffix.lower() == ".npy":
-            return as_baseline(array_of(file), space)  # type: ignore[arg-type]
-        if space == "pixels":
-            raise UsageError(f"--baseline-space pixels: {file} is read as the photo is")
-        shown = images.read(file, self.preprocess, self.scorer.input)
+        shown = images.read(Path(given), self.preprocess, self.scorer.input)
         return as_baseline(self.scorer.planar(shown.tensor))
 
     def rehearse(self, baseline: Any) -> None:

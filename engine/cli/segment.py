@@ -35,6 +35,7 @@ from .options import (
     shapes_of,
 )
 from .photos import PhotoJob, found_photos, preprocess_told, seen_as
+from .scored import refuse_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +115,7 @@ def segment(
     from ..masked.segmentation import Segment
 
     path = model_path(model)
+    refuse_words(preprocess, labels)
     at_least("--batch", batch)
     photos = found_photos("segment", image, output, RESULTS, force, json)
     ready = Ready(path, shapes_of(shape), inputs_of(input_))

@@ -83,6 +83,7 @@ class Scorer(Standing):
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}; expected 1 or more")
         budget = None if memory is None else parse_memory(memory)
+        own_preprocess = looked_up(preprocess)
         ready = Ready.of(model, shapes, inputs)
         self._given = ready.given if ready.as_given else ready.read
         # Weakly, as it holds the weights, of which the runtime has its own copy.
@@ -113,7 +114,7 @@ class Scorer(Standing):
         footprint = Footprint(loaded, self.input.name, size, self.session.compiled.slack)
         gpu = self.xp if self.on_cuda else None
         self.room = Room(footprint, budget, batch, self.input.batch, gpu)
-        self._preprocess = looked_up(preprocess) or super().preprocess
+        self._preprocess = own_preprocess or super().preprocess
 
     def _backend(self) -> Any:
         """Where masks are made: on the GPU if the model runs there and CuPy does."""

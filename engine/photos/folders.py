@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from ...errors import ImageError, UsageError, hint
 from .bands import ARRAYS
 
-__all__ = ["SUFFIXES", "class_folders", "image_files"]
+__all__ = ["SUFFIXES", "beside", "class_folders", "image_files"]
 
 SUFFIXES = frozenset(".bmp .gif .jfif .jpeg .jpg .png .ppm .tif .tiff .webp .avif".split())
 
@@ -41,9 +42,22 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            near = hint(str(path), ("bundled",))
+            near = hint(str(path), ("bundled", *beside(os.fspath(given), SUFFIXES | ARRAYS)))
             raise ImageError(f"{path}: no such file; expected an image or a folder of images{near}")
     return list(dict.fromkeys(found))
+
+
+def beside(given: str, suffixes: Collection[str]) -> list[str]:
+    """The files of these suffixes in a file's folder, named as that file was: what a mistyped name
+    may have meant. Of a large folder, some."""
+    folder = os.path.dirname(given)
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = [entry.name for entry in islice(entries, 1000)]
+    except (OSError, ValueError):  # no folder; a NUL in the name
+        return []
+    names = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+    return sorted(os.path.join(folder, name) for name in names)
 
 
 def _under(folder: Path) -> Iterator[Path]:

@@ -190,3 +190,44 @@ def test_check_counts_one_class(tmp_path, capsys):
     onnx.save(model, tmp_path / "m.onnx")
     assert run(["check", str(tmp_path / "m.onnx")]) == 0
     assert "(1 class)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["explain", "occlude", "rise", "cem", "segment", "batch"])
+def test_words_are_looked_up_before_a_model_is_loaded(command, tmp_path, capsys, monkeypatch):
+    """A large model takes seconds, and a mistyped word is known at once."""
+
+    def loaded(*given, **options):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("backlight.export.graph.read", loaded)
+    monkeypatch.setattr("backlight.engine.runtime.session.Session.__init__", loaded)
+    words = [("--labels", "imagnet", "imagenet"), ("--preprocess", "untit", "unit")]
+    if command in ("occlude", "rise", "cem"):
+        words += [("--baseline", "zeros", "zero")]
+    if command in ("occlude", "rise"):
+        words += [("--score", "probabilty", "probability"), ("--baseline-space", "pixel", "pixels")]
+    if command == "occlude":
+        words += [("--overlap", "maen", "mean"), ("--edges", "vallid", "valid")]
+    for option, word, near in words:
+        assert run([command, option, word, "-o", str(tmp_path / "out")]) == 2
+        err = capsys.readouterr().err
+        assert near in err.partition("nearest: ")[2] and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("command", ["explain", "check", "export", "embed", "graph", "filters"])
+def test_a_mistyped_model_and_photo(command, tmp_path, capsys, monkeypatch):
+    """The nearest: of the files beside it, as it was given, and the word for the bundled one."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(models.tiny(), tmp_path / "resnet50.onnx")
+    option = "-o" if command in ("check", "filters") else "--output"
+    out = [] if command == "check" else [option, str(tmp_path / "out")]
+    for given, near in (("resnet5.onnx", "resnet50.onnx"), ("bundeld", "bundled"),
+                        (f"{tmp_path}/resnet.onnx", f"{tmp_path}/resnet50.onnx")):  # fmt: skip
+        place = ["-m", given] if command in ("explain", "filters") else [given]
+        assert run([command, *place, *out]) == 2
+        err = capsys.readouterr().err
+        assert err.rstrip().endswith(f"nearest: {near}") and err.count("\n") == 1, err
+    (tmp_path / "photo.png").write_bytes(b"")
+    if command == "explain":
+        assert run(["explain", "foto.png", *out]) == 2
+        assert capsys.readouterr().err.rstrip().endswith("nearest: photo.png")
