@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from . import choose
+from .unused import remove_unused
 
 __all__ = ["bare", "forget"]
 
@@ -26,7 +26,7 @@ def bare(model: ir.Model, but: str = "") -> None:
     graph = model.graph
     kept = [v for v in graph.outputs if v.name == but or not ours.fullmatch(v.name or "")]
     graph.outputs[:] = kept
-    RemoveUnusedNodesPass()(model)
+    remove_unused(model)
     theirs = set(model.metadata_props.get("backlight.inputs", "target").split(","))
     graph.inputs[:] = [v for v in graph.inputs if v.name not in theirs or v.uses()]
 

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from ..arguments import accepts, names, text
-from ..errors import ModelError, UnsupportedNode
+from ..errors import ModelError
 from . import choose, half, said, scores, seed
 from .asked_of import kept_names, names_of, refuse_wrt
-from .backward import FURTHER, differentiable, obstacle, operator_version, path
+from .backward import obstacle, operator_version, path
 from .drawing import Drawing
 from .emit import Emitter
 from .explaining import Explaining
 from .front import behind_preprocessing
-from .graph import ModelLike, load, opset_of, read
+from .graph import ModelLike, formed, load, opset_of, read
 from .heap import seldom_collected
 from .layer import Layer
 from .lowering import emitter, lowered
@@ -24,11 +24,11 @@ from .lowering.support import TARGETS, Refusal, unsupported
 from .methods import asked, chosen
 from .noted import notes_on
 from .report import Finding, OperatorCount, Report
-from .rules import NO_GRADIENT, Op, RuleMap
-from .rules.quantize import on_integers
+from .rules import NO_GRADIENT, RuleMap
 from .rules.spelled import all_spelled
 from .saliency import explain_graph
 from .sizes import Shapes, fix_shapes
+from .trial import Trials
 
 __all__ = ["Finding", "OperatorCount", "Refusal", "Report", "check"]
 
@@ -65,7 +65,7 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     fix_shapes(source, shapes)
-    loaded = load(source, keep=[*kept_names(of), *names_of(wrt)])
+    loaded = formed(source, name, keep=[*kept_names(of), *names_of(wrt)])
     graph = loaded.graph
     own = frozenset(graph)
     refuse_wrt(graph, wrt, rows)
@@ -92,10 +92,11 @@ def check(
     by_layer = layers and all(row.by == "layer" for row in rows)
     starts = [x.value for x in layers] if by_layer else [start]
     nodes, leads = path([target], starts)
+    trials = Trials(e, leads, maps, opset)
     findings: list[Finding] = []
     blocked: set[ir.Node] = set()
     for node in nodes:
-        found = _tried(e, node, leads, maps, opset)
+        found = trials.of(node)
         # Behind an obstacle shapes are unknown: what fails for that alone is no cause.
         unknown = any(v is not None and v in leads and v.shape is None for v in node.inputs)
         follows = blocked and unknown and obstacle_of(node, maps, opset) is None
@@ -121,11 +122,12 @@ def check(
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
         if blocked or not nodes:
-            whole: ir.Model = load(source)
+            whole: ir.Model = load(model, shapes=shapes)
         else:
             whole = explain_graph(
-                source, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer
-            ).model
+                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer,
+                shapes=shapes,
+            ).model  # fmt: skip
         refused = unsupported(whole, lowering)
     findings += _closing(score)
     tried = lowering in TARGETS and dtype == "float32"  # the same graph, above
@@ -133,7 +135,9 @@ def check(
     if unfit is None and not blocked and nodes and asks and not tried:
         # Whether a method fits the model is for the method to say.
         try:
-            explain_graph(source, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer)
+            explain_graph(
+                model, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer, shapes=shapes
+            )
         except ModelError as err:
             unfit = err
     if unfit is not None:
@@ -192,57 +196,6 @@ def obstacle_of(node: ir.Node, maps: dict[str, RuleMap], opset: int) -> str | No
     """Why some variant has no rule for a node."""
     reasons = (obstacle(node, rules, opset) for rules in maps.values())
     return next((r for r in reasons if r is not None), None)
-
-
-def _tried(
-    e: Emitter, node: ir.Node, leads: set[ir.Value], maps: dict[str, RuleMap], opset: int
-) -> Finding | None:
-    """Apply every variant's rule to one node with a cotangent that is a mere name; one that
-    several share, once."""
-    name = node.name or node.outputs[0].name or ""
-    for rules in {id(rules.get(node.op_type)): rules for rules in maps.values()}.values():
-        why = obstacle(node, rules, opset)
-        if why is not None:
-            return Finding("obstacle", name, node.op_type, why, _accepted(node, rules))
-        rule = rules[node.op_type]
-        if rule.outputs == "first" and any(v in leads for v in node.outputs[1:]):
-            return Finding("obstacle", name, node.op_type, FURTHER, "a use of its first output")
-        cts = tuple(
-            ir.Value(name=e.name("ct"), shape=v.shape, type=_float_type(v, node))
-            if v in leads
-            else None
-            for v in node.outputs
-        )
-        op = Op(node, tuple(v is not None and v in leads for v in node.inputs))
-        try:
-            rule(e, op, cts)
-        except UnsupportedNode as err:
-            text = str(err).removesuffix(" See 'backlight check'.").removesuffix(".")
-            reason, _, accepted = text.partition(": ")[2].partition("; supported: ")
-            return Finding("obstacle", name, node.op_type, reason or text, accepted)
-    return None
-
-
-def _float_type(value: ir.Value, node: ir.Node) -> ir.TypeProtocol | None:
-    """The type of a value's cotangent: its own, but that of codes is float."""
-    if differentiable(value):
-        return value.type
-    like = node.inputs[0]
-    known = like is not None and like.type is not None and differentiable(like)
-    return like.type if like is not None and known else ir.TensorType(ir.DataType.FLOAT)
-
-
-def _accepted(node: ir.Node, rules: RuleMap) -> str:
-    if on_integers(node) is not None:
-        return "QuantizeLinear and DequantizeLinear around float operators"
-    if node.domain not in ("", "ai.onnx"):
-        return "standard ai.onnx operators, or a --of or --wrt that leaves it off the way"
-    if node.op_type == "If":
-        return "an If whose condition is known"
-    rule = rules.get(node.op_type)
-    if rule is not None:
-        return f"versions {', '.join(map(str, sorted(rule.versions)))} of {node.op_type}"
-    return "an operator with a rule, or a --of or --wrt that leaves it off the way"
 
 
 def _counted(

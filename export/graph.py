@@ -97,7 +97,17 @@ def load(
     shapes = checked_shapes("shapes", shapes)
     if isinstance(model, Loaded) and model.serves(opset, shapes):
         return model.clone()
-    loaded, source = read(model)
+    return formed(*read(model), opset, keep, shapes)
+
+
+def formed(
+    loaded: ir.Model,
+    source: str,
+    opset: int = EMITTED_OPSET,
+    keep: Collection[str] = (),
+    shapes: Shapes | None = None,
+) -> Loaded:
+    """What `read` gave, which is used up, in the transform's form. See `load`."""
     about = dict(loaded.meta)
     if opset_of(loaded) < OLDEST_OPSET:
         raise ModelError(f"{source}: opset {opset_of(loaded)}; supported: {OLDEST_OPSET} and up")

@@ -24,6 +24,7 @@ from .graph import EMITTED_OPSET
 from .inference import infer_shapes
 from .rules import Op, guarded
 from .rules.op import constant
+from .unused import remove_unused
 
 __all__ = ["DTYPES", "checked", "narrow", "opset_for"]
 
@@ -75,7 +76,7 @@ def narrow(model: ir.Model, dtype: ir.DataType) -> None:
     narrowed = _Narrowing(model.graph, dtype).run()
     if not narrowed and not any(v.dtype == dtype for n in model.graph for v in n.outputs):
         raise UsageError(f"--dtype {dtype.name.lower()}: the model has nothing in float32")
-    common.RemoveUnusedNodesPass()(model)
+    remove_unused(model)
 
 
 def _refuse(node: ir.Node, dtype: ir.DataType) -> None:

@@ -10,8 +10,9 @@ from typing import ParamSpec, TypeVar
 __all__ = ["seldom_collected"]
 
 # A graph is many small objects in circles, all alive: at the usual thresholds, half of the time
-# on a graph of 100,000 nodes goes into finding no garbage.
-_THRESHOLDS = (200_000, 20, 20)
+# on a graph of 100,000 nodes goes into finding no garbage, and a sixth at one of 200,000 objects.
+# This many are a gigabyte or two.
+_THRESHOLDS = (10_000_000, 20, 20)
 P = ParamSpec("P")
 R = TypeVar("R")
 

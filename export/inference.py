@@ -78,12 +78,17 @@ def _unfit(model: ir.Model, inferred: onnx.ModelProto) -> set[ir.Node]:
 
 
 def _write(model: ir.Model, inferred: onnx.ModelProto) -> None:
-    found = {info.name: info for info in _infos(inferred.graph)}
+    found = {info.name: info.type for info in _infos(inferred.graph)}
+    # Few sizes are different: each is read once, and its shape shared.
+    read: dict[bytes, tuple[ir.Shape | None, ir.DataType | None]] = {}
     for name, value in _named(model.graph).items():
-        info = found.get(name)
-        if info is None or value.is_graph_input():
+        type_ = found.get(name)
+        if type_ is None or value.is_graph_input():
             continue
-        shape, dtype = _told(info)
+        key = type_.SerializeToString()
+        if key not in read:
+            read[key] = _told(type_)
+        shape, dtype = read[key]
         if shape is not None:
             value.shape = shape
         if dtype is not None and value.dtype is None:
@@ -100,12 +105,11 @@ def _named(graph: ir.Graph) -> dict[str, ir.Value]:
     return values
 
 
-def _told(info: onnx.ValueInfoProto) -> tuple[ir.Shape | None, ir.DataType | None]:
-    """What inference says of a value. A tensor's type is read here: onnx-ir's own reader is for
-    all types, and takes six times as long, of each of a hundred thousand values. Of a map too
-    small for its kernel, inference makes a size below 0: none is known then."""
-    kind = info.type
+def _told(kind: onnx.TypeProto) -> tuple[ir.Shape | None, ir.DataType | None]:
+    """What inference says of a value. Of a map too small for its kernel, it makes a size below 0:
+    none is known then."""
     if kind.WhichOneof("value") != "tensor_type":
+        info = onnx.ValueInfoProto(name="v", type=kind)
         other = ir.serde.deserialize_value_info_proto(info, None)
         return other.shape, other.dtype
     tensor = kind.tensor_type

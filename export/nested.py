@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 
-__all__ = ["name_all", "nodes_of"]
+__all__ = ["held_graphs", "name_all", "nodes_of"]
 
 
 def nodes_of(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
@@ -18,11 +18,12 @@ def nodes_of(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
     """
     for node in graph:
         yield node
-        for inner in _held(node):
+        for inner in held_graphs(node):
             yield from nodes_of(inner)
 
 
-def _held(node: ir.Node) -> Iterator[ir.Graph]:
+def held_graphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that a node's attributes are."""
     for attribute in node.attributes.data.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.value
@@ -93,6 +94,6 @@ def _name(graph: ir.Graph | ir.Function, values: _Names) -> None:
             node.name = name
         for value in (*node.inputs, *node.outputs):
             values.value(value)
-        for inner in _held(node):
+        for inner in held_graphs(node):
             with values.inside():
                 _name(inner, values)

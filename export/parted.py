@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 from ..errors import UnsupportedNode
 from . import choose
@@ -18,6 +17,7 @@ from .graph import Loaded, ModelLike, load, opset_of
 from .head import pooled_linear
 from .layer import Layer, default_layer, named_layer
 from .rules.op import is_fixed
+from .unused import remove_unused
 
 __all__ = ["AT", "Parted", "parted"]
 
@@ -70,7 +70,7 @@ def parted(
     if maps is not found.value:
         maps.name = MAPS
     graph.outputs[:] = list(dict.fromkeys([maps, *(v for v in reads if v.producer() is not None)]))
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     graph.inputs[:] = [v for v in graph.inputs if v.uses() or v in reads]
     return Parted(
         loaded, found.name, found.reason, maps.name or "", found.channel_axis, head, behind,
@@ -107,7 +107,7 @@ def _rest(model: Loaded, scores: str, reads: list[str]) -> ir.Model:
         made.append(fed)
     graph.inputs[:] = made
     graph.outputs[:] = [of]
-    common.RemoveUnusedNodesPass()(model)
+    remove_unused(model)
     return model
 
 

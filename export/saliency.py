@@ -7,7 +7,6 @@ from functools import partial
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from .. import __version__, written
 from ..arguments import accepts, flag, is_whole, names, refused, text
@@ -36,6 +35,7 @@ from .outputs import add_output, by_image, reserve_names
 from .preprocess import Preprocess, of_metadata
 from .sampling import Sampling, sampled
 from .sizes import Shapes
+from .unused import remove_unused
 from .variants import VARIANTS
 from .variations import rise
 
@@ -261,7 +261,7 @@ def explain_graph(
     for name, value in made.outputs.items():
         add_output(e, value, name, own_outputs)
     finish(e, lowering)
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     if alone:
         kept = {image.name if image is not None else "", *made.inputs}
         graph.inputs[:] = [v for v in graph.inputs if v.uses() or v.name in kept]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
 from . import choose, said
@@ -32,6 +31,7 @@ from .score_shapes import (
     no_batch,
     refuse_maps,
 )
+from .unused import remove_unused
 
 __all__ = [
     "MADE",
@@ -299,7 +299,7 @@ def leave_scores(model: ir.Model, of: str | None) -> tuple[ir.Value, ir.Value, s
         scores = probabilities(model, found.held, reading, found.binary)
         closed = reading.kind if reading.kind in ("Share", "Score") else "Probability"
     graph.outputs[:] = [scores]
-    common.RemoveUnusedNodesPass()(model)
+    remove_unused(model)
     graph.inputs[:] = [v for v in graph.inputs if v is image or v.uses() or v is scores]
     if not image.uses():
         raise UsageError(f"'{scores.name}' does not depend on the input '{image.name}'")

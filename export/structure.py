@@ -5,6 +5,10 @@ Without ONNX's checker, which copies the weights and refuses files that run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
 import onnx
 import onnx_ir as ir
 
@@ -32,32 +36,64 @@ def check_nodes(model: ir.Model, opset: int, source: str) -> None:
     """Inputs, outputs and attributes as the standard has them: ONNX's C++ version converter takes
     them for granted, and the whole process with it where they are otherwise. ModelError."""
     for node in nodes_of(model.graph):
-        if node.domain not in ("", "ai.onnx"):
+        form = _form(node.op_type, opset) if node.domain in ("", "ai.onnx") else None
+        if form is None:  # no rule will cover it either
             continue
-        try:
-            schema = onnx.defs.get_schema(node.op_type, opset)
-        except onnx.defs.SchemaError:  # no rule will cover it either
-            continue
-        name = node.name or next((v.name for v in node.outputs if v.name), "")
-        what = f"{source}: not a valid ONNX model: {node.op_type} '{name}' (opset {opset})"
-        for side, count, least, most in (
-            ("inputs", len(node.inputs), schema.min_input, schema.max_input),
-            ("outputs", len(node.outputs), schema.min_output, schema.max_output),
+        fault = form.fault(node)
+        if fault is not None:
+            name = node.name or next((v.name for v in node.outputs if v.name), "")
+            what = f"{source}: not a valid ONNX model: {node.op_type} '{name}' (opset {opset})"
+            raise ModelError(f"{what}{fault}")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the standard says of an operator. inputs, outputs: at least and at most so many.
+    attributes: each one's kind, and whether it must be there."""
+
+    op_type: str
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    attributes: Mapping[str, tuple[str, bool]]
+
+    def fault(self, node: ir.Node) -> str | None:
+        """What is otherwise in a node."""
+        for side, count, (least, most) in (
+            ("inputs", len(node.inputs), self.inputs),
+            ("outputs", len(node.outputs), self.outputs),
         ):
             if not least <= count <= most:
                 upto = f" to {most}" if least < most < 100 else " and up" if most > least else ""
-                raise ModelError(f"{what} has {count} {side}; expected {least}{upto}")
-        if node.op_type == "Constant" and len(node.attributes) != 1:
-            raise ModelError(f"{what} has {len(node.attributes)} attributes; expected one")
-        for key, known in schema.attributes.items():
-            attribute, kind = node.attributes.get(key), str(known.type).rpartition(".")[2]
+                return f" has {count} {side}; expected {least}{upto}"
+        own = node.attributes.data
+        if self.op_type == "Constant" and len(own) != 1:
+            return f" has {len(own)} attributes; expected one"
+        for key, (kind, required) in self.attributes.items():
+            attribute = own.get(key)
             if attribute is None:
-                if known.required:
-                    raise ModelError(f"{what} lacks its attribute '{key}'")
+                if required:
+                    return f" lacks its attribute '{key}'"
             elif attribute.type.name != kind:
-                raise ModelError(
-                    f"{what}: attribute '{key}' is {attribute.type.name}; expected {kind}"
-                )
+                return f": attribute '{key}' is {attribute.type.name}; expected {kind}"
+        return None
+
+
+@cache
+def _form(op_type: str, opset: int) -> _Form | None:
+    """The form of a standard operator; None of what is none."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset)
+    except onnx.defs.SchemaError:
+        return None
+    return _Form(
+        op_type,
+        (schema.min_input, schema.max_input),
+        (schema.min_output, schema.max_output),
+        {
+            key: (str(known.type).rpartition(".")[2], bool(known.required))
+            for key, known in schema.attributes.items()
+        },
+    )
 
 
 def _sort(graph: ir.Graph, source: str) -> None:

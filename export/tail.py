@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import UsageError
 from . import choose, scores
@@ -13,6 +12,7 @@ from .backward import path
 from .flow import Flow
 from .graph import Loaded, load
 from .layer import Layer, default_layer, named_layer, token_cuts
+from .unused import remove_unused
 
 __all__ = ["Tail", "spatial_layer", "tail"]
 
@@ -68,7 +68,7 @@ def tail(model: Loaded, layer: str, of: str | None = None) -> Tail:
     value.name = f"{layer}/own"
     ir.convenience.replace_all_uses_with(value, given)
     graph.inputs.append(given)
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     around = path([found], [image])[0]
     if around:
         raise UsageError(

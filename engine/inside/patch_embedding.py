@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 from ...errors import RunError
 from ...export import choose, traits
 from ...export.emit import dim_of
 from ...export.graph import ModelLike, load
 from ...export.rules.op import constant
+from ...export.unused import remove_unused
 from ..photos.images import DEFAULT_SIZE
 from ..runtime.session import Session
 
@@ -113,7 +113,7 @@ def _numbered(
     if value is not image:
         model.graph.outputs.clear()
         model.graph.outputs.append(value)
-        common.RemoveUnusedNodesPass()(model)
+        remove_unused(model)
         try:
             (fed,) = Session(model, "cpu", 1).run({image.name or "": fed}).values()
         except RunError:  # made for images of another size than the one that was tried

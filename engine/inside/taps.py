@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 from ...errors import BacklightError, ImageError, UsageError
 from ...export import choose
@@ -24,6 +23,7 @@ from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
 from ...export.receptive import ReceptiveField, receptive_fields
 from ...export.sizes import Shapes
+from ...export.unused import remove_unused
 from ..classifier.extras import InputsLike
 from ..classifier.fed import Fed
 from ..classifier.ready import Reading, Ready
@@ -66,7 +66,7 @@ def tap(
     graph.outputs.extend(dict.fromkeys([*own, *(v for v in found if v.producer() is not None)]))
     if not graph.outputs:
         graph.outputs.append(_copied(graph, found[0]))
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     for value in list(graph.inputs):
         if not value.uses() and value not in found:
             graph.inputs.remove(value)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...errors import UsageError
 from ...export.explained import ExplainGraph
+from ...export.unused import remove_unused
 from ..classifier.ready import Ready
 
 __all__ = ["held_graph"]
@@ -39,7 +39,7 @@ def held_graph(ready: Ready, methods: Sequence[str] | None, form: str) -> Explai
         v for v in graph.outputs if keep.fullmatch(v.name or "") or not ours.fullmatch(v.name or "")
     ]
     if wanted != there:
-        RemoveUnusedNodesPass()(model)
+        remove_unused(model)
         added = meta.get("backlight.inputs", "target").split(",")
         graph.inputs[:] = [v for v in graph.inputs if v.name not in added or v.uses()]
         model.metadata_props["backlight.methods"] = ",".join(wanted)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ...errors import UsageError
 from ...export import choose, traits
@@ -16,6 +15,7 @@ from ...export.emit import Emitter, dim_of
 from ...export.graph import Loaded, ModelLike, load, opset_of
 from ...export.lone import is_lone
 from ...export.sizes import Shapes
+from ...export.unused import remove_unused
 from ..classifier.ready import Ready
 from ..inside.taps import named
 
@@ -77,7 +77,7 @@ def features(
         vector.name = OUTPUT
     graph.outputs.clear()
     graph.outputs.append(vector)
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     for unused in [v for v in graph.inputs if not v.uses() and v is not image.input]:
         graph.inputs.remove(unused)
     if not image.input.uses():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ...errors import ModelError
 from .. import choose, scores, traits
@@ -16,6 +15,7 @@ from ..fold import fold_constants
 from ..graph import ModelLike, load
 from ..inference import infer_shapes
 from ..rules.op import constant
+from ..unused import remove_unused
 from .local import ELEMENTWISE, spatial
 
 BATCH = "N"
@@ -62,7 +62,7 @@ def prepare(
     else:
         outputs = [choose.tensor(graph, name) for name in of]
     graph.outputs[:] = outputs
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     others = [
         v.name for v in graph.inputs if v is not image and not v.is_initializer() and v.uses()
     ]
@@ -71,7 +71,7 @@ def prepare(
     # An integer image's channels are seen where it first becomes float.
     channel_axis = found.channel_axis if channel_axis is None else channel_axis
     _fix_sizes(loaded, image, channel_axis, image_shape)
-    common.RemoveUnusedNodesPass()(loaded)
+    remove_unused(loaded)
     graph.sort()
     for value in outputs:
         if value.shape is not None and len(value.shape) and isinstance(dim_of(value.shape, 0), int):
@@ -108,7 +108,7 @@ def _fix_sizes(
         changed = [_pin_reshape(model, node) for node in list(model.graph)]
         if not fold_constants(model) and not any(changed):
             return
-        common.RemoveUnusedNodesPass()(model)
+        remove_unused(model)
 
 
 def _free_reshape(model: ir.Model, node: ir.Node, batch: int) -> None:

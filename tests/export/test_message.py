@@ -57,6 +57,6 @@ def test_a_model_that_is_none_keeps_its_sizes():
     model = odd()
     next(iter(model.graph)).attributes.add(ir.Attr("broken", ir.AttributeType.TENSOR, object()))
     before = [(v.type, v.shape) for n in model.graph for v in n.outputs]
-    with pytest.raises(Exception, match="serialize_model_into"):
+    with pytest.raises(Exception, match="serialize_attribute_into"):
         message(model)
     assert before == [(v.type, v.shape) for n in model.graph for v in n.outputs]
