@@ -159,6 +159,21 @@ def shown(value: ir.Value) -> str:
     return "[" + ",".join("?" if d is None else str(d) for d in dims) + "]"
 
 
+def is_sorted(value: ir.Value) -> bool:
+    """Whether a tensor holds the largest of others, in order: its columns are ranks, no classes."""
+    for _ in range(_STEPS):
+        node = value.producer()
+        source = None if node is None or node.domain not in ("", "ai.onnx") else first_input(node)
+        if node is None or source is None:
+            return False
+        if node.op_type == "TopK":
+            return True
+        if node.op_type not in traits.SAME | traits.RESHAPES:
+            return False
+        value = source
+    return False
+
+
 def behind_labels(graph: ir.Graph) -> ir.Value | None:
     """Of a model that gives labels alone, the numbers that they are the largest of."""
     for value in graph.outputs:
@@ -168,7 +183,8 @@ def behind_labels(graph: ir.Graph) -> ir.Value | None:
             if source is None:
                 break
             value = source
-            if value.dtype in FLOATS and value.producer() is not None:
+            made = value.producer() is not None and not is_sorted(value)
+            if value.dtype in FLOATS and made:
                 return value
     return None
 

@@ -43,7 +43,7 @@ UNBOUND = frozenset("Exp Pow Softplus".split())
 
 @dataclass(frozen=True)
 class Reading:
-    """A tensor of probabilities: of its values v, or exp(v) where `log`, the part 1 / scale.
+    """A tensor of probabilities: of its values v, or exp(v / by) where `log`, the part 1 / scale.
 
     kind: "Softmax", where one operator made the rows of it; "Sigmoid", where one operator gave
         each class its own probability; "Mixture": what several made together, or what was divided
@@ -52,6 +52,7 @@ class Reading:
         of any bound; else it is a probability itself.
     alone: whether the probabilities follow from `before` and `kind`; else from the tensor alone
         (some classes of it were left out, or it was clipped).
+    by: a logarithm's factor: -1 for -log p, 1.44 for log2 p; below 0 the least value is the top.
     each: whether every class has its own probability, so that one class alone is one of two.
     behind: the nodes after the one that closes it that move or pick classes, in order.
     axis: of the classes in `before`, where the operator that closes it says so.
@@ -64,6 +65,7 @@ class Reading:
     before: ir.Value
     logits: bool = True
     log: bool = False
+    by: float = 1.0
     scale: float = 1.0
     alone: bool = True
     each: bool = False

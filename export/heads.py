@@ -8,7 +8,7 @@ is found by trying it (`tried.py`).
 What is shown as a probability is what the model says:
 - what one Softmax or Sigmoid makes, moved or not, and what several make together, as long as it
   stays within 0..1 (by the graph, or tried): as it is, whether or not it adds up to 1;
-- its exponential, where it is the logarithm of that;
+- its exponential, where it is the logarithm of that, to whatever base, or less than 0 (-log p);
 - rows that always add up to a number above 1 (per cent, a sum of members): divided by that;
 - what is made of Softmaxes and may go beyond 1 (a vector of class weights): as it is where a row
   stays within 0..1, else its parts of the row's sum ("Share");
@@ -143,7 +143,7 @@ class _Reader:
                            behind=(*found.behind, node))  # fmt: skip
         if kind in ("Log", "Exp", "Clip", "Sqrt", "Pow", "Reciprocal"):
             return self._unary(node, source, value, deep)
-        if kind in ("Mul", "Div", "Add", "Sub"):
+        if kind in ("Mul", "Div", "Add", "Sub", "Neg"):
             scaled = self._scaled(node, value, deep)
             if scaled is not None:
                 return scaled
@@ -170,7 +170,7 @@ class _Reader:
             # Of what is a probability itself, the logarithm is the better score: unbounded.
             made = replace(found, log=True)
             return made if found.logits else replace(made, before=value, behind=())
-        if kind == "Exp" and found.log:
+        if kind == "Exp" and found.log and found.by == 1:
             return replace(found, log=False)
         if kind == "Clip":
             return replace(found, alone=found.alone and _barely_clips(node, found))
@@ -181,11 +181,15 @@ class _Reader:
 
     def _scaled(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
         """What a number multiplies, divides or is added to."""
-        a, b = node.inputs[0], node.inputs[1]
         kind = node.op_type
+        if kind == "Neg":
+            return _by(self.read(node.inputs[0], deep), -1.0)
+        a, b = node.inputs[0], node.inputs[1]
         number, moving = scalar(b), a
         if number is None and kind in ("Mul", "Add"):
             number, moving = scalar(a), b
+        if kind == "Sub" and scalar(a) == 0:
+            return _by(self.read(b, deep), -1.0)
         if number is None:
             return written(node, a) if kind == "Div" and a is not None and scalar(a) == 1 else None
         found = self.read(moving, deep)
@@ -193,9 +197,11 @@ class _Reader:
             return None
         if kind in ("Add", "Sub"):
             return found if abs(number) <= SMALL * found.scale and not found.log else None
-        if number <= 0 or found.log:
+        if number == 0:
             return None
         factor = number if kind == "Mul" else 1 / number
+        if found.log or number < 0:
+            return _by(found, factor)
         made = replace(found, scale=found.scale * factor)
         return made if found.logits else replace(made, before=value, behind=())
 
@@ -208,7 +214,7 @@ class _Reader:
         made = source.producer()
         if made is not None and made.op_type == "Exp" and made.inputs[0] is not None:
             found = self.read(made.inputs[0], deep)
-            if found is None or not found.log:
+            if found is None or not found.log or found.by != 1:
                 return written(node, source)
         found = self.read(source, deep)
         if found is not None and not found.log:
@@ -226,7 +232,7 @@ class _Reader:
     ) -> Reading | None:
         """The mean or sum over members that were stacked, or over positions."""
         found = self.read(source, deep)
-        if found is None:
+        if found is None or found.by != 1:
             return None
         made = replace(
             found, kind="Mixture", before=value, logits=False, alone=False, behind=(), routes=None
@@ -251,6 +257,8 @@ class _Reader:
             return None
         if len(known) == 1:  # a Sum or Concat of one
             return known[0]
+        if any(p.by != 1 for p in known):
+            return None
         scales = [p.scale for p in known]
         kind, log = node.op_type, known[0].log
         if kind in ("Max", "Min", "Concat"):
@@ -274,6 +282,11 @@ class _Reader:
         return Reading("Mixture", value, logits=False, log=log, scale=scale, alone=False, each=each)
 
 
+def _by(found: Reading | None, factor: float) -> Reading | None:
+    """A logarithm to another base, or less than 0."""
+    return replace(found, by=found.by * factor) if found is not None and found.log else None
+
+
 def _mixture(found: Reading) -> Reading:
     """What is still made of the same scores, but no longer follows from them alone."""
     return replace(found, kind="Mixture", alone=False, each=False, routes=None)
@@ -294,5 +307,6 @@ def _barely_clips(node: ir.Node, found: Reading) -> bool:
     if low is None or high is None:
         return False
     if found.log:
-        return high >= -SMALL and low <= np.log(SMALL)
+        low, high = sorted((low / found.by, high / found.by))
+        return high >= -SMALL and low <= float(np.log(SMALL))
     return low <= SMALL * found.scale and high >= (1 - SMALL) * found.scale

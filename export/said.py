@@ -18,6 +18,11 @@ def notes(
 ) -> tuple[str, ...]:
     kind = _closer(reading)
     plain = reading.logits and reading.kind == "Softmax" and reading.routes is None
+    if reading.by < 0:
+        return (
+            f"'{value.name}' holds negative logarithms of probabilities, and the least is the top "
+            f"class's: {before_it(value, raw, reading, binary)}",
+        )
     if not named and not reading.each and plain:
         return ()  # the score before a closing Softmax is the contract
     node = "" if reading.closer is None else f" '{reading.closer.name}'"

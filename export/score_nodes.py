@@ -82,8 +82,10 @@ def both(e: Emitter, of: ir.Value, reading: Reading, at: int = 1) -> ir.Value:
     if reading.logits or reading.pair is not None:
         other = e.Neg(column)
     elif reading.log:
-        # log(1 - exp(l))
-        other = e.Log(e.Sub(reading.scale, e.Exp(column)))
+        # log(1 - exp(l)), to the same base
+        power = column if reading.by == 1 else e.Mul(column, 1 / reading.by)
+        other = e.Log(e.Sub(reading.scale, e.Exp(power)))
+        other = other if reading.by == 1 else e.Mul(other, reading.by)
     else:
         other = e.Sub(reading.scale, column)
     other.shape = column.shape
@@ -96,7 +98,7 @@ def probabilities(model: ir.Model, value: ir.Value, reading: Reading, binary: bo
     e = Emitter(model.graph, opset_of(model))
     made = value
     if reading.log:
-        made = e.Exp(made)
+        made = e.Exp(made if reading.by == 1 else e.Mul(made, 1 / reading.by))
     if reading.scale != 1:
         made = e.Mul(made, 1 / reading.scale)
     made = laid_out(e, made, no_batch(model.graph, value))

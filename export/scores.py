@@ -124,7 +124,8 @@ def unclosed(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value, tuple[str, ...
 
 def _candidate(graph: ir.Graph) -> ir.Value:
     """The output that holds the class scores. Raises ModelError where several could."""
-    outputs = [v for v in graph.outputs if v.dtype is None or v.dtype in FLOATS]
+    floats = [v for v in graph.outputs if v.dtype is None or v.dtype in FLOATS]
+    outputs = [v for v in floats if not choose.is_sorted(v)]
     readings = {v: read(v) for v in outputs}
     before = {v: v if r is None else r.before for v, r in readings.items()}
     softmax = [v for v, r in readings.items() if r is not None and not r.each]

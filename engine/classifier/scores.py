@@ -40,14 +40,14 @@ def has_none(classes: int | None, closing: str | None) -> bool:
 
 
 def probabilities(
-    scores: NDArray[Any], closing: str | None, scale: float = 1.0
+    scores: NDArray[Any], closing: str | None, scale: float = 1.0, by: float = 1.0
 ) -> NDArray[np.float32] | None:
     """Scores [N, K, 1...] -> probabilities [N, K].
 
     closing: how the head is closed. Softmax, Sigmoid and Probability: they are probabilities
-    already, times `scale`; LogSoftmax: their exponential; Share: see `shares`; None: row by row as
-    they are where they are a distribution already, else their softmax. None is returned where there
-    are none to be had: see `has_none`, or scores with more than one position.
+    already, times `scale`; LogSoftmax: their logarithm, times `by`; Share: see `shares`; None: row
+    by row as they are where they are a distribution already, else their softmax. None is returned
+    where there are none to be had: see `has_none`, or scores with more than one position.
     """
     flat = scores.reshape(len(scores), -1)
     if scores.ndim < 2 or flat.shape[1] != max(scores.shape[1:], default=0):
@@ -56,7 +56,7 @@ def probabilities(
     if closing in ("Softmax", "Sigmoid", "Probability"):
         return flat if scale == 1 else np.asarray(flat / np.float32(scale), np.float32)
     if closing == "LogSoftmax":
-        return np.asarray(np.exp(flat) / np.float32(scale), np.float32)
+        return np.asarray(np.exp(flat / np.float32(by)) / np.float32(scale), np.float32)
     if has_none(flat.shape[1], closing):
         return None
     if closing == "Share":

@@ -118,7 +118,7 @@ class Classes:
         if self.said.classes == 2 and (scores.ndim == 1 or scores[0].size == 1):  # one Sigmoid
             reading, flat = self.said, scores.reshape(len(scores))
             if reading.closing == "LogSoftmax":
-                flat = xp.exp(flat)
+                flat = xp.exp(flat / xp.asarray(reading.by, flat.dtype))
             return (flat > xp.asarray(0.5 * reading.scale, flat.dtype)).astype(np.int64)
         return _top(xp, scores)
 

@@ -31,6 +31,7 @@ class Described:
     classes: int | None
     closing: str | None
     scale: float
+    by: float
     layer: str | None
     whole: bool
     takes_target: bool
@@ -155,6 +156,7 @@ def _read(graph: ir.Graph, score: str, layer: str | None) -> dict[str, Any]:
     return {
         "closing": None if reading is None else class_scores.closing_of(reading),
         "scale": 1.0 if reading is None else reading.scale,
+        "by": 1.0 if reading is None else reading.by,
         "layer": layer,
         "whole": no_batch(graph, output),
     }

@@ -87,7 +87,7 @@ class Describing(Reading):
         of class 0 and 1. None where there are none to be had."""
         rows = arrays.to_host(scores)
         rows = rows[:, None] if rows.ndim == 1 else rows
-        found = probabilities(rows, self._said.closing, self._said.scale)
+        found = probabilities(rows, self._said.closing, self._said.scale, self._said.by)
         if found is None or found.shape[1] != 1 or self.classes != 2:
             return found
         return np.concatenate([1 - found, found], axis=1)

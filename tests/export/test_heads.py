@@ -32,6 +32,7 @@ _INTS = {
 }  # fmt: skip
 _FLOATS = {"half": 0.5, "w1": 0.3, "w2": 0.7, "T": 2, "low": 1e-4, "high": 0.9, "top": 1,
            "hundred": 100, "shift": 40, "negative": -40, "slope": [[-1, 1]], "foot": [[1, 0]],
+           "ln2": np.log(2), "decibels": 10 / np.log(10), "minus": -1,
            "foot2": [[0, 1]], "nothing": 0, "w005": 0.05, "gains": [2, 1, 1, 1, 1],
            "turned": np.eye(5)[[3, 1, 4, 0, 2]], "ones": np.ones((5, 1)),
            "three4": 3.0, "six": 6.0, "gain": [[1], [0.5], [-1], [0.3], [2]],
@@ -117,6 +118,21 @@ ENDS = {
         "prob",
     ),
     "log of a mean": (f"{BOTH} t = Mean(a, q) prob = Log(t)", np.exp, "prob"),
+    "log2": ("s = Softmax(scores) l = Log(s) prob = Div(l, ln2)", np.exp2, "scores"),
+    "decibels": ("l = LogSoftmax(scores) prob = Mul(l, decibels)", lambda v: 10 ** (v / 10),
+                 "scores"),
+    "-log": ("s = Softmax(scores) l = Log(s) prob = Neg(l)", lambda v: np.exp(-v), "scores"),
+    "-LogSoftmax": ("l = LogSoftmax(scores) prob = Mul(l, minus)", lambda v: np.exp(-v), "scores"),
+    "0 - log": ("l = LogSoftmax(scores) prob = Sub(nothing, l)", lambda v: np.exp(-v), "scores"),
+    "-log of Sigmoids": ("s = Sigmoid(scores) l = Log(s) prob = Neg(l)", lambda v: np.exp(-v),
+                         "scores"),
+    "-log of a mean": (f"{BOTH} t = Mean(a, q) l = Log(t) prob = Neg(l)", lambda v: np.exp(-v),
+                       "l"),
+    "log2 of a mean": (f"{BOTH} t = Mean(a, q) l = Log(t) prob = Div(l, ln2)", np.exp2, "l"),
+    "clipped -log": ("s = Softmax(scores) l = Log(s) n = Neg(l) prob = Clip(n, nothing, hundred)",
+                     lambda v: np.exp(-v), "scores"),
+    "exp of twice the log": ("l = LogSoftmax(scores) t = Mul(l, T) e = Exp(t) "
+                             "u = ReduceSum(e, one) prob = Div(e, u)", None, "t"),
 }  # fmt: skip
 
 
@@ -820,6 +836,54 @@ def test_what_is_divided_by_its_own_sum_is_said_to_be_made_by_the_division():
     (note,) = Explainer(model, ("vanilla",)).notes
     assert note.startswith("'prob' is made by Div '")
     assert "the score explained is the tensor before it, 's'" in note
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["l = LogSoftmax(scores) prob = Neg(l)", "s = Sigmoid(scores) l = Log(s) prob = Neg(l)",
+     f"{BOTH} t = Mean(a, q) l = Log(t) prob = Neg(l)"],
+)  # fmt: skip
+def test_the_least_of_negative_logarithms_is_the_top_class(end):
+    """Of the model, of its export and of what hides windows; and it is said."""
+    model = head(end)
+    top = expected(model).argmin(axis=1)
+    explain = Explainer(model, ("vanilla",))
+    assert any("the least is the top class's" in note for note in explain.notes)
+    for one in (explain, Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))):
+        np.testing.assert_array_equal(one(X).target, top)
+    found = Occlusion(model, window=8, stride=8).measure(X)
+    np.testing.assert_array_equal(found.target[:, 0], top)
+    got = run_runtime(backlight.export(model, ("vanilla",)), {"x": X, "target": np.array([-1, -1])})
+    want = run_runtime(backlight.export(model, ("vanilla",)), {"x": X, "target": top})
+    np.testing.assert_array_equal(got["saliency_vanilla"], want["saliency_vanilla"])
+
+
+def test_one_negative_logarithm_is_two_classes():
+    """-log of one Sigmoid: class 1 where its probability is above a half."""
+    model = head(f"{ONE} s = Sigmoid(t) l = Log(s) prob = Neg(l)", "float[N,1] prob")
+    p = np.exp(-expected(model))
+    explain = Explainer(model, ("vanilla",))
+    for one in (explain, Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))):
+        found = one(X)
+        np.testing.assert_array_equal(found.target, (p[:, 0] > 0.5).astype(np.int64))
+        np.testing.assert_allclose(
+            one.probabilities(found.scores), np.hstack([1 - p, p]), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "end", ["best, i = TopK(s, three)", "u, i = TopK(s, three) best = Identity(u)"]
+)
+def test_the_largest_in_order_are_ranks_and_no_classes(end):
+    """Their columns were taken for classes 0, 1 and 2."""
+    model = head(f"s = Softmax(scores) {end}", "float[N,3] best, int64[N,3] i")
+    with pytest.raises(ModelError, match=r"name one with --of \(for instance 's' \[N,5\]\)"):
+        Explainer(model, ("vanilla",))
+    beside = head(f"prob = Softmax(scores) s = Identity(prob) {end}",
+                  "float[N,3] best, int64[N,3] i, float[N,5] prob")  # fmt: skip
+    found = Explainer(beside, ("vanilla",))(X)
+    np.testing.assert_array_equal(found.target, expected(beside).argmax(axis=1))
+    assert Explainer(model, ("vanilla",), of="s").classes == 5
 
 
 def test_a_softmax_over_the_batch_is_no_head():
