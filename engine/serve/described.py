@@ -43,7 +43,8 @@ class Described:
     baked: the class that an exported file explains; "" where a request chooses. contrasts: whether
     it takes `contrast`. lone: whether its image has no batch in
     the file. given: files with what is fed beside the image where a
-    request says nothing. layout: of the image; None where pictures can't be fed to it.
+    request says nothing. files: beside the model's own, that its weights lie in. layout: of the
+    image; None where pictures can't be fed to it.
     preprocess: a record as JSON, with its size settled. about: of each map, what it says and who
     described it. most: rows of one run that the memory
     budget allows; row_bytes: what a row of the explaining pass takes, of `row_elements` values.
@@ -75,6 +76,7 @@ class Described:
     ranked: str | None = None
     lone: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """For the other process."""
@@ -87,7 +89,7 @@ class Described:
         for key in ("inputs", "outputs"):
             fields[key] = tuple(_declared(one) for one in fields[key])
         fields["maps"] = {name: _declared(one) for name, one in fields["maps"].items()}
-        for key in ("labels", "layers", "notes"):
+        for key in ("labels", "layers", "notes", "files"):
             fields[key] = None if fields[key] is None else tuple(fields[key])
         return cls(**fields)
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
 import shutil
-import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import BacklightError, UsageError, nearest
 from .described import Described
+from .folders import Look, Signature, Source, checked_name, look
 from .logs import Log
 from .pool import Pool
 from .prepare import Asked, prepared
@@ -32,18 +30,11 @@ __all__ = ["Models", "Served", "Source", "sources"]
 
 # Seconds between looks at a folder.
 LOOK = 1.0
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+# Looks that a new model waits for what lies beside it to be written: it may be its weights, and a
+# log there never is. The other: until one that couldn't be read is tried again.
+_PATIENCE, _AGAIN = 5, 60
 
-Signature = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model comes from. aliases: other names that it answers to."""
-
-    name: str
-    path: Path
-    aliases: tuple[str, ...] = ()
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -83,11 +74,13 @@ def sources(given: Sequence[str]) -> tuple[list[Source], list[Path]]:
         name, equals, rest = word.partition("=")
         path = Path(rest if equals and not Path(word).exists() else word)
         if path.is_dir():
-            inside = in_folder(path)
-            if not inside:
-                raise UsageError(f"{path}: a folder without models; looked for *.onnx")
+            inside = _looked(path)
+            if not inside.sources:
+                left = next(iter(inside.left.items()), None)
+                also = "" if left is None else f"; {left[0].name}: {left[1]}"
+                raise UsageError(f"{path}: a folder without models; looked for *.onnx{also}")
             folders.append(path)
-            found += inside
+            found += inside.sources.values()
             continue
         if not path.exists():
             raise UsageError(
@@ -102,59 +95,45 @@ def sources(given: Sequence[str]) -> tuple[list[Source], list[Path]]:
     return found, folders
 
 
-def checked_name(name: str, path: Path) -> str:
-    """A name that a URL can hold. Raises UsageError."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{path}: '{name}' as a model's name; expected letters, digits, . _ - (NAME=FILE gives "
-            "one)"
-        )
-    return name
+def _looked(folder: Path) -> Look:
+    try:
+        return look([folder])
+    except OSError as err:
+        raise UsageError(f"{folder}: can't be listed: {err.strerror}") from err
 
 
-def in_folder(folder: Path) -> list[Source]:
-    """The models of a folder, without those whose names a URL can't hold."""
-    files = sorted(f for f in folder.glob("*.onnx") if not f.name.startswith("."))
-    return [Source(f.stem, f) for f in files if _NAME.fullmatch(f.stem) and f.is_file()]
+def _few(names: Iterable[str]) -> str:
+    """Names in a line, of a thousand the first."""
+    known = list(names)
+    more = f" and {len(known) - 12} more" if len(known) > 13 else ""
+    return ", ".join(known[:12] if more else known) + more
 
 
-def signature_of(path: Path) -> Signature:
-    """What changes where a model may have: its file, and what lies beside it for its weights."""
-    beside = [f for f in path.parent.iterdir() if f.suffix != ".onnx" and f.name[0] != "."]
-    found: list[Any] = []
-    for file in (path, *sorted(beside)):
-        with contextlib.suppress(OSError):
-            about = os.stat(file)
-            if stat.S_ISREG(about.st_mode):
-                found.append((file.name, about.st_ino, about.st_size, about.st_mtime_ns))
-    return tuple(found)
-
-
-async def _apart(call: Callable[..., Described], *args: Any) -> Described:
-    """`call` in a thread that nobody waits for at the end: what it waits for, a process, ends with
-    this one."""
+async def _apart(call: Callable[..., T], *args: Any) -> T:
+    """`call` in a thread that nobody waits for at the end: what it waits for, a process or a disk,
+    ends with this one."""
     loop = asyncio.get_running_loop()
-    made: asyncio.Future[Described] = loop.create_future()
+    made: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: Described | None, error: BaseException | None) -> None:
+    def settle(result: list[T], error: BaseException | None) -> None:
         if made.done():  # given up
             return
         if error is not None:
             made.set_exception(error)
         else:
-            assert result is not None
-            made.set_result(result)
+            made.set_result(result[0])
 
     def work() -> None:
-        result, error = None, None
+        result: list[T] = []
+        error = None
         try:
-            result = call(*args)
+            result.append(call(*args))
         except BaseException as err:
             error = err
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=work, name="prepare", daemon=True).start()
+    threading.Thread(target=work, name="apart", daemon=True).start()
     return await made
 
 
@@ -165,6 +144,8 @@ class Models:
         self._home, self._asked, self._pool, self._log = home, asked, pool, log
         self._served: dict[str, Served] = {}
         self._seen: dict[str, Signature] = {}
+        self._files: dict[str, tuple[str, ...]] = {}
+        self._mine: set[str] = set()
         self._count = 0
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -179,7 +160,7 @@ class Models:
         if found is None:
             near = nearest(name, self._served)
             hint = f"; nearest: {near[0]}" if near else ""
-            raise unknown(f"model '{name[:200]}'; served: {', '.join(self._served)}{hint}")
+            raise unknown(f"model '{name[:200]}'; served: {_few(self._served)}{hint}")
         if version is not None and version != str(found.version):
             raise unknown(
                 f"version '{version[:40]}' of model '{found.name}'; served: {found.version}"
@@ -192,9 +173,11 @@ class Models:
         before = self._served.get(source.name)
         self._count += 1
         folder = self._home / f"{self._count}"
+        self._files.pop(source.name, None)
         folder.mkdir()
         try:
             described = await _apart(prepared, source.path, folder, self._asked)
+            self._files[source.name] = described.files
             if before is not None and before.described.hash == described.hash:
                 shutil.rmtree(folder, ignore_errors=True)
                 return False
@@ -241,42 +224,66 @@ class Models:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def seen(self, found: Iterable[Source]) -> None:
-        """Remember what files are, before they are read."""
-        for source in found:
-            with contextlib.suppress(OSError):
-                self._seen[source.name] = signature_of(source.path)
+    def seen(self, found: Iterable[Source], folders: Sequence[Path]) -> None:
+        """Remember what the folders' files are, before they are read."""
+        self._mine = {source.name for source in found if source.path.parent in folders}
+        with contextlib.suppress(OSError):  # `watch` says it
+            signatures = look(folders).signatures
+            self._seen = {name: signatures[name] for name in self._mine & signatures.keys()}
 
     async def watch(self, folders: Sequence[Path]) -> None:
         """Look at the folders for good."""
-        mine = {s.name for folder in folders for s in in_folder(folder)}
-        pending: dict[str, Signature] = {}
-        while True:
+        pending: dict[str, tuple[Signature, int]] = {}
+        said: set[str] = set()
+        while folders:
             await asyncio.sleep(LOOK)
             try:
-                there = {s.name: s for folder in folders for s in in_folder(folder)}
-                now = {name: signature_of(s.path) for name, s in there.items()}
-            except OSError as err:
-                self._log.event("reload", "error", error=f"a folder can't be listed: {err}")
+                found = await _apart(look, folders)
+            except OSError as err:  # what was there is served on
+                said |= self._say({f"a folder can't be listed: {err}"}, said)
                 continue
-            for name in sorted(mine - there.keys()):
-                mine.discard(name)
+            left = {f"{path}: not served: {why}" for path, why in found.left.items()}
+            taken = (found.sources.keys() & self._served.keys()) - self._mine
+            left |= {f"{found.sources[n].path}: not served: '{n}' is another model" for n in taken}
+            said = self._say(left, said)
+            for name in sorted(self._mine - found.sources.keys()):
+                self._mine.discard(name)
                 self._seen.pop(name, None)
                 if name in self._served:
                     self.remove(name)
                     self._log.event("removed", model=name)
-            for name, source in there.items():
-                if now[name] == self._seen.get(name):
-                    continue
-                # A file that is still being written is another one at the next look.
-                if pending.get(name) != now[name]:
-                    pending[name] = now[name]
-                    continue
-                if name in self._served and name not in mine:
-                    continue  # a model that the command line names
-                mine.add(name)
-                self._seen[name] = now[name]
-                await self._reload(source)
+            for name, source in found.sources.items():
+                now = found.signatures[name]
+                if name not in taken and self._changed(name, now, pending):
+                    self._mine.add(name)
+                    self._seen[name] = now
+                    await self._reload(source)
+
+    def _say(self, left: set[str], said: set[str]) -> set[str]:
+        """Log what isn't served, once for as long as it is so."""
+        for line in sorted(left - said):
+            self._log.event("reload", "error", error=line)
+        return left
+
+    def _changed(
+        self, name: str, now: Signature, pending: dict[str, tuple[Signature, int]]
+    ) -> bool:
+        """Whether a model is another one, and written: one that is still being written is another
+        one at the next look."""
+        files, seen = self._files.get(name), self._seen.get(name)
+        if seen is not None and now.same(seen, files):
+            pending.pop(name, None)
+            return False
+        before, looks = pending.get(name, (None, 0))
+        if before is None or now.own != before.own:
+            pending[name] = now, 0
+            return False
+        pending[name] = now, looks + 1
+        patience = _PATIENCE if seen is None or seen.own != now.own else _AGAIN
+        if now.same(before, files) or (files is None and looks + 1 >= patience):
+            del pending[name]
+            return True
+        return False
 
     async def _reload(self, source: Source) -> None:
         try:
@@ -286,3 +293,5 @@ class Models:
                                 hash=made.described.hash)  # fmt: skip
         except (BacklightError, OSError, Refused) as err:
             self._log.event("reload", "error", model=source.name, error=str(err))
+        except Exception as err:  # that nobody expected: the other files are looked at all the same
+            self._log.failure(err, model=source.name)

@@ -70,7 +70,7 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
     from ..runtime.session import Session, default_lowering
 
     plain, explaining = into / "plain.onnx", into / "explaining.onnx"
-    ready = _copied(source, plain, asked)
+    ready, files = _copied(source, plain, asked)
     ready.hash  # noqa: B018  # of the file as it came: it is kept
     notes: list[str] = []
     if ready.exported is None:
@@ -102,7 +102,7 @@ def _made(source: Path, into: Path, asked: Asked) -> Described:
     if shown:  # no output of the model's own
         scores.graph.outputs[:] = [v for v in scores.graph.outputs if v.name != ranked]
     made = _described(source, ready, held, (scores, drawn), asked, of, (plain, explaining), notes)
-    return replace(made, ranked=ranked, lone=lone, given=_given(held, into))
+    return replace(made, ranked=ranked, lone=lone, given=_given(held, into), files=files)
 
 
 def _own(exported: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -151,13 +151,13 @@ def _ranked(drawn: Any, scores: Any) -> tuple[str | None, bool, Any]:
     return name, shown, scores
 
 
-def _copied(source: Path, plain: Path, asked: Asked) -> Any:
-    """The model of a copy, which nobody changes on the way. Tensors beside the file are taken in,
-    by the rules for strangers' files. Of what is asked, shapes and what is fed beside the image are
-    for inputs that it has. Raises ModelError."""
+def _copied(source: Path, plain: Path, asked: Asked) -> tuple[Any, tuple[str, ...]]:
+    """The model of a copy, which nobody changes on the way, and the files beside it, where it keeps
+    its weights: they are taken in, by the rules for strangers' files. Of what is asked, shapes and
+    what is fed beside the image are for inputs that it has. Raises ModelError."""
     import onnx_ir as ir
 
-    from ...export.graph import read
+    from ...export.graph import FILES, read
     from ...export.store import save_model
     from ..classifier.ready import Ready
     from ..runtime.digest import model_hash
@@ -177,7 +177,8 @@ def _copied(source: Path, plain: Path, asked: Asked) -> Any:
     ready.name, ready.source = source.stem, str(source)
     if digest is not None:
         ready.__dict__["hash"] = digest
-    return ready
+    beside = model.meta.get(FILES, ())
+    return ready, tuple(sorted(str(file.relative_to(source.parent)) for file in beside))
 
 
 def _described(

@@ -165,7 +165,7 @@ class _Server:
 
     async def _load(self) -> None:
         self.front.pool.start()
-        self.front.models.seen(self.options.sources)
+        self.front.models.seen(self.options.sources, self.options.folders)
         for source in self.options.sources:
             try:
                 await self.front.models.add(source)
