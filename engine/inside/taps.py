@@ -21,7 +21,9 @@ from ...errors import BacklightError, ImageError, UsageError
 from ...export import choose
 from ...export.graph import ModelLike, load
 from ...export.lone import is_lone
+from ...export.nested import held_graphs
 from ...export.receptive import ReceptiveField, receptive_fields
+from ...export.rules.op import constant
 from ...export.sizes import Shapes
 from ...export.unused import remove_unused
 from ..classifier.extras import InputsLike
@@ -33,6 +35,8 @@ from .patch_embedding import patch_embedding
 __all__ = ["Layer", "Taps", "layers", "named", "tap"]
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+# A Loop of more turns isn't run to see what comes behind it.
+_TURNS = 10_000
 # A graph needs an output; where only its input is asked for, a copy that nobody sees.
 COPY = "/backlight-tap"
 
@@ -245,11 +249,23 @@ def layers(
     return found
 
 
+def _most_turns(graph: ir.Graph) -> float:
+    """How often the body of a Loop may run in a pass: one inside another as often as both say."""
+    most = 1.0
+    for node in graph:
+        turns = 1.0
+        if node.op_type == "Loop":
+            known = constant(node.inputs[0]) if node.inputs else None
+            turns = np.inf if known is None or known.size != 1 else max(1.0, float(known.item()))
+        most = max([most, *(turns * _most_turns(body) for body in held_graphs(node))])
+    return most
+
+
 def _seen(ready: Ready, size: tuple[int, int] | None) -> ir.Model:
     """The model with the shapes that only a run tells, behind operators that inference doesn't
-    know; as it is where it can't be run."""
+    know; as it is where it can't be run, or might run for ever."""
     blind = [v.name for n in ready.loaded.graph for v in n.outputs if v.shape is None and v.name]
-    if not blind:
+    if not blind or _most_turns(ready.loaded.graph) > _TURNS:
         return ready.loaded
     seen = load(ready.loaded)
     with contextlib.suppress(BacklightError):

@@ -184,7 +184,9 @@ def _pooled(value: ir.Value, e: Emitter) -> tuple[ir.Value, str]:
     if len(known) == len(sides) and math.prod(known) == 1:
         return made, ""
     what = "positions" if len(axes) > 1 else "tokens"
-    return made, f"mean over {' x '.join('?' if s is None else str(s) for s in sides)} {what}"
+    # Names of open sizes are often made up on the way, and say nothing.
+    sized = " x ".join(map(str, known)) if len(known) == len(sides) else "all"
+    return made, f"mean over {sized} {what}"
 
 
 def _channel_axis(value: ir.Value) -> int:

@@ -10,7 +10,7 @@ from backlight.engine.inside.taps import Taps, layers, tap
 from backlight.engine.runtime.session import Session
 from backlight.errors import UsageError
 
-from ..models import images, tiny
+from ..models import images, parsed, tiny
 
 
 class TestTaps:
@@ -72,3 +72,35 @@ class TestTaps:
         assert found["h"].field.size == (3, 3)
         assert found["p"].field.is_whole
         assert [x.name for x in layers(tiny(), convolutions=True)] == ["h"]
+
+    @pytest.mark.parametrize(
+        ("trips", "size"), [("few", 8), ("turns", None), ("far", None), ("asked", None)]
+    )
+    def test_a_loop_that_may_turn_for_ever_is_not_run_to_list_layers(self, trips, size) -> None:
+        """A billion turns took hours; a few say what shape comes behind."""
+        proto = parsed(
+            f"""<ir_version: 8, opset_import: ["": 18]>
+g (float[N,3,H,W] x) => (float[N,5] y) {{
+    h = Conv<pads=[1,1,1,1]>(x, w)
+    m = ReduceMax<keepdims=0>(x)
+    t = Cast<to=7>(m)
+    asked = Mul(t, far)
+    l = Loop({trips if trips != "turns" else "few"}, go, h) <body = b
+        (int64 i, bool c, float[a,e,d,f] q) => (bool c, float[a,e,d,f] z) {{
+            {"z = Loop(far, go, q) <body = o (int64 j, bool k, float[a,e,d,f] r) => "
+             "(bool k, float[a,e,d,f] s) { s = Mul(r, one) }>" if trips == "turns"
+             else "z = Mul(q, one)"}
+        }}>
+    p = GlobalAveragePool(l)
+    f = Flatten(p)
+    y = Gemm<transB=1>(f, v)
+}}""",
+            {
+                "w": np.ones((4, 3, 3, 3), np.float32), "v": np.ones((5, 4), np.float32),
+                "few": np.array(3), "far": np.array(10**9), "go": np.array(True),
+                "one": np.float32(1),
+            },
+        )  # fmt: skip
+        found = {x.name: x.dims for x in layers(proto, (8, 8))}
+        assert found["h"] == (4, 8, 8)
+        assert found["y"] == (5,) and (size is None or found["l"] == (4, 8, 8))
