@@ -126,12 +126,14 @@ def channel_axis(value: ir.Value) -> int:
     if value.shape is None or len(value.shape) < 3:
         return 1
     rank = len(value.shape)
+    first, last = dim_of(value.shape, 1), dim_of(value.shape, rank - 1)
+    channels = (1, 2, 3, 4)
+    if first in channels and isinstance(last, int) and last not in channels:
+        return 1  # whatever it is turned for: rows or columns as a sequence
     for use in value.uses():
         perm = use.node.attributes.get_ints("perm", ()) if use.node.op_type == "Transpose" else ()
         if len(perm) == rank and perm[1] == rank - 1:
             return rank - 1
-    first, last = dim_of(value.shape, 1), dim_of(value.shape, rank - 1)
-    channels = (1, 2, 3, 4)
     return rank - 1 if last in channels and first not in channels else 1
 
 

@@ -20,11 +20,14 @@ import onnx_ir as ir
 from .. import traits
 from ..emit import EMITTED
 from .op import constant
+from .roots import is_norm
 
 __all__ = ["Clamp", "clamp", "is_clipped", "is_gate", "readers_of", "rectifies", "uniform"]
 
 # What makes no other number of one that is the same everywhere, of its first input.
 _REPEATS = traits.SAME | traits.RESHAPES | {"Expand", "Slice", "Tile", "Transpose"}
+# Of one operand.
+_KEEPS_SIGN = (traits.REDUCES & traits.KEEPS_SIGN) | _REPEATS
 _BETWEEN = traits.QUANTIZES | traits.RESHAPES | {"Dropout", "Identity", "Transpose"}
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # Longer chains are no one's spelling of a rectifier.
@@ -189,18 +192,34 @@ def rectifies(node: ir.Node) -> bool:
     before or behind it, and what is above some bound may be.
 
     Not where exporters write HardSigmoid: Clip(x + 3, 0, 6) / 6 is a gate, as is
-    Clip(0.2 x + 0.5, 0, 1).
+    Clip(0.2 x + 0.5, 0, 1). Nor where only a quotient is kept off 0: max(|x|, 0).
     """
     found = clamp(node)
     if found is None:
         return False
     chain = _chain(found)
+    if _is_guard(chain[0]):
+        return False
     lows = [c.low for c in chain if c.low is not None]
     highs = [c.high for c in chain if c.high is not None]
     # max(relu(x), 1e-6) has a rectifier inside; the bound above 0 is none.
     if not lows or (max(lows) != 0 and found.low != 0) or min(highs, default=1.0) <= 0:
         return False
     return not is_gate(chain[0].x, chain[-1].node.outputs[0], min(highs, default=None))
+
+
+def _is_guard(first: Clamp) -> bool:
+    """Whether a bound of 0 is what is left of a small one, which a quotient is kept off 0 by: below
+    a norm, or what else is never negative and no rectifier's. F.normalize's 1e-12 is 0 in half."""
+    before = _before(first.x)
+    node = before.producer()
+    for _ in range(_DEPTH):
+        if node is None or node.op_type not in _KEEPS_SIGN or node.inputs[0] is None:
+            break
+        node = node.inputs[0].producer()
+    if node is None or first.node.op_type == "Relu":
+        return False
+    return node.op_type in traits.NEVER_NEGATIVE - traits.RECTIFIES or is_norm(before)
 
 
 def is_gate(x: ir.Value, y: ir.Value, high: float | None) -> bool:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from . import Cotangents, Emitter, Op, vjp
 from .rectifier import spelled
+from .roots import is_norm
 
 
 @vjp("Add", 14)
@@ -31,6 +32,17 @@ def div(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     return d_a, e.Neg(e.Mul(d_a, op.y)) if op.wants[1] else None
 
 
+@vjp("Mod", 13, 28)
+def modulo(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """y = a - n b with the whole number n = trunc(a / b), which has no slope (PyTorch's fmod)."""
+    if not op.attr("fmod", 0):
+        raise op.unsupported("fmod = 0, which is of whole numbers", "fmod = 1")
+    if not op.wants[1]:
+        return ct, None
+    times = e.Round(e.Div(e.Sub(op.need(0), op.y), op.need(1)))
+    return ct, e.Neg(e.Mul(ct, times))
+
+
 @vjp("Pow", 15)
 def power(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     """d_x = p x^(p-1) ct, 0 where p = 0; d_p = y log(x) ct, 0 where x = 0 (as PyTorch has it)."""
@@ -48,6 +60,8 @@ def power(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
             elif exponent == 2:
                 d_x = e.Mul(ct, e.Mul(x, 2.0))
             else:
+                if exponent < 1 and is_norm(x):
+                    x = _not_0(e, x)
                 d_x = e.Mul(ct, e.Mul(e.Pow(x, e.const(exponent - 1, x.dtype)), exponent))
         else:
             q = e.cast(p, x.dtype)
@@ -67,12 +81,23 @@ def _extremum(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
     rectified = spelled(e, op, ct)
     if rectified is not None:
         return rectified
-    hits = [e.cast(e.Equal(op.need(i), op.y), ct.dtype) for i in range(len(op))]
+    hits = [e.cast(_leads(e, op, i), ct.dtype) for i in range(len(op))]
     count = hits[0]
     for hit in hits[1:]:
         count = e.Add(count, hit)
     share = e.Div(ct, count)
     return tuple(e.Mul(share, hit) if op.wants[i] else None for i, hit in enumerate(hits))
+
+
+def _leads(e: Emitter, op: Op, index: int) -> ir.Value:
+    """Where an operand is the extremum. By the operands alone, not the output: of half floats, a
+    runtime may have rounded that and not those, so that none would be equal to it."""
+    compare = e.GreaterOrEqual if op.node.op_type == "Max" else e.LessOrEqual
+    mine, others = op.need(index), [op.need(i) for i in range(len(op)) if i != index]
+    made = compare(mine, others[0])
+    for other in others[1:]:
+        made = e.And(made, compare(mine, other))
+    return made
 
 
 @vjp("Max", 13)
@@ -107,7 +132,14 @@ def absolute(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 @vjp("Sqrt", 13)
 def sqrt(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
-    return (e.Div(e.Mul(ct, 0.5), op.y),)
+    """Of a norm 0 where that is 0, by the squares' own slope: see `roots`."""
+    root = _not_0(e, op.y) if is_norm(op.x) else op.y
+    return (e.Div(e.Mul(ct, 0.5), root),)
+
+
+def _not_0(e: Emitter, x: ir.Value) -> ir.Value:
+    """1 where it is 0."""
+    return e.Where(e.Equal(x, 0.0), 1.0, x, _dtype=x.dtype, _shape=x.shape)
 
 
 @vjp("Reciprocal", 13)

@@ -73,7 +73,9 @@ def is_fixed(value: ir.Value | None, sizes: bool = False) -> bool:
             return False
         if sizes and node.op_type in traits.ASKS_SIZE:
             continue
-        new = [v for v in node.inputs if v not in seen]
+        # CastLike reads its second operand for the type alone.
+        given = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+        new = [v for v in given if v not in seen]
         seen.update(new)
         waiting += new
     return True

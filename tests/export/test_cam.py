@@ -301,6 +301,28 @@ m (float[N,3,6,7] x) => (float[N,5] y) {
         want = np.einsum("nk,nkhw->nhw", weights["v"][[1, 2]] / 42, layer)
         np.testing.assert_allclose(found["saliency_gradcam"], want, rtol=1e-4, atol=1e-6)
 
+    def test_an_image_that_is_turned(self):
+        """Its columns as a sequence: [N, 3, h, w] all the same, as its sizes say."""
+        text = """<ir_version: 8, opset_import: ["": 18]>
+m (float[N,3,6,7] x) => (float[N,5] y) {
+    t = Transpose<perm=[0,3,1,2]>(x)
+    q = ReduceMean<keepdims=0>(t, one)
+    u = Unsqueeze(q, end)
+    h = Mul(x, u)
+    p = ReduceMean<keepdims=0>(h, axes)
+    y = Gemm<transB=1>(p, v, c)
+}"""
+        made = models.weights()
+        weights = {
+            "v": made["v"][:, :3].copy(), "c": made["c"], "one": np.array([1]),
+            "end": np.array([3]), "axes": np.array([2, 3]),
+        }  # fmt: skip
+        graph = explain_graph(parsed(text, weights), ["gradcam"], layer="h", reduce="maxabs")
+        assert graph.layers[0].channel_axis == 1
+        feeds = {"x": models.images(2, 3, 6, 7), "target": np.array([0, 1])}
+        found = run_runtime(graph.to_proto(), feeds)
+        assert found["saliency_gradcam"].shape == (2, 6, 7)
+
     def test_dynamic_sizes(self):
         """Height and width open: the map comes at the size that the image has."""
         model = models.tiny(shape="N,3,H,W")

@@ -353,3 +353,24 @@ def test_mobilenet_v2_grows_little_between_two_cuts(tmp_path) -> None:
     for rule, low in (("vanilla", 0.9), ("deconv", 0.999)):
         name = f"saliency_{rule}"
         assert compare.cosine(got[name], want[name]) > low, rule
+
+
+@pytest.mark.parametrize("op", ["Max", "Min"])
+def test_an_extremum_of_half_floats_is_one_of_them(op: str) -> None:
+    """A runtime that rounds the maximum, and not what it is of, finds none that is equal to it."""
+    text = f"""<ir_version: 8, opset_import: ["": 18]>
+m (float16[N,64] x) => (float16[N,5] y) {{
+    a = Mul(x, c)
+    b = Mul(x, d)
+    e = {op}(a, b)
+    y = MatMul(e, w)
+}}"""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(64, 5)).astype(np.float16)
+    model = models.parsed(text, {"w": w, "c": np.float16(0.7), "d": np.float16(-0.9)})
+    x = rng.normal(size=(3, 64)).astype(np.float16)
+    proto = explain_graph(model, ["vanilla"], wrt="x").to_proto()
+    found = run_runtime(proto, {"x": x, "target": np.array([0, 2, 4])})["saliency_vanilla"]
+    above = x > 0 if op == "Max" else x < 0
+    want = np.where(above, 0.7, -0.9) * w.T[[0, 2, 4]].astype(np.float32)
+    np.testing.assert_allclose(found, want, rtol=2e-3)

@@ -130,3 +130,70 @@ def test_every_version_of_every_rule_has_a_row(op_type: str) -> None:
     emitted = [v for v in found if v <= 18][-1:] + [v for v in found if v > 18]
     assert covered >= set(emitted), f"{op_type}: the rule says {sorted(covered)}, not {emitted}"
     assert all(r.torch is not None or r.no_torch for r in rows), f"{op_type}: a row lacks torch"
+
+
+SQUARES = "m = Mul(x, x) t = ReduceSum(m, axes) "
+NORMS = {
+    "ReduceSumSquare": ("s = ReduceSumSquare<keepdims=0>(x, axes) y = Sqrt(s)", 2, 1),
+    "products": (SQUARES + "y = Sqrt(t)", 2, 1),
+    "powers": ("m = Pow(x, p) t = ReduceSum(m, axes) y = Sqrt(t)", 2, 1),
+    "scaled": (SQUARES + "u = Mul(t, n) s = Squeeze(u, axes) y = Sqrt(s)", 2, 0.5),
+    "over a size": (
+        "m = Mul(x, x) t = ReduceMean(m, axes) c = Shape<start=1>(x) f = CastLike(c, x) "
+        "u = Mul(f, t) y = Sqrt(u)", 2, 1,
+    ),
+    "of parts": (
+        "a, b, c = Split<axis=1, num_outputs=3>(x) m = Mul(a, a) k = Mul(b, b) o = Mul(c, c) "
+        "s = Sum(m, k, o) y = Sqrt(s)", 2, 1,
+    ),
+    "Pow": (SQUARES + "y = Pow(t, q)", 2, 1),
+    "cubes": ("a = Abs(x) m = Pow(a, p) t = ReduceSum(m, axes) y = Pow(t, q)", 3, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("lowering", ["portable", "cpu"])
+def test_a_norm_at_0(name: str, lowering: str) -> None:
+    """Written as a root of a sum of powers: where that is 0, 0, as of ReduceL2; else its own."""
+    text, p, scale = NORMS[name]
+    x = np.array([[0, 0, 0], [0, 3, -4]], np.float64)
+    powers = {"p": np.array(p, np.float64), "q": np.array(1 / p), "n": np.array(scale**2)}
+    consts = {**powers, "axes": np.array([1])}
+    model = build(text, {"x": x}, consts, 18, dtype="float32")
+    whole = float((np.abs(x[1]) ** p).sum())
+    want = np.zeros_like(x)
+    want[1] = scale * np.sign(x[1]) * np.abs(x[1]) ** (p - 1) * whole ** (1 / p - 1)
+    y = run_runtime(model, {"x": x.astype(np.float32)})["y"]
+    feeds = {"x": x.astype(np.float32), "cotangent": np.ones_like(y)}
+    found = run_runtime(vjp_graph(model, ["x"], lowering=lowering), feeds)["saliency_vanilla"]
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def test_a_product_of_norms_at_0() -> None:
+    """As a cosine's denominator: where one of them is 0, neither's slope is infinite."""
+    text = (
+        "m = Mul(a, a) s = ReduceSum(m, axes) n = Mul(b, b) t = ReduceSum(n, axes) "
+        "u = Mul(s, t) y = Sqrt(u)"
+    )
+    a, b = np.float32([[0, 0], [3, 4]]), np.float32([[6, 8], [0, 5]])
+    model = build(text, {"a": a, "b": b}, {"axes": np.array([1])}, 18, dtype="float32")
+    feeds = {"a": a, "b": b, "cotangent": np.ones((2, 1), np.float32)}
+    found = run_runtime(vjp_graph(model, ["a", "b"]), feeds)
+    np.testing.assert_allclose(found["saliency_vanilla_0"], [[0, 0], [3, 4]], rtol=1e-6)
+    np.testing.assert_allclose(found["saliency_vanilla_1"], [[0, 0], [0, 5]], rtol=1e-6)
+
+
+def test_a_root_of_anything_else_is_steep_at_0() -> None:
+    model = build("y = Sqrt(x)", {"x": np.zeros(2)}, {}, 18, dtype="float32")
+    feeds = {"x": np.float32([0, 4]), "cotangent": np.ones(2, np.float32)}
+    found = run_runtime(vjp_graph(model, ["x"]), feeds)["saliency_vanilla"]
+    np.testing.assert_array_equal(found, [np.inf, 0.25])
+
+
+def test_a_small_slope_of_softplus() -> None:
+    """To float32's own precision: ONNX Runtime's Sigmoid is 1e-8 off, which is more than all."""
+    x = np.float32([-20, -25, -60, 0, 30])
+    model = build("y = Softplus(x)", {"x": x}, {}, 18, dtype="float32")
+    feeds = {"x": x, "cotangent": np.ones_like(x)}
+    found = run_runtime(vjp_graph(model, ["x"]), feeds)["saliency_vanilla"]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-x.astype(np.float64))), rtol=1e-5)

@@ -625,3 +625,34 @@ m (float[N,4,3] x) => (float[N,5] y) {
     want["guided"] = (x > 0) * want["deconv"]
     for rule, value in want.items():
         np.testing.assert_allclose(found[f"saliency_{rule}"], value, atol=1e-6, err_msg=rule)
+
+
+@pytest.mark.parametrize("bound", ["Clip(n, zero)", "Max(n, zero)"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "n = ReduceL2(x, axes)",
+        "m = Mul(x, x) s = ReduceSum(m, axes) n = Sqrt(s)",
+        "m = Mul(x, x) n = ReduceSum(m, axes)",
+        "a = Abs(x) n = ReduceMax(a, axes)",
+    ],
+)
+def test_a_norm_kept_off_0_is_no_rectifier(bound: str, norm: str) -> None:
+    """x / max(|x|, 1e-12), whose bound is 0 in half: nothing is rectified, the rules agree."""
+    text = f"""<ir_version: 8, opset_import: ["": 18]>
+m (float[N,12] x) => (float[N,5] y) {{
+    {norm}
+    c = {bound}
+    q = Div(x, c)
+    y = MatMul(q, w)
+}}"""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(12, 5)).astype(np.float32)
+    weights = {"w": w, "zero": np.float32(0), "axes": np.array([1])}
+    proto = explain_graph(parsed(text, weights), RULES, wrt="x").to_proto()
+    x = rng.normal(size=(2, 12)).astype(np.float32)
+    found = run_runtime(proto, {"x": x, "target": np.array([1, 4])})
+    assert found["saliency_vanilla"].any()
+    for rule in ("deconv", "guided"):
+        want = found["saliency_vanilla"]
+        np.testing.assert_array_equal(found[f"saliency_{rule}"], want, err_msg=rule)

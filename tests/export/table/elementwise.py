@@ -68,6 +68,11 @@ def _beyond(rng: np.random.Generator, shape: Sequence[int]) -> Array:
     return rng.uniform(1.2, 3, tuple(shape))
 
 
+def _beyond_or_below(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    """Of both signs, away from 0."""
+    return rng.uniform(0.7, 3, tuple(shape)) * rng.choice((-1, 1), tuple(shape))
+
+
 def _unary(
     op: str, function: object, opsets: tuple[int, ...], sample: object = signed
 ) -> list[Row]:
@@ -145,6 +150,18 @@ ROWS: list[Row] = [
     *[
         Row(op, "one input", f"y = {op}(x)", {"x": (2, 3)}, lambda x: x * 1, opsets=(7, 13))
         for op in ("Max", "Min", "Sum", "Mean")
+    ],
+    *[
+        Row(
+            "Mod",
+            name,
+            "y = Mod<fmod = 1>(a, b)",
+            shapes,
+            torch=lambda a, b: torch.fmod(a, b),
+            opsets=(10, 13, 28),
+            sample=_beyond_or_below,
+        )
+        for name, shapes in (("plain", SAME), ("broadcast", BROAD))
     ],
     *_unary("Neg", lambda x: -x, (7, 13)),
     *_unary("Abs", lambda x: x.abs(), (7, 13)),

@@ -21,7 +21,7 @@ BLOCKS: dict[str, Callable[[Tensor, Kit], Tensor]] = {
     **POINTWISE, **SPATIAL, **LP_POOL, **MIXING, **TOKENS,
 }  # fmt: skip
 # What vanilla alone has a reference for: next to a rectifier, bounds are a part of it or not.
-_VANILLA = {**BOUNDS, **LP_POOL}
+_VANILLA = {**BOUNDS, **LP_POOL, "distances": MIXING["distances"]}
 # By how often they are drawn.
 _FAMILIES: tuple[tuple[int, dict[str, Any]], ...] = (
     (8, RECTIFIERS), (2, _VANILLA), (4, SMOOTH), (1, JUMPS), (1, EXTREMA), (8, SPATIAL),
@@ -109,7 +109,7 @@ def _block(rng: random.Random, rule: str, opset: int) -> str:
         weights = [w for w, _ in _FAMILIES]
         family = rng.choices([f for _, f in _FAMILIES], weights)[0]
         name = rng.choice(list(family))
-        if (rule == "vanilla" or family is not _VANILLA) and _SINCE.get(name, 0) <= opset:
+        if (rule == "vanilla" or name not in _VANILLA) and _SINCE.get(name, 0) <= opset:
             return name
 
 

@@ -133,6 +133,8 @@ class Oracle:
                 if name == "guided_gradcam":
                     cam = F.relu(torch.tensor(by_formula("gradcam", layer, z[:1], own[b], form)))
                     rows[name].append(cam.numpy())
+                elif name == "gradcampp":
+                    rows[name].append(self._plus_plus(layer, z[:1], own[b]))
                 elif name == "contrastcam":
                     rows[name].append(self._contrast(layer, z[:1], own[b], other[b], form))
                 else:
@@ -146,6 +148,15 @@ class Oracle:
             guided = self.gradient("guided", x, own, other).detach().numpy()
             found["guided_gradcam"] = guided * found["guided_gradcam"][:, None]
         return found
+
+    def _plus_plus(self, layer: Any, z: Tensor, own: int) -> Array:
+        """Where a layer's negative values make the denominator one, a place doesn't count."""
+        a = layer.detach()[0]
+        g = torch.autograd.grad(z[0, own], layer, retain_graph=True)[0][0]
+        below = 2 + g * a.sum((1, 2), keepdim=True)
+        alpha = torch.where((g > 0) & (below > 0), g / below, torch.zeros_like(g))
+        made: Array = (alpha.sum((1, 2))[:, None, None] * a).sum(0).numpy()
+        return made
 
     def _contrast(self, layer: Any, z: Tensor, own: int, other: int, form: str) -> Array:
         count = z.shape[1]
