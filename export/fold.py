@@ -79,6 +79,9 @@ def fold_constants(
 def _evaluate(model: ir.Model, node: ir.Node, budget: Budget) -> list[NDArray[Any]] | None:
     if node.op_type in traits.ASKS_SIZE:
         return _shape(node)
+    picked = _picked(node)
+    if picked is not None:
+        return [picked]
     arrays: list[NDArray[Any] | None] = []
     for value in node.inputs:
         if value is None:
@@ -126,6 +129,35 @@ def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
     if any(abs(d) >= 2**63 for d in known):
         return None
     return [np.array(known[0] if node.op_type == "Size" else known, np.int64)]
+
+
+def _picked(node: ir.Node) -> NDArray[Any] | None:
+    """Sizes that are known, picked out of a shape that isn't whole: a batch's is mostly open."""
+    if len(node.inputs) < {"Gather": 2, "Slice": 3}.get(node.op_type, 99):
+        return None
+    asked = None if node.inputs[0] is None else node.inputs[0].producer()
+    source = asked.inputs[0] if asked is not None and asked.op_type == "Shape" else None
+    if asked is None or source is None or asked.domain or source.shape is None:
+        return None
+    start, end = asked.attributes.get_int("start", 0), asked.attributes.get_int("end")
+    dims = np.array(all_dims(source.shape)[start:end], object)
+    at = [None if v is None else constant(v) for v in node.inputs[1:]]
+    if node.op_type == "Gather":
+        places = at[0]
+        if places is None or not (-len(dims) <= places).all() or not (places < len(dims)).all():
+            return None
+        found = np.asarray(dims[places.astype(np.int64)], object)
+    else:
+        first, last, step = (at[0], at[1], at[3] if len(at) > 3 else np.array([1]))
+        if any(a is None or a.size != 1 for a in (first, last, step)):
+            return None
+        numbers = [int(a.item()) for a in (first, last, step) if a is not None]
+        if numbers[2] < 1:
+            return None
+        found = dims[slice(*numbers)]
+    if not all(isinstance(d, int) and abs(d) < 2**63 for d in found.reshape(-1)):
+        return None
+    return found.astype(np.int64)
 
 
 def _take_branch(graph: ir.Graph, node: ir.Node, taken: set[str]) -> bool:

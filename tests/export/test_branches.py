@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backlight.export.graph import load
+from backlight.export.saliency import explain_graph
 
 from .harness import finite_difference, run_reference, run_runtime, vjp_graph
 
@@ -122,6 +125,69 @@ def test_a_condition_from_shapes() -> None:
         two=np.array(2),
     )
     np.testing.assert_allclose(_gradient(model), 2)
+
+
+@pytest.mark.parametrize(
+    "picked",
+    [
+        [helper.make_node("Gather", ["s", "first"], ["d"])],
+        [helper.make_node("Gather", ["s", "back"], ["d"])],
+        [helper.make_node("Slice", ["s", "one", "two"], ["p"]),
+         helper.make_node("Squeeze", ["p"], ["d"])],
+        [helper.make_node("Slice", ["s", "one", "far"], ["p"]),
+         helper.make_node("Cast", ["p"], ["q"], to=onnx.TensorProto.INT64),
+         helper.make_node("ReduceProd", ["q"], ["d"], keepdims=0)],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", [3, 4])
+def test_a_condition_from_a_size_beside_an_open_one(
+    picked: list[onnx.NodeProto], asked: int
+) -> None:
+    """The batch is open, as in most files, and the condition asks for another size."""
+    model = _model(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            *picked,
+            helper.make_node("Equal", ["d", "asked"], ["c"]),
+            _if("c", _times(2.0), _times(3.0)),
+        ],
+        first=np.array(1), back=np.array(-1), one=np.array([1]), two=np.array([2]),
+        far=np.array([9]), asked=np.array(asked),
+    )  # fmt: skip
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    assert not any(node.op_type == "If" for node in load(model).graph)
+    np.testing.assert_allclose(_gradient(model), 2 if asked == 3 else 3)
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["legacy", "dynamo"])
+def test_squeezed_by_pytorch(dynamo: bool) -> None:
+    """Its older exporter asks whether the size is 1, and writes an If."""
+    torch = pytest.importorskip("torch")
+    if dynamo:
+        pytest.importorskip("onnxscript")
+
+    class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.two = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 5)
+
+        def forward(self, x: Any) -> Any:
+            pooled = torch.nn.functional.adaptive_avg_pool2d(torch.relu(self.one(x)), 1)
+            return self.two(pooled.squeeze(3).squeeze(-1))
+
+    file, x = io.BytesIO(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    named = {"dynamic_shapes": ({0: "N"},)} if dynamo else {"dynamic_axes": {"x": {0: "N"}}}
+    net = Net().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (x,), file, input_names=["x"], dynamo=dynamo, verbose=False, **named)
+    net(x)[:, 1].sum().backward()
+    graph = explain_graph(file.getvalue(), ("vanilla",))
+    feeds = {"x": x.detach().numpy(), "target": np.array([1, 1])}
+    found = run_runtime(graph.to_proto(), feeds)["saliency_vanilla"]
+    np.testing.assert_allclose(found, x.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_condition_of_the_run_stays() -> None:
