@@ -198,10 +198,10 @@ def rectifies(node: ir.Node) -> bool:
     if found is None:
         return False
     chain = _chain(found)
-    if _is_guard(chain[0]):
-        return False
     lows = [c.low for c in chain if c.low is not None]
     highs = [c.high for c in chain if c.high is not None]
+    if not highs and _is_guard(chain[0]):
+        return False
     # max(relu(x), 1e-6) has a rectifier inside; the bound above 0 is none.
     if not lows or (max(lows) != 0 and found.low != 0) or min(highs, default=1.0) <= 0:
         return False
@@ -209,8 +209,9 @@ def rectifies(node: ir.Node) -> bool:
 
 
 def _is_guard(first: Clamp) -> bool:
-    """Whether a bound of 0 is what is left of a small one, which a quotient is kept off 0 by: below
-    a norm, or what else is never negative and no rectifier's. F.normalize's 1e-12 is 0 in half."""
+    """Whether a bound of 0, the only one, holds back nothing: below a norm, or what else is never
+    negative and no rectifier's. It is what is left of a small one, by which a quotient is kept off
+    0: F.normalize's 1e-12 is 0 in half."""
     before = _before(first.x)
     node = before.producer()
     for _ in range(_DEPTH):
