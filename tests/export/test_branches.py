@@ -74,6 +74,37 @@ def test_nested(outer: bool, inner: bool, factor: float) -> None:
     np.testing.assert_allclose(_gradient(_nested(outer, inner)), factor)
 
 
+@pytest.mark.parametrize("places", [1, [1], [-1], [[1]]])
+@pytest.mark.parametrize("cut", [{}, {"start": 0}, {"end": 2}])
+def test_a_size_beside_an_open_one(places: Any, cut: dict[str, int]) -> None:
+    """As PyTorch's exporter asks whether an axis is 1, of a model with an open batch."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], **cut),
+        helper.make_node("Gather", ["s", "places"], ["d"]),
+        helper.make_node("ReduceMax", ["d"], ["m"], keepdims=0),
+        helper.make_node("Equal", ["m", "three"], ["same"]),
+        _if("same", _times(2.0), _times(5.0)),
+    ]
+    model = _model(nodes, places=np.array(places), three=np.array(3))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    for branch in (a.g for a in model.graph.node[-1].attribute):
+        branch.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    np.testing.assert_allclose(_gradient(model), 2)
+
+
+def test_an_open_size_decides_in_the_run() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["d"]),
+        helper.make_node("Equal", ["d", "three"], ["same"]),
+        _if("same", _times(2.0), _times(5.0)),
+    ]
+    model = _model(nodes, zero=np.array(0), three=np.array(3))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    assert any(n.op_type == "If" for n in load(model).graph)
+
+
 def test_many_levels() -> None:
     inner = _times(2.0)
     for _ in range(12):
