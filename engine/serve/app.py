@@ -16,7 +16,7 @@ from .answering import INLINE, Front, Gone, Reply, told
 from .bodies import Body
 from .metadata import model_metadata, server_metadata
 from .openapi import document
-from .pictures import of_body, of_instances, read_instances
+from .pictures import IN_ADDRESS, of_body, of_instances, read_instances
 from .protocol import Inference, parse, written
 from .refused import Refused, bad, busy, unknown
 from .sizes import MAGIC
@@ -152,8 +152,12 @@ class Endpoints:
         # curl says of a file that it is a form, unless it is told otherwise.
         raw = explains and (kind.startswith("image/") or bytes(data[:8]).startswith(MAGIC))
         if raw:
-            asked = of_body(bytes(data), request.query_params, model.described)
+            asked = of_body(bytes(data), request.query_params.multi_items(), model.described)
         else:
+            said = [key for key in request.query_params if explains and key in IN_ADDRESS]
+            if said:
+                raise bad(f"'{said[0]}' in the address goes with a picture as body; of tensors, "
+                          "'outputs' and 'parameters' say it")  # fmt: skip
             asked = await self._parsed(data, request)
         reply = await self.front.answer(
             model, asked, size=len(data), begun=begun, explains=explains, json=not raw,

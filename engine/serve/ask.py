@@ -220,7 +220,10 @@ def number_of(said: Any, name: str, model: Described) -> int:
             raise bad(f"{name} {str(said)[:20]} is out of range", f"{name}_range")
         return said
     if not isinstance(said, str):
-        raise bad(f"parameter '{name}' is neither a number nor a label")
+        raise bad(
+            f"parameter '{name}' is neither a number nor a label; accepted: a class number, -1, or "
+            "a name from the labels"
+        )
     try:
         words = ("second" if name == CONTRAST else "top1", "-1")
         return class_number(said, model.labels, words, f"parameter '{name}'")

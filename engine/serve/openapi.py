@@ -132,7 +132,7 @@ def _explain(summary: str, where: tuple[Schema, ...]) -> Schema:
     for name, about in (
         ("target", "Of a picture as body: the class to explain, a number or a label."),
         ("contrast", "Of a picture as body: the class that it is told from."),
-        ("method", "Of a picture as body: methods, with commas."),
+        ("method", "Of a picture as body: methods, with commas, or again."),
     ):
         made["parameters"].append({"name": name, "in": "query", "required": False,
                                    "description": about, "schema": {"type": "string"}})  # fmt: skip
@@ -181,8 +181,10 @@ def _schemas() -> dict[str, Schema]:
         "Inferred": _object(("model_name", "model_version", "outputs"), model_name=text,
                             model_version=text, id=text, outputs=_list(answered), parameters=free),
         "Instances": _object(("instances",), instances=_list(
-            _object(("image",), image=picture, target=chosen, contrast=chosen), minItems=1),
-            target=chosen, contrast=chosen, methods=_list(text, minItems=1)),
+            _object(("image",), image=picture, target=chosen, contrast=chosen)
+            | {"additionalProperties": False}, minItems=1),
+            target=chosen, contrast=chosen, methods=_list(text, minItems=1), id=text,
+            signature_name=text) | {"additionalProperties": False},
         "Explanations": _object(("explanations",), explanations=_list(
             _object(("class", "heatmaps"), **{"class": whole}, contrast=whole, name=text,
                     probability={"type": "number"}, heatmaps=free))),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...errors import nearest
 from .answering import Reply
 from .ask import number_of
 from .described import CONTRAST, HEATMAP, IMAGE, TARGET, Described
@@ -14,21 +15,32 @@ from .protocol import MOST_NAME, Inference, Wanted
 from .refused import Refused, bad
 from .tensors import Tensor
 
-__all__ = ["of_body", "of_instances", "read_instances"]
+__all__ = ["IN_ADDRESS", "of_body", "of_instances", "read_instances"]
 
 _MOST = 1024
+# What an address may say of a picture as body.
+IN_ADDRESS = (TARGET, CONTRAST, "method")
+# Fields of V1, those of KServe's and TensorFlow Serving's that say nothing here among them.
+_FIELDS = ("instances", "methods", TARGET, CONTRAST, "id", "signature_name")
+_OF_ONE = ("image", "image_bytes", "b64", TARGET, CONTRAST)
 
 
-def of_body(data: bytes, query: Mapping[str, str], model: Described) -> Inference:
-    """A request whose body is a picture; `?target=` and `?method=` (several with commas) say the
-    rest. Raises Refused."""
+def of_body(data: bytes, query: Sequence[tuple[str, str]], model: Described) -> Inference:
+    """A request whose body is a picture; `?target=` and `?method=` (several with commas, or the
+    word again) say the rest. Raises Refused."""
     if not data:
         raise bad("an empty body; expected a JPEG or PNG")
-    for key in query:
-        if key not in ("target", "contrast", "method"):
-            raise bad(f"'{key}' in the address; accepted: target, contrast, method")
-    parameters = {key: _class(query[key]) for key in ("target", "contrast") if key in query}
-    methods = query["method"].split(",") if "method" in query else None
+    parameters: dict[str, int | str] = {}
+    methods: list[str] | None = None
+    for key, text in query:
+        if key == "method":
+            methods = [*(methods or ()), *text.split(",")]
+        elif key not in (TARGET, CONTRAST):
+            raise bad(f"'{key}' in the address; accepted: {', '.join(IN_ADDRESS)}")
+        elif key in parameters:
+            raise bad(f"'{key}' is twice in the address; expected one class, for the one picture")
+        else:
+            parameters[key] = _class(text)
     inputs = {IMAGE: Tensor(IMAGE, "BYTES", (1,), [data])}
     return Inference(inputs, _outputs(methods, model), parameters)
 
@@ -59,18 +71,31 @@ def read_instances(data: bytes | memoryview, model: Described) -> Inference:
         raise bad("the request has no 'instances'; expected a list of pictures")
     if len(listed) > _MOST:
         raise bad(f"{len(listed)} instances; at most {_MOST}")
+    _known(said, _FIELDS, "the request")
+    for at, one in enumerate(listed):
+        if isinstance(one, dict):
+            _known(one, _OF_ONE, f"instance {at}")
     pictures = [_instance(one, at) for at, one in enumerate(listed)]
     methods = said.get("methods")
     if methods is not None and not (
         isinstance(methods, list) and methods and all(isinstance(m, str) for m in methods)
     ):
-        raise bad("'methods' is no list of names")
+        raise bad(f"'methods' is no list of names; accepted: {', '.join(model.maps)}")
     inputs = {IMAGE: Tensor(IMAGE, "BYTES", (len(pictures),), pictures)}
     for name in (TARGET, CONTRAST):
         chosen = _classes(name, said, listed, model)
         if chosen is not None:
             inputs[name] = chosen
     return Inference(inputs, _outputs(methods, model))
+
+
+def _known(said: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
+    """A field that is mistyped would be one that isn't there."""
+    for key in said:
+        if key not in accepted:
+            near = nearest(key, accepted)
+            hint = f"; nearest: {near[0]}" if near else ""
+            raise bad(f"{where} has '{key[:MOST_NAME]}'; accepted: {', '.join(accepted)}{hint}")
 
 
 def _classes(

@@ -190,6 +190,43 @@ def test_v1_says_the_class_of_each_or_of_all(server: Server) -> None:
     assert answer.status == 404 and "explain alone" in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"method": ["gradcam"]}, "the request has 'method'; accepted: instances, methods"),
+        ({"methods": "gradcam"}, "'methods' is no list of names; accepted: "),
+        ({"methods": []}, "'methods' is no list of names; accepted: "),
+        ({"targets": 3}, "nearest: target"),
+        ({"of one": {"class": 3}}, "instance 0 has 'class'; accepted: image, image_bytes, b64"),
+        ({"of one": {"target": [3]}}, "accepted: a class number, -1, or a name from the labels"),
+    ],
+)
+def test_a_mistyped_field_is_no_missing_one(server: Server, more: dict[str, Any], says: str):
+    more = dict(more)
+    of_one = more.pop("of one", {})
+    picture = {"b64": base64.b64encode(CHELSEA.read_bytes()).decode()}
+    body = {"instances": [{"image": picture, **of_one}], "methods": ["gradcam"], **more}
+    answer = server.post("/v1/models/bundled:explain", body)
+    assert answer.status == 400 and says in answer.json()["error"], answer.json()
+
+
+def test_methods_of_an_address(server: Server) -> None:
+    """With commas, or the word again as on the command line; a class is said once, and tensors say
+    theirs elsewhere."""
+    photo, path = CHELSEA.read_bytes(), "/v2/models/bundled/explain"
+    for query in ("method=guided,gradcam", "method=guided&method=gradcam"):
+        told = server.post(f"{path}?{query}", photo).json()
+        names = [o["name"] for o in told["outputs"] if o["name"].startswith("heatmap_")]
+        assert names == ["heatmap_guided", "heatmap_gradcam"]
+    for body, query, says in (
+        (photo, "target=1&target=2", "'target' is twice in the address"),
+        (photo, "methods=guided", "'methods' in the address; accepted: target, contrast, method"),
+        (one(), "method=guided", "'method' in the address goes with a picture as body"),
+    ):
+        answer = server.post(f"{path}?{query}", body)
+        assert answer.status == 400 and says in answer.json()["error"], answer.json()
+
+
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", None])
 def test_a_picture_is_one_whatever_curl_says_of_it(server: Server, kind: str | None) -> None:
     header = {"Accept": "image/png"} | ({} if kind is None else {"Content-Type": kind})
