@@ -104,6 +104,7 @@ _ROWS: tuple[tuple[str, Trait], ...] = (
     ("Pad", _T.MOVES),
     ("ScatterElements ScatterND", _T.KEEPS_SHAPE),
     ("TopK Col2Im", _T.KEEPS_SIGN | _T.INTEGER_OPERANDS),
+    ("AffineGrid", _T.INTEGER_OPERANDS),
     ("GridSample", _T.CHANNELS_SECOND),
     ("Resize Upsample", _T.NONE),
     # Sums and products.

@@ -1,4 +1,4 @@
-"""GridSample: what is read at places that a tensor names, and how it changes as they move.
+"""GridSample and AffineGrid: what is read at places that a tensor names, and how it changes there.
 
 Places are handled axis by axis: `_Axis` gives the neighbours that a place reads, with weights and
 the weights' slopes. A sample is the product over the axes.
@@ -30,6 +30,22 @@ class _Axis:
     index: ir.Value
     weight: ir.Value
     slope: ir.Value
+
+
+@vjp("AffineGrid", 20)
+def affine_grid(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
+    """theta: [N,r,r+1], size -> [N,O1,...,Or,r]: each place (x, y, 1) by theta. By theta: the sum
+    over places of the cotangent times (x, y, 1), which are what the identity gives."""
+    rank, theta = op.dims()[1], op.x
+    if rank is None or theta.dtype is None:
+        raise op.unsupported("a theta of unknown size", "[N,2,3] or [N,3,4]")
+    one = e.Concat(np.array([1]), e.Slice(op.need(1), [1], [rank + 2], [0]), axis=0, _dtype=INT64)
+    eye = e.const(np.eye(rank, rank + 1)[None], theta.dtype)
+    aligned = op.attr("align_corners", 0)
+    places = e.Reshape(e.op("AffineGrid", [eye, one], align_corners=aligned)[0], [-1, rank])
+    turned = e.Transpose(e.Reshape(ct, [0, -1, rank]), perm=[0, 2, 1])  # [N, r, P]
+    shift = e.ReduceSum(turned, [2], keepdims=1)
+    return e.Concat(e.MatMul(turned, places), shift, axis=2, _shape=theta.shape), None
 
 
 @vjp("GridSample", 16, 20, 22)

@@ -85,7 +85,28 @@ def _blocks(
     )
 
 
+def _affine(name: str, size: tuple[int, ...], align: bool, **more: Any) -> Row:
+    rank = len(size) - 2
+    return Row(
+        "AffineGrid",
+        name + (", aligned" if align else ""),
+        f"y = AffineGrid<align_corners={int(align)}>(t, size)",
+        {"t": (size[0], rank, rank + 1)},
+        torch=lambda t: F.affine_grid(t, list(size), align_corners=align),
+        consts={"size": np.array(size)},
+        opsets=(20,),
+        no_reference="its AffineGrid is float32",
+        **more,
+    )
+
+
 ROWS = [
+    *(
+        _affine(name, size, align)
+        for name, size in (("plane", (2, 3, 4, 5)), ("volume", (2, 1, 3, 2, 4)))
+        for align in (False, True)
+    ),
+    _affine("named batch", (2, 3, 4, 5), False, dims={"t": ("N", 2, 3)}),
     *(
         _grid("", mode, padding, align, (opset, opset + 2))
         for opset, names in MODES.items()
