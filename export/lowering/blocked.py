@@ -3,7 +3,8 @@
 Its layout pass knows convolutions, pools, Add, Mul of equal shapes, Concat and nearest Resize; any
 other operator costs a reorder out and one back. So comparisons are depthwise convolutions that
 saturate, and positions are put apart by a Resize times a pattern of zeros and ones. All of it is
-exact: products with powers of two, sums with zero. (An infinity gives NaN: 0 x inf.)
+exact: products with powers of two, sums with zero. (An infinity gives NaN: 0 x inf. Where a
+cotangent may be infinite, a gate leaves the layout and chooses.)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..emit import Emitter, dim_of, fits
+from .steep import steep_behind
 
 # A power of two: products are exact. y * HUGE >= 1 for every y above 1e-30.
 HUGE = 2.0**100
@@ -105,7 +107,7 @@ def rectified(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | 
     A convolution has one sum to give, but where ct is a sum of two, the other one has it.
     """
     made = ct.producer()
-    if made is None or ct.uses() or not inside(high):
+    if made is None or ct.uses() or not inside(high) or steep_behind(y):
         return None
     if made.op_type == "Conv":
         return e.Relu(e.Add(ct, shut(e, y, high), _shape=y.shape), _shape=y.shape)
@@ -121,6 +123,11 @@ def gate(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | None:
     """ct where 0 < y < high, else 0, in the layout; None for bounds that can't be told there."""
     if not inside(high):
         return None
+    if steep_behind(y):
+        mask = e.Greater(y, 0.0)
+        if high != float("inf"):
+            mask = e.And(mask, e.Less(y, high), _shape=y.shape)
+        return e.Where(mask, ct, 0.0, _shape=y.shape, _dtype=ct.dtype)
     mask = above(e, y) if high == float("inf") else between(e, y, high)
     return e.Mul(ct, mask, _shape=y.shape)
 
