@@ -5,7 +5,8 @@ Nothing here knows an operator: rules say what a node passes on, variants are ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import onnx
@@ -14,12 +15,12 @@ import onnx_ir as ir
 from ..errors import UnsupportedNode
 from .apart import Apart
 from .emit import Emitter, broadcast_shape, dim_of
-from .nested import nodes_of
+from .nested import held_graphs, nodes_of
 from .rules import COMPUTED_FROM, NO_GRADIENT, Cotangents, Op, RuleMap, guarded
 from .rules.op import first_input
 from .rules.quantize import makes_codes, on_integers
 from .rules.shape import Amount, minus, size_of, vector
-from .rules.spelled import all_spelled, release
+from .rules.spelled import Spelled, all_spelled, release
 from .scaling import Scaling
 
 FLOATS = frozenset(
@@ -77,20 +78,37 @@ def path(of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> tuple[list[ir.Node]
     return kept[::-1], leads
 
 
-def _reads(node: ir.Node) -> list[ir.Value | None]:
+@dataclass(frozen=True)
+class Way:
+    """What a walk goes through. nodes, leads: see `path`. spelled: by its output, each rectifier of
+    several nodes that lies on it."""
+
+    nodes: Sequence[ir.Node]
+    leads: Collection[ir.Value]
+    spelled: Mapping[ir.Value, Spelled]
+
+    @classmethod
+    def between(cls, of: Iterable[ir.Value], wrt: Iterable[ir.Value]) -> Way:
+        nodes, leads = path(of, wrt)
+        return cls(nodes, leads, {s.y: s for s in all_spelled(nodes) if s.x in leads})
+
+
+def _reads(node: ir.Node) -> Sequence[ir.Value | None]:
     """The inputs that a node's result is computed from, with what the graphs inside it (If, Loop)
     read from outside."""
     first = COMPUTED_FROM.get(node.op_type) if node.domain == "" else None
-    values = list(node.inputs[:first])
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            inner = attribute.as_graph()
-            own = {id(v) for n in nodes_of(inner) for v in n.outputs}
-            own |= {id(v) for v in (*inner.inputs, *inner.initializers.values())}
-            values.extend(
-                v for n in nodes_of(inner) for v in n.inputs if v is not None and id(v) not in own
-            )
-            values.extend(v for v in inner.outputs if id(v) not in own)
+    outer = node.inputs if first is None else node.inputs[:first]
+    inside = [*held_graphs(node)] if node.attributes else ()
+    if not inside:
+        return outer
+    values = list(outer)
+    for inner in inside:
+        own = {id(v) for n in nodes_of(inner) for v in n.outputs}
+        own |= {id(v) for v in (*inner.inputs, *inner.initializers.values())}
+        values.extend(
+            v for n in nodes_of(inner) for v in n.inputs if v is not None and id(v) not in own
+        )
+        values.extend(v for v in inner.outputs if id(v) not in own)
     return values
 
 
@@ -130,15 +148,17 @@ def backward(
     wrt: Sequence[ir.Value],
     rules: RuleMap,
     scaling: Scaling | None = None,
+    way: Way | None = None,
 ) -> list[ir.Value | None]:
     """Emit the vector-Jacobian product: seeds are pairs (tensor, its cotangent).
 
+    way: from the seeds' tensors to `wrt`, where it is known.
     scaling: keeps the cotangents within float16's range on the way.
     Returns the cotangent of each `wrt`, None where no gradient reaches it.
     Raises UnsupportedNode for a node on the way without a rule.
     """
-    nodes, leads = path([tensor for tensor, _ in seeds], wrt)
-    spelled = {s.y: s for s in all_spelled(nodes) if s.x in leads}
+    way = way or Way.between([tensor for tensor, _ in seeds], wrt)
+    nodes, leads, spelled = way.nodes, way.leads, way.spelled
     apart = Apart(e.graph)
     pending: dict[ir.Value, list[ir.Value]] = {}
     for tensor, ct in seeds:

@@ -42,6 +42,8 @@ def broadcast_shape(shapes: Iterable[ir.Shape | None]) -> ir.Shape | None:
     known = list(shapes)
     if any(shape is None for shape in known):
         return None
+    # Most often one, beside scalars, or the same one twice.
+    known = [shape for shape in known if shape] or known[:1]
     if known and all(shape is known[0] or shape == known[0] for shape in known):
         return known[0]
     rank = max((len(shape) for shape in known if shape is not None), default=0)
@@ -103,6 +105,9 @@ class Emitter:
         self._names = _all_names(graph)
         self._memo: dict[tuple[object, ...], tuple[ir.Value, ...]] = {}
         self._constants: dict[tuple[object, ...], ir.Value] = {}
+        self._numbers: dict[tuple[str, ir.DataType | None], ir.Value] = {}
+        self._attributes: dict[tuple[object, ...], ir.Attr] = {}
+        self._shapes: dict[tuple[object, ...], ir.Shape] = {}
         self._uses: dict[str, int] = {}
         self._wide = False
 
@@ -113,6 +118,7 @@ class Emitter:
         def emit(*operands: Any, **attributes: Any) -> ir.Value:
             return self.op(op_type, operands, **attributes)[0]
 
+        self.__dict__[op_type] = emit  # found from now on before this is asked
         return emit
 
     @contextmanager
@@ -177,16 +183,8 @@ class Emitter:
         inputs = [self._value(o, like) for o in operands]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        if attributes:
-            attributes = {k: v for k, v in attributes.items() if v is not None}
-            for name, given_value in attributes.items():
-                _check_integers(name, given_value)
-        key = (
-            op_type,
-            _outputs,
-            *map(id, inputs),
-            *((k, _frozen(v)) for k, v in sorted(attributes.items())),
-        )
+        attrs = [self._attribute(k, v) for k, v in attributes.items() if v is not None]
+        key = (op_type, _outputs, *map(id, inputs), frozenset(map(id, attrs)))
         found = self._memo.get(key)
         if found is not None:
             return found
@@ -195,7 +193,7 @@ class Emitter:
             "",
             op_type,
             inputs,
-            [_attribute(k, v) for k, v in attributes.items()],
+            attrs,
             outputs=outputs,
             name=outputs[0].name,
         )
@@ -207,12 +205,13 @@ class Emitter:
         if dtype is not None:
             outputs[0].dtype = dtype
         if _shape is not None:
-            outputs[0].shape = _shape if isinstance(_shape, ir.Shape) else ir.Shape(_shape)
+            outputs[0].shape = _shape if isinstance(_shape, ir.Shape) else self._sized(_shape)
         elif op_type in _ELEMENTWISE:
             outputs[0].shape = broadcast_shape(v.shape for v in inputs if v is not None)
         elif op_type == "Transpose" and inputs[0] is not None and inputs[0].shape is not None:
             perm = attributes.get("perm") or range(len(inputs[0].shape))[::-1]
-            outputs[0].shape = ir.Shape([inputs[0].shape[p] for p in perm])
+            dims = inputs[0].shape.dims
+            outputs[0].shape = self._sized([dims[p] for p in perm])
         self._memo[key] = tuple(outputs)
         return self._memo[key]
 
@@ -261,9 +260,41 @@ class Emitter:
             raise TypeError(f"the element type that '{value.name}' should have is unknown")
         return value if value.dtype == dtype else self.Cast(value, to=int(dtype))
 
+    def _attribute(self, name: str, value: Any) -> ir.Attr:
+        """An attribute: the same one for all nodes that have it."""
+        kind = type(value)
+        key: tuple[object, ...]
+        if kind is list or kind is tuple:  # [1] and [1.0] are equal
+            key = (name, list, *map(type, value), *value)
+        elif kind is float:  # 0.0 and -0.0 are
+            key = (name, kind, value.hex())
+        else:
+            key = (name, kind, _frozen(value))
+        found = self._attributes.get(key)
+        if found is None:
+            found = self._attributes[key] = _attribute(name, value)
+        return found
+
+    def _sized(self, dims: Sequence[int | str | ir.SymbolicDim | None]) -> ir.Shape:
+        """A shape: the same one for all values that have it."""
+        key = tuple(dims)
+        found = self._shapes.get(key)
+        if found is None:
+            found = self._shapes[key] = ir.Shape(dims)
+        return found
+
     def _value(self, operand: Any, like: ir.DataType | None) -> ir.Value | None:
         # Numbers first: whether something is a Value is asked slowly, of what is none.
-        if type(operand) in _NUMBERS:
+        kind = type(operand)
+        if kind is ir.Value:
+            return operand  # type: ignore[no-any-return]
+        if kind is float:
+            key = (operand.hex(), like)  # 0.0 and -0.0 are equal
+            made = self._numbers.get(key)
+            if made is None:
+                made = self._numbers[key] = self.const(operand, like)
+            return made
+        if kind in _NUMBERS:
             return self.const(operand, like)
         if operand is None or isinstance(operand, ir.Value):
             return operand
@@ -277,6 +308,7 @@ class Emitter:
 def _attribute(name: str, value: Any) -> ir.Attr:
     """An attribute. onnx-ir's own conversion asks every value for the protocols of graphs, tensors
     and models: a fifth of the time of an export."""
+    _check_integers(name, value)
     kind = type(value)
     if kind is int:
         return ir.AttrInt64(name, value)
@@ -306,10 +338,8 @@ def _all_names(graph: ir.Graph) -> set[str]:
 
 
 def _frozen(value: Any) -> object:
-    if type(value) in (int, float, str):  # to ask for onnx-ir's protocols takes long
+    if type(value) in (int, str):  # to ask for onnx-ir's protocols takes long
         return value
-    if isinstance(value, (list, tuple)):
-        return tuple(value)
     return id(value) if isinstance(value, (ir.TensorProtocol, ir.Graph)) else value
 
 

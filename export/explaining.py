@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..errors import UnsupportedNode
-from .backward import backward
+from .backward import Way, backward
 from .choose import unreached
 from .emit import Emitter, dim_of
 from .one_class import head_of
@@ -76,6 +76,7 @@ class Explaining:
     _cotangents: dict[tuple[Seed, int], ir.Value] = field(default_factory=dict)
     _walks: dict[tuple[object, ...], list[ir.Value]] = field(default_factory=dict)
     _starts: dict[tuple[ir.Value, ...], ir.Value] = field(default_factory=dict)
+    _ways: dict[tuple[ir.Value | None, ...], Way] = field(default_factory=dict)
     # By name, what seeds have added to the graph beside the model's own.
     inputs: dict[str, ir.Value] = field(default_factory=dict)
     # What `variations` has made, by its kind.
@@ -122,8 +123,9 @@ class Explaining:
             start = None if scaling is not None else self._behind_head(rules, seed, wrt)
             seeds = start or [(of, self.cotangent(seed, i)) for i, of in enumerate(self.of)]
             few = [(self._through_few(tensor, wrt), ct) for tensor, ct in seeds]
+            way = self._way([tensor for tensor, _ in few], wrt)
             try:
-                found = backward(self.e, few, wrt, self.rule_map(rules), scaling)
+                found = backward(self.e, few, wrt, self.rule_map(rules), scaling, way)
             except UnsupportedNode:
                 if few == seeds:
                     raise
@@ -143,8 +145,16 @@ class Explaining:
         key = (of, *wrt)
         if key not in self._starts:
             with self.e.rooted(), self.e.scope("picked"):
-                self._starts[key] = through_few(self.e, of, wrt)
+                nodes = self._way([of], wrt).nodes
+                self._starts[key] = through_few(self.e, of, wrt, nodes)
         return self._starts[key]
+
+    def _way(self, of: Sequence[ir.Value], wrt: Sequence[ir.Value]) -> Way:
+        """What lies between, looked for once: the model's own nodes stay as they are."""
+        key = (*of, None, *wrt)
+        if key not in self._ways:
+            self._ways[key] = Way.between(of, wrt)
+        return self._ways[key]
 
     def _behind_head(
         self, rules: str, seed: Seed, wrt: Sequence[ir.Value]

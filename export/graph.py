@@ -173,7 +173,7 @@ def read(model: ModelLike) -> tuple[ir.Model, str]:
             if "ai.onnx" in imports:  # the standard domain, spelled out
                 imports.setdefault("", imports.pop("ai.onnx"))
         loaded.meta[FILES], loaded.meta[SOURCE] = message.files, source
-        if folder is not None:
+        if folder is not None and message.files:
             ir.external_data.set_base_dir(loaded.graph, folder)
         forget_no_sizes(loaded)
     except InputError:

@@ -16,7 +16,6 @@ import numpy as np
 import onnx_ir as ir
 
 from . import traits
-from .backward import path
 from .clone import copy_of
 from .emit import Emitter, all_dims
 from .rowwise import operand_axes, resized
@@ -60,10 +59,11 @@ class _Region:
     stop: int
 
 
-def through_few(e: Emitter, of: ir.Value, wrt: Sequence[ir.Value]) -> ir.Value:
+def through_few(
+    e: Emitter, of: ir.Value, wrt: Sequence[ir.Value], nodes: Sequence[ir.Node]
+) -> ir.Value:
     """A tensor equal to `of`, [N, ...], from which a walk to `wrt` goes through few places where
-    few are picked; `of` itself where none are, or nothing is saved."""
-    nodes = path([of], wrt)[0]
+    few are picked; `of` itself where none are, or nothing is saved. nodes: those between."""
     picks: dict[tuple[ir.Value, int], list[_Pick]] = {}
     for node in nodes:
         pick = _pick(node)

@@ -44,6 +44,7 @@ from .variations import rise
     rules=names, methods=names, of=names, wrt=names, cotangent=text, reduce=text, for_=text,
     dtype=text, layer=names, fuse=flag, size=text, signed=flag, contrast_form=text,
 )  # fmt: skip
+@seldom_collected  # what writes the message too: behind it the graph is garbage
 def export(
     model: ModelLike,
     rules: Sequence[str] | None = None,

@@ -39,6 +39,8 @@ def waves(model: ir.Model) -> Iterator[set[ir.Node]]:
 def _levels(model: ir.Model) -> dict[ir.Node, int]:
     """Of each Slice behind windows that may not fit, how many times they alternate before it."""
     found: dict[ir.Node, int] = {}
+    if all(node.op_type != "Slice" for node in nodes_of(model.graph)):
+        return found
     seen: dict[ir.Value, tuple[int, bool]] = {}
     windows = False
     for node in model.graph:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -40,22 +39,31 @@ def first_input(node: ir.Node) -> ir.Value | None:
     return node.inputs[0] if node.inputs else None
 
 
-@contextmanager
-def guarded(op: Op) -> Iterator[None]:
+class guarded:  # noqa: N801 - used as a function; a walk enters two per node
     """Make an UnsupportedNode that names the node of whatever is raised inside.
 
     What reads a node trusts its attributes, shapes and types to be as the standard has them; a
     broken file's aren't, in more ways than rules could ask for.
     """
-    try:
-        yield
-    except InputError:
-        raise
-    except MemoryError as err:
-        raise op.unsupported("it takes more memory than there is", "smaller sizes") from err
-    except Exception as err:
+
+    __slots__ = ("op",)
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if not isinstance(err, Exception) or isinstance(err, InputError):
+            return
+        if isinstance(err, MemoryError):
+            why = "it takes more memory than there is"
+            raise self.op.unsupported(why, "smaller sizes") from err
         why = f" ({err})" if str(err) else ""
-        raise op.unsupported(
+        raise self.op.unsupported(
             f"its attributes or shapes contradict each other{why}", "a valid model"
         ) from err
 

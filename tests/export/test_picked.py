@@ -44,7 +44,7 @@ def found(model: onnx.ModelProto, **asked: object) -> tuple[onnx.ModelProto, lis
 
 
 def plainly(monkeypatch) -> None:
-    monkeypatch.setattr(explaining, "through_few", lambda e, of, wrt: of)
+    monkeypatch.setattr(explaining, "through_few", lambda e, of, wrt, nodes: of)
 
 
 def rows_walked(model: onnx.ModelProto, weight: str) -> set[int]:
