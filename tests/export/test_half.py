@@ -374,3 +374,22 @@ m (float16[N,64] x) => (float16[N,5] y) {{
     above = x > 0 if op == "Max" else x < 0
     want = np.where(above, 0.7, -0.9) * w.T[[0, 2, 4]].astype(np.float32)
     np.testing.assert_allclose(found, want, rtol=2e-3)
+
+
+@pytest.mark.parametrize("root", ["y = Sqrt(s)", "y = Pow(s, third)"])
+def test_a_norm_that_half_floats_hold_no_more(root: str) -> None:
+    """Cubes of what is small, 0 in half, or not rounded to it yet: the row is finite."""
+    text = f"""<ir_version: 8, opset_import: ["": 18]>
+m (float16[N,64] x) => (float16[N,1] y) {{
+    c = Clip(x, least)
+    p = Pow(c, three)
+    s = ReduceMean(p, axes)
+    {root}
+}}"""
+    third, least = np.float16(1 / 3), np.float16(1e-6)
+    given = {"third": third, "least": least, "three": np.float16(3), "axes": np.array([1])}
+    x = np.linspace(-1, 1e-3, 192).reshape(3, 64).astype(np.float16)
+    model = models.parsed(text, given)
+    proto = explain_graph(model, ["vanilla"], wrt="x", target_class=0).to_proto()
+    found = run_runtime(proto, {"x": x})
+    assert np.isfinite(found["saliency_vanilla"]).all()
