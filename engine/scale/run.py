@@ -276,4 +276,6 @@ def _temporary(folder: Path) -> Iterator[Path]:
         with temporary_folder(folder) as own:
             yield own
     except FileNotFoundError:
+        if folder.exists():
+            raise
         raise OutputError(f"{folder}: was removed meanwhile") from None
