@@ -150,8 +150,13 @@ class _Judge:
             if spec.dtype != "float32":  # kernels that the runtime lacks
                 return Outcome("skip", "runtime", str(err)[:200])
             raise
-        if _apart(found["y"], plain["y"]) > (0.01 if spec.dtype == "float16" else 1e-4):
-            raise WrongError(f"scores: {_apart(found['y'], plain['y']):.1e} off the model's own")
+        # Of probabilities that are all small, what the runtime's Sigmoid leaves is no mistake.
+        least = 0.0 if spec.closing in ("none", "log_softmax") else 1e-2
+        off = float(np.abs(found["y"] - plain["y"]).max()) / max(
+            np.abs(plain["y"]).max(), least, 1e-12
+        )
+        if not off < (0.01 if spec.dtype == "float16" else 1e-4):
+            raise WrongError(f"scores: {off:.1e} off the model's own")
         wanted = self.oracle.maps(self.x, self.noise)
         finite = {n: w for n, w in wanted.items() if np.isfinite(w).all()}
         for name, want in finite.items():
