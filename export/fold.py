@@ -54,6 +54,8 @@ def fold_constants(
             taken = _names(graph) if taken is None else taken
             changed |= _take_branch(graph, node, taken)
             continue
+        if node.op_type == "Reshape":
+            changed |= _settle_reshape(graph, node, keep)
         if node.domain != "" or any(id(v) in outputs for v in node.outputs):
             continue
         named = node.outputs if node.op_type in traits.ASKS_SIZE else (*node.inputs, *node.outputs)
@@ -131,33 +133,90 @@ def _shape(node: ir.Node) -> list[NDArray[Any]] | None:
     return [np.array(known[0] if node.op_type == "Size" else known, np.int64)]
 
 
-def _picked(node: ir.Node) -> NDArray[Any] | None:
-    """Sizes that are known, picked out of a shape that isn't whole: a batch's is mostly open."""
-    if len(node.inputs) < {"Gather": 2, "Slice": 3}.get(node.op_type, 99):
+# A size that is known, or an open one: that of an axis of a tensor.
+_Size = int | tuple[ir.Value, int]
+
+
+def _sizes(value: ir.Value | None, depth: int = 8) -> list[_Size] | None:
+    """What a tensor of sizes holds, one by one; None where anything else is in it."""
+    if value is None or depth == 0:
         return None
-    asked = None if node.inputs[0] is None else node.inputs[0].producer()
-    source = asked.inputs[0] if asked is not None and asked.op_type == "Shape" else None
-    if asked is None or source is None or asked.domain or source.shape is None:
+    known = constant(value)
+    if known is not None:
+        few = known.dtype.kind in "iu" and known.ndim < 2 and known.size <= 64
+        return [int(n) for n in known.reshape(-1)] if few else None
+    node = value.producer()
+    if node is None or node.domain or not node.inputs or node.inputs[0] is None:
         return None
-    start, end = asked.attributes.get_int("start", 0), asked.attributes.get_int("end")
-    dims = np.array(all_dims(source.shape)[start:end], object)
+    source = node.inputs[0]
+    if node.op_type == "Shape":
+        if source.shape is None:
+            return None
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end")
+        dims: list[_Size] = [
+            d if isinstance(d, int) else (source, axis)
+            for axis, d in enumerate(all_dims(source.shape))
+        ]
+        return dims[start:end]
+    if node.op_type == "Concat":
+        parts = [_sizes(v, depth - 1) for v in node.inputs]
+        return None if None in parts else [size for part in parts for size in part or ()]
+    if node.op_type in ("Identity", "Squeeze", "Unsqueeze"):
+        return _sizes(source, depth - 1)
+    return _few_of(node, _sizes(source, depth - 1)) if node.op_type in _PICKS else None
+
+
+# With the inputs that they have at least.
+_PICKS = {"Gather": 2, "Slice": 3}
+
+
+def _few_of(node: ir.Node, sizes: list[_Size] | None) -> list[_Size] | None:
+    """What a Gather or Slice takes of sizes."""
+    if sizes is None or len(node.inputs) < _PICKS[node.op_type]:
+        return None
     at = [None if v is None else constant(v) for v in node.inputs[1:]]
     if node.op_type == "Gather":
-        places = at[0]
-        if places is None or not (-len(dims) <= places).all() or not (places < len(dims)).all():
-            return None
-        found = np.asarray(dims[places.astype(np.int64)], object)
-    else:
-        first, last, step = (at[0], at[1], at[3] if len(at) > 3 else np.array([1]))
-        if any(a is None or a.size != 1 for a in (first, last, step)):
-            return None
-        numbers = [int(a.item()) for a in (first, last, step) if a is not None]
-        if numbers[2] < 1:
-            return None
-        found = dims[slice(*numbers)]
-    if not all(isinstance(d, int) and abs(d) < 2**63 for d in found.reshape(-1)):
+        places = [] if at[0] is None else [int(n) for n in at[0].reshape(-1)]
+        inside = at[0] is not None and all(-len(sizes) <= n < len(sizes) for n in places)
+        return [sizes[n] for n in places] if inside else None
+    bounds = (at[0], at[1], at[3] if len(at) > 3 else np.array([1]))
+    numbers = [int(a.item()) for a in bounds if a is not None and a.size == 1]
+    return sizes[slice(*numbers)] if len(numbers) == 3 and numbers[2] > 0 else None
+
+
+def _picked(node: ir.Node) -> NDArray[Any] | None:
+    """Sizes that are known, picked out of a shape that isn't whole: a batch's is mostly open."""
+    sizes = _sizes(node.outputs[0]) if node.op_type in _PICKS else None
+    if sizes is None or not all(isinstance(d, int) and abs(d) < 2**63 for d in sizes):
         return None
-    return found.astype(np.int64)
+    found = np.array(sizes, np.int64)
+    places = constant(node.inputs[1]) if node.op_type == "Gather" else None
+    return found if places is None else found.reshape(places.shape)
+
+
+def _settle_reshape(graph: ir.Graph, node: ir.Node, keep: Collection[str]) -> bool:
+    """Say 0, "as it was", in place of the open sizes that a Reshape asks of what it reads: the
+    size of -1 is known then, if all but those are."""
+    if node.domain or len(node.inputs) < 2 or node.attributes.get_int("allowzero"):
+        return False
+    source, target = node.inputs[0], node.inputs[1]
+    if source is None or target is None or constant(target) is not None or target.name in keep:
+        return False
+    sizes = _sizes(target)
+    if sizes is None or 0 in sizes or not any(isinstance(size, tuple) for size in sizes):
+        return False
+    settled = [
+        size if isinstance(size, int) else 0 if size == (source, axis) else None
+        for axis, size in enumerate(sizes)
+    ]
+    if None in settled:
+        return False
+    tensor = ir.tensor(np.array(settled, np.int64), name=f"{node.outputs[0].name}/sizes")
+    fixed = ir.Value(name=tensor.name, const_value=tensor)
+    fixed.dtype, fixed.shape = tensor.dtype, ir.Shape([len(settled)])
+    graph.register_initializer(fixed)
+    node.replace_input_with(1, fixed)
+    return True
 
 
 def _take_branch(graph: ir.Graph, node: ir.Node, taken: set[str]) -> bool:

@@ -105,7 +105,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "export/field": "export/test_variations",
         "export/finish": "export/test_methods",
         "export/flow": "export/test_saliency",
-        "export/fold": "export/test_load",
         "export/front": "engine/test_preprocessing_inside",
         "export/graph": "export/test_load",
         "export/head": "export/test_heads",
