@@ -78,6 +78,16 @@ def fold_constants(
     return changed
 
 
+def take_branches(model: ir.Model) -> None:
+    """Put the branch of each If whose condition is a constant in its place: before ONNX's inference
+    sees the model, which takes all names around an If anew for each of its branches."""
+    taken: set[str] | None = None
+    for node in list(model.graph):
+        if node.op_type == "If":
+            taken = _names(model.graph) if taken is None else taken
+            _take_branch(model.graph, node, taken)
+
+
 def _evaluate(model: ir.Model, node: ir.Node, budget: Budget) -> list[NDArray[Any]] | None:
     if node.op_type in traits.ASKS_SIZE:
         return _shape(node)

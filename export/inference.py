@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..errors import InputError, ModelError
 from . import traits
-from .fold import Budget, fold_constants
+from .fold import Budget, fold_constants, take_branches
 from .guard import bared, hidden, suspects, unbounded
 from .legacy import help_inference
 from .message import message
@@ -34,6 +34,7 @@ def settle_shapes(model: ir.Model, source: str, keep: Collection[str] = ()) -> N
     Raises ModelError."""
     budget = Budget()
     try:
+        take_branches(model)
         for _ in range(ROUNDS):
             infer_shapes(model)
             told = help_inference(model)

@@ -256,3 +256,31 @@ def test_the_tensor_keeps_the_name_that_the_file_shows() -> None:
     loaded = load(_model(nodes, yes=np.array(True)))
     made = {v.name for node in loaded.graph for v in node.outputs}
     assert {"h", "y"} <= made
+
+
+def test_inference_sees_no_if_whose_condition_is_a_constant(monkeypatch: pytest.MonkeyPatch):
+    """It takes all names around an If anew for each of its branches: a square for a chain."""
+    nodes, x = [], "x0"
+    for i in range(4):
+        branches = {
+            f"{which}_branch": helper.make_graph(
+                [helper.make_node(op, [x], [f"{which}{i}"])], which, [], [_info(f"{which}{i}")]
+            )
+            for which, op in (("then", "Relu"), ("else", "Tanh"))
+        }
+        nodes.append(helper.make_node("If", ["c"], [f"x{i + 1}"], **branches))
+        x = f"x{i + 1}"
+    held = numpy_helper.from_array(np.array(True), "c")
+    graph = helper.make_graph(nodes, "chain", [_info("x0")], [_info(x)], [held])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    seen: list[list[str]] = []
+    infer = onnx.shape_inference.infer_shapes
+
+    def spied(proto: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+        seen.append([n.op_type for n in proto.graph.node])
+        return infer(proto, **options)
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", spied)
+    assert [n.op_type for n in load(model).graph] == ["Relu"] * 4
+    assert seen
+    assert all("If" not in ops for ops in seen)
