@@ -100,7 +100,8 @@ def confined(
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="backlight-") as name:
         folder = Path(name)
-        job = {"arguments": list(arguments), "memory": limits.bytes, "about": about}
+        job = {"arguments": list(arguments), "memory": limits.bytes, "about": about,
+               "parent": os.getpid()}  # fmt: skip
         (folder / _JOB).write_text(json.dumps(job), encoding="ascii")
         (folder / _BEAT).touch()
         process = started(command_of(module, name), stderr=_stderr())
@@ -214,6 +215,7 @@ class Job:
         self.arguments: list[str] = said["arguments"]
         self.about: Any = said["about"]
         self.memory: int = said["memory"]
+        self.parent: int = said["parent"]
         self._folder = folder
 
     @classmethod
@@ -222,7 +224,7 @@ class Job:
         job = cls(Path(sys.argv[1]))
         _silence_libraries()
         limit_memory(job.memory)
-        ends_with_its_parent()
+        ends_with_its_parent(job.parent)
         job.beat()  # to start is no part of the work
         return job
 
@@ -259,8 +261,11 @@ def limit_memory(memory: int) -> None:
         resource.setrlimit(kind, (most, hard))
 
 
-def ends_with_its_parent() -> None:
+def ends_with_its_parent(parent: int | None = None) -> None:
     """Where the parent is killed, or its thread that started this process ends, this process goes
-    too. Linux alone has that."""
+    too. Linux alone has that. parent: its process, which may have ended before this call: nobody
+    would hear of that any more."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if parent is not None and os.getppid() != parent:
+            os._exit(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,18 @@ def test_pieces_of_work_start_the_clock_again(
     monkeypatch.setattr(confined.time, "monotonic", lambda: float(process.at))
     assert confined._waited(process, beat, 5) is through  # type: ignore[arg-type]
     assert through or process.at < 10
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells of it")
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_parent_may_have_ended_before_anybody_listens(gone: bool) -> None:
+    """A child takes seconds to start, in which its parent may be killed: it would run on for good."""
+    code = (
+        "from backlight.engine.runtime.confined import ends_with_its_parent\n"
+        f"ends_with_its_parent({1 if gone else os.getpid()})\nprint('goes on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == ((1, "") if gone else (0, "goes on\n")), done.stderr
