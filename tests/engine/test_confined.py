@@ -47,7 +47,7 @@ def test_pieces_of_work_start_the_clock_again(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells of it")
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_parent_may_have_ended_before_anybody_listens(gone: bool) -> None:
-    """A child takes seconds to start, in which its parent may be killed: it would run on for good."""
+    """A child takes seconds to start; its parent may be killed in them, and it would run on."""
     code = (
         "from backlight.engine.runtime.confined import ends_with_its_parent\n"
         f"ends_with_its_parent({1 if gone else os.getpid()})\nprint('goes on')"
