@@ -65,11 +65,7 @@ def fold_constants(
         if results is None:
             continue
         for value, array in zip(node.outputs, results, strict=False):
-            tensor = ir.tensor(array, name=value.name)
-            fixed = ir.Value(name=f"{value.name}/folded", const_value=tensor)
-            tensor.name = fixed.name
-            fixed.dtype, fixed.shape = tensor.dtype, ir.Shape(array.shape)
-            graph.register_initializer(fixed)
+            fixed = _constant(graph, f"{value.name}/folded", array)
             if taken is not None:
                 taken.add(str(fixed.name))
             ir.convenience.replace_all_uses_with(value, fixed)
@@ -221,12 +217,20 @@ def _settle_reshape(graph: ir.Graph, node: ir.Node, keep: Collection[str]) -> bo
     ]
     if None in settled:
         return False
-    tensor = ir.tensor(np.array(settled, np.int64), name=f"{node.outputs[0].name}/sizes")
-    fixed = ir.Value(name=tensor.name, const_value=tensor)
-    fixed.dtype, fixed.shape = tensor.dtype, ir.Shape([len(settled)])
-    graph.register_initializer(fixed)
-    node.replace_input_with(1, fixed)
+    name = f"{node.outputs[0].name}/sizes"
+    node.replace_input_with(1, _constant(graph, name, np.array(settled, np.int64)))
     return True
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """A new initializer of about that name: the file may have one that is called so."""
+    while name in graph.initializers:
+        name += "_"
+    tensor = ir.tensor(array, name=name)
+    fixed = ir.Value(name=name, const_value=tensor)
+    fixed.dtype, fixed.shape = tensor.dtype, ir.Shape(array.shape)
+    graph.register_initializer(fixed)
+    return fixed
 
 
 def _take_branch(graph: ir.Graph, node: ir.Node, taken: set[str]) -> bool:

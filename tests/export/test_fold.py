@@ -89,3 +89,24 @@ def test_a_sequence_by_pytorch_s_older_exporter(kind: str) -> None:
     feeds = {"x": x.detach().numpy(), "target": np.array([1, 1])}
     found = run_runtime(graph.to_proto(), feeds)["saliency_vanilla"]
     np.testing.assert_allclose(found, x.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("taken", "batch"), [("t/folded", "3"), ("y/sizes", "N")])
+def test_a_name_that_the_file_has(taken: str, batch: str) -> None:
+    """An initializer may be called what folding would call its own."""
+    model = parsed(
+        f"""<ir_version: 8, opset_import: ["": 18]>
+g (float[{batch},3,8,8] x) => (float[A,B,C] y) {{
+    r = Mul(x, other)
+    s = Shape(r)
+    c = Slice(s, zero, one)
+    t = Concat<axis=0>(c, minus, eight)
+    y = Reshape(r, t)
+}}""",
+        {n: np.array(v) for n, v in NUMBERS.items()} | {"other": np.ones((1,), np.float32)},
+    )
+    model.graph.initializer[-1].name = model.graph.node[0].input[1] = taken
+    x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    graph = explain_graph(model, ("vanilla",), of="y", wrt="x", cotangent="input")
+    ran = run_runtime(graph.to_proto(), {"x": x, "cotangent": np.ones((3, 24, 8), np.float32)})
+    np.testing.assert_array_equal(ran["saliency_vanilla"], np.ones_like(x))
