@@ -59,7 +59,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < 1e7:
-            raise UsageError(f"a limit of {self.seconds:g} seconds; expected more than 0 and less than 1e7")
+            raise UsageError(
+                f"a limit of {self.seconds:g} seconds; expected more than 0 and below 1e7"
+            )
         if self.memory is not None and self.memory < LEAST:
             raise UsageError(
                 f"a memory limit of {shown(self.memory)}; expected {shown(LEAST)} or more"
