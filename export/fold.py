@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import traits
 from .arithmetic import evaluate, extent, work
 from .emit import all_dims
+from .named import constant_called
 from .rules.op import constant
 
 # Elements. Shapes, axes and masks are small; weights stay as they are (the runtime folds them),
@@ -65,7 +66,7 @@ def fold_constants(
         if results is None:
             continue
         for value, array in zip(node.outputs, results, strict=False):
-            fixed = _constant(graph, f"{value.name}/folded", array)
+            fixed = constant_called(graph, f"{value.name}/folded", array)
             if taken is not None:
                 taken.add(str(fixed.name))
             ir.convenience.replace_all_uses_with(value, fixed)
@@ -218,19 +219,8 @@ def _settle_reshape(graph: ir.Graph, node: ir.Node, keep: Collection[str]) -> bo
     if None in settled:
         return False
     name = f"{node.outputs[0].name}/sizes"
-    node.replace_input_with(1, _constant(graph, name, np.array(settled, np.int64)))
+    node.replace_input_with(1, constant_called(graph, name, np.array(settled, np.int64)))
     return True
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """A new initializer of about that name: the file may have one that is called so."""
-    while name in graph.initializers:
-        name += "_"
-    tensor = ir.tensor(array, name=name)
-    fixed = ir.Value(name=name, const_value=tensor)
-    fixed.dtype, fixed.shape = tensor.dtype, ir.Shape(array.shape)
-    graph.register_initializer(fixed)
-    return fixed
 
 
 def _take_branch(graph: ir.Graph, node: ir.Node, taken: set[str]) -> bool:

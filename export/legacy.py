@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from . import traits
+from .named import constant_called
 from .nested import nodes_of
 from .rules.op import Op, first_input
 
@@ -86,14 +87,8 @@ def _retype(model: ir.Model, node: ir.Node, index: int, dtype: ir.DataType) -> N
     tensor = None if old is None else ir.convenience.get_const_tensor(old)
     assert old is not None
     assert tensor is not None
-    name = f"{old.name}/{dtype.name}"
-    value = model.graph.initializers.get(name)
-    if value is None:
-        made = ir.tensor(tensor.numpy().astype(dtype.numpy()), name=name)
-        value = ir.Value(name=name, const_value=made, shape=ir.Shape(tensor.shape.numpy()))
-        value.dtype = dtype
-        model.graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    array = tensor.numpy().astype(dtype.numpy())
+    node.replace_input_with(index, constant_called(model.graph, f"{old.name}/{dtype.name}", array))
 
 
 def help_inference(model: ir.Model) -> bool:
@@ -178,11 +173,7 @@ def _resize_as_before(model: ir.Model, node: ir.Node) -> None:
         return
     parts = []
     for kind, part in (("down", np.minimum(scales, 1)), ("up", np.maximum(scales, 1))):
-        made = ir.tensor(part, name=f"{given.name}/{node.name}/{kind}")
-        value = ir.Value(name=made.name, const_value=made, shape=ir.Shape(part.shape))
-        value.dtype = made.dtype
-        model.graph.register_initializer(value)
-        parts.append(value)
+        parts.append(constant_called(model.graph, f"{given.name}/{node.name}/{kind}", part))
     inputs = [node.inputs[0], node.inputs[1], parts[0]]
     first = ir.Node("", "Resize", inputs, list(node.attributes.values()), name=f"{node.name}/down")
     first.outputs[0].name = f"{node.outputs[0].name}/down"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import traits
 from .emit import all_dims, dim_of
 from .methods import METHODS
+from .named import constant_called
 from .rules.op import constant
 
 __all__ = ["is_lone", "with_batch", "with_rows", "without_batch"]
@@ -132,12 +133,7 @@ def _unsqueezed(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 def _axes(graph: ir.Graph) -> ir.Value:
     """The constant [0]."""
-    name = "backlight/first_axis"
-    if name not in graph.initializers:
-        made = ir.Value(name=name, const_value=ir.tensor(np.array([0], np.int64), name=name))
-        made.dtype, made.shape = ir.DataType.INT64, ir.Shape([1])
-        graph.register_initializer(made)
-    return graph.initializers[name]
+    return constant_called(graph, "backlight/first_axis", np.array([0], np.int64))
 
 
 def _widen(value: ir.Value) -> None:

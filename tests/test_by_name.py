@@ -113,6 +113,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "export/judged": "export/test_heads",
         "export/layer": "export/test_cam",
         "export/legacy": "export/test_load",
+        "export/named": "export/test_fold",
         "export/noted": "export/test_check",
         "export/outputs": "export/test_saliency",
         "export/parted": "engine/test_cams",

@@ -14,6 +14,7 @@ from ..emit import all_dims, dim_of
 from ..fold import fold_constants
 from ..graph import ModelLike, load
 from ..inference import infer_shapes
+from ..named import constant_called
 from ..rules.op import constant
 from ..unused import remove_unused
 from .local import ELEMENTWISE, spatial
@@ -138,11 +139,7 @@ def _pin_reshape(model: ir.Model, node: ir.Node) -> bool:
 
 def _replace_shape(model: ir.Model, node: ir.Node, dims: list[int]) -> None:
     name = f"{node.outputs[0].name}/shape"
-    tensor = ir.tensor(np.array(dims, np.int64), name=name)
-    value = ir.Value(name=name, const_value=tensor)
-    value.dtype, value.shape = tensor.dtype, ir.Shape([len(dims)])
-    model.graph.register_initializer(value)
-    node.replace_input_with(1, value)
+    node.replace_input_with(1, constant_called(model.graph, name, np.array(dims, np.int64)))
 
 
 def _varying(image: ir.Value, graph: ir.Graph) -> frozenset[ir.Value]:
