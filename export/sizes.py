@@ -17,6 +17,9 @@ __all__ = ["fix_shapes", "forget_no_sizes", "parse_shape"]
 # A declared size above it is none that a tensor has: ONNX's passes multiply sizes, and allocate by
 # them where a tensor's length is another's rank.
 LARGEST_DIM = 2**40
+# Nor has a tensor more of them: no runtime's tensors do, nor NumPy's, and what is written for each
+# of a shape's sizes takes as long as it is long.
+LARGEST_RANK = 64
 Shapes = Mapping[str, Sequence[int]]
 
 # Names that exporters give to every size they don't know: two axes of one such name needn't agree.
@@ -25,8 +28,9 @@ _NO_NAME = re.compile(r"-?\d*|[?*_]+|none|null|nan|any|unk|unknown|undefined|dyn
 
 def forget_no_sizes(model: ir.Model) -> None:
     """Make sizes unknown, in place, that are none: Paddle's exporters write -1 for what they don't
-    know, others 0, or one name such as `?` for all, others no dimensions at all. Shapes of weights
-    are left alone: 0 is a size there."""
+    know, others 0, or one name such as `?` for all, others no dimensions at all. A shape of more
+    sizes than a tensor has is unknown as a whole. Shapes of weights are left alone: 0 is a size
+    there."""
     for graph in (model.graph, *(f.graph for f in model.functions.values())):
         for value in _values(graph):
             shape = value.shape
@@ -34,6 +38,9 @@ def forget_no_sizes(model: ir.Model) -> None:
                 continue
             if not shape.dims and value.is_graph_output() and value.producer() is not None:
                 value.shape = None  # said of outputs of any rank; a number's is found again
+                continue
+            if len(shape) > LARGEST_RANK:
+                value.shape = None
                 continue
             dims = [_dim(dim) for dim in shape]
             if any(new is not old for new, old in zip(dims, shape, strict=True)):

@@ -17,6 +17,10 @@ from .nested import nodes_of
 
 __all__ = ["check_nodes", "check_structure"]
 
+# The version converter and ONNX Runtime look a node's attributes up one by one: 200,000 of them
+# take minutes. No operator of any domain knows a tenth of this.
+_ATTRIBUTES = 1000
+
 
 def check_structure(model: ir.Model, source: str) -> None:
     """What ONNX's checker would say of names and data, without its copies of the weights."""
@@ -36,6 +40,12 @@ def check_nodes(model: ir.Model, opset: int, source: str) -> None:
     """Inputs, outputs and attributes as the standard has them: ONNX's C++ version converter takes
     them for granted, and the whole process with it where they are otherwise. ModelError."""
     for node in nodes_of(model.graph):
+        if len(node.attributes) > _ATTRIBUTES:
+            name = node.name or next((v.name for v in node.outputs if v.name), "")
+            raise ModelError(
+                f"{source}: {node.op_type} '{name}' has {len(node.attributes)} attributes; "
+                f"expected {_ATTRIBUTES} at most"
+            )
         form = _form(node.op_type, opset) if node.domain in ("", "ai.onnx") else None
         if form is None:  # no rule will cover it either
             continue

@@ -25,14 +25,11 @@ COPIES = 40
 # The parts and the state are written with every batch here: more moments to be killed at.
 # The moment comes with a call of a function, Python's or C's, of any thread: no clock.
 OFTEN = """
-import sys
-from backlight.engine.similar import embed
-from backlight.engine.inside import patches
 import os, signal, sys, threading
 from backlight.engine.similar import embed
 from backlight.engine.inside import patches
 embed.PART_SECONDS = 0
-patches.patches.__kwdefaults__["every"] = 0
+patches.patches.__wrapped__.__kwdefaults__["every"] = 0
 from backlight.engine.cli import main
 left = int(sys.argv[1])
 def count(frame, event, argument):

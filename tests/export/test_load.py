@@ -302,6 +302,12 @@ def test_nodes_out_of_order_and_in_a_circle(tmp_path: Path):
         (lambda n: n.input.append("scores"), r"Softmax 'prob' \(opset 11\) has 2 inputs"),
         (lambda n: n.ClearField("input"), "has 0 inputs; expected 1$"),
         (lambda n: n.output.append("more"), "has 2 outputs; expected 1$"),
+        (
+            lambda n: n.attribute.extend(
+                onnx.helper.make_attribute(f"a{i}", 1) for i in range(1001)
+            ),
+            r"Softmax 'prob' has 100[12] attributes; expected 1000 at most$",
+        ),
     ],
 )
 def test_nodes_that_are_not_what_the_standard_says(change, says: str):
@@ -453,3 +459,15 @@ def test_sizes_that_each_layer_reckons_from_the_one_before():
     assert [n.op_type for n in found if n.op_type == "Mod"] == []
     (last,) = [n for n in found if n.op_type == "Relu"]
     assert last.inputs[0].shape == [1, 192]
+
+
+def test_a_shape_longer_than_a_tensor_has_is_unknown():
+    """Written out per size, and counted through for each: 500,000 take minutes."""
+    model = models.tiny()
+    declared = model.graph.input[0].type.tensor_type.shape.dim
+    declared.extend([declared[1]] * 61)
+    loaded, _ = read(model)
+    assert loaded.graph.inputs[0].shape is None
+    del declared[64:]
+    shape = read(model)[0].graph.inputs[0].shape
+    assert shape is not None and len(shape) == 64
