@@ -23,9 +23,14 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    from ...export.check import Report
+    from ...export.check import Finding, Report
+    from ...export.lowering.support import Refusal
+
+_SHOWN = 20  # of a kind, on the console: a file of 10,000 obstacles is a file, not a screen
 
 
 def register(app: typer.Typer) -> None:
@@ -116,8 +121,7 @@ def _show(report: Report) -> None:
     for title, findings in (("In the way", report.obstacles), ("Notes", report.notes)):
         if findings:
             console.print(f"\n{title}:")
-            for finding in findings:
-                console.print(f"  {finding.line()}")
+            _list(console, findings)
     if report.target in TARGETS:
         _show_refused(console, report)
     if report.ok:
@@ -135,5 +139,11 @@ def _show_refused(console: Console, report: Report) -> None:
         refused = [r for r in report.refused if r.ours is ours]
         if refused:
             console.print(f"\nNot for {who}, {title}:")
-            for refusal in refused:
-                console.print(f"  {refusal.line()}")
+            _list(console, refused)
+
+
+def _list(console: Console, found: Sequence[Finding | Refusal]) -> None:
+    for one in found[:_SHOWN]:
+        console.print(f"  {one.line()}")
+    if len(found) > _SHOWN:
+        console.print(f"  and {len(found) - _SHOWN} more; --json has all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -43,6 +44,31 @@ def test_cuda_hands_back(tmp_path, capsys):
     own, ours = out.index("the model's own"), out.index("in the backward pass")
     assert own < out.index("LpPool '") < ours < out.index("ConvTranspose '")
     assert "runs on the CPU" in out
+
+
+def test_many_obstacles_are_counted(tmp_path, capsys):
+    """A file of thousands doesn't flood the screen; as JSON they are all there."""
+    model = models.tiny()
+    at = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Relu")
+    read, made = model.graph.node[at].input[0], model.graph.node[at].output[0]
+    names = [read, *(f"a{i}" for i in range(49)), made]
+    chain = [
+        onnx.helper.make_node("Foreign", [a], [b], name=f"n{i}", domain="com.example")
+        for i, (a, b) in enumerate(pairwise(names))
+    ]
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*rest[:at], *chain, *rest[at + 1 :]])
+    model.opset_import.add(domain="com.example", version=1)
+    file = tmp_path / "many.onnx"
+    onnx.save(model, file)
+    assert run(["check", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("Foreign 'n") == 20 and err.count("\n") == 1
+    assert run(["check", str(file), "--json"]) == 2
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    found = sum(f["kind"] == "obstacle" for f in findings)
+    assert found >= 50 and f"and {found - 20} more; --json has all" in out
 
 
 def test_as_json(tmp_path, capsys):
