@@ -18,6 +18,7 @@ __all__ = [
     "SMALL",
     "UNBOUND",
     "Reading",
+    "barely_clips",
     "bounds_of",
     "closed",
     "closes",
@@ -43,7 +44,8 @@ UNBOUND = frozenset("Exp Pow Softplus".split())
 
 @dataclass(frozen=True)
 class Reading:
-    """A tensor of probabilities: of its values v, or exp(v / by) where `log`, the part 1 / scale.
+    """A tensor of probabilities: of its values v, or exp(v / by) where `log`, the part 1 / scale;
+    the Sigmoid of v / by where `odds`, too.
 
     kind: "Softmax", where one operator made the rows of it; "Sigmoid", where one operator gave
         each class its own probability; "Mixture": what several made together, or what was divided
@@ -52,6 +54,7 @@ class Reading:
         of any bound; else it is a probability itself.
     alone: whether the probabilities follow from `before` and `kind`; else from the tensor alone
         (some classes of it were left out, or it was clipped).
+    odds: whether the logarithm is that of p / (1 - p), not of p.
     by: a logarithm's factor: -1 for -log p, 1.44 for log2 p; below 0 the least value is the top.
     each: whether every class has its own probability, so that one class alone is one of two.
     behind: the nodes after the one that closes it that move or pick classes, in order.
@@ -65,6 +68,7 @@ class Reading:
     before: ir.Value
     logits: bool = True
     log: bool = False
+    odds: bool = False
     by: float = 1.0
     scale: float = 1.0
     alone: bool = True
@@ -149,6 +153,18 @@ def bounds_of(node: ir.Node) -> tuple[float | None, float | None]:
         for i, end in ((1, -np.inf), (2, np.inf))
     )
     return low, high
+
+
+def barely_clips(bounds: tuple[float | None, float | None], found: Reading) -> bool:
+    """Whether a Clip's bounds only keep probabilities off 0 and 1."""
+    low, high = bounds
+    if low is None or high is None:
+        return False
+    if found.log:
+        low, high = sorted((low / found.by, high / found.by))
+        low_enough = low <= float(np.log(SMALL))
+        return low_enough and high >= (-float(np.log(SMALL)) if found.odds else -SMALL)
+    return low <= SMALL * found.scale and high >= (1 - SMALL) * found.scale
 
 
 def closed(node: ir.Node, source: ir.Value) -> Reading | None:

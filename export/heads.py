@@ -9,6 +9,7 @@ What is shown as a probability is what the model says:
 - what one Softmax or Sigmoid makes, moved or not, and what several make together, as long as it
   stays within 0..1 (by the graph, or tried): as it is, whether or not it adds up to 1;
 - its exponential, where it is the logarithm of that, to whatever base, or less than 0 (-log p);
+- its Sigmoid, where it is log(p / (1 - p));
 - rows that always add up to a number above 1 (per cent, a sum of members): divided by that;
 - what is made of Softmaxes and may go beyond 1 (a vector of class weights): as it is where a row
   stays within 0..1, else its parts of the row's sum ("Share");
@@ -30,6 +31,7 @@ from .closers import (
     LAYOUT,
     SMALL,
     Reading,
+    barely_clips,
     bounds_of,
     closed,
     closes,
@@ -41,6 +43,7 @@ from .closers import (
 )
 from .emit import dim_of
 from .judged import count_of, in_order, judged, of_one
+from .odds import held_within, odds
 from .rules.op import constant, first_input
 from .tried import Closed, source, tried
 
@@ -141,6 +144,12 @@ class _Reader:
                 return None
             return replace(found, alone=found.kind == "Sigmoid" and found.alone,
                            behind=(*found.behind, node))  # fmt: skip
+        if kind in ("Log", "Sub") and (p := odds(node)) is not None:
+            found = self.read(p, deep)
+            if found is not None:
+                return None if found.log or found.scale != 1 else _logarithm(found, value, True)
+        if kind == "Where":
+            return self._held_within(node, deep)
         if kind in ("Log", "Exp", "Clip", "Sqrt", "Pow", "Reciprocal"):
             return self._unary(node, source, value, deep)
         if kind in ("Mul", "Div", "Add", "Sub", "Neg"):
@@ -167,17 +176,25 @@ class _Reader:
             each = count_of(value) != 1  # a regression within 0..1 is no two classes
             return Reading("Mixture", source, alone=False, each=each, closer=node) if unit else None
         if kind == "Log" and not found.log:
-            # Of what is a probability itself, the logarithm is the better score: unbounded.
-            made = replace(found, log=True)
-            return made if found.logits else replace(made, before=value, behind=())
-        if kind == "Exp" and found.log and found.by == 1:
+            return _logarithm(found, value, False)
+        if kind == "Exp" and found.log and found.by == 1 and not found.odds:
             return replace(found, log=False)
         if kind == "Clip":
-            return replace(found, alone=found.alone and _barely_clips(node, found))
+            return replace(found, alone=found.alone and barely_clips(bounds_of(node), found))
         power = 0.5 if kind == "Sqrt" else scalar(node.inputs[1] if kind == "Pow" else None)
         if power is not None and power > 0 and not found.log and kind in ("Sqrt", "Pow"):
             return replace(_mixture(found), scale=found.scale**power)
         return None
+
+    def _held_within(self, node: ir.Node, deep: int) -> Reading | None:
+        """A Clip at one end, written as a Where."""
+        held = held_within(node)
+        found = None if held is None else self.read(held[0], deep)
+        if held is None or found is None:
+            return None
+        _, number, highest = held
+        ends = (-np.inf, number) if highest else (number, np.inf)
+        return replace(found, alone=found.alone and barely_clips(ends, found))
 
     def _scaled(self, node: ir.Node, value: ir.Value, deep: int) -> Reading | None:
         """What a number multiplies, divides or is added to."""
@@ -214,7 +231,7 @@ class _Reader:
         made = source.producer()
         if made is not None and made.op_type == "Exp" and made.inputs[0] is not None:
             found = self.read(made.inputs[0], deep)
-            if found is None or not found.log or found.by != 1:
+            if found is None or not found.log or found.odds or found.by != 1:
                 return written(node, source)
         found = self.read(source, deep)
         if found is not None and not found.log:
@@ -253,14 +270,14 @@ class _Reader:
         """The members of an ensemble, or heads beside each other."""
         parts = [self.read(v, deep) for v in node.inputs]
         known = [p for p in parts if p is not None]
-        if len(known) < len(parts) or len({p.log for p in known}) > 1:
+        if len(known) < len(parts) or len({(p.log, p.odds) for p in known}) > 1:
             return None
         if len(known) == 1:  # a Sum or Concat of one
             return known[0]
         if any(p.by != 1 for p in known):
             return None
         scales = [p.scale for p in known]
-        kind, log = node.op_type, known[0].log
+        kind, log, of_odds = node.op_type, known[0].log, known[0].odds
         if kind in ("Max", "Min", "Concat"):
             if len(set(scales)) > 1:
                 return None
@@ -268,6 +285,8 @@ class _Reader:
         elif kind == "Mean":
             scale = float(np.exp(np.mean(np.log(scales))) if log else np.mean(scales))
         elif kind in ("Add", "Sum"):
+            if of_odds:
+                return None
             scale = float(np.prod(scales) if log else np.sum(scales))
         else:
             if log:
@@ -279,7 +298,15 @@ class _Reader:
             if again is not None and again.logits:
                 return again
         each = all(p.each for p in known) and kind != "Concat"
-        return Reading("Mixture", value, logits=False, log=log, scale=scale, alone=False, each=each)
+        return Reading("Mixture", value, logits=False, log=log, odds=of_odds, scale=scale,
+                       alone=False, each=each)  # fmt: skip
+
+
+def _logarithm(found: Reading, value: ir.Value, of_odds: bool) -> Reading:
+    """A logarithm of probabilities, or of odds; of what is a probability itself it is the better
+    score: unbounded."""
+    made = replace(found, log=True, odds=of_odds)
+    return made if found.logits else replace(made, before=value, behind=())
 
 
 def _by(found: Reading | None, factor: float) -> Reading | None:
@@ -299,14 +326,3 @@ def _axes(node: ir.Node) -> Sequence[int] | None:
         return given or None
     array = constant(node.inputs[1])
     return None if array is None else [int(a) for a in array.reshape(-1)]
-
-
-def _barely_clips(node: ir.Node, found: Reading) -> bool:
-    """Whether a Clip's bounds only keep probabilities off 0 and 1."""
-    low, high = bounds_of(node)
-    if low is None or high is None:
-        return False
-    if found.log:
-        low, high = sorted((low / found.by, high / found.by))
-        return high >= -SMALL and low <= float(np.log(SMALL))
-    return low <= SMALL * found.scale and high >= (1 - SMALL) * found.scale

@@ -117,7 +117,8 @@ def of_one(value: ir.Value, found: Reading) -> Reading | None:
         return None
     assert lone.before is not None and lone.routes is not None
     made = _sigmoid(_turned(lone, lone.routes))
-    wanted = found.by * np.log(made) if found.log else made
+    of = made / (1 - made) if found.odds else made
+    wanted = found.by * np.log(of) if found.log else made
     if found.scale != 1 or not np.allclose(wanted, lone.made, rtol=0, atol=_EXACT):
         return None
     return replace(

@@ -73,6 +73,8 @@ def _reduced(e: Emitter, ct: ir.Value, wrt: ir.Value, reduce: str, narrowed: boo
     if shape is None or len(shape) < 3:
         raise UsageError(f"reduce 'maxabs' needs an image-like tensor; '{wrt.name}' is not")
     left = [d for i, d in enumerate(all_dims(shape)) if i != axis]
+    if ct.dtype is ir.DataType.BFLOAT16:
+        ct = e.cast(ct, ir.DataType.FLOAT)  # ONNX Runtime's CPU has no Abs of bfloat16
     reduced = e.ReduceMax(e.Abs(ct), [axis], keepdims=0, _shape=left)
     return reduced if dtype is None else e.cast(reduced, dtype)
 

@@ -19,8 +19,9 @@ def notes(
     kind = _closer(reading)
     plain = reading.logits and reading.kind == "Softmax" and reading.routes is None
     if reading.by < 0:
+        of = "odds" if reading.odds else "probabilities"
         return (
-            f"'{value.name}' holds negative logarithms of probabilities, and the least is the top "
+            f"'{value.name}' holds negative logarithms of {of}, and the least is the top "
             f"class's: {before_it(value, raw, reading, binary)}",
         )
     if not named and not reading.each and plain:
@@ -60,6 +61,8 @@ def _followed(routes: Routes) -> str:
 def notes_of_itself(value: ir.Value, reading: Reading, binary: bool) -> tuple[str, ...]:
     two = "; it is class 1, and class 0 is what is left" if binary else ""
     what = "the logarithm of a probability" if reading.log else "a probability"
+    if reading.odds:
+        what = "the logarithm of odds, log(p / (1 - p))"
     if reading.kind == "Score":
         end = reading.closer
         made = "made of probabilities and holds none"

@@ -79,7 +79,7 @@ def both(e: Emitter, of: ir.Value, reading: Reading, at: int = 1) -> ir.Value:
     column, rows = of, None if of.shape is None or not len(of.shape) else dim_of(of.shape, 0)
     if of.shape is None or len(of.shape) != 2:
         column = e.Reshape(of, [-1, 1], _shape=[rows, 1])
-    if reading.logits or reading.pair is not None:
+    if reading.logits or reading.odds or reading.pair is not None:
         other = e.Neg(column)
     elif reading.log:
         # log(1 - exp(l)), to the same base
@@ -98,7 +98,8 @@ def probabilities(model: ir.Model, value: ir.Value, reading: Reading, binary: bo
     e = Emitter(model.graph, opset_of(model))
     made = value
     if reading.log:
-        made = e.Exp(made if reading.by == 1 else e.Mul(made, 1 / reading.by))
+        power = made if reading.by == 1 else e.Mul(made, 1 / reading.by)
+        made = e.Sigmoid(power) if reading.odds else e.Exp(power)
     if reading.scale != 1:
         made = e.Mul(made, 1 / reading.scale)
     made = laid_out(e, made, no_batch(model.graph, value))

@@ -210,16 +210,16 @@ def _scored(
 
 def closing(found: Score) -> str | None:
     """How the output that holds the scores gives probabilities: Softmax and Sigmoid: it does;
-    LogSoftmax: by its exponential; Probability: several operators made it, and it does; Share: the
-    same, but rows beyond 1 by their parts of the sum; Score: it has none; None: that isn't
-    known."""
+    LogSoftmax: by its exponential; Odds: by its Sigmoid; Probability: several operators made it,
+    and it does; Share: the same, but rows beyond 1 by their parts of the sum; Score: it has none;
+    None: that isn't known."""
     return None if found.reading is None else closing_of(found.reading)
 
 
 def closing_of(reading: Reading) -> str:
     """See `closing`."""
     if reading.log:
-        return "LogSoftmax"
+        return "Odds" if reading.odds else "LogSoftmax"
     return "Probability" if reading.kind == "Mixture" else reading.kind
 
 

@@ -45,7 +45,8 @@ def probabilities(
     """Scores [N, K, 1...] -> probabilities [N, K].
 
     closing: how the head is closed. Softmax, Sigmoid and Probability: they are probabilities
-    already, times `scale`; LogSoftmax: their logarithm, times `by`; Share: see `shares`; None: row
+    already, times `scale`; LogSoftmax: their logarithm, times `by`; Odds: log(p / (1 - p)),
+    times `by`; Share: see `shares`; None: row
     by row as they are where they are a distribution already, else their softmax. None is returned
     where there are none to be had: see `has_none`, or scores with more than one position.
     """
@@ -57,6 +58,8 @@ def probabilities(
         return flat if scale == 1 else np.asarray(flat / np.float32(scale), np.float32)
     if closing == "LogSoftmax":
         return np.asarray(np.exp(flat / np.float32(by)) / np.float32(scale), np.float32)
+    if closing == "Odds":
+        return np.asarray(1 / (1 + np.exp(-flat / np.float32(by))), np.float32)
     if has_none(flat.shape[1], closing):
         return None
     if closing == "Share":

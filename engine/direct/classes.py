@@ -119,6 +119,8 @@ class Classes:
             reading, flat = self.said, scores.reshape(len(scores))
             if reading.closing == "LogSoftmax":
                 flat = xp.exp(flat / xp.asarray(reading.by, flat.dtype))
+            if reading.closing == "Odds":
+                return (flat * xp.asarray(reading.by, flat.dtype) > 0).astype(np.int64)
             return (flat > xp.asarray(0.5 * reading.scale, flat.dtype)).astype(np.int64)
         return _top(xp, scores)
 

@@ -393,3 +393,23 @@ m (float16[N,64] x) => (float16[N,1] y) {{
     proto = explain_graph(model, ["vanilla"], wrt="x", target_class=0).to_proto()
     found = run_runtime(proto, {"x": x})
     assert np.isfinite(found["saliency_vanilla"]).all()
+
+
+def test_a_bfloat16_input_is_reduced_in_float32() -> None:
+    """ONNX Runtime's CPU has no Abs of bfloat16."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+m (bfloat16[N,3,4,4] x) => (float[N,5] y) {
+    f = Cast<to=1>(x)
+    g = ReduceMean<keepdims=0>(f, axes)
+    y = MatMul(g, w)
+}"""
+    w = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    model = models.parsed(text, {"w": w, "axes": np.array([2, 3])})
+    graph = explain_graph(model, ["vanilla"], reduce="maxabs").to_proto().graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in graph.output}
+    assert kinds["saliency_vanilla"] == F
+    narrow = {n.output[0] for n in graph.node if n.op_type == "Cast" and n.attribute[0].i == 16}
+    assert not any(set(n.input) & narrow for n in graph.node if n.op_type == "Abs")
+    last = next(n for n in graph.node if n.op_type == "Abs")
+    made = next(n for n in graph.node if last.input[0] in n.output)
+    assert made.op_type == "Cast" and made.attribute[0].i == F

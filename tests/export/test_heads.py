@@ -33,6 +33,7 @@ _INTS = {
 _FLOATS = {"half": 0.5, "w1": 0.3, "w2": 0.7, "T": 2, "low": 1e-4, "high": 0.9, "top": 1,
            "hundred": 100, "shift": 40, "negative": -40, "slope": [[-1, 1]], "foot": [[1, 0]],
            "ln2": np.log(2), "decibels": 10 / np.log(10), "minus": -1,
+           "tiny": 1e-6, "most": 1 - 1e-6,
            "foot2": [[0, 1]], "nothing": 0, "w005": 0.05, "gains": [2, 1, 1, 1, 1],
            "turned": np.eye(5)[[3, 1, 4, 0, 2]], "ones": np.ones((5, 1)),
            "three4": 3.0, "six": 6.0, "gain": [[1], [0.5], [-1], [0.3], [2]],
@@ -67,6 +68,10 @@ def told(model) -> tuple[np.ndarray, np.ndarray]:
     risen = Rise(model, masks=4, cells=2).measure(X, classes="all")
     np.testing.assert_array_equal(risen.score, found.score)
     return shown, found.score
+
+
+def _sigmoid(v):
+    return 1 / (1 + np.exp(-v))
 
 
 # Ends whose probabilities are what the model says, through a function of the output; then the
@@ -131,6 +136,24 @@ ENDS = {
     "log2 of a mean": (f"{BOTH} t = Mean(a, q) l = Log(t) prob = Div(l, ln2)", np.exp2, "l"),
     "clipped -log": ("s = Softmax(scores) l = Log(s) n = Neg(l) prob = Clip(n, nothing, hundred)",
                      lambda v: np.exp(-v), "scores"),
+    "log odds": ("s = Sigmoid(scores) n = Sub(top, s) d = Div(s, n) prob = Log(d)", _sigmoid,
+                 "scores"),
+    "log odds of a Softmax": ("s = Softmax(scores) n = Sub(top, s) d = Div(s, n) prob = Log(d)",
+                              _sigmoid, "scores"),
+    "a difference of logs": ("s = Softmax(scores) l = Log(s) m = Neg(s) n = Add(m, top) q = Log(n) "
+                             "prob = Sub(l, q)", _sigmoid, "scores"),
+    "logit": ("s = Sigmoid(scores) u = Less(s, tiny) in0 = Where(u, tiny, s) "
+              "over = LessOrEqual(in0, most) in1 = Where(over, in0, most) "
+              "n = Sub(top, in1) d = Div(in1, n) prob = Log(d)", _sigmoid, "scores"),
+    "the older logit": ("s = Softmax(scores) u = Greater(s, most) in0 = Where(u, most, s) "
+                        "under = Less(in0, tiny) in1 = Where(under, tiny, in0) "
+                        "n = Sub(top, in1) d = Div(in1, n) prob = Log(d)", _sigmoid, "scores"),
+    "clipped log odds": ("s = Sigmoid(scores) in1 = Clip(s, tiny, most) n = Sub(top, in1) "
+                         "d = Div(in1, n) prob = Log(d)", _sigmoid, "scores"),
+    "-log odds": ("s = Sigmoid(scores) n = Sub(top, s) d = Div(s, n) l = Log(d) prob = Neg(l)",
+                  lambda v: _sigmoid(-v), "scores"),
+    "log odds of a mean": (f"{BOTH} t = Mean(a, q) n = Sub(top, t) d = Div(t, n) prob = Log(d)",
+                           _sigmoid, "prob"),
     "exp of twice the log": ("l = LogSoftmax(scores) t = Mul(l, T) e = Exp(t) "
                              "u = ReduceSum(e, one) prob = Div(e, u)", None, "t"),
 }  # fmt: skip
@@ -840,7 +863,8 @@ def test_what_is_divided_by_its_own_sum_is_said_to_be_made_by_the_division():
 
 @pytest.mark.parametrize(
     "end",
-    ["l = LogSoftmax(scores) prob = Neg(l)", "s = Sigmoid(scores) l = Log(s) prob = Neg(l)",
+    ["s = Sigmoid(scores) n = Sub(top, s) d = Div(s, n) l = Log(d) prob = Neg(l)",
+     "l = LogSoftmax(scores) prob = Neg(l)", "s = Sigmoid(scores) l = Log(s) prob = Neg(l)",
      f"{BOTH} t = Mean(a, q) l = Log(t) prob = Neg(l)"],
 )  # fmt: skip
 def test_the_least_of_negative_logarithms_is_the_top_class(end):
@@ -898,3 +922,18 @@ def test_an_axis_that_is_none_is_no_head():
     node.attributes["axis"] = ir.AttrInt64("axis", 7)
     found = read(value)
     assert found is None or found.kind == "Softmax"
+
+
+@pytest.mark.parametrize("end", ["prob = Identity(l)", "prob = Mul(l, T)", "prob = Neg(l)"])
+def test_the_log_odds_of_one_probability_are_two_classes(end):
+    """Of one Sigmoid: class 1 where its probability is above a half."""
+    odds = f"{ONE} s = Sigmoid(t) n = Sub(top, s) d = Div(s, n) l = Log(d) {end}"
+    model = head(odds, "float[N,1] prob")
+    p = expected(head(f"{ONE} prob = Sigmoid(t)", "float[N,1] prob"))
+    explain = Explainer(model, ("vanilla",))
+    for one in (explain, Explainer(backlight.export(model, ("vanilla",)), ("vanilla",))):
+        found = one(X)
+        np.testing.assert_array_equal(found.target, (p[:, 0] > 0.5).astype(np.int64))
+        np.testing.assert_allclose(
+            one.probabilities(found.scores), np.hstack([1 - p, p]), atol=1e-6
+        )
