@@ -34,7 +34,7 @@ from .options import (
     shapes_of,
 )
 from .photos import PhotoJob, found_photos, preprocess_told
-from .scored import Scored, baseline_given, refuse_words
+from .scored import Scored, baseline_given, refuse_names, refuse_words
 
 if TYPE_CHECKING:
     from ..photos.images import Prepared
@@ -138,6 +138,7 @@ def cem(
         baseline_given(baseline, baseline_space)
     files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
     photos = found_photos("cem", image, output, files, force, json)
+    refuse_names(path, labels, [target_class])
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
     record, assumed = preprocess_of(ready, preprocess)
     engine = Cem(

@@ -56,7 +56,7 @@ from .options import (
     shown_bands,
 )
 from .photos import found_photos
-from .scored import refuse_words
+from .scored import refuse_names, refuse_words
 
 
 def register(app: typer.Typer) -> None:
@@ -123,6 +123,7 @@ def explain(
         samples=samples, noise=noise, steps=steps, baseline=baseline,
         methods=names_asked, contrast=contrast,
     )  # fmt: skip
+    refuse_names(path, labels, [target_class], contrast)
     explainer = Together(
         path, names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
         shapes=shapes_of(shape), inputs=inputs_of(input_), wrt=wrt,

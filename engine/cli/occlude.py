@@ -123,6 +123,7 @@ def occlude(
     job = Scored.opened(
         model, preprocess=preprocess, labels=labels, of=of, provider=provider,
         threads=threads, memory=memory, batch=batch, shape=shape, extra=input_, bands=bands,
+        classes=target_class,
     )  # fmt: skip
     engine = Occlusion(
         job.scorer,

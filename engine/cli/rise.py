@@ -94,6 +94,7 @@ def rise(
     job = Scored.opened(
         model, preprocess=preprocess, labels=labels, of=of, provider=provider,
         threads=threads, memory=memory, batch=batch, shape=shape, extra=input_, bands=bands,
+        classes=target_class,
     )  # fmt: skip
     engine = Rise(
         job.scorer,

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from ..photos.outputs import OutputFolder
     from ..pictures.panel import Cell
 
-__all__ = ["RESULTS", "SHOWN", "Scored", "baseline_given", "flat", "refuse_words", "score_given"]
+__all__ = [
+    "RESULTS",
+    "SHOWN",
+    "Scored",
+    "baseline_given",
+    "flat",
+    "refuse_names",
+    "refuse_words",
+    "score_given",
+]
 
 # Of each photo, by masked images: the panel, and the maps.
 RESULTS = ("{}.png", "{}.npy")
@@ -53,6 +62,34 @@ def refuse_words(preprocess: str | None, labels: str | None) -> None:
         parse(preprocess)
     if labels is not None:
         load_labels(labels)
+
+
+def refuse_names(
+    path: str, labels: str | None, classes: Sequence[str] | None, contrast: str | None = None
+) -> None:
+    """Raise UsageError for class names that neither --labels nor the model's file knows: before a
+    session is made."""
+    from ... import written
+    from ...export.graph import read
+    from ..classifier.labels import class_number, load_labels, of_model, rival_number
+
+    # The number of classes, not known yet, adds a background, or "not X" to the X of one logit.
+    given = [*(classes or ()), *([] if contrast is None else [contrast])]
+    if any(c.casefold() == "background" or c.casefold().startswith("not ") for c in given):
+        return
+    words = ("top1", "all")
+    asked = [c for c in classes or () if c not in words and written.whole(c) is None]
+    rival = None if contrast is None or written.whole(contrast) is not None else contrast
+    if not asked and rival in (None, "second", "input"):
+        return
+    if labels is not None:
+        names: list[str] | None = load_labels(labels)
+    else:
+        names = of_model(dict(read(path)[0].metadata_props), path, None)
+    for name in asked:
+        class_number(name, names)
+    if rival is not None:
+        rival_number(rival, names)
 
 
 def baseline_given(given: str, space: str) -> Any:
@@ -103,14 +140,16 @@ class Scored:
         cls, model: str | None, *, preprocess: str | None, labels: str | None,
         of: str | None, provider: list[str] | None, threads: int | None, memory: str | None,
         batch: int | None, shape: list[str] | None, extra: list[str] | None, bands: str | None,
+        classes: Sequence[str] | None = None,
     ) -> Scored:  # fmt: skip
         """Load the model and settle how it wants its images. Words that nothing is known by are
-        refused before."""
+        refused before; so are names of classes."""
         from ..masked.scoring import Scorer
         from ..photos import images
 
         path = model_path(model)
         refuse_words(preprocess, labels)
+        refuse_names(path, labels, classes)
         scorer = Scorer(
             path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch,
             shapes=shapes_of(shape), inputs=inputs_of(extra),

@@ -35,7 +35,7 @@ from .options import (
     shapes_of,
 )
 from .photos import PhotoJob, found_photos, preprocess_told, seen_as
-from .scored import refuse_words
+from .scored import refuse_names, refuse_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +118,7 @@ def segment(
     refuse_words(preprocess, labels)
     at_least("--batch", batch)
     photos = found_photos("segment", image, output, RESULTS, force, json)
+    refuse_names(path, labels, [target_class])
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
     record, assumed = preprocess_of(ready, preprocess)
     engine = Segment(

@@ -68,6 +68,27 @@ def test_on_the_command_line(arguments, near, tmp_path, capsys):
     assert "nearest: " in err and near in err.partition("nearest: ")[2] and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", "--target-class", "expresso"],
+        ["explain", "--contrast", "expresso"],
+        ["occlude", "--target-class", "expresso"],
+        ["rise", "--target-class", "expresso"],
+        ["cem", "--target-class", "expresso"],
+        ["segment", "--target-class", "expresso"],
+    ],
+)
+def test_a_class_is_looked_up_before_the_model_is_loaded(arguments, tmp_path, capsys, monkeypatch):
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("backlight.engine.classifier.ready.load", never)
+    assert run([*arguments, "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "nearest: espresso" in err and err.count("\n") == 1
+
+
 def test_nearest_stays_quick_and_knows_no_capitals():
     assert nearest("ESPRESO", ["Espresso", "tench"]) == ["Espresso"]
     assert nearest("x" * 10**6, ["tench"] * 1000) == []
