@@ -65,7 +65,11 @@ def check(
     source, name = read(model)
     declared = opset_of(source)
     fix_shapes(source, shapes)
-    loaded = formed(source, name, keep=[*kept_names(of), *names_of(wrt)])
+    asks = any(row.takes_layer or row.varies for row in rows)
+    kept = [*kept_names(of), *names_of(wrt)]
+    # Where it is explained below as well, it isn't used up here, nor read again there.
+    again = lowering in TARGETS or asks
+    loaded = load(source, keep=kept) if again else formed(source, name, keep=kept)
     graph = loaded.graph
     own = frozenset(graph)
     refuse_wrt(graph, wrt, rows)
@@ -122,22 +126,18 @@ def check(
     refused: tuple[Refusal, ...] = ()
     if lowering in TARGETS:
         if blocked or not nodes:
-            whole: ir.Model = load(model, shapes=shapes)
+            whole: ir.Model = load(source)
         else:
             whole = explain_graph(
-                model, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer,
-                shapes=shapes,
-            ).model  # fmt: skip
+                source, wanted, of=of, wrt=wrt, lowering=lowering, dtype=dtype, layer=layer
+            ).model
         refused = unsupported(whole, lowering)
     findings += _closing(score)
     tried = lowering in TARGETS and dtype == "float32"  # the same graph, above
-    asks = any(r.takes_layer or r.varies for r in rows)
     if unfit is None and not blocked and nodes and asks and not tried:
         # Whether a method fits the model is for the method to say.
         try:
-            explain_graph(
-                model, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer, shapes=shapes
-            )
+            explain_graph(source, wanted, of=of, wrt=wrt, lowering=lowering, layer=layer)
         except ModelError as err:
             unfit = err
     if unfit is not None:
