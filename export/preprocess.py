@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from .. import written
 from ..arguments import refused
-from ..errors import UsageError, nearest
+from ..errors import UsageError, hint
 
 KEY = "backlight.preprocess"
 # float32 holds what comes of the largest and the smallest: 255 * 1e18 / 1e-18.
@@ -118,10 +118,9 @@ def parse(given: str) -> Preprocess:
         return PRESETS[given]
     path = Path(given)
     if not path.is_file():
-        near = nearest(given, PRESETS)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
+        near = hint(given, PRESETS)
         raise UsageError(
-            f"--preprocess '{given}': neither a preset ({', '.join(PRESETS)}) nor a JSON file{hint}"
+            f"--preprocess '{given}': neither a preset ({', '.join(PRESETS)}) nor a JSON file{near}"
         )
     if path.stat().st_size > _MOST:
         raise UsageError(f"{path}: larger than {_MOST >> 20} MB; expected a record, as JSON")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import written
-from ...errors import UsageError, nearest
+from ...errors import UsageError, hint
 from ..photos.arrays import array_in
 from ..runtime.session import numpy_dtype
 
@@ -93,11 +93,9 @@ def settled(given: InputsLike, beside: Iterable[Beside], own: Sequence[str]) -> 
     known = list(dict.fromkeys([*inputs, *own]))
     for name in given:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"; nearest: {', '.join(near)}" if near else ""
             raise UsageError(
                 f"--input '{name}': no such input; the model has "
-                f"{', '.join(known) or 'none besides the image'}{hint}"
+                f"{', '.join(known) or 'none besides the image'}{hint(name, known)}"
             )
     arrays = {n: _array(inputs[n], value) for n, value in given.items() if n in inputs}
     return Extras(arrays, frozenset(n for n in arrays if inputs[n].whole))

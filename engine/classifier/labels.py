@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import written
-from ...errors import ModelError, UsageError, hint, nearest
+from ...errors import ModelError, UsageError, hint
 
 __all__ = [
     "KEY",
@@ -258,14 +258,13 @@ def class_number(
             raise UsageError(
                 f"{option} '{given}' names classes {', '.join(map(str, found))}; give one"
             )
-    near = nearest(given, [*words, *_names(labels or ())])
-    hint = f"; nearest: {', '.join(near)}" if near else ""
+    near = hint(given, [*words, *_names(labels or ())])
     if labels is None:
-        hint += "; the model names no classes, --labels does"
+        near += "; the model names no classes, --labels does"
     accepted = "a class number or name"
     if words:
         accepted = ", ".join((*words, "a class number, or a name from the labels"))
-    raise UsageError(f"{option} '{given}'; accepted: {accepted}{hint}")
+    raise UsageError(f"{option} '{given}'; accepted: {accepted}{near}")
 
 
 def rival_number(given: str, labels: Sequence[str] | None) -> int:

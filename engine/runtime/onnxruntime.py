@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...errors import ModelError, RunError, UsageError, nearest
+from ...errors import ModelError, RunError, UsageError, hint
 from .arrays import cupy, is_cuda
 from .interface import Compiled, Provider, Runtime, Source, Use, numpy_dtype, one_line
 
@@ -108,11 +108,10 @@ class OnnxRuntime(Runtime):
         missing = [n for n in names if n not in available]
         if missing:
             own = [short(n) for n in available if n != _AZURE]
-            near = nearest(missing[0], [*own, *PROVIDERS, "openvino"])
+            near = hint(missing[0], [*own, *PROVIDERS, "openvino"])
             raise UsageError(
                 f"provider '{short(missing[0])}' is not in this onnxruntime; "
-                f"it has: {', '.join(own)}, and 'openvino' is a runtime beside it"
-                + (f"; nearest: {', '.join(near)}" if near else "")
+                f"it has: {', '.join(own)}, and 'openvino' is a runtime beside it{near}"
             )
         if _CUDA in names and hasattr(ort, "preload_dlls"):
             ort.preload_dlls(directory="")  # cuDNN and cuBLAS from the packages beside it

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError, nearest
+from ...errors import UsageError, hint
 from ..classifier.labels import class_number
 from .described import CONTRAST, HEATMAP, IMAGE, TARGET, Declared, Described
 from .jsons import text_of
@@ -106,9 +106,8 @@ def _known(given: Mapping[str, Tensor], model: Described) -> None:
     accepted = model.taken
     for name in given:
         if name not in accepted:
-            near = nearest(name, accepted)
-            hint = f"; nearest: {near[0]}" if near else ""
-            raise bad(f"input '{name}'; the model takes {', '.join(accepted)}{hint}")
+            near = hint(name, accepted, 1)
+            raise bad(f"input '{name}'; the model takes {', '.join(accepted)}{near}")
 
 
 def _pictures(given: dict[str, Tensor], model: Described, json: bool) -> list[bytes] | None:
@@ -237,9 +236,8 @@ def _outputs(request: Inference, model: Described, explains: bool) -> tuple[Want
         return tuple(Wanted(name, request.binary) for name in unasked(model, explains))
     for wanted in request.outputs:
         if wanted.name not in there:
-            near = nearest(wanted.name, there)
-            hint = f"; nearest: {near[0]}" if near else ""
-            raise bad(f"output '{wanted.name}'; the model gives {', '.join(there)}{hint}")
+            near = hint(wanted.name, there, 1)
+            raise bad(f"output '{wanted.name}'; the model gives {', '.join(there)}{near}")
     return request.outputs
 
 

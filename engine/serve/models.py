@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import BacklightError, UsageError, nearest
+from ...errors import BacklightError, UsageError, hint
 from .described import Described
 from .folders import Look, Signature, Source, checked_name, look
 from .logs import Log
@@ -158,9 +158,8 @@ class Models:
         if found is None:
             found = next((m for m in self._served.values() if name in m.aliases), None)
         if found is None:
-            near = nearest(name, self._served)
-            hint = f"; nearest: {near[0]}" if near else ""
-            raise unknown(f"model '{name[:200]}'; served: {_few(self._served)}{hint}")
+            near = hint(name, self._served, 1)
+            raise unknown(f"model '{name[:200]}'; served: {_few(self._served)}{near}")
         if version is not None and version != str(found.version):
             raise unknown(
                 f"version '{version[:40]}' of model '{found.name}'; served: {found.version}"

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import nearest
+from ...errors import hint
 from .answering import Reply
 from .ask import number_of
 from .described import CONTRAST, HEATMAP, IMAGE, TARGET, Described
@@ -93,9 +93,8 @@ def _known(said: Mapping[str, Any], accepted: Sequence[str], where: str) -> None
     """A field that is mistyped would be one that isn't there."""
     for key in said:
         if key not in accepted:
-            near = nearest(key, accepted)
-            hint = f"; nearest: {near[0]}" if near else ""
-            raise bad(f"{where} has '{key[:MOST_NAME]}'; accepted: {', '.join(accepted)}{hint}")
+            near = hint(key, accepted, 1)
+            raise bad(f"{where} has '{key[:MOST_NAME]}'; accepted: {', '.join(accepted)}{near}")
 
 
 def _classes(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import BacklightError, UsageError, nearest
+from ...errors import BacklightError, UsageError, hint
 from .answering import Front, Limits
 from .logs import Handler, Log
 from .metrics import Metrics
@@ -188,19 +188,16 @@ class _Server:
         known = {o.name for m in self.front.models for o in m.described.inputs}
         for name in self.options.asked.shapes or ():
             if name not in known:
-                near = nearest(name, known)
                 raise UsageError(
                     f"--shape '{name}': no such input; the models have {', '.join(sorted(known))}"
-                    + (f"; nearest: {near[0]}" if near else "")
+                    f"{hint(name, known, 1)}"
                 )
         known -= {m.described.image for m in self.front.models}
         for name in self.options.asked.inputs or ():
             if name not in known:
-                near = nearest(name, known)
                 raise UsageError(
                     f"--input '{name}': no such input; besides their images the models have "
-                    f"{', '.join(sorted(known)) or 'none'}"
-                    + (f"; nearest: {near[0]}" if near else "")
+                    f"{', '.join(sorted(known)) or 'none'}{hint(name, known, 1)}"
                 )
 
     def _refuse_methods(self) -> None:

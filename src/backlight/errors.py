@@ -61,9 +61,9 @@ def nearest(given: str, known: Iterable[str], count: int = 3) -> list[str]:
     return [lower[n] for n in difflib.get_close_matches(given.casefold()[:100], lower, n=count)]
 
 
-def hint(given: object, known: Iterable[str]) -> str:
+def hint(given: object, known: Iterable[str], count: int = 3) -> str:
     """The end of a message about a name that isn't known: the nearest, where there are any."""
-    near = nearest(given, known) if isinstance(given, str) else []
+    near = nearest(given, known, count) if isinstance(given, str) else []
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
