@@ -138,8 +138,8 @@ def cem(
         baseline_given(baseline, baseline_space)
     files = ["{}.png", *(_delta_file("{}", k) for k in kinds)]
     photos = found_photos("cem", image, output, files, force, json)
-    refuse_names(path, labels, [target_class])
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
+    refuse_names(ready, labels, [target_class])
     record, assumed = preprocess_of(ready, preprocess)
     engine = Cem(
         ready, kinds=kinds, on=on,  # type: ignore[arg-type]

@@ -111,6 +111,7 @@ def explain(
     """
     from ...export.methods import asked
     from ...export.preprocess import parse
+    from ..classifier.ready import Ready
     from ..masked.together import Together
 
     path = model_path(model)
@@ -123,10 +124,12 @@ def explain(
         samples=samples, noise=noise, steps=steps, baseline=baseline,
         methods=names_asked, contrast=contrast,
     )  # fmt: skip
-    refuse_names(path, labels, [target_class], contrast)
+    # Held by nobody here: a session has weights of its own.
     explainer = Together(
-        path, names_asked, of=of, providers=provider or None, threads=threads, batch=batch,
-        shapes=shapes_of(shape), inputs=inputs_of(input_), wrt=wrt,
+        refuse_names(Ready(path, shapes_of(shape), inputs_of(input_)), labels, [target_class],
+                     contrast),
+        names_asked, of=of, providers=provider or None, threads=threads, batch=batch, shapes=None,
+        wrt=wrt,
         contrast=None if contrast is None else "input",
         contrast_form=told.pop("contrast_form"),
         sampled={key: told.pop(key) for key in SAMPLED}, drawn=told,

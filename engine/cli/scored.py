@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ...export.preprocess import Preprocess
+    from ..classifier.ready import Ready
     from ..masked.scoring import Scorer
     from ..photos.images import Prepared
     from ..photos.outputs import OutputFolder
@@ -65,31 +66,31 @@ def refuse_words(preprocess: str | None, labels: str | None) -> None:
 
 
 def refuse_names(
-    path: str, labels: str | None, classes: Sequence[str] | None, contrast: str | None = None
-) -> None:
-    """Raise UsageError for class names that neither --labels nor the model's file knows: before a
-    session is made."""
+    ready: Ready, labels: str | None, classes: Sequence[str] | None, contrast: str | None = None
+) -> Ready:
+    """Raise UsageError for class names that neither --labels nor the model's file knows: before the
+    model is loaded, which is only read so far. It is given back."""
     from ... import written
-    from ...export.graph import read
     from ..classifier.labels import class_number, load_labels, of_model, rival_number
 
     # The number of classes, not known yet, adds a background, or "not X" to the X of one logit.
     given = [*(classes or ()), *([] if contrast is None else [contrast])]
     if any(c.casefold() == "background" or c.casefold().startswith("not ") for c in given):
-        return
+        return ready
     words = ("top1", "all")
     asked = [c for c in classes or () if c not in words and written.whole(c) is None]
     rival = None if contrast is None or written.whole(contrast) is not None else contrast
     if not asked and rival in (None, "second", "input"):
-        return
+        return ready
     if labels is not None:
         names: list[str] | None = load_labels(labels)
     else:
-        names = of_model(dict(read(path)[0].metadata_props), path, None)
+        names = of_model(ready.metadata, ready.source, None)
     for name in asked:
         class_number(name, names)
     if rival is not None:
         rival_number(rival, names)
+    return ready
 
 
 def baseline_given(given: str, space: str) -> Any:
@@ -144,15 +145,16 @@ class Scored:
     ) -> Scored:  # fmt: skip
         """Load the model and settle how it wants its images. Words that nothing is known by are
         refused before; so are names of classes."""
+        from ..classifier.ready import Ready
         from ..masked.scoring import Scorer
         from ..photos import images
 
         path = model_path(model)
         refuse_words(preprocess, labels)
-        refuse_names(path, labels, classes)
+        ready = Ready(path, shapes_of(shape), inputs_of(extra))
         scorer = Scorer(
-            path, of=of, providers=provider or None, threads=threads, memory=memory, batch=batch,
-            shapes=shapes_of(shape), inputs=inputs_of(extra),
+            refuse_names(ready, labels, classes), of=of, providers=provider or None,
+            threads=threads, memory=memory, batch=batch,
         )  # fmt: skip
         scorer.fed.needs()
         record, assumed = chosen_preprocess(

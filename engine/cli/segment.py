@@ -118,8 +118,8 @@ def segment(
     refuse_words(preprocess, labels)
     at_least("--batch", batch)
     photos = found_photos("segment", image, output, RESULTS, force, json)
-    refuse_names(path, labels, [target_class])
     ready = Ready(path, shapes_of(shape), inputs_of(input_))
+    refuse_names(ready, labels, [target_class])
     record, assumed = preprocess_of(ready, preprocess)
     engine = Segment(
         ready, method=method, way=way,  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ class Together:
 
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Ready,
         names: Sequence[str] | None,
         *,
         masking: Masking,

@@ -147,6 +147,22 @@ def test_a_command_reads_and_loads_its_model_once(command, at_hand, tmp_path, mo
     assert (calls.count("read_message"), calls.count("check_nodes")) == (reads, loads), calls
 
 
+@pytest.mark.parametrize("command", ["explain", "occlude --window 4", "rise", "cem", "segment"])
+def test_a_class_by_name_costs_no_more(command, tmp_path, monkeypatch):
+    """The names are in the model, which is read for them and for the rest."""
+    graph = sys.modules["backlight.export.graph"]
+    model = models.tiny()
+    model.metadata_props.add(key="backlight.labels", value='["a", "b", "cat", "dog", "e"]')
+    onnx.save(model, tmp_path / "M.onnx")
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "photo.png")
+    calls: list[str] = []
+    inner = graph.read_message
+    monkeypatch.setattr(graph, "read_message", lambda *a: (calls.append("read"), inner(*a))[1])
+    monkeypatch.chdir(tmp_path)
+    words = [*command.split(), "M.onnx", "photo.png", "--preprocess", "unit", "--target-class"]
+    assert run([*words, "cat", "-o", "named"]) == 0 and len(calls) == 1
+
+
 def test_the_docs_have_these_counts():
     text = (Path(__file__).parents[2] / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     for command, (reads, loads) in COUNTS.items():
