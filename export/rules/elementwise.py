@@ -138,10 +138,11 @@ def sqrt(e: Emitter, op: Op, ct: ir.Value) -> Cotangents:
 
 
 def _not_0(e: Emitter, x: ir.Value) -> ir.Value:
-    """What is never negative; 1 where it is 0."""
+    """x; 1 where it is 0."""
     if x.dtype == ir.DataType.FLOAT16:
-        # A runtime may ask of the number that it hasn't rounded to 0 yet: above half of the least.
-        return e.Where(e.Greater(x, 6e-8), x, 1.0, _dtype=x.dtype, _shape=x.shape)
+        # A runtime may ask of the number that it hasn't rounded to 0 yet.
+        rounded = e.LessOrEqual(e.Abs(x), 6e-8)
+        return e.Where(rounded, 1.0, x, _dtype=x.dtype, _shape=x.shape)
     return e.Where(e.Equal(x, 0.0), 1.0, x, _dtype=x.dtype, _shape=x.shape)
 
 
