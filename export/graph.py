@@ -23,6 +23,7 @@ from .inference import SOURCE, first_line, infer_shapes, settle_shapes, strays, 
 from .inline import inline
 from .legacy import align_functions, harden, soften, version
 from .lone import with_batch
+from .message import beside_graph
 from .nested import name_all
 from .sizes import Shapes, fix_shapes, forget_no_sizes
 from .sparse import densify
@@ -49,18 +50,7 @@ class Loaded(ir.Model):
     """
 
     def __init__(self, model: ir.Model, shapes: Shapes | None = None) -> None:
-        super().__init__(
-            model.graph,
-            ir_version=model.ir_version,
-            producer_name=model.producer_name,
-            producer_version=model.producer_version,
-            domain=model.domain,
-            model_version=model.model_version,
-            doc_string=model.doc_string,
-            functions=tuple(model.functions.values()),
-            metadata_props=dict(model.metadata_props),
-            device_configurations=model.device_configurations,
-        )
+        super().__init__(model.graph, **beside_graph(model))
         self.meta.update(model.meta)
         self.shapes: Shapes = dict(shapes or {})
 

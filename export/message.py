@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 
 from .heap import seldom_collected
 
-__all__ = ["message"]
+__all__ = ["beside_graph", "message"]
 
 _Attributes = dict[object, onnx.AttributeProto]
 # Written once per value: those that are the same where they are equal. 0.0 and -0.0 are not.
@@ -65,18 +67,22 @@ def _without_nodes(model: ir.Model) -> ir.Model:
         name=graph.name,
         metadata_props=graph.metadata_props,
     )
-    return ir.Model(
-        view,  # type: ignore[arg-type]  # onnx-ir writes both
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        domain=model.domain,
-        model_version=model.model_version,
-        doc_string=model.doc_string,
-        functions=tuple(model.functions.values()),
-        metadata_props=model.metadata_props,
-        device_configurations=model.device_configurations,
-    )
+    return ir.Model(view, **beside_graph(model))  # type: ignore[arg-type]  # onnx-ir writes both
+
+
+def beside_graph(model: ir.Model) -> dict[str, Any]:
+    """What a model is but its graph, as another one takes it."""
+    return {
+        "ir_version": model.ir_version,
+        "producer_name": model.producer_name,
+        "producer_version": model.producer_version,
+        "domain": model.domain,
+        "model_version": model.model_version,
+        "doc_string": model.doc_string,
+        "functions": tuple(model.functions.values()),
+        "metadata_props": dict(model.metadata_props),
+        "device_configurations": model.device_configurations,
+    }
 
 
 def _is_plain_node(node: ir.Node) -> bool:

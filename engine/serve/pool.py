@@ -93,7 +93,6 @@ class Pool:
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self.models: dict[str, Described] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
 
     @property
     def ready(self) -> int:
@@ -143,7 +142,6 @@ class Pool:
 
     async def stop(self) -> None:
         """End the workers."""
-        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -200,8 +198,8 @@ class Pool:
                     run.begun = now()
         finally:
             gone.cancel()
-            for item in () if run is None else run.batch.items:
-                _fail(item, lost("the worker that ran this request is lost: it ended"))
+            if run is not None:
+                _lose(run.batch, "it ended")
             if ahead is not None:  # it was never begun
                 self.waiting.put_back(ahead.batch)
 
@@ -238,9 +236,7 @@ class Pool:
         except wire.GoneError:
             return None
         except TimeoutError:
-            why = f"it took more than {self.settings.seconds:g} seconds"
-            for item in run.batch.items:
-                _fail(item, lost(f"the worker that ran this request is lost: {why}"))
+            _lose(run.batch, f"it took more than {self.settings.seconds:g} seconds")
             return None
 
     def _answer(self, batch: Batch, told: dict[str, Any], found: dict[int, dict[str, Any]]) -> None:
@@ -256,6 +252,11 @@ class Pool:
             elif not item.answer.done():
                 answer = Answer(found[at], batch.queued[at], batch.held[at], compute)
                 item.answer.set_result(answer)
+
+
+def _lose(batch: Batch, why: str) -> None:
+    for item in batch.items:
+        _fail(item, lost(f"the worker that ran this request is lost: {why}"))
 
 
 def _fail(item: Item, error: Refused) -> None:

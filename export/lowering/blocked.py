@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..emit import Emitter, dim_of, fits
+from ..rules import rectifier
 from .steep import steep_behind
 
 # A power of two: products are exact. y * HUGE >= 1 for every y above 1e-30.
@@ -127,7 +128,7 @@ def gate(e: Emitter, ct: ir.Value, y: ir.Value, high: float) -> ir.Value | None:
         mask = e.Greater(y, 0.0)
         if high != float("inf"):
             mask = e.And(mask, e.Less(y, high), _shape=y.shape)
-        return e.Where(mask, ct, 0.0, _shape=y.shape, _dtype=ct.dtype)
+        return rectifier.gate(e, ct, mask)
     mask = above(e, y) if high == float("inf") else between(e, y, high)
     return e.Mul(ct, mask, _shape=y.shape)
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from .. import traits
 from ..emit import EMITTED
-from .op import constant
+from .op import constant, first_input
 from .roots import is_norm
 
 __all__ = ["Clamp", "clamp", "is_clipped", "is_gate", "readers_of", "rectifies", "uniform"]
@@ -146,7 +146,7 @@ def _before(value: ir.Value) -> ir.Value:
     """What a value was before the nodes that only pass it on."""
     for _ in range(_DEPTH):
         node = value.producer()
-        source = node.inputs[0] if node is not None and node.inputs else None
+        source = None if node is None else first_input(node)
         if node is None or source is None or not _passes(node):
             break
         value = source
